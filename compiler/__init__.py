@@ -2,5 +2,5 @@
 
 A folder imports only the folders before it:
 
-    errors, registry -> ir -> frontends -> analysis -> hardware -> mapping -> emulator -> report -> cli
+    errors, registry, files -> ir -> frontends -> analysis -> hardware -> mapping -> emulator -> report -> cli
 """

@@ -1,0 +1,140 @@
+"""The flattened program: what a Graph does to memory, in order of execution.
+
+`flatten(graph)` (in `flatten.py`) lays the entry computation and everything that it calls on one line of time and merges
+the values that must share memory.
+
+Time `t` is an index into `FlatProgram.steps`. Times are half-open: a storage that is defined by step 3 and last read
+by step 7 lives in `[3, 8)`. Results of the program are read by a virtual step at the end, `t = len(steps)`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from memplan.compiler.ir import Graph, Instruction
+
+
+class RegionKind(enum.Enum):
+    """Why a part of the schedule is a unit of its own."""
+
+    PROGRAM = "program"
+    LOOP = "loop"
+    BRANCH = "branch"
+    CALL = "call"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A contiguous part of the flattened schedule: the program, a loop (condition and body), a branch, a call.
+
+    Attributes:
+      kind: what it is.
+      start, end: half-open times.
+      parent: index of the region around it; -1 for the program, which is region 0.
+      trip_count: how often it runs each time that its parent runs: of a loop its iterations, of a branch the
+        probability that it is taken.
+      known: whether the program states the trip count; otherwise it is an assumption.
+      owner: time of the `while`, `conditional` or `call` step that it belongs to; -1 for the program. The owner's
+        step comes right after its last region, so branches of one conditional have the same owner.
+    """
+
+    kind: RegionKind
+    start: int
+    end: int
+    parent: int
+    trip_count: float
+    known: bool
+    owner: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction in the flattened schedule.
+
+    Attributes:
+      computation: name of the computation that holds it.
+      index: its index there.
+      instruction: itself.
+      region: index of the innermost region around it.
+    """
+
+    computation: str
+    index: int
+    instruction: Instruction
+    region: int
+
+
+class AccessKind(enum.Enum):
+    """What a step does to a storage. An UPDATE reads the old content and overwrites a part of it in place."""
+
+    READ = "read"
+    WRITE = "write"
+    UPDATE = "update"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A step's access to a storage.
+
+    Attributes:
+      time: of the step; `len(steps)` for the virtual step that reads the results.
+      storage: index of the storage.
+      kind: read, write or update.
+      operand: operand number of a READ (and of an UPDATE the operand that is updated); -1 for a WRITE.
+      tuple_index: tuple index into the operand, or into the result.
+      bytes: bytes that move between the storage and the processor: all of it, or, for slices and in-place updates,
+        only the part that is touched.
+    """
+
+    time: int
+    storage: int
+    kind: AccessKind
+    operand: int
+    tuple_index: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Memory for one alias set: all values that must lie at the same place.
+
+    Attributes:
+      name: of its first value: `instruction` or `instruction{tuple index}`.
+      values: names of all values in it.
+      size: bytes, padded; the largest of its values.
+      memory_space: XLA's number of the memory that the module's layouts say.
+      start, end: half-open live range over steps. Arguments and constants start at 0; results end at `len(steps) + 1`.
+      parameters: `(number, tuple index)` of the arguments that lie in it.
+      result_indices: tuple indices of the results that lie in it.
+      is_constant: whether its content is fixed before the program starts.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    size: int
+    memory_space: int
+    start: int
+    end: int
+    parameters: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    result_indices: tuple[tuple[int, ...], ...] = ()
+    is_constant: bool = False
+
+
+@dataclass(frozen=True)
+class FlatProgram:
+    """A Graph on one line of time.
+
+    Attributes:
+      graph: what was flattened.
+      steps: in order of execution, `[num_steps]`.
+      regions: nested; region 0 is the program; parents stand before children.
+      storages: one per alias set.
+      accesses: sorted by time; within a step, reads before updates before writes.
+    """
+
+    graph: Graph
+    steps: tuple[Step, ...]
+    regions: tuple[Region, ...]
+    storages: tuple[Storage, ...]
+    accesses: tuple[Access, ...]

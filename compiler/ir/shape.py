@@ -1,0 +1,183 @@
+"""Shapes: data type, dimensions, layout, tiling and memory space, and the exact number of bytes that they take.
+
+The text form is XLA's: `bf16[2048,1024]{1,0:T(8,128)(2,1)S(1)}` is a 2048 by 1024 array of bfloat16, dimension 1 minor,
+stored in tiles of 8 by 128 whose rows are interleaved in pairs, in memory space 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+# Bits of one element, for every type that XLA prints (xla_data.proto, PrimitiveType). "token" and "opaque" own no
+# memory; a tuple's own table of pointers is not part of the program's data.
+BITS_PER_ELEMENT: dict[str, int] = {
+    "pred": 8,
+    "s1": 1, "s2": 2, "s4": 4, "s8": 8, "s16": 16, "s32": 32, "s64": 64,
+    "u1": 1, "u2": 2, "u4": 4, "u8": 8, "u16": 16, "u32": 32, "u64": 64,
+    "f4e2m1fn": 4,
+    "f8e3m4": 8, "f8e4m3": 8, "f8e4m3b11fnuz": 8, "f8e4m3fn": 8, "f8e4m3fnuz": 8,
+    "f8e5m2": 8, "f8e5m2fnuz": 8, "f8e8m0fnu": 8,
+    "bf16": 16, "f16": 16, "f32": 32, "f64": 64,
+    "c64": 64, "c128": 128,
+    "token": 0, "opaque": 0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an array's elements lie in memory.
+
+    Attributes:
+      minor_to_major: dimension numbers, fastest varying first.
+      tiles: tile sizes, outermost tile first; `-1` is XLA's `*`, a dimension combined with the next more minor one.
+      memory_space: XLA's number of the memory, 0 for the default one (`S(k)` in text).
+      element_bits: bits of one stored element where it is packed below a byte (`E(4)`), else 0.
+      extra: remaining attributes exactly as printed, such as `L(32)` or `#(u32)`; they do not change the size, but for
+        `L(n)`, the tail padding alignment in elements.
+    """
+
+    minor_to_major: tuple[int, ...] = ()
+    tiles: tuple[tuple[int, ...], ...] = ()
+    memory_space: int = 0
+    element_bits: int = 0
+    extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """An array, a tuple of shapes, a token or an opaque handle.
+
+    Attributes:
+      dtype: a key of `BITS_PER_ELEMENT`, or "tuple".
+      dims: dimensions; a bounded dynamic one holds its bound, an unbounded one -1.
+      layout: None where the text gives none: row-major, untiled, default memory.
+      dynamic: per dimension, whether its size is only known at run time; empty when none is.
+      elements: the elements of a tuple.
+    """
+
+    dtype: str
+    dims: tuple[int, ...] = ()
+    layout: Layout | None = None
+    dynamic: tuple[bool, ...] = ()
+    elements: tuple[Shape, ...] = ()
+
+    @property
+    def is_tuple(self) -> bool:
+        return self.dtype == "tuple"
+
+    @property
+    def is_array(self) -> bool:
+        return self.dtype not in ("tuple", "token", "opaque")
+
+    @property
+    def memory_space(self) -> int:
+        return self.layout.memory_space if self.layout is not None else 0
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of an array, without padding; 0 for a tuple, a token and an opaque."""
+        return math.prod(max(d, 0) for d in self.dims) if self.is_array else 0
+
+    def with_memory_space(self, memory_space: int) -> Shape:
+        """Returns the same array in another memory."""
+        layout = self.layout or Layout(tuple(reversed(range(len(self.dims)))))
+        return replace(self, layout=replace(layout, memory_space=memory_space))
+
+    def leaves(self, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Shape]]:
+        """Yields `(tuple index, shape)` of every leaf that is not a tuple, in order."""
+        if not self.is_tuple:
+            yield path, self
+            return
+        for i, element in enumerate(self.elements):
+            yield from element.leaves((*path, i))
+
+    def at(self, path: tuple[int, ...]) -> Shape:
+        """Returns the shape at a tuple index."""
+        shape = self
+        for i in path:
+            shape = shape.elements[i]
+        return shape
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in memory, padded to the tiles of the layout; of a tuple, the sum over its leaves."""
+        if self.is_tuple:
+            return sum(element.bytes for element in self.elements)
+        if not self.is_array:
+            return 0
+        bits = BITS_PER_ELEMENT[self.dtype]
+        if self.layout is not None and self.layout.element_bits:
+            bits = self.layout.element_bits
+        elif bits < 8:
+            bits = 8  # XLA stores a sub-byte element in a byte unless the layout says that it is packed.
+        return -(-self._padded_elements() * bits // 8)
+
+    def _padded_elements(self) -> int:
+        """Elements that the layout stores: each tile applies to the most minor dimensions of what the last one left.
+
+        Tiling `[20, 300]` by `T(8,128)` gives `[3, 3, 8, 128]`; a further `(2,1)` splits the last two dimensions again.
+        """
+        layout = self.layout
+        if layout is None or not layout.tiles:
+            return self.num_elements
+        physical = [max(self.dims[d], 0) for d in reversed(layout.minor_to_major)]
+        for tile in layout.tiles:
+            if len(physical) < len(tile):
+                physical = [1] * (len(tile) - len(physical)) + physical
+            outer, tiled = physical[: len(physical) - len(tile)], physical[len(physical) - len(tile) :]
+            merged_dims: list[int] = []
+            merged_tile: list[int] = []
+            carry = 1
+            for dim, size in zip(tiled, tile, strict=True):
+                if size == -1:
+                    carry *= dim
+                    continue
+                merged_dims.append(dim * carry)
+                merged_tile.append(size)
+                carry = 1
+            counts = [-(-dim // size) for dim, size in zip(merged_dims, merged_tile, strict=True)]
+            physical = outer + counts + merged_tile
+        return math.prod(physical)
+
+    def __str__(self) -> str:
+        return print_shape(self)
+
+
+def print_shape(shape: Shape) -> str:
+    """Returns XLA's text of a shape, layout included.
+
+    >>> print_shape(Shape("bf16", (8, 4), Layout((1, 0), ((8, 128), (2, 1)), memory_space=1)))
+    'bf16[8,4]{1,0:T(8,128)(2,1)S(1)}'
+    """
+    if shape.is_tuple:
+        parts = []
+        for i, element in enumerate(shape.elements):
+            mark = f"/*index={i}*/" if i and i % 5 == 0 else ""
+            parts.append(mark + print_shape(element))
+        return "(" + ", ".join(parts) + ")"
+    if shape.dtype in ("token", "opaque"):
+        return f"{shape.dtype}[]"
+    dims = []
+    for i, dim in enumerate(shape.dims):
+        is_dynamic = bool(shape.dynamic) and shape.dynamic[i]
+        dims.append("?" if dim < 0 else f"<={dim}" if is_dynamic else str(dim))
+    text = f"{shape.dtype}[{','.join(dims)}]"
+    layout = shape.layout
+    if layout is None:
+        return text
+    attributes = ""
+    if layout.tiles:
+        attributes += "T" + "".join(
+            "(" + ",".join("*" if size == -1 else str(size) for size in tile) + ")" for tile in layout.tiles
+        )
+    attributes += layout.extra
+    if layout.element_bits:
+        attributes += f"E({layout.element_bits})"
+    if layout.memory_space:
+        attributes += f"S({layout.memory_space})"
+    minor_to_major = ",".join(map(str, layout.minor_to_major))
+    if not minor_to_major and not attributes:
+        return text
+    return text + "{" + minor_to_major + (":" + attributes if attributes else "") + "}"

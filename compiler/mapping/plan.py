@@ -1,0 +1,151 @@
+"""The Plan: for each buffer where it resides and when, and which copies move it.
+
+    space 1 ┤        ┌────────────┐            residency 1: [2, 6), filled by copy 0
+            │        │     b      │
+    space 0 ┤ ┌──────┴────────────┴──────┐     residency 0: [0, 9)
+            │ │            b             │
+            └─┴──────┬─────┬──────┬──────┴──►  t
+                  start  done   read, served by residency 1
+
+A copy that starts at `t` is issued just before operation `t` begins; one that is done at `t` is awaited just before
+operation `t` begins. Its destination is occupied from its start, and holds the value from its done.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from memplan.compiler.errors import PlanError
+
+SCHEMA = "memplan.plan/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """A buffer's place for a while.
+
+    Attributes:
+      buffer: index.
+      space: index of the memory space.
+      offset: bytes from the start of the space; -1 in a mapping whose offsets are not stated.
+      start, end: half-open times.
+    """
+
+    buffer: int
+    space: int
+    offset: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A move of a buffer from one residency to another.
+
+    Attributes:
+      source, destination: indices of residencies of the same buffer.
+      start: it is issued before the operation of that time.
+      done: it is awaited before the operation of that time; `start <= done`.
+    """
+
+    source: int
+    destination: int
+    start: int
+    done: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An answer to a MappingProblem.
+
+    Attributes:
+      problem: fingerprint of the problem that it answers.
+      name: of the program.
+      target: name of the hardware.
+      planner: name of what made it.
+      residencies: in any order.
+      copies: in order of their start.
+      served: per access of the problem, in the problem's numbering, the index of the residency that serves it.
+      info: what else the planner says of it, such as `seconds`, JSON values only.
+    """
+
+    problem: str
+    name: str
+    target: str
+    planner: str
+    residencies: tuple[Residency, ...]
+    copies: tuple[Copy, ...]
+    served: tuple[int, ...]
+    info: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def to_json(self) -> str:
+        """Returns the plan as JSON; `from_json` reads it back exactly."""
+        return json.dumps(
+            {
+                "schema": SCHEMA,
+                "problem": self.problem,
+                "name": self.name,
+                "target": self.target,
+                "planner": self.planner,
+                "residencies": [[r.buffer, r.space, r.offset, r.start, r.end] for r in self.residencies],
+                "copies": [[c.source, c.destination, c.start, c.done] for c in self.copies],
+                "served": self.served,
+                "info": self.info,
+            }
+        )
+
+    @staticmethod
+    def from_json(text: str, file: str = "<string>") -> Plan:
+        """Reads what `to_json` wrote; raises PlanError, naming the place, if it is malformed."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise PlanError(f"{file}: not a plan of schema {SCHEMA}")
+        strings = {}
+        for key in ("problem", "name", "target", "planner"):
+            if not isinstance(data.get(key), str):
+                raise PlanError(f"{file}: field {key!r} must be a string")
+            strings[key] = data[key]
+        info = data.get("info", {})
+        if not isinstance(info, dict):
+            raise PlanError(f"{file}: field 'info' must be an object")
+        served = _rows([data.get("served")], "served", file, None)[0]
+        return Plan(
+            **strings,
+            residencies=tuple(Residency(*row) for row in _rows(data.get("residencies"), "residencies", file, 5)),
+            copies=tuple(Copy(*row) for row in _rows(data.get("copies"), "copies", file, 4)),
+            served=tuple(served),
+            info=info,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan to a file, whole or not at all."""
+        from memplan.compiler.files import write_atomically
+
+        write_atomically(path, self.to_json())
+
+    @staticmethod
+    def load(path: str | Path) -> Plan:
+        """Reads a file that `save` wrote."""
+        from memplan.compiler.files import read_text
+
+        return Plan.from_json(read_text(path), str(path))
+
+
+def _rows(value: Any, key: str, file: str, width: int | None) -> list[list[int]]:
+    """Returns `value` if it is a list of lists of `width` integers of 64 bits; raises PlanError with the row if not."""
+    if not isinstance(value, list):
+        raise PlanError(f"{file}: field {key!r} must be a list")
+    for i, row in enumerate(value):
+        if not isinstance(row, list) or (width is not None and len(row) != width):
+            shape = "a list" if width is None else f"a list of {width} integers"
+            raise PlanError(f"{file}: {key}[{i}] must be {shape}")
+        for entry in row:
+            if type(entry) is not int or not -(2**63) <= entry < 2**63:
+                raise PlanError(f"{file}: {key}[{i}] holds {entry!r:.60}, which is not a 64-bit integer")
+    return value

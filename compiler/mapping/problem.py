@@ -1,0 +1,322 @@
+"""The MappingProblem: all that a planner sees of a program and of the hardware.
+
+Time `t` counts operations, `0 … n-1`; `n = len(operations)` is the moment after the last one, when results are read.
+Intervals are half-open. Sizes are bytes, times seconds.
+
+    operations   t=0        t=1        t=2            n=3
+    buffer a     write ──── read                              live range [0, 2)
+    buffer b                write ──── read ───────── result  live range [1, 4)
+
+A buffer here is an alias set: the memory that all its values share. Its operations READ, WRITE or UPDATE (in place) it.
+
+Duration of an operation, given the space that serves each of its accesses:
+
+    max(floor, overhead + sum of access.cost[space])
+
+The memory spaces that share a *channel* with copies (the bus of the slow memory) are busy for
+`bytes / bandwidth` of each access that they serve; copies move in the time that is left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memplan.compiler.analysis.program import AccessKind, RegionKind
+from memplan.compiler.errors import PlanError
+
+if TYPE_CHECKING:
+    from memplan.compiler.mapping.plan import Plan
+
+SCHEMA = "memplan.problem/1"
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySpace:
+    """One memory.
+
+    Attributes:
+      name: such as `hbm` or `vmem`.
+      capacity: bytes.
+      alignment: offsets are multiples of it, bytes.
+      bandwidth: between it and the processor, bytes per second.
+      channel: index of the bus that its accesses share with copies; -1 where they share none.
+    """
+
+    name: str
+    capacity: int
+    alignment: int
+    bandwidth: float
+    channel: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A way to copy from one space to another.
+
+    Attributes:
+      source, destination: indices of spaces.
+      bandwidth: bytes per second when nothing else uses the channel.
+      latency: seconds before the first byte arrives.
+      queue: copies of one queue are served in the order in which they start.
+      channel: queues that move at once on one channel share its bandwidth evenly.
+    """
+
+    source: int
+    destination: int
+    bandwidth: float
+    latency: float
+    queue: int
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the schedule that runs `trip_count` times each time that its parent runs.
+
+    Attributes:
+      kind: program, loop, branch or call. Branches of one conditional have the same `group`, and of them one is taken.
+      start, end: half-open times.
+      parent: index of the region around it; -1 for region 0, the program.
+      trip_count: iterations of a loop; probability of a branch.
+      group: number of the conditional for a branch; -1 otherwise.
+    """
+
+    kind: RegionKind
+    start: int
+    end: int
+    parent: int
+    trip_count: float
+    group: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What an operation does to a buffer.
+
+    Attributes:
+      buffer: index.
+      kind: READ, WRITE or UPDATE.
+      bytes: moved between the space and the processor.
+      cost: seconds that this adds to the operation, for each space, `[num_spaces]`.
+    """
+
+    buffer: int
+    kind: AccessKind
+    bytes: int
+    cost: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One instruction that takes time or touches memory.
+
+    Attributes:
+      name: of the instruction.
+      opcode: of the instruction.
+      floor: seconds that it takes at least, however fast its memory is.
+      overhead: seconds to which the costs of its accesses are added.
+      reserved: bytes `[0, reserved[s])` of each space that it keeps for itself while it runs, `[num_spaces]`.
+      region: index of the innermost region around it.
+      accesses: reads and updates first, then writes.
+    """
+
+    name: str
+    opcode: str
+    floor: float
+    overhead: float
+    reserved: tuple[int, ...]
+    region: int
+    accesses: tuple[Access, ...]
+
+    def duration(self, spaces: Sequence[int]) -> float:
+        """Seconds that it takes when access `i` is served by space `spaces[i]`."""
+        cost = self.overhead
+        for access, space in zip(self.accesses, spaces, strict=True):
+            cost += access.cost[space]
+        return max(self.floor, cost)
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory for the values of one alias set.
+
+    Attributes:
+      name: of its first value.
+      size: bytes.
+      start, end: half-open live range; `end` is `n + 1` for what the program leaves behind.
+      spaces: where it may lie, indices, the slow memory first.
+      initial_space: where it lies when the program starts (arguments, constants); None for what the program writes.
+      final_space: where it must lie when the program ends (results); None where nobody looks.
+      persistent: whether one residency in its initial (or final) space must last over its whole live range, because the
+        caller knows its address: arguments that are not donated, constants, results that reuse an argument.
+      values: names of all values in it.
+    """
+
+    name: str
+    size: int
+    start: int
+    end: int
+    spaces: tuple[int, ...]
+    initial_space: int | None = None
+    final_space: int | None = None
+    persistent: bool = False
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MappingProblem:
+    """Where may every buffer lie, and what does it cost?
+
+    Attributes:
+      name: of the program.
+      target: name of the hardware.
+      spaces: memories, space 0 the slow one in which everything fits.
+      links: ways to copy.
+      regions: region 0 is the program; parents stand before children.
+      operations: in order of execution.
+      buffers: in order of their start.
+      given: the mapping that the dump itself carries, if it carries one. Its offsets are -1: not stated.
+      clock: cycles per second, to print cycles; 0 where the target has none.
+    """
+
+    name: str
+    target: str
+    spaces: tuple[MemorySpace, ...]
+    links: tuple[Link, ...]
+    regions: tuple[Region, ...]
+    operations: tuple[Operation, ...]
+    buffers: tuple[Buffer, ...]
+    given: Plan | None = field(default=None, compare=False)
+    clock: float = 0.0
+
+    @property
+    def end(self) -> int:
+        """The time `n` after the last operation."""
+        return len(self.operations)
+
+    @cached_property
+    def access_start(self) -> tuple[int, ...]:
+        """`[n + 1]`: number of the first access of each operation; accesses are numbered through all operations."""
+        starts = [0]
+        for operation in self.operations:
+            starts.append(starts[-1] + len(operation.accesses))
+        return tuple(starts)
+
+    @cached_property
+    def accesses(self) -> tuple[tuple[int, Access], ...]:
+        """`(time, access)` of all accesses, in their numbering."""
+        return tuple((t, access) for t, operation in enumerate(self.operations) for access in operation.accesses)
+
+    @cached_property
+    def accesses_of(self) -> tuple[tuple[int, ...], ...]:
+        """Per buffer, the numbers of its accesses, in order of time."""
+        numbers: list[list[int]] = [[] for _ in self.buffers]
+        for number, (_, access) in enumerate(self.accesses):
+            numbers[access.buffer].append(number)
+        return tuple(map(tuple, numbers))
+
+    @cached_property
+    def repetitions(self) -> tuple[float, ...]:
+        """Per region, how often it runs in one run of the program: the product of the trip counts around it."""
+        counts: list[float] = []
+        for region in self.regions:
+            counts.append(region.trip_count * (counts[region.parent] if region.parent >= 0 else 1.0))
+        return tuple(counts)
+
+    @cached_property
+    def link_between(self) -> dict[tuple[int, int], int]:
+        """`(source, destination)` to the number of the link."""
+        return {(link.source, link.destination): i for i, link in enumerate(self.links)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of everything but `given`: a plan belongs to exactly one problem."""
+        return hashlib.sha256(json.dumps(_to_dict(self, with_given=False)).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Returns the problem as JSON; `from_json` reads it back exactly."""
+        return json.dumps(_to_dict(self, with_given=True))
+
+    @staticmethod
+    def from_json(text: str, file: str = "<string>") -> MappingProblem:
+        """Reads what `to_json` wrote; raises PlanError, naming the place, if it is malformed."""
+        from memplan.compiler.mapping.plan import Plan
+
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise PlanError(f"{file}: not a mapping problem of schema {SCHEMA}")
+        try:
+            problem = MappingProblem(
+                name=data["name"],
+                target=data["target"],
+                spaces=tuple(MemorySpace(*row) for row in data["spaces"]),
+                links=tuple(Link(*row) for row in data["links"]),
+                regions=tuple(Region(RegionKind(kind), *row) for kind, *row in data["regions"]),
+                operations=tuple(
+                    Operation(
+                        name, opcode, floor, overhead, tuple(reserved), region,
+                        tuple(Access(b, AccessKind(kind), size, tuple(cost)) for b, kind, size, cost in accesses),
+                    )
+                    for name, opcode, floor, overhead, reserved, region, accesses in data["operations"]
+                ),
+                buffers=tuple(
+                    Buffer(name, size, start, end, tuple(spaces), initial, final, persistent, tuple(values))
+                    for name, size, start, end, spaces, initial, final, persistent, values in data["buffers"]
+                ),
+                clock=data["clock"],
+            )  # fmt: skip
+            given = data["given"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"{file}: malformed mapping problem: {error!r}") from None
+        if given is None:
+            return problem
+        plan = Plan.from_json(json.dumps(given), file)
+        return MappingProblem(**{f.name: getattr(problem, f.name) for f in fields(problem) if f.name != "given"}, given=plan)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the problem to a file, whole or not at all."""
+        from memplan.compiler.files import write_atomically
+
+        write_atomically(path, self.to_json())
+
+    @staticmethod
+    def load(path: str | Path) -> MappingProblem:
+        """Reads a file that `save` wrote."""
+        from memplan.compiler.files import read_text
+
+        return MappingProblem.from_json(read_text(path), str(path))
+
+
+def _to_dict(problem: MappingProblem, with_given: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": problem.name,
+        "target": problem.target,
+        "clock": problem.clock,
+        "spaces": [[s.name, s.capacity, s.alignment, s.bandwidth, s.channel] for s in problem.spaces],
+        "links": [[x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel] for x in problem.links],
+        "regions": [[r.kind.value, r.start, r.end, r.parent, r.trip_count, r.group] for r in problem.regions],
+        "operations": [
+            [
+                o.name, o.opcode, o.floor, o.overhead, o.reserved, o.region,
+                [[a.buffer, a.kind.value, a.bytes, a.cost] for a in o.accesses],
+            ]
+            for o in problem.operations
+        ],
+        "buffers": [
+            [b.name, b.size, b.start, b.end, b.spaces, b.initial_space, b.final_space, b.persistent, b.values]
+            for b in problem.buffers
+        ],
+    }  # fmt: skip
+    if with_given:
+        data["given"] = json.loads(problem.given.to_json()) if problem.given is not None else None
+    return data

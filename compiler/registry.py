@@ -79,7 +79,6 @@ class Registry(Generic[T]):
         for point in entry_points(group=self.group):
             item = point.load()
             if not isinstance(item, self.item_type):
-                wanted = self.item_type.__name__
-                raise self.error(f"entry point {point.name!r} of {self.group} is a {type(item).__name__}, not a {wanted}")
+                raise self.error(f"entry point {point.name!r} of {self.group} is not a {self.item_type.__name__}")
             self._items[item.name] = item
         self._items.update(user_items)

@@ -1,7 +1,7 @@
 """The flattened program: what a Graph does to memory, in order of execution.
 
-`flatten(graph)` (in `flatten.py`) lays the entry computation and everything that it calls on one line of time and merges
-the values that must share memory.
+`flatten(graph)` (in `flatten.py`) lays the entry computation and everything that it calls on one line of time and
+merges the values that must share memory.
 
 Time `t` is an index into `FlatProgram.steps`. Times are half-open: a storage that is defined by step 3 and last read
 by step 7 lives in `[3, 8)`. Results of the program are read by a virtual step at the end, `t = len(steps)`.

@@ -165,7 +165,7 @@ class Graph:
         return self.computations[self.entry]
 
     def called(self, instruction: Instruction, key: str) -> Computation:
-        """Returns the computation that an attribute of `instruction` names, such as `body`; KeyError if there is none."""
+        """Returns the computation that an attribute of `instruction` names, such as `body`; KeyError if none."""
         return self.computations[instruction.attribute(key).lstrip("%")]
 
     def instructions(self) -> Iterator[tuple[Computation, Instruction]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from memplan.compiler.errors import PlanError
+from memplan.compiler.files import read_text, write_atomically
 
 SCHEMA = "memplan.plan/1"
 
@@ -125,15 +126,11 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Writes the plan to a file, whole or not at all."""
-        from memplan.compiler.files import write_atomically
-
         write_atomically(path, self.to_json())
 
     @staticmethod
     def load(path: str | Path) -> Plan:
         """Reads a file that `save` wrote."""
-        from memplan.compiler.files import read_text
-
         return Plan.from_json(read_text(path), str(path))
 
 

@@ -22,13 +22,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
 from memplan.compiler.errors import PlanError
+from memplan.compiler.files import read_text, write_atomically
 
 if TYPE_CHECKING:
     from memplan.compiler.mapping.plan import Plan
@@ -280,19 +281,15 @@ class MappingProblem:
         if given is None:
             return problem
         plan = Plan.from_json(json.dumps(given), file)
-        return MappingProblem(**{f.name: getattr(problem, f.name) for f in fields(problem) if f.name != "given"}, given=plan)
+        return replace(problem, given=plan)
 
     def save(self, path: str | Path) -> None:
         """Writes the problem to a file, whole or not at all."""
-        from memplan.compiler.files import write_atomically
-
         write_atomically(path, self.to_json())
 
     @staticmethod
     def load(path: str | Path) -> MappingProblem:
         """Reads a file that `save` wrote."""
-        from memplan.compiler.files import read_text
-
         return MappingProblem.from_json(read_text(path), str(path))
 
 

@@ -1,1 +1,81 @@
-"""The public names of memplan."""
+"""memplan plans where every tensor of a machine-learning program lives, moment by moment, in a hierarchy of memories.
+
+    graph = memplan.read("step.hlo.txt.gz")             # what a compiler dumped, or memplan.trace(fun, *args)
+    plan = memplan.plan(graph, target="tpu-v5e")
+    assert not memplan.verify(graph, plan)
+    print(memplan.emulate(graph, plan).latency)
+
+Names are loaded when they are first used: importing memplan imports neither JAX nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memplan import workloads as workloads
+    from memplan.compiler.cli.pipeline import emulate as emulate
+    from memplan.compiler.cli.pipeline import plan as plan
+    from memplan.compiler.cli.pipeline import problem as problem
+    from memplan.compiler.cli.pipeline import verify as verify
+    from memplan.compiler.emulator.timing import Timeline as Timeline
+    from memplan.compiler.errors import MemplanError as MemplanError
+    from memplan.compiler.frontends.jaxpr import trace as trace
+    from memplan.compiler.frontends.reader import read as read
+    from memplan.compiler.hardware.target import Target as Target
+    from memplan.compiler.hardware.target import load_target as load_target
+    from memplan.compiler.hardware.target import register_target as register_target
+    from memplan.compiler.ir.graph import Graph as Graph
+    from memplan.compiler.mapping.plan import Plan as Plan
+    from memplan.compiler.mapping.problem import MappingProblem as MappingProblem
+    from memplan.compiler.mapping.verify import Violation as Violation
+    from memplan.planners.planner import Budget as Budget
+    from memplan.planners.planner import Planner as Planner
+    from memplan.planners.planner import register as register_planner  # noqa: F401
+
+    __version__: str
+
+# Public name: module that holds it, and its name there.
+_PLACES = {
+    "Budget": ("memplan.planners.planner", "Budget"),
+    "Graph": ("memplan.compiler.ir.graph", "Graph"),
+    "MappingProblem": ("memplan.compiler.mapping.problem", "MappingProblem"),
+    "MemplanError": ("memplan.compiler.errors", "MemplanError"),
+    "Plan": ("memplan.compiler.mapping.plan", "Plan"),
+    "Planner": ("memplan.planners.planner", "Planner"),
+    "Target": ("memplan.compiler.hardware.target", "Target"),
+    "Timeline": ("memplan.compiler.emulator.timing", "Timeline"),
+    "Violation": ("memplan.compiler.mapping.verify", "Violation"),
+    "emulate": ("memplan.compiler.cli.pipeline", "emulate"),
+    "load_target": ("memplan.compiler.hardware.target", "load_target"),
+    "plan": ("memplan.compiler.cli.pipeline", "plan"),
+    "problem": ("memplan.compiler.cli.pipeline", "problem"),
+    "read": ("memplan.compiler.frontends.reader", "read"),
+    "register_planner": ("memplan.planners.planner", "register"),
+    "register_target": ("memplan.compiler.hardware.target", "register_target"),
+    "trace": ("memplan.compiler.frontends.jaxpr", "trace"),
+    "verify": ("memplan.compiler.cli.pipeline", "verify"),
+}
+
+__all__ = ["__version__", "workloads", *sorted(_PLACES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("memplan")
+    elif name == "workloads":
+        value = importlib.import_module("memplan.workloads")
+    elif name in _PLACES:
+        module, attribute = _PLACES[name]
+        value = getattr(importlib.import_module(module), attribute)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

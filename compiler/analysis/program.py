@@ -81,10 +81,11 @@ class Access:
       time: of the step; `len(steps)` for the virtual step that reads the results.
       storage: index of the storage.
       kind: read, write or update.
-      operand: operand number of a READ (and of an UPDATE the operand that is updated); -1 for a WRITE.
+      operand: operand number of a READ (and of an UPDATE the operand that is updated); -1 for a WRITE, and for the READ
+        of an `ImplicitCopy`.
       tuple_index: tuple index into the operand, or into the result.
       bytes: bytes that move between the storage and the processor: all of it, or, for slices and in-place updates,
-        only the part that is touched.
+        only the part that is touched. 0 where a step only waits: `copy-done` needs both ends of its copy to be there.
     """
 
     time: int
@@ -121,6 +122,29 @@ class Storage:
     is_constant: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ImplicitCopy:
+    """A copy that the program needs although no instruction of it says so.
+
+    Loops and branches hand their values over in fixed places, and each result has a place of its own. Where a value
+    cannot be in that place already, because something else is needed there, it is copied at the end of a step. Copies
+    at the end of one step happen at once: all are read before any is written. Optimized modules need none: their
+    compiler inserted `copy` instructions instead.
+
+    Attributes:
+      time: of the step.
+      source, destination: indices of storages.
+      bytes: copied.
+      reason: which place is filled, such as `while.3{1}`.
+    """
+
+    time: int
+    source: int
+    destination: int
+    bytes: int
+    reason: str
+
+
 @dataclass(frozen=True)
 class FlatProgram:
     """A Graph on one line of time.
@@ -129,8 +153,9 @@ class FlatProgram:
       graph: what was flattened.
       steps: in order of execution, `[num_steps]`.
       regions: nested; region 0 is the program; parents stand before children.
-      storages: one per alias set.
-      accesses: sorted by time; within a step, reads before updates before writes.
+      storages: one per alias set, in order of their start.
+      accesses: sorted by time; within a step, reads before updates before writes. Those of `copies` are among them.
+      copies: that no instruction states, in order of time.
     """
 
     graph: Graph
@@ -138,3 +163,4 @@ class FlatProgram:
     regions: tuple[Region, ...]
     storages: tuple[Storage, ...]
     accesses: tuple[Access, ...]
+    copies: tuple[ImplicitCopy, ...] = ()

@@ -7,8 +7,10 @@ stored in tiles of 8 by 128 whose rows are interleaved in pairs, in memory space
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 # Bits of one element, for every type that XLA prints (xla_data.proto, PrimitiveType). "token" and "opaque" own no
 # memory; a tuple's own table of pointers is not part of the program's data.
@@ -34,8 +36,8 @@ class Layout:
       tiles: tile sizes, outermost tile first; `-1` is XLA's `*`, a dimension combined with the next more minor one.
       memory_space: XLA's number of the memory, 0 for the default one (`S(k)` in text).
       element_bits: bits of one stored element where it is packed below a byte (`E(4)`), else 0.
-      extra: remaining attributes exactly as printed, such as `L(32)` or `#(u32)`; they do not change the size, but for
-        `L(n)`, the tail padding alignment in elements.
+      extra: remaining attributes exactly as printed, such as `#(u32)` or `SC(0:512)`; they do not change the size.
+      tail_padding: the array is padded at its end to a multiple of so many elements (`L(1024)`).
     """
 
     minor_to_major: tuple[int, ...] = ()
@@ -43,9 +45,10 @@ class Layout:
     memory_space: int = 0
     element_bits: int = 0
     extra: str = ""
+    tail_padding: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """An array, a tuple of shapes, a token or an opaque handle.
 
@@ -55,6 +58,7 @@ class Shape:
       layout: None where the text gives none: row-major, untiled, default memory.
       dynamic: per dimension, whether its size is only known at run time; empty when none is.
       elements: the elements of a tuple.
+      is_buffer: whether the array is a buffer that instructions update in place, `b(f32[8])` in text.
     """
 
     dtype: str
@@ -62,6 +66,7 @@ class Shape:
     layout: Layout | None = None
     dynamic: tuple[bool, ...] = ()
     elements: tuple[Shape, ...] = ()
+    is_buffer: bool = False
 
     @property
     def is_tuple(self) -> bool:
@@ -100,30 +105,39 @@ class Shape:
             shape = shape.elements[i]
         return shape
 
-    @property
+    @cached_property
     def bytes(self) -> int:
-        """Bytes in memory, padded to the tiles of the layout; of a tuple, the sum over its leaves."""
+        """Bytes in memory, padded to the tiles of the layout; of a tuple, the sum over its leaves.
+
+        An array with an unbounded dimension counts 0: nobody knows.
+        """
         if self.is_tuple:
             return sum(element.bytes for element in self.elements)
         if not self.is_array:
             return 0
         bits = BITS_PER_ELEMENT[self.dtype]
+        elements = self._padded_elements()
+        if self.layout is not None:
+            elements = _round_up(elements, self.layout.tail_padding)
         if self.layout is not None and self.layout.element_bits:
             bits = self.layout.element_bits
         elif bits < 8:
             bits = 8  # XLA stores a sub-byte element in a byte unless the layout says that it is packed.
-        return -(-self._padded_elements() * bits // 8)
+        return -(-elements * bits // 8)
 
     def _padded_elements(self) -> int:
         """Elements that the layout stores: each tile applies to the most minor dimensions of what the last one left.
 
-        Tiling `[20, 300]` by `T(8,128)` gives `[3, 3, 8, 128]`; a further `(2,1)` splits the last two dimensions again.
+        Tiling `[20, 300]` by `T(8,128)` gives `[3, 3, 8, 128]`; a further `(2,1)` splits the last two dimensions again
+        (XLA, "Tiled layout").
         """
         layout = self.layout
         if layout is None or not layout.tiles:
             return self.num_elements
         physical = [max(self.dims[d], 0) for d in reversed(layout.minor_to_major)]
         for tile in layout.tiles:
+            if tile and tile[-1] == -1:
+                raise ValueError(f"tile {tile} has nothing to combine its most minor dimension with")
             if len(physical) < len(tile):
                 physical = [1] * (len(tile) - len(physical)) + physical
             outer, tiled = physical[: len(physical) - len(tile)], physical[len(physical) - len(tile) :]
@@ -145,6 +159,10 @@ class Shape:
         return print_shape(self)
 
 
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
 def print_shape(shape: Shape) -> str:
     """Returns XLA's text of a shape, layout included.
 
@@ -163,21 +181,34 @@ def print_shape(shape: Shape) -> str:
     for i, dim in enumerate(shape.dims):
         is_dynamic = bool(shape.dynamic) and shape.dynamic[i]
         dims.append("?" if dim < 0 else f"<={dim}" if is_dynamic else str(dim))
-    text = f"{shape.dtype}[{','.join(dims)}]"
-    layout = shape.layout
+    text = f"{shape.dtype}[{','.join(dims)}]" + print_layout(shape.layout)
+    return f"b({text})" if shape.is_buffer else text
+
+
+_EXTRA = re.compile(r"([A-Z]++|#|\*)\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
+# The order in which XLA's Layout::Print writes the attributes, and the only one that its parser takes.
+LAYOUT_ATTRIBUTES = ("D", "T", "L", "#", "*", "E", "S", "SC", "P", "M")
+
+
+def print_layout(layout: Layout | None) -> str:
+    """Returns XLA's text of a layout with its braces; "" where there is nothing to say."""
     if layout is None:
-        return text
-    attributes = ""
+        return ""
+    attributes: dict[str, str] = {}
     if layout.tiles:
-        attributes += "T" + "".join(
-            "(" + ",".join("*" if size == -1 else str(size) for size in tile) + ")" for tile in layout.tiles
-        )
-    attributes += layout.extra
+        tiles = [",".join("*" if size == -1 else str(size) for size in tile) for tile in layout.tiles]
+        attributes["T"] = "T" + "".join(f"({tile})" for tile in tiles)
+    if layout.tail_padding != 1:
+        attributes["L"] = f"L({layout.tail_padding})"
     if layout.element_bits:
-        attributes += f"E({layout.element_bits})"
+        attributes["E"] = f"E({layout.element_bits})"
     if layout.memory_space:
-        attributes += f"S({layout.memory_space})"
+        attributes["S"] = f"S({layout.memory_space})"
+    if layout.extra:
+        for match in _EXTRA.finditer(layout.extra):
+            attributes[match.group(1)] = match.group()
+    text = "".join(attributes.pop(key) for key in LAYOUT_ATTRIBUTES if key in attributes) + "".join(attributes.values())
     minor_to_major = ",".join(map(str, layout.minor_to_major))
-    if not minor_to_major and not attributes:
-        return text
-    return text + "{" + minor_to_major + (":" + attributes if attributes else "") + "}"
+    if not minor_to_major and not text:
+        return ""
+    return "{" + minor_to_major + (":" + text if text else "") + "}"

@@ -23,6 +23,8 @@ from memplan.compiler.files import read_text, write_atomically
 
 SCHEMA = "memplan.plan/1"
 
+BEFORE = -1  # start of a copy that the program's previous run made
+
 
 @dataclass(frozen=True, slots=True)
 class Residency:
@@ -45,6 +47,11 @@ class Residency:
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A move of a buffer from one residency to another.
+
+    A copy that starts at `BEFORE` (-1) and is done at 0 is a *cross-program prefetch*: programs run many times, and the
+    previous run left the value there, so it costs nothing in this one. It is for arguments that stay the same from run
+    to run, so never written; its destination starts at 0, and this run must leave the value behind for the next: a
+    residency of the same buffer at the same place, perhaps filled again by another copy, lasts until `n + 1`.
 
     Attributes:
       source, destination: indices of residencies of the same buffer.

@@ -184,6 +184,8 @@ class MappingProblem:
       buffers: in order of their start.
       given: the mapping that the dump itself carries, if it carries one. Its offsets are -1: not stated.
       clock: cycles per second, to print cycles; 0 where the target has none.
+      cross_program_prefetches: how many arguments may be in a fast memory when the program starts, because its
+        previous run left them there (see `plan.Copy`).
     """
 
     name: str
@@ -195,6 +197,7 @@ class MappingProblem:
     buffers: tuple[Buffer, ...]
     given: Plan | None = field(default=None, compare=False)
     clock: float = 0.0
+    cross_program_prefetches: int = 0
 
     @property
     def end(self) -> int:
@@ -274,6 +277,7 @@ class MappingProblem:
                     for name, size, start, end, spaces, initial, final, persistent, values in data["buffers"]
                 ),
                 clock=data["clock"],
+                cross_program_prefetches=data["cross_program_prefetches"],
             )  # fmt: skip
             given = data["given"]
         except (KeyError, TypeError, ValueError) as error:
@@ -299,6 +303,7 @@ def _to_dict(problem: MappingProblem, with_given: bool) -> dict[str, Any]:
         "name": problem.name,
         "target": problem.target,
         "clock": problem.clock,
+        "cross_program_prefetches": problem.cross_program_prefetches,
         "spaces": [[s.name, s.capacity, s.alignment, s.bandwidth, s.channel] for s in problem.spaces],
         "links": [[x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel] for x in problem.links],
         "regions": [[r.kind.value, r.start, r.end, r.parent, r.trip_count, r.group] for r in problem.regions],

@@ -1,0 +1,8 @@
+"""`python -m memplan`, the same as the command `memplan`."""
+
+import sys
+
+from memplan.compiler.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Compilers that carry a plan out."""

@@ -1,0 +1,58 @@
+"""`memplan bench …`: the figures that this project is judged by. Declares the commands; the other files measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+bench = typer.Typer(help="Measure, print a table, and write it as JSON.")
+
+
+@bench.callback(invoke_without_command=True)
+def _options(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write the rows to this file as JSON.")
+]
+
+
+@bench.command()
+def parse(
+    sizes: Annotated[
+        str, typer.Option(metavar="N,N,…", help="Instructions in the modules, which are made for the purpose.")
+    ] = "1000,10000,100000",
+    json: JsonFile = None,
+) -> None:
+    """Seconds from text to a scored plan.
+
+    Each size is measured in a process of its own, start-up included.
+    """
+    from memplan.compiler.cli import bench_parse
+
+    bench_parse.command(sizes, json)
+
+
+@bench.command()
+def mapping(
+    dumps: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", show_default=False, help="Plan this dump (repeatable). By default all shipped."),
+    ] = None,
+    planners: Annotated[
+        str, typer.Option(metavar="P,P,…", help="Planners to compare; see `memplan planners`.")
+    ] = "slow,xla,greedy",
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that each planner may search.")] = 60.0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Latency of each planner on each dump.
+
+    All plans are scored by the same emulator, beside XLA's own and the bound, and checked.
+    """
+    from memplan.compiler.cli import bench_mapping
+
+    bench_mapping.command(dumps, planners, time_limit, markdown, json)

@@ -1,0 +1,40 @@
+"""What all benches share: rows, their file, and numbers from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import write_atomically
+
+Row = Mapping[str, Any]
+
+
+def bench_json(name: str, rows: Sequence[Row], summary: Row) -> str:
+    """Returns a bench's result as JSON: sizes in bytes, times in seconds."""
+    return json.dumps({"bench": name, "rows": list(rows), "summary": summary}, indent=2) + "\n"
+
+
+def write_bench(path: Path | None, name: str, rows: Sequence[Row], summary: Row) -> None:
+    """Writes a bench's result, if it is wanted in a file."""
+    if path is not None:
+        write_atomically(path, bench_json(name, rows, summary))
+
+
+def check_file(path: Path | None) -> None:
+    """Raises MemplanError before the work if its result could not be written after it."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise MemplanError(f"cannot write {path}: {'it is a folder' if path.is_dir() else f'no folder {path.parent}'}")
+
+
+def positive_integers(text: str, option: str) -> list[int]:
+    """Returns the numbers of a comma-separated list, ascending; raises MemplanError if there is anything else in it."""
+    numbers = []
+    for part in text.split(","):
+        if not part.strip().isdecimal() or not 0 < int(part) <= 10**7:
+            raise MemplanError(f"{option} {text}: {part.strip()!r} is not a number from 1 to 10000000")
+        numbers.append(int(part))
+    return sorted(set(numbers))

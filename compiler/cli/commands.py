@@ -1,0 +1,184 @@
+"""What each command does. `main.py` declares their arguments and imports this file only when one of them runs."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from memplan.compiler.cli import pipeline
+from memplan.compiler.cli.console import Stages, note, output
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.frontends.reader import read
+from memplan.compiler.hardware.target import load_target, target_names
+from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.build import build_problem
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.mapping.verify import Violation, check_belongs
+from memplan.compiler.mapping.verify import verify as verify_plan
+from memplan.compiler.report.files import write_report
+from memplan.compiler.report.report import Report, make_report
+from memplan.compiler.report.schema import report_json
+from memplan.compiler.report.tables import print_report
+from memplan.compiler.report.units import print_bytes
+from memplan.planners import planner as planner_registry
+
+VIOLATED = 1
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    graph: Graph
+    problem: MappingProblem
+
+
+def plan(
+    dump: Path, target: str | None, planner: str, time_limit: float, out: Path | None, report: Path | None, json: bool
+) -> None:
+    """`memplan plan`."""
+    _check_outputs(out, report)
+    planner_registry.get(planner)
+    with Stages(total=7, quiet=json) as stages:
+        loaded = _load(dump, target, None, stages)
+        with stages.stage(f"planning with {planner}"):
+            made = pipeline.plan(loaded.problem, planner=planner, time_limit=time_limit)
+        result = _checked_report(loaded.problem, made, stages)
+        with stages.stage("writing"):
+            if out is not None:
+                made.save(out)
+            if report is not None:
+                write_report(result, report)
+    _print(result, report, json)
+
+
+def show(plan_file: Path, dump: Path, target: str | None, report: Path | None, json: bool) -> None:
+    """`memplan show`."""
+    _check_outputs(None, report)
+    made = Plan.load(plan_file)
+    with Stages(total=6, quiet=json) as stages:
+        loaded = _load(dump, target, made, stages)
+        _check_belongs(loaded.problem, made, plan_file)
+        result = _checked_report(loaded.problem, made, stages)
+        with stages.stage("writing"):
+            if report is not None:
+                write_report(result, report)
+    _print(result, report, json)
+
+
+def verify(plan_file: Path, dump: Path, target: str | None) -> None:
+    """`memplan verify`."""
+    made = Plan.load(plan_file)
+    with Stages(total=3) as stages:
+        loaded = _load(dump, target, made, stages)
+        _check_belongs(loaded.problem, made, plan_file)
+        with stages.stage("verifying"):
+            violations = verify_plan(loaded.problem, made)
+    if violations:
+        _fail_with(violations)
+    problem = loaded.problem
+    output().print(
+        f"{plan_file} is valid for {problem.name} on {problem.target}: {len(made.residencies):,} residencies, "
+        f"{len(made.copies):,} copies.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def targets() -> None:
+    """`memplan targets`."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("target", "memories", "description"):
+        table.add_column(column, overflow="fold")
+    for name in target_names():
+        target = load_target(name)
+        memories = ", ".join(f"{space.name} {print_bytes(space.capacity)}" for space in target.spaces)
+        table.add_row(name, memories, target.description)
+    output().print(table)
+
+
+def planners() -> None:
+    """`memplan planners`."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("planner", "description"):
+        table.add_column(column, overflow="fold")
+    for name in planner_registry.names():
+        table.add_row(name, planner_registry.get(name).description)
+    output().print(table)
+
+
+def _load(dump: Path, target: str | None, plan: Plan | None, stages: Stages) -> _Loaded:
+    """Reads a program and states its problem; tells warnings, and the target if nobody named it."""
+    with stages.stage(f"reading {dump.name}"):
+        graph = read(dump)
+    for warning in dict.fromkeys(graph.warnings):
+        note(f"warning: {warning}")
+    if target is None and plan is not None:
+        target = plan.target
+    if target is None:
+        guess = pipeline.guess_target(graph)
+        target = guess.name
+        note(f"planning for {guess.name}, since {guess.reason} (--target chooses another)")
+    described = load_target(target)
+    with stages.stage("building the problem"):
+        return _Loaded(graph, build_problem(graph, described))
+
+
+def _check_belongs(problem: MappingProblem, plan: Plan, file: Path) -> None:
+    try:
+        check_belongs(problem, plan)
+    except MemplanError as error:
+        raise type(error)(f"{file}: {error}") from None
+
+
+def _checked_report(problem: MappingProblem, plan: Plan, stages: Stages) -> Report:
+    """Verifies a plan, plans what it is compared with, and scores them all; ends the command if a rule is broken."""
+    with stages.stage("verifying"):
+        violations = verify_plan(problem, plan)
+    if violations:
+        _fail_with(violations)
+    with stages.stage("planning what to compare with"):
+        others = [
+            (label, pipeline.plan(problem, planner=planner))
+            for label, planner in pipeline.reference_planners(problem)
+            if planner != plan.planner
+        ]
+    with stages.stage("emulating"):
+        return make_report(problem, plan, others)
+
+
+def _fail_with(violations: Iterable[Violation]) -> None:
+    violations = list(violations)
+    console = output()
+    for violation in violations:
+        console.print(f"{violation.rule}: {violation.message}", markup=False, soft_wrap=True)
+    note(f"the plan breaks the rules in {len(violations):,} place{'s' if len(violations) > 1 else ''}")
+    raise typer.Exit(VIOLATED)
+
+
+def _check_outputs(out: Path | None, report: Path | None) -> None:
+    """Raises MemplanError at once for outputs that could not be written at the end."""
+    if out is not None:
+        if out.is_dir():
+            raise MemplanError(f"cannot write {out}: it is a folder")
+        if not out.parent.is_dir():
+            raise MemplanError(f"cannot write {out}: there is no folder {out.parent}")
+    if report is not None and report.exists() and not report.is_dir():
+        raise MemplanError(f"cannot write a report to {report}: it is not a folder")
+
+
+def _print(report: Report, folder: Path | None, json: bool) -> None:
+    if json:
+        print(json_module.dumps(report_json(report), indent=2))
+        return
+    console = output()
+    print_report(report, console)
+    if folder is not None:
+        console.print(
+            f"\nReport in {folder}/: memory.png, memory.svg, trace.json (for ui.perfetto.dev), report.txt, report.json",
+            soft_wrap=True,
+        )

@@ -1,0 +1,184 @@
+"""The commands of `memplan`, and what every one of them has in common: messages and exit status.
+
+The exit status is one of
+
+    0    done
+    1    the plan breaks rules (all of them are listed)
+    2    a mistake of the user: one line `memplan: error: …` on standard error, and no output file
+    130  interrupted from the keyboard
+    141  whoever read our output went away
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memplan.compiler.cli.bench import bench
+from memplan.compiler.errors import MemplanError
+
+VIOLATED, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+app = typer.Typer(
+    name="memplan",
+    help="Plans where every tensor of a machine-learning program lives, in a hierarchy of memories.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(bench, name="bench")
+
+Dump = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DUMP",
+        show_default=False,
+        help="A program: HLO as text or proto (also gzipped), StableHLO, or an artifact of jax.export.",
+    ),
+]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", show_default=False, help="A plan that --out wrote.")]
+TargetName = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="T",
+        show_default=False,
+        help="Name of a target, or a TOML file that describes one. Left out, it is what the program was compiled for.",
+    ),
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        show_default=False,
+        help="Write the report to this folder: a picture (PNG, SVG), a trace for ui.perfetto.dev, the tables (text, JSON).",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from memplan import __version__
+
+        typer.echo(f"memplan {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def plan(
+    dump: Dump,
+    target: TargetName = None,
+    planner: Annotated[
+        str, typer.Option("--planner", "-p", metavar="P", help="What makes the plan; see `memplan planners`.")
+    ] = "greedy",
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="S", help="Seconds that the planner may search.")
+    ] = 60.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="PLAN.json", show_default=False, help="Write the plan here.")
+    ] = None,
+    report: ReportFolder = None,
+    json: AsJson = False,
+) -> None:
+    """Plan a program's memory, and report.
+
+    The plan is checked, emulated, and compared with everything in slow memory, with what the program's compiler decided,
+    and with the bound that no plan beats.
+    """
+    from memplan.compiler.cli import commands
+
+    commands.plan(dump, target, planner, time_limit, out, report, json)
+
+
+@app.command()
+def verify(plan_file: PlanFile, dump: Dump, target: TargetName = None) -> None:
+    """Check a plan against its program.
+
+    The exit status is 0 if it is valid, and 1 if it breaks rules: every violation is listed.
+    """
+    from memplan.compiler.cli import commands
+
+    commands.verify(plan_file, dump, target)
+
+
+@app.command()
+def show(
+    plan_file: PlanFile, dump: Dump, target: TargetName = None, report: ReportFolder = None, json: AsJson = False
+) -> None:
+    """Report on an existing plan.
+
+    The report is that of `memplan plan`.
+    """
+    from memplan.compiler.cli import commands
+
+    commands.show(plan_file, dump, target, report, json)
+
+
+@app.command()
+def targets() -> None:
+    """List the targets that are known."""
+    from memplan.compiler.cli import commands
+
+    commands.targets()
+
+
+@app.command()
+def planners() -> None:
+    """List the planners that are known."""
+    from memplan.compiler.cli import commands
+
+    commands.planners()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status; `arguments` are those of the process by default."""
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(
+            list(arguments) if arguments is not None else None, prog_name="memplan", standalone_mode=False
+        )
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except MemplanError as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("memplan: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered has no reader: let the interpreter flush it to nowhere when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        # A mistake in the command line. Typer's class for it is public in no version, but this is what it can do.
+        describe = getattr(error, "format_message", None)
+        if describe is None:
+            raise
+        return _fail(f"{describe()} (see memplan --help)")
+
+
+def _fail(message: str) -> int:
+    print("memplan: error:", " ".join(message.split("\n")), file=sys.stderr)
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

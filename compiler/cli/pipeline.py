@@ -1,0 +1,147 @@
+"""From a program to a checked and scored plan: the stages tied together, for the command line and for the API."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from memplan.compiler.emulator.timing import Timeline
+from memplan.compiler.emulator.timing import emulate as emulate_problem
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.hardware.target import Target, load_target
+from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.build import build_problem
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.mapping.verify import Violation, check_belongs
+from memplan.compiler.mapping.verify import verify as verify_problem
+from memplan.planners import planner as planners
+from memplan.planners.planner import Budget
+
+DEFAULT_PLANNER = "greedy"
+DEFAULT_TIME_LIMIT = 60.0
+
+# Memory spaces in the layouts of a module, and the oldest target that has them: a dump does not name its chip.
+_TARGET_OF_SPACE = {3: "tpu-v4", 1: "tpu-v5e"}
+
+
+def problem(graph: Graph, target: str | Path | Target) -> MappingProblem:
+    """Returns the problem of mapping a program's buffers to a target's memories.
+
+    Args:
+      graph: the program.
+      target: a target, its name, or a TOML file that describes it.
+
+    Raises:
+      TargetError: the target is not known or makes no sense.
+      GraphError: the Graph breaks a rule of the IR.
+    """
+    return build_problem(graph, target if isinstance(target, Target) else load_target(target))
+
+
+def plan(
+    program: Graph | MappingProblem,
+    target: str | Path | Target | None = None,
+    planner: str = DEFAULT_PLANNER,
+    time_limit: float = DEFAULT_TIME_LIMIT,
+) -> Plan:
+    """Returns a plan for a program.
+
+    Args:
+      program: a Graph, or a problem that was made of one.
+      target: what to plan for: a target, its name, or a TOML file. Of a Graph, by default what it was compiled for; of
+        a problem it is already known.
+      planner: name of what makes the plan.
+      time_limit: seconds that the planner may search.
+
+    Raises:
+      MemplanError: the planner or target is not known, or the planner cannot solve this problem.
+    """
+    if not (time_limit > 0 and math.isfinite(time_limit)):
+        raise PlannerError(f"a time limit must be a positive number of seconds, not {time_limit}")
+    chosen = planners.get(planner)
+    return chosen.solve(_as_problem(program, target), Budget(seconds=time_limit))
+
+
+def verify(program: Graph | MappingProblem, plan: Plan, target: str | Path | Target | None = None) -> list[Violation]:
+    """Returns every rule that a plan breaks; none means that it is valid.
+
+    Args:
+      program: a Graph, or the problem that was made of it.
+      plan: for it.
+      target: of a Graph, what the plan was made for, by default the target that the plan names.
+
+    Raises:
+      PlanError: the plan was made for another program or target.
+    """
+    checked = _as_problem(program, target or plan.target)
+    check_belongs(checked, plan)
+    return verify_problem(checked, plan)
+
+
+def emulate(program: Graph | MappingProblem, plan: Plan, target: str | Path | Target | None = None) -> Timeline:
+    """Returns when everything happens under a plan, and its latency.
+
+    Args:
+      program: a Graph, or the problem that was made of it.
+      plan: a valid plan for it.
+      target: of a Graph, what the plan was made for, by default the target that the plan names.
+
+    Raises:
+      PlanError: the plan was made for another program or target.
+    """
+    emulated = _as_problem(program, target or plan.target)
+    check_belongs(emulated, plan)
+    return emulate_problem(emulated, plan)
+
+
+def _as_problem(program: Graph | MappingProblem, target: str | Path | Target | None) -> MappingProblem:
+    if isinstance(program, MappingProblem):
+        return program
+    return problem(program, target if target is not None else guess_target(program).name)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The target that a program seems to be compiled for.
+
+    Attributes:
+      name: of the target.
+      reason: how that is known, to be read after "because".
+    """
+
+    name: str
+    reason: str
+
+
+def guess_target(graph: Graph) -> Guess:
+    """Returns what a program was compiled for, as far as it says so.
+
+    The dumps that memplan ships name it. Others tell the generation of TPU by their memory spaces only.
+    """
+    for key, value in graph.attributes:
+        if key == "frontend_attributes" and (named := _named_target(value)):
+            return Guess(named, "the module names it")
+    spaces = {leaf.memory_space for _, instruction in graph.instructions() for _, leaf in instruction.shape.leaves()}
+    for space, name in _TARGET_OF_SPACE.items():
+        if space in spaces:
+            return Guess(name, f"the module has buffers in S({space})")
+    return Guess("generic", "the module does not say what it was compiled for")
+
+
+def _named_target(attributes: str) -> str:
+    """Returns the value of `memplan.target` in the text of a module's frontend attributes; "" if it is not there."""
+    _, found, rest = attributes.partition("memplan.target=")
+    return rest.lstrip('"').partition('"')[0] if found else ""
+
+
+def reference_planners(program: MappingProblem) -> list[tuple[str, str]]:
+    """Returns `(label, planner)` of what a plan is compared with: all in slow memory, and what the dump's compiler did.
+
+    A module that says nothing about memories, such as one compiled for a CPU, has only the first.
+    """
+    references = [(f"all in {program.spaces[0].name}", "slow")]
+    if program.given is not None and any(residency.space != 0 for residency in program.given.residencies):
+        references.append(("XLA's own plan", "xla"))
+    return references

@@ -1,0 +1,351 @@
+"""The timing emulator: how long a program takes under a plan.
+
+The rules, for operation `t` of the problem:
+
+- It starts when operation `t - 1` is done and the copies that are awaited at `t` have arrived. In between, first the
+  copies that were issued earlier are awaited, then those that start at `t` are issued, in the plan's order; one that is
+  also awaited at `t` is awaited at once. While everything waits, copies have their links to themselves.
+- It lasts `max(floor, overhead + sum of access.cost[space])`. On each channel its own accesses take `bytes / bandwidth`
+  of that time, evenly spread; copies move in what is left.
+- A copy moves `buffer.size` bytes. It can move from `link.latency` after it was issued, when all copies before it in its
+  queue are finished. Queues that move data at once on one channel share its bandwidth evenly.
+- A loop repeats its body; the copies in flight at the end of an iteration are those in flight at the start of the next.
+  Of the branches of a conditional each is taken with its probability, and time is its expectation.
+- A copy that starts at `BEFORE` costs nothing: the previous run of the program made it.
+
+The model is that of the simulator of XLA's memory space assignment (`xla/service/memory_space_assignment/simulator.cc`),
+with these differences: rates are integrated exactly where bandwidth is shared (its loop halves the remaining time again
+with every copy); loops run to their steady state instead of once; links have latencies; any number of queues.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.analysis.program import RegionKind
+from memplan.compiler.errors import PlanError
+from memplan.compiler.mapping.plan import BEFORE, Copy, Plan
+from memplan.compiler.mapping.problem import MappingProblem
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What happens when, in seconds. Where something runs repeatedly, its first execution is shown.
+
+    Branches of a conditional all start at the same time, and what follows a loop or a conditional starts after all
+    iterations and after the expected time of the branches.
+
+    Attributes:
+      latency: from the start of the program to its end, repetitions included.
+      start, duration: `[n]` of each operation; the start is NaN where it is never executed.
+      stall: `[n + 1]` how long each operation, and the end of the program, waits for copies; NaN if never executed.
+      issue, begin, end: `[num_copies]` when each copy enters its queue, can move its first byte, and has arrived; NaN
+        for copies of the previous run and for those that are never executed.
+      stalled: seconds spent waiting for copies, repetitions included.
+      bytes_moved: `[num_links]` by copies, repetitions included.
+      busy: `[num_channels]` seconds that copies and accesses take of each channel, repetitions included.
+    """
+
+    latency: float
+    start: Floats
+    duration: Floats
+    stall: Floats
+    issue: Floats
+    begin: Floats
+    end: Floats
+    stalled: float
+    bytes_moved: Floats
+    busy: Floats
+
+
+class TimingEmulator:
+    """Emulates plans of one problem. Its arrays are prepared once, so a planner can score many plans.
+
+    >>> from memplan.compiler.mapping.problem import MappingProblem, MemorySpace, Operation, Region
+    >>> program = Region(RegionKind.PROGRAM, 0, 1, -1, 1.0)
+    >>> operation = Operation("add", "add", 2e-6, 0.0, (0,), 0, ())
+    >>> problem = MappingProblem("p", "t", (MemorySpace("hbm", 64, 1, 1e9),), (), (program,), (operation,), ())
+    >>> TimingEmulator(problem).latency(Plan(problem.fingerprint, "p", "t", "none", (), (), ()))
+    2e-06
+    """
+
+    def __init__(self, problem: MappingProblem):
+        self.problem = problem
+        operations, spaces, links = problem.operations, problem.spaces, problem.links
+        n = len(operations)
+        accesses = [access for operation in operations for access in operation.accesses]
+        self._floor = np.fromiter((operation.floor for operation in operations), np.float64, n)
+        self._overhead = np.fromiter((operation.overhead for operation in operations), np.float64, n)
+        self._region_of = np.fromiter((operation.region for operation in operations), np.int64, n)
+        self._access_time = np.repeat(
+            np.arange(n), np.fromiter((len(operation.accesses) for operation in operations), np.int64, n)
+        )
+        costs = itertools.chain.from_iterable(access.cost for access in accesses)
+        self._cost = np.fromiter(costs, np.float64, len(accesses) * len(spaces)).reshape(-1, len(spaces))
+        self._access_bytes = np.fromiter((access.bytes for access in accesses), np.float64, len(accesses))
+        self._access_buffer = np.fromiter((access.buffer for access in accesses), np.int64, len(accesses))
+        self._space_channel = np.array([space.channel for space in spaces], np.int64)
+        self._space_bandwidth = np.array([space.bandwidth for space in spaces], np.float64)
+        self._size = np.fromiter((buffer.size for buffer in problem.buffers), np.float64, len(problem.buffers))
+        self._repetitions = np.array(problem.repetitions, np.float64)
+        self._link_of = np.full((len(spaces), len(spaces)), -1, np.int64)
+        for number, link in enumerate(links):
+            self._link_of[link.source, link.destination] = number
+        self._link_bandwidth = np.array([link.bandwidth for link in links], np.float64)
+        self._link_latency = np.array([link.latency for link in links], np.float64)
+        self._link_queue = np.array([link.queue for link in links], np.int64)
+        self._link_channel = np.array([link.channel for link in links], np.int64)
+        self.num_queues = 1 + max((link.queue for link in links), default=-1)
+        self.num_channels = 1 + max(
+            [link.channel for link in links] + [space.channel for space in spaces], default=-1
+        )
+        self._regions = _region_arrays(problem)
+
+    def emulate(self, plan: Plan) -> Timeline:
+        """Returns the timeline of a plan.
+
+        Raises:
+          PlanError: an index of the plan is out of range, a copy has no link, or crosses the border of a loop or branch.
+        """
+        served, copies = self._arrays(plan)
+        duration, idle_fraction, busy = self.durations(served)
+        latency, stalled, record = self._walk(duration, idle_fraction, *copies)
+        start, done, source, destination, size = copies
+        link = self._link_of[source, destination]
+        times = size * self._repetitions[self._region_at(start)] * (start != BEFORE)
+        bytes_moved = np.bincount(link, times, minlength=len(self.problem.links)).astype(np.float64)
+        for number, moved in enumerate(bytes_moved):
+            if moved:
+                busy[self._link_channel[number]] += moved / self._link_bandwidth[number]
+        first_start, stall, issue, begin, end = (np.where(a < 0.0, np.nan, a) for a in record)
+        return Timeline(latency, first_start, duration, stall, issue, begin, end, stalled, bytes_moved, busy)
+
+    def latency(self, plan: Plan) -> float:
+        """Returns the latency of a plan, in seconds; raises PlanError like `emulate`."""
+        served, copies = self._arrays(plan)
+        return self.latency_of(served, *copies)
+
+    def latency_of(
+        self, served: Integers, start: Integers, done: Integers, source: Integers, destination: Integers, size: Floats
+    ) -> float:
+        """Returns the latency of a plan given as arrays, for planners that score many.
+
+        Args:
+          served: `[num_accesses]` space that serves each access.
+          start, done: `[num_copies]` times of the copies, as in a Plan.
+          source, destination: `[num_copies]` spaces.
+          size: `[num_copies]` bytes.
+
+        Raises:
+          PlanError: a copy has no link, or crosses the border of a loop or branch.
+        """
+        duration, idle_fraction, _ = self.durations(served)
+        return self._walk(duration, idle_fraction, start, done, source, destination, size)[0]
+
+    def durations(self, served: Integers) -> tuple[Floats, Floats, Floats]:
+        """Returns what operations take when access `i` is served by space `served[i]`.
+
+        Returns:
+          duration: `[n]` seconds.
+          idle_fraction: `[n, num_channels]` part of each channel that is left to copies meanwhile.
+          busy: `[num_channels]` seconds that accesses take of each channel, repetitions included.
+        """
+        n = len(self._floor)
+        number = np.arange(len(served))
+        cost = np.bincount(self._access_time, self._cost[number, served], minlength=n)
+        duration = np.maximum(self._floor, self._overhead + cost)
+        channel = self._space_channel[served]
+        uses = channel >= 0
+        seconds = (self._access_bytes / self._space_bandwidth[served])[uses]
+        slot = self._access_time[uses] * self.num_channels + channel[uses]
+        taken = np.bincount(slot, seconds, minlength=n * self.num_channels).reshape(n, self.num_channels)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            idle_fraction = np.where(duration[:, None] > 0.0, 1.0 - taken / duration[:, None], 0.0)
+        busy = self._repetitions[self._region_of] @ taken if n else np.zeros(self.num_channels)
+        return duration, np.maximum(idle_fraction, 0.0), busy
+
+    def lower_bound(self) -> float:
+        """Returns a latency that no plan beats: every access at the cheapest space that its buffer may lie in, no copy."""
+        n = len(self._floor)
+        allowed = np.zeros((len(self.problem.buffers), len(self.problem.spaces)), bool)
+        for number, buffer in enumerate(self.problem.buffers):
+            allowed[number, list(buffer.spaces)] = True
+        cheapest = np.where(allowed[self._access_buffer], self._cost, np.inf).min(axis=1, initial=np.inf)
+        cost = np.bincount(self._access_time, cheapest, minlength=n)
+        duration = np.maximum(self._floor, self._overhead + cost)
+        return float(self._repetitions[self._region_of] @ duration)
+
+    def _arrays(self, plan: Plan) -> tuple[Integers, tuple[Integers, Integers, Integers, Integers, Floats]]:
+        """Returns the space that serves each access, and start, done, spaces and bytes of the copies of a plan."""
+        residency_space = np.fromiter((r.space for r in plan.residencies), np.int64, len(plan.residencies))
+        residency_buffer = np.fromiter((r.buffer for r in plan.residencies), np.int64, len(plan.residencies))
+        served = np.fromiter(plan.served, np.int64, len(plan.served))
+        if len(served) != len(self._access_time):
+            raise PlanError(
+                f"plan {plan.name!r} serves {len(served)} accesses, but its problem has {len(self._access_time)}"
+            )
+        source = np.fromiter((copy.source for copy in plan.copies), np.int64, len(plan.copies))
+        destination = np.fromiter((copy.destination for copy in plan.copies), np.int64, len(plan.copies))
+        for name, index, size in (
+            ("served", served, len(residency_space)),
+            ("source", source, len(residency_space)),
+            ("destination", destination, len(residency_space)),
+            ("space", residency_space, len(self._space_channel)),
+            ("buffer", residency_buffer, len(self._size)),
+        ):
+            wrong = np.flatnonzero((index < 0) | (index >= size))
+            if len(wrong):
+                raise PlanError(f"plan {plan.name!r}: {name} number {wrong[0]} is {index[wrong[0]]}, not below {size}")
+        copies = (
+            np.fromiter((copy.start for copy in plan.copies), np.int64, len(plan.copies)),
+            np.fromiter((copy.done for copy in plan.copies), np.int64, len(plan.copies)),
+            residency_space[source],
+            residency_space[destination],
+            self._size[residency_buffer[source]],
+        )
+        return residency_space[served], copies
+
+    def _region_at(self, times: Integers) -> Integers:
+        """Returns the region of each time; of the end of the program, and of `BEFORE`, the program."""
+        inside = (times >= 0) & (times < len(self._region_of))
+        regions = np.zeros(len(times), np.int64)
+        regions[inside] = self._region_of[times[inside]]
+        return regions
+
+    def _walk(
+        self,
+        duration: Floats,
+        idle_fraction: Floats,
+        start: Integers,
+        done: Integers,
+        source: Integers,
+        destination: Integers,
+        size: Floats,
+    ) -> tuple[float, float, tuple[Floats, ...]]:
+        from memplan.compiler.emulator import timing_kernel as kernel
+
+        n = len(duration)
+        link = self._link_of[source, destination]
+        self._check_copies(start, done, link, source, destination)
+        runs = start != BEFORE
+        is_synchronous = start == done
+        awaited = np.flatnonzero(runs & ~is_synchronous)
+        awaited = awaited[np.argsort(done[awaited], kind="stable")]
+        issued = np.flatnonzero(runs)
+        issued = issued[np.argsort(start[issued], kind="stable")]
+        times = np.arange(n + 2)
+        schedule = kernel.Schedule(
+            duration,
+            idle_fraction,
+            *self._regions.arrays,
+            np.searchsorted(done[awaited], times).astype(np.int64),
+            awaited,
+            np.searchsorted(start[issued], times).astype(np.int64),
+            issued,
+            is_synchronous[issued],
+        )
+        copies = kernel.Copies(
+            size.astype(np.float64),
+            self._link_queue[link],
+            self._link_channel[link],
+            self._link_bandwidth[link],
+            self._link_latency[link],
+        )
+        record = kernel.Record(*(np.full(length, kernel.UNSET) for length in (n, n + 1, *(3 * [len(start)]))))
+        in_flight = np.bincount(start[issued], minlength=n + 1) - np.bincount(done[issued] + 1, minlength=n + 2)[: n + 1]
+        max_pending = int(np.cumsum(in_flight).max(initial=0))
+        latency, stalled = kernel.walk(
+            schedule, copies, self.num_queues, self.num_channels, self._regions.max_depth, max_pending, record
+        )
+        return latency, stalled, record
+
+    def _check_copies(
+        self, start: Integers, done: Integers, link: Integers, source: Integers, destination: Integers
+    ) -> None:
+        """Raises PlanError if the times of copies are not possible, or if there is no link for one."""
+        n = len(self._floor)
+        is_before = start == BEFORE
+        for message, wrong in (
+            ("does not run within the program", (start < BEFORE) | (done < 0) | (done > n) | (start > n)),
+            ("is done before it starts", start > done),
+            ("starts before the program, so it must be done at 0", is_before & (done != 0)),
+            ("has no link between its spaces", link < 0),
+            ("crosses the border of a loop or a branch", ~is_before & (self._region_at(start) != self._region_at(done))),
+        ):
+            numbers = np.flatnonzero(wrong)
+            if len(numbers):
+                i = numbers[0]
+                raise PlanError(
+                    f"copy {i} from space {source[i]} to space {destination[i]}, start {start[i]}, done {done[i]}, {message}"
+                )
+
+
+def emulate(problem: MappingProblem, plan: Plan) -> Timeline:
+    """Returns what happens when under a plan; raises PlanError if the plan cannot be run."""
+    return TimingEmulator(problem).emulate(plan)
+
+
+def latency(problem: MappingProblem, plan: Plan) -> float:
+    """Returns the seconds that a plan takes. To score many plans of one problem, keep a `TimingEmulator`."""
+    return TimingEmulator(problem).latency(plan)
+
+
+def lower_bound_all_fast(problem: MappingProblem) -> float:
+    """Returns the no-capacity bound: no plan is faster than all accesses at their cheapest space and no copies."""
+    return TimingEmulator(problem).lower_bound()
+
+
+def copy_order(copies: Sequence[Copy]) -> list[int]:
+    """Returns the numbers of copies in the order in which they are issued: by start, then as the plan lists them."""
+    return sorted(range(len(copies)), key=lambda number: copies[number].start)
+
+
+@dataclass(frozen=True)
+class _RegionArrays:
+    """Regions as the kernel wants them (`timing_kernel.Schedule`, from `opens_at` to `is_last`), and their depth."""
+
+    arrays: tuple[Integers, Integers, Integers, Integers, NDArray[np.bool_], Floats, NDArray[np.bool_], NDArray[np.bool_]]
+    max_depth: int
+
+
+def _region_arrays(problem: MappingProblem) -> _RegionArrays:
+    n, regions = len(problem.operations), problem.regions
+    is_branch = [region.kind is RegionKind.BRANCH for region in regions]
+    is_first, is_last = list(is_branch), list(is_branch)
+    depth = [0] * len(regions)
+    previous: dict[tuple[int, int], int] = {}
+    opened = []
+    for number, region in enumerate(regions):
+        if number == 0 or region.start >= region.end:
+            depth[number] = depth[region.parent] if number else 0
+            continue
+        opened.append(number)
+        depth[number] = depth[region.parent] + (2 if is_branch[number] else 1)
+        if is_branch[number]:
+            before = previous.get((region.parent, region.group), -1)
+            if before >= 0 and regions[before].end == region.start:
+                is_last[before] = is_first[number] = False
+            previous[region.parent, region.group] = number
+    opened.sort(key=lambda number: regions[number].start)
+    starts = np.array([regions[number].start for number in opened], np.int64)
+    return _RegionArrays(
+        (
+            np.searchsorted(starts, np.arange(n + 1)).astype(np.int64),
+            np.array(opened, np.int64),
+            np.array([region.start for region in regions], np.int64),
+            np.array([region.end for region in regions], np.int64),
+            np.array(is_branch, np.bool_),
+            np.array([region.trip_count for region in regions], np.float64),
+            np.array(is_first, np.bool_),
+            np.array(is_last, np.bool_),
+        ),
+        max(depth, default=0) + 1,
+    )

@@ -1,0 +1,60 @@
+"""What the attributes of HLO say that the Graph states in its own fields: called computations and aliases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from memplan.compiler.frontends.hlo_lexical import SPACE, MalformedText, excerpt
+from memplan.compiler.ir.graph import Alias
+
+# Attributes that name one computation, or several between braces.
+CALLING = frozenset(
+    {
+        "calls", "to_apply", "condition", "body", "true_computation", "false_computation", "branch_computations",
+        "called_computations", "select", "scatter", "comparator", "async_computation", "wrapped_computation",
+    }
+)  # fmt: skip
+
+_INDEX = r"\{[\s\d,]*+\}"
+_ALIAS = re.compile(
+    rf"{SPACE}({_INDEX})\s*+:\s*+\(\s*+(\d{{1,9}})\s*+,\s*+({_INDEX})\s*+(?:,\s*+(may|must)-alias\s*+)?+\){SPACE}(,|$)"
+)
+
+
+def called_computations(attributes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Returns the names of the computations that the attributes name, in their order.
+
+    Attributes that are not known count too where their value is marked as a name by `%`.
+
+    >>> called_computations([("condition", "%cond"), ("body", "%body"), ("index", "0")])
+    ('cond', 'body')
+    """
+    found: list[str] = []
+    for key, value in attributes:
+        if key in CALLING or value.startswith(("%", "{%")):
+            names = value[1:-1].split(",") if value.startswith("{") else [value]
+            found.extend(name for part in names if (name := part.strip().removeprefix("%")))
+    return tuple(found)
+
+
+def parse_aliases(value: str, offset: int) -> tuple[Alias, ...]:
+    """Parses `{ {0}: (0, {}, may-alias), … }`, the header's `input_output_alias`; raises MalformedText."""
+    inside = value[1:-1] if value.startswith("{") and value.endswith("}") else ""
+    found: list[Alias] = []
+    position = 0
+    while inside[position:].strip():
+        match = _ALIAS.match(inside, position)
+        if match is None:
+            at = offset + 1 + position
+            raise MalformedText(
+                f"expected an alias such as {{0}}: (1, {{}}, may-alias), found {excerpt(inside, position)}", at
+            )
+        output, parameter, parameter_index, kind, _ = match.groups()
+        found.append(Alias(_index(output), int(parameter), _index(parameter_index), kind == "must"))
+        position = match.end()
+    return tuple(found)
+
+
+def _index(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text[1:-1].split(",") if part.strip())

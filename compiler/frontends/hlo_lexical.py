@@ -1,0 +1,146 @@
+"""The lexical grammar of HLO text: what a name, a comment, a shape and an attribute's value look like.
+
+Regular expressions with possessive quantifiers do the common case at C speed and never backtrack; what they cannot
+match (deep nesting) falls to `end_of_value`, a plain scanner. Both are linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+class MalformedText(Exception):
+    """Text that breaks the grammar, before the file and the line are known.
+
+    Attributes:
+      message: what is wrong.
+      offset: where, in characters from the start of the text.
+    """
+
+    def __init__(self, message: str, offset: int):
+        super().__init__(message)
+        self.message, self.offset = message, offset
+
+
+STRING = r'"(?:[^"\\]++|\\.)*+"'
+NAME = r"[\w.\-]++"
+# What separates tokens: white space and comments.
+SPACE = r"(?:\s++|/\*(?:[^*]++|\*(?!/))*+\*/|//[^\n]*+)*+"
+# An array, a token, or a tuple whose elements are arrays or tuples of arrays; deeper ones are left to the scanner.
+SHAPE = r"(?:[a-z]\w*+\[[^\]]*+\](?:\{[^{}]*+\})?+|\((?:[^()]++|\((?:[^()]++|\([^()]*+\))*+\))*+\))"
+
+
+def _nested(opening: str, closing: str, depth: int) -> str:
+    """Returns a pattern of balanced brackets, nested at most `depth` deep; strings inside may hold brackets."""
+    plain = rf'[^\{opening}\{closing}"]++|{STRING}'
+    pattern = rf"\{opening}(?:{plain})*+\{closing}"
+    for _ in range(depth - 1):
+        pattern = rf"\{opening}(?:{plain}|{pattern})*+\{closing}"
+    return pattern
+
+
+BARE = r'[^\s,{}()\[\]"/]++|/(?![*/])'
+VALUE = f"(?:{BARE}|{STRING}|{_nested('{', '}', 8)}|{_nested('(', ')', 3)}|{_nested('[', ']', 3)})++"
+
+_OPENING = {"{": "}", "(": ")", "[": "]"}
+_BRACKET_OR_STRING = re.compile(rf'[(){{}}\[\]]|{STRING}|"|/\*')
+
+
+def end_of_brackets(text: str, start: int) -> int:
+    """Returns the offset after the bracket that closes the one at `start`; only brackets of its kind are counted.
+
+    Strings and comments may hold any bracket. Raises MalformedText if it is never closed.
+    """
+    opening = text[start]
+    closing = _OPENING[opening]
+    depth, position = 0, start
+    while True:
+        match = _BRACKET_OR_STRING.search(text, position)
+        if match is None:
+            raise MalformedText(f"{opening!r} is never closed: is the file truncated?", start)
+        token, position = match.group(), match.end()
+        if token == opening:
+            depth += 1
+        elif token == closing:
+            depth -= 1
+            if depth == 0:
+                return position
+        elif token == '"':
+            raise MalformedText("string without an end: is the file truncated?", match.start())
+        elif token == "/*":
+            position = end_of_comment(text, match.start())
+
+
+def end_of_comment(text: str, start: int) -> int:
+    """Returns the offset after the comment that begins at `start`."""
+    if text.startswith("//", start):
+        end = text.find("\n", start)
+        return len(text) if end < 0 else end
+    end = text.find("*/", start + 2)
+    if end < 0:
+        raise MalformedText("comment without an end: is the file truncated?", start)
+    return end + 2
+
+
+_BARE = re.compile(f"(?:{BARE})++")
+_STRING = re.compile(STRING)
+
+
+def end_of_value(text: str, start: int) -> int:
+    """Returns the offset after the attribute's value that begins at `start`, however deep its brackets nest."""
+    position = start
+    while position < len(text):
+        if text[position] in _OPENING:
+            position = end_of_brackets(text, position)
+            continue
+        match = (_STRING if text[position] == '"' else _BARE).match(text, position)
+        if match is None:
+            if text[position] == '"':
+                raise MalformedText("string without an end: is the file truncated?", position)
+            break
+        position = match.end()
+    if position == start:
+        raise MalformedText("a value is missing", start)
+    return position
+
+
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
+_ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}
+
+
+def unescape(text: str) -> str:
+    """Undoes the C escapes of a string's inside; octal ones are bytes of UTF-8.
+
+    >>> unescape(r"params[\\'w\\']")
+    "params['w']"
+    """
+    if "\\" not in text:
+        return text
+
+    def replacement(match: re.Match[bytes]) -> bytes:
+        octal, hexadecimal, other = match.groups()
+        if other is not None:
+            return _ESCAPED.get(other, other)
+        return bytes([int(octal or hexadecimal, 8 if octal else 16) & 255])
+
+    return _ESCAPE.sub(replacement, text.encode()).decode(errors="replace")
+
+
+def line_and_column(text: str, offset: int) -> tuple[int, int]:
+    """Returns the 1-based line and column of an offset.
+
+    >>> line_and_column("ab\\ncd", 4)
+    (2, 2)
+    """
+    line_start = text.rfind("\n", 0, offset) + 1
+    return text.count("\n", 0, offset) + 1, offset - line_start + 1
+
+
+def excerpt(text: str, offset: int, length: int = 40) -> str:
+    """Returns what stands at `offset`, for messages: one line, cut."""
+    end_of_line = text.find("\n", offset)
+    end = len(text) if end_of_line < 0 else end_of_line
+    found = text[offset : min(end, offset + length)]
+    if not found:
+        return "the end of the file" if offset >= len(text) else "the end of the line"
+    return repr(found + ("…" if end > offset + length else ""))

@@ -1,0 +1,71 @@
+"""StableHLO to Graph: MLIR text, MLIR bytecode, portable artifacts, and what `jax.export` serializes.
+
+jaxlib translates StableHLO to HLO without compiling it. Damaged bytecode can crash its C++ code, so it runs in a process
+of its own (`stablehlo_worker`), and a crash becomes an error message.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from memplan.compiler.errors import ParseError
+from memplan.compiler.ir.graph import Graph
+
+_BYTECODE = b"ML\xefR"
+_TIME_LIMIT = 600  # seconds; the largest modules take a few
+_TEXT = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?:\s|//[^\n]*\n)*+"
+    rb"(?:module\b|builtin\.module\b|func\.func\b|\"builtin\.module\"|#[\w$.\-]+\s*=|![\w$.\-]+\s*=)"
+)
+# "-:3:7: error: expected …": where MLIR reads from a string, it calls it "-".
+_ERROR = re.compile(r"(?:-|within split at .*?):(\d+):(\d+): error: (.*)")
+
+
+def is_stablehlo(content: bytes) -> bool:
+    """Tells whether bytes are MLIR, or a jax.export artifact with MLIR in it; they may be damaged all the same."""
+    return content.startswith(_BYTECODE) or _TEXT.match(content) is not None or _exported(content) is not None
+
+
+def parse(content: bytes, file: str = "<bytes>") -> Graph:
+    """Returns the Graph of a StableHLO program in any of its forms; raises ParseError."""
+    from memplan.compiler.frontends import hlo_proto
+
+    if not content.startswith(_BYTECODE) and _TEXT.match(content) is None:
+        content = _exported(content) or content
+    return hlo_proto.parse(_to_hlo_proto(content, file), file)
+
+
+def _exported(content: bytes) -> bytes | None:
+    """Returns the bytecode inside the flatbuffer that `jax.export` serializes, None if there is none.
+
+    A flatbuffer stores an array of bytes after its length, a little-endian number of 32 bits.
+    """
+    at = content.find(_BYTECODE, 4)
+    while at >= 0:
+        length = int.from_bytes(content[at - 4 : at], "little")
+        if len(_BYTECODE) < length <= len(content) - at:
+            return content[at : at + length]
+        at = content.find(_BYTECODE, at + 1)
+    return None
+
+
+def _to_hlo_proto(content: bytes, file: str) -> bytes:
+    command = [sys.executable, "-m", "memplan.compiler.frontends.stablehlo_worker"]
+    try:
+        done = subprocess.run(command, input=content, capture_output=True, timeout=_TIME_LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        raise ParseError(f"jaxlib did not translate the StableHLO in {_TIME_LIMIT} s", file) from None
+    if done.returncode == 0:
+        return done.stdout
+    messages = done.stderr.decode(errors="replace")
+    located = _ERROR.search(messages)
+    if located:
+        line, column, message = located.groups()
+        raise ParseError(f"not StableHLO that jaxlib can read: {message}", file, int(line), int(column))
+    if done.returncode < 0:
+        raise ParseError("damaged StableHLO: jaxlib crashed reading it", file)
+    lines = [line for line in messages.splitlines() if line.strip()]
+    detail = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given")
+    raise ParseError(f"not StableHLO that jaxlib can read: {detail.strip()[:300]}", file)

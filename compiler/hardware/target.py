@@ -1,0 +1,457 @@
+"""The Target: what memplan knows of a piece of hardware, read from a TOML file.
+
+    [[space]] hbm  ◄── channel "hbm": its bus, used by compute and by copies ──►  [[link]] hbm → vmem, vmem → hbm
+    [[space]] vmem ◄── used by compute only                                       [compute] peaks, clock
+
+Space 0 is the slow memory in which everything fits. Sizes are bytes (a file may write `"16 GiB"`), rates per second.
+Of every bandwidth there are two figures: the `peak` of the data sheet, and what programs reach of it, which is what
+plans are costed with. Shipped targets lie in `targets/*.toml`, and every number there names its public source.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from memplan.compiler.errors import MemplanError, TargetError
+from memplan.compiler.files import read_text
+from memplan.compiler.ir.shape import BITS_PER_ELEMENT
+
+GROUP = "memplan.targets"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpace:
+    """One memory.
+
+    Attributes:
+      name: such as `hbm`.
+      xla_number: XLA's number of it in layouts (`S(1)`), 0 the default memory; None where XLA has none for it.
+      size: bytes of the hardware.
+      system_reserved: bytes that programs cannot have.
+      scoped_limit: bytes at its bottom that the compiler sets aside for each instruction's own use, unless told
+        otherwise; 0 where instructions need none.
+      alignment: offsets are multiples of it.
+      peak_bandwidth: bytes per second between it and the processor, by the data sheet.
+      bandwidth: bytes per second that programs reach.
+      channel: number of the bus that it shares with copies; -1 where it shares none.
+      writable: whether programs can write it.
+    """
+
+    name: str
+    xla_number: int | None
+    size: int
+    system_reserved: int
+    scoped_limit: int
+    alignment: int
+    peak_bandwidth: float
+    bandwidth: float
+    channel: int
+    writable: bool
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that programs can have."""
+        return self.size - self.system_reserved
+
+
+@dataclass(frozen=True, slots=True)
+class TargetLink:
+    """A way to copy.
+
+    Attributes:
+      source, destination: indices of spaces.
+      peak_bandwidth: bytes per second, by the data sheet.
+      bandwidth: bytes per second that copies reach when they have the channel to themselves.
+      latency: seconds before the first byte arrives.
+      queue: copies of one queue are served in turn.
+      channel: queues on one channel share its bandwidth.
+    """
+
+    source: int
+    destination: int
+    peak_bandwidth: float
+    bandwidth: float
+    latency: float
+    queue: int
+    channel: int
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What the processor can do.
+
+    Attributes:
+      matrix_flops: operations per second of the matrix units by data type of the inputs; a multiply-add counts two.
+      matrix_efficiency: part of that which large matrix products reach.
+      matrix_unit: rows and columns of one matrix unit: sizes are rounded up to them; (1, 1) where there is none.
+      vector_flops: elementwise operations per second.
+      transcendental_rate: exponentials, logarithms, sines and the like per second.
+      f32_passes: passes that a product of f32 takes at precision `high` and `highest`; 1 where it is not stated.
+      launch_seconds: what starting any instruction costs.
+    """
+
+    matrix_flops: Mapping[str, float]
+    matrix_efficiency: float
+    matrix_unit: tuple[int, int]
+    vector_flops: float
+    transcendental_rate: float
+    f32_passes: Mapping[str, int]
+    launch_seconds: float
+
+    def matrix_peak(self, dtype: str) -> float:
+        """Returns the operations per second of the matrix units for a data type.
+
+        A type that they lack is converted to the narrowest wider one of its kind, integer or not; if there is none, the
+        vector unit computes it.
+        """
+        if dtype in self.matrix_flops:
+            return self.matrix_flops[dtype]
+        bits = BITS_PER_ELEMENT.get(dtype, 32)
+        wider = [
+            name
+            for name in self.matrix_flops
+            if BITS_PER_ELEMENT[name] >= bits and _is_integer(name) == _is_integer(dtype)
+        ]
+        if not wider:
+            return self.vector_flops
+        return self.matrix_flops[min(wider, key=lambda name: (BITS_PER_ELEMENT[name], -self.matrix_flops[name]))]
+
+    def passes(self, dtype: str, precision: str) -> int:
+        """Returns how often a product of a data type is computed to reach a precision."""
+        return self.f32_passes.get(precision, 1) if dtype == "f32" else 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """A piece of hardware.
+
+    Attributes:
+      name: by which it is asked for.
+      description: one line.
+      clock: cycles per second in which a dump's estimates are; 0 where none is meaningful.
+      spaces: memories, the slow one first.
+      links: ways to copy.
+      compute: what the processor can do.
+      cross_program_prefetches: how many arguments the runtime may leave in a fast memory from run to run.
+      sources: where the numbers come from, by the tag that the file's comments use.
+      file: where it was read from.
+    """
+
+    name: str
+    description: str
+    clock: float
+    spaces: tuple[TargetSpace, ...]
+    links: tuple[TargetLink, ...]
+    compute: Compute
+    cross_program_prefetches: int
+    sources: Mapping[str, str]
+    file: str = ""
+
+    def space_of_xla(self, number: int) -> int:
+        """Returns the index of the space that XLA gives a number, -1 if this target does not model it."""
+        for index, space in enumerate(self.spaces):
+            if space.xla_number == number:
+                return index
+        return -1
+
+    def space_named(self, name: str) -> int:
+        """Returns the index of a space; raises TargetError if there is none of that name."""
+        for index, space in enumerate(self.spaces):
+            if space.name == name:
+                return index
+        names = ", ".join(space.name for space in self.spaces)
+        raise TargetError(f"target {self.name} has no memory space {name!r}; it has {names}")
+
+
+_registered: dict[str, Target] = {}
+
+
+def register_target(target: Target) -> Target:
+    """Makes a target available under its name, before shipped ones. Returns it."""
+    _registered[target.name] = target
+    return target
+
+
+def target_names() -> list[str]:
+    """Returns the names of all targets that `load_target` knows, sorted."""
+    points = {point.name for point in entry_points(group=GROUP)}
+    return sorted(_shipped().keys() | points | _registered.keys())
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """Returns a target by name, or reads one from a TOML file.
+
+    >>> load_target("tpu-v5e").spaces[1].name
+    'vmem'
+
+    Args:
+      name_or_path: the name of a registered target, of an entry point of the group `memplan.targets` (a `Target`, or the
+        path of a TOML file), or of a shipped one, in this order; or a path, which contains a separator or ends in `.toml`.
+
+    Raises:
+      TargetError: it is not known, cannot be read, or makes no sense.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text or "\\" in text:
+        return read_target(name_or_path)
+    if text in _registered:
+        return _registered[text]
+    for point in entry_points(group=GROUP, name=text):
+        value = point.load()
+        if isinstance(value, Target):
+            return value
+        if isinstance(value, str | Path):
+            return read_target(value)
+        raise TargetError(f"entry point {text!r} of {GROUP} must be a Target or a path, not {type(value).__name__}")
+    shipped = _shipped()
+    if text in shipped:
+        return parse_target(shipped[text].read_text(encoding="utf-8"), f"{text}.toml")
+    names = target_names()
+    close = difflib.get_close_matches(text, names, 1, 0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise TargetError(f"no target is called {text!r}; known: {', '.join(names)}{hint}")
+
+
+def read_target(path: str | Path) -> Target:
+    """Reads a target from a TOML file; raises TargetError that names the file and the key."""
+    try:
+        text = read_text(path)
+    except MemplanError as error:
+        raise TargetError(str(error)) from None
+    return parse_target(text, str(path))
+
+
+def parse_target(text: str, file: str = "<string>") -> Target:
+    """Reads a target from TOML; raises TargetError that names the file and the key that is missing, unknown or wrong."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
+        where = f"{file}:{place[1]}:{place[2]}" if place else file
+        raise TargetError(f"{where}: {re.sub(r' *.at (line .*|end of document).$', '', str(error))}") from None
+    table = _Table(data, file, "")
+    names: list[str] = []
+    channels: list[str] = []
+    queues: list[str] = []
+    spaces = tuple(_space(entry, names, channels) for entry in table.tables("space", at_least=1))
+    links = tuple(_link(entry, names, channels, queues) for entry in table.tables("link"))
+    target = Target(
+        name=table.text("name"),
+        description=table.text("description"),
+        clock=table.number("clock", positive=False),
+        spaces=spaces,
+        links=links,
+        compute=_compute(table.table("compute")),
+        cross_program_prefetches=table.integer("cross_program_prefetches", 0, minimum=0),
+        sources={key: table.table("sources").text(key) for key in table.table("sources").data},
+        file=file,
+    )
+    for other, entry in zip(target.spaces, table.tables("space"), strict=True):
+        if sum(space.xla_number == other.xla_number is not None for space in target.spaces) > 1:
+            raise entry.error("xla_number", f"{other.xla_number} is the number of two spaces")
+    pairs = [(link.source, link.destination) for link in links]
+    for pair, entry in zip(pairs, table.tables("link"), strict=True):
+        if pairs.count(pair) > 1:
+            raise entry.error("to", "there are two links between the same spaces")
+    table.done()
+    return target
+
+
+def _space(table: _Table, names: list[str], channels: list[str]) -> TargetSpace:
+    name = table.text("name")
+    if name in names:
+        raise table.error("name", f"two spaces are called {name!r}")
+    names.append(name)
+    peak = table.number("peak_bandwidth")
+    channel = table.text("channel", "")
+    space = TargetSpace(
+        name=name,
+        xla_number=table.integer("xla_number", None, minimum=0),
+        size=table.size("size"),
+        system_reserved=table.size("system_reserved", 0),
+        scoped_limit=table.size("scoped_limit", 0),
+        alignment=table.integer("alignment", minimum=1),
+        peak_bandwidth=peak,
+        bandwidth=table.number("bandwidth", peak),
+        channel=_index(channels, channel) if channel else -1,
+        writable=table.boolean("writable", True),
+    )
+    if space.bandwidth > peak:
+        raise table.error("bandwidth", f"{space.bandwidth:g} is more than the peak_bandwidth {peak:g}")
+    if space.capacity < space.alignment:
+        raise table.error("size", f"{space.capacity} bytes are left for programs, less than the alignment {space.alignment}")
+    if space.scoped_limit > space.capacity:
+        raise table.error("scoped_limit", f"{space.scoped_limit} bytes is more than the {space.capacity} that programs have")
+    table.done()
+    return space
+
+
+def _link(table: _Table, names: list[str], channels: list[str], queues: list[str]) -> TargetLink:
+    ends = []
+    for key in ("from", "to"):
+        name = table.text(key)
+        if name not in names:
+            raise table.error(key, f"no space is called {name!r}; there are {', '.join(names)}")
+        ends.append(names.index(name))
+    if ends[0] == ends[1]:
+        raise table.error("to", "a link leads to another space")
+    peak = table.number("peak_bandwidth")
+    link = TargetLink(
+        source=ends[0],
+        destination=ends[1],
+        peak_bandwidth=peak,
+        bandwidth=table.number("bandwidth", peak),
+        latency=table.number("latency", 0.0, positive=False),
+        queue=_index(queues, table.text("queue")),
+        channel=_index(channels, table.text("channel")),
+    )
+    if link.bandwidth > peak:
+        raise table.error("bandwidth", f"{link.bandwidth:g} is more than the peak_bandwidth {peak:g}")
+    table.done()
+    return link
+
+
+def _compute(table: _Table) -> Compute:
+    matrix = table.table("matrix_flops")
+    for dtype in matrix.data:
+        if dtype not in BITS_PER_ELEMENT:
+            raise matrix.error(dtype, "not a data type of XLA, such as bf16 or s8")
+    unit = table.integers("matrix_unit", [1, 1])
+    passes = table.table("f32_passes")
+    for precision in passes.data:
+        if precision not in ("high", "highest"):
+            raise passes.error(precision, "not a precision; known: high, highest")
+    if len(unit) != 2 or min(unit) < 1:
+        raise table.error("matrix_unit", "must be two positive integers, rows and columns")
+    compute = Compute(
+        matrix_flops={dtype: matrix.number(dtype) for dtype in matrix.data},
+        matrix_efficiency=table.number("matrix_efficiency", 1.0),
+        matrix_unit=(unit[0], unit[1]),
+        vector_flops=table.number("vector_flops"),
+        transcendental_rate=table.number("transcendental_rate"),
+        f32_passes={precision: passes.integer(precision, minimum=1) for precision in passes.data},
+        launch_seconds=table.number("launch_seconds", 0.0, positive=False),
+    )
+    if compute.matrix_efficiency > 1.0:
+        raise table.error("matrix_efficiency", "is more than 1")
+    table.done()
+    return compute
+
+
+def _is_integer(dtype: str) -> bool:
+    return dtype[0] in "su" or dtype == "pred"
+
+
+def _index(names: list[str], name: str) -> int:
+    if name not in names:
+        names.append(name)
+    return names.index(name)
+
+
+def _shipped() -> dict[str, Any]:
+    """Returns the shipped files by target name."""
+    folder = files("memplan.compiler.hardware.targets")
+    return {entry.name.removesuffix(".toml"): entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
+
+
+_REQUIRED: Any = object()
+_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+class _Table:
+    """A table of a TOML file that knows its place, and which of its keys were read."""
+
+    def __init__(self, data: Mapping[str, Any], file: str, path: str):
+        self.data, self.file, self.path = data, file, path
+        self._known: set[str] = set()
+
+    def error(self, key: str, message: str) -> TargetError:
+        return TargetError(f"{self.file}: {self.path}{key}: {message}")
+
+    def done(self) -> None:
+        """Raises TargetError if there is a key that nobody read."""
+        for key in self.data:
+            if key not in self._known:
+                close = difflib.get_close_matches(key, self._known, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(self._known))}"
+                raise self.error(key, f"unknown key; {hint}")
+
+    def _get(self, key: str, default: Any) -> Any:
+        self._known.add(key)
+        if key in self.data:
+            return self.data[key]
+        if default is _REQUIRED:
+            raise self.error(key, "is missing")
+        return default
+
+    def text(self, key: str, default: Any = _REQUIRED) -> str:
+        value = self._get(key, default)
+        if not isinstance(value, str) or (not value.strip() and key in self.data):
+            raise self.error(key, f"must be a text that is not empty, not {value!r}")
+        return value
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, f"must be true or false, not {value!r}")
+        return value
+
+    def number(self, key: str, default: Any = _REQUIRED, positive: bool = True) -> float:
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.error(key, f"must be a number, not {value!r}")
+        value = float(value)
+        if not math.isfinite(value) or value < 0.0 or (positive and value == 0.0):
+            raise self.error(key, f"must be {'positive' if positive else 'zero or more'} and finite, not {value:g}")
+        return value
+
+    def integer(self, key: str, default: Any = _REQUIRED, minimum: int = 0) -> Any:
+        value = self._get(key, default)
+        if value is default and key not in self.data:
+            return value
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value < 2**62:
+            raise self.error(key, f"must be an integer of at least {minimum}, not {value!r}")
+        return value
+
+    def integers(self, key: str, default: list[int]) -> list[int]:
+        value = self._get(key, default)
+        if not isinstance(value, list) or any(isinstance(item, bool) or not isinstance(item, int) for item in value):
+            raise self.error(key, f"must be a list of integers, not {value!r}")
+        return value
+
+    def size(self, key: str, default: Any = _REQUIRED) -> int:
+        """Reads bytes: an integer, or a text such as `"16 GiB"`."""
+        value = self._get(key, default)
+        if isinstance(value, str):
+            match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,6})?) *(KiB|MiB|GiB|TiB|)", value)
+            if match is None:
+                raise self.error(key, f'must be bytes, as an integer or like "16 GiB", not {value!r}')
+            value = round(float(match[1]) * _UNITS[match[2]]) if "." in match[1] else int(match[1]) * _UNITS[match[2]]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.error(key, f'must be bytes, as an integer or like "16 GiB", not {value!r}')
+        if not 0 <= value < 2**62 or (default is _REQUIRED and value == 0):
+            raise self.error(key, f"must be a positive number of bytes below 2^62, not {value}")
+        return value
+
+    def table(self, key: str) -> _Table:
+        value = self._get(key, {})
+        if not isinstance(value, dict):
+            raise self.error(key, "must be a table")
+        return _Table(value, self.file, f"{self.path}{key}.")
+
+    def tables(self, key: str, at_least: int = 0) -> list[_Table]:
+        value = self._get(key, [])
+        if not isinstance(value, list) or any(not isinstance(item, dict) for item in value):
+            raise self.error(key, f"must be tables, written as [[{key}]]")
+        if len(value) < at_least:
+            raise self.error(key, f"is missing: a target has at least {at_least} of them")
+        return [_Table(item, self.file, f"{self.path}{key}[{number}].") for number, item in enumerate(value)]

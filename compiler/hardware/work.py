@@ -1,0 +1,265 @@
+"""How much arithmetic an instruction does, whatever the hardware.
+
+Counts follow XLA's `HloCostAnalysis` (xla/service/hlo_cost_analysis.cc), so that they can be compared with it: an
+elementwise operation counts one for each element of its result, a multiply-add two, a fusion and whatever else calls a
+computation the sum over its body. They differ where its figure is a bound rather than a count:
+
+    fft      5 n log2 n (Frigo and Johnson, benchFFT), half of it where one side is real, instead of 8 n log2 n
+    sort     n log2 n comparisons along the sorted dimension, each as costly as its comparator, instead of N log2 N
+
+What a `while`, a `conditional` or a `call` calls is executed as instructions of its own, so they have no work themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from memplan.compiler.hardware.matrix_work import MatrixWork, Window, convolution_work, dot_work
+from memplan.compiler.ir import Computation, Graph, Instruction, Shape
+
+# HloCostAnalysis::HandleElementwiseOp counts these as transcendental.
+TRANSCENDENTAL = frozenset(
+    """
+    acos acosh asin asinh atan2 atanh cbrt cosh cosine erf exponential exponential-minus-one log log-plus-one logistic
+    power rsqrt sine sinh sqrt tan tanh
+    """.split()
+)
+# One operation for each element of the result.
+ELEMENTWISE = frozenset(
+    """
+    abs add and ceil clamp compare complex convert count-leading-zeros divide floor imag is-finite maximum minimum mulhi
+    multiply multiply-high negate not or popcnt real reduce-precision remainder round-nearest-afz round-nearest-even
+    select shift-left shift-right-arithmetic shift-right-logical sign stochastic-convert subtract xor
+    """.split()
+)
+# Calls of which the callee's instructions are executed, and counted, one by one.
+FLATTENED = frozenset({"while", "conditional", "call"})
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Arithmetic.
+
+    Attributes:
+      flops: elementwise operations, and those of reductions; without those of `matrix` and `transcendentals`.
+      transcendentals: exponentials, logarithms, square roots, sines and the like.
+      matrix: matrix products and convolutions.
+    """
+
+    flops: float = 0.0
+    transcendentals: float = 0.0
+    matrix: tuple[MatrixWork, ...] = ()
+
+    @property
+    def total_flops(self) -> float:
+        """All operations but the transcendental ones."""
+        return self.flops + sum(part.flops for part in self.matrix)
+
+    def __mul__(self, times: float) -> Work:
+        """Returns the work of doing this `times` times."""
+        return Work(
+            self.flops * times,
+            self.transcendentals * times,
+            tuple(
+                MatrixWork(part.dtype, part.precision, part.flops * times, part.contracted, part.rows, part.columns)
+                for part in self.matrix
+            )
+            if times
+            else (),
+        )
+
+
+def add_work(parts: Iterable[Work]) -> Work:
+    """Returns the sum of some works."""
+    flops = transcendentals = 0.0
+    matrix: list[MatrixWork] = []
+    for part in parts:
+        flops += part.flops
+        transcendentals += part.transcendentals
+        matrix.extend(part.matrix)
+    return Work(flops, transcendentals, tuple(matrix))
+
+
+NOTHING = Work()
+
+
+class WorkCounter:
+    """Counts the work of a Graph's instructions; every called computation is looked at once."""
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        self._bodies: dict[str, Work] = {}
+
+    def of(self, computation: Computation, instruction: Instruction) -> Work:
+        """Returns the work of an instruction of `computation`."""
+        opcode, elements = instruction.opcode, _elements(instruction.shape)
+        if opcode in ELEMENTWISE:
+            return Work(flops=elements)
+        if opcode in TRANSCENDENTAL:
+            return Work(transcendentals=elements)
+        if opcode in FLATTENED:
+            return NOTHING
+        operands = [computation.instructions[operand].shape for operand in instruction.operands]
+        rule = _RULES.get(opcode)
+        if rule is not None:
+            return rule(self, instruction, operands)
+        if instruction.called:
+            return add_work(self.body(name) for name in instruction.called)
+        return NOTHING
+
+    def body(self, name: str) -> Work:
+        """Returns the work of all instructions of a computation, each executed once."""
+        known = self._bodies.get(name)
+        if known is None:
+            computation = self._graph.computations[name]
+            known = add_work(self.of(computation, instruction) for instruction in computation.instructions)
+            self._bodies[name] = known
+        return known
+
+    def applied(self, instruction: Instruction, key: str = "to_apply") -> Work:
+        """Returns the work of one application of the computation that an attribute names; one operation if it names none."""
+        name = instruction.attribute(key).lstrip("%")
+        return self.body(name) if name in self._graph.computations else Work(flops=1.0)
+
+
+def total_work(graph: Graph, once: bool = True) -> Work:
+    """Returns the work of a whole program, loop bodies counted once, as `HloCostAnalysis` does.
+
+    Of a conditional it takes all branches, of which XLA takes the largest.
+    """
+    counter = WorkCounter(graph)
+
+    def of(name: str) -> Work:
+        computation = graph.computations[name]
+        parts = []
+        for instruction in computation.instructions:
+            if instruction.opcode in FLATTENED:
+                parts.extend(of(called) for called in instruction.called)
+            else:
+                parts.append(counter.of(computation, instruction))
+        return add_work(parts)
+
+    return of(graph.entry)
+
+
+def _elements(shape: Shape) -> int:
+    """Elements of an array, or of the first array of a tuple: several results of one operation have one size."""
+    for _, leaf in shape.leaves():
+        if leaf.is_array:
+            return leaf.num_elements
+    return 0
+
+
+def _reduce(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """One application for each element that is folded into another."""
+    return counter.applied(instruction) * max(0, _elements(operands[0]) - _elements(instruction.shape))
+
+
+def _reduce_window(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    size = math.prod(Window.parse(instruction.attribute("window")).size)
+    return counter.applied(instruction) * (_elements(instruction.shape) * max(0, size - 1))
+
+
+def _select_and_scatter(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    size = math.prod(Window.parse(instruction.attribute("window")).size)
+    chosen = counter.applied(instruction, "select") * max(0, size - 1)
+    return add_work([chosen, counter.applied(instruction, "scatter")]) * _elements(operands[1])
+
+
+def _scatter(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    return counter.applied(instruction) * _elements(operands[-1])
+
+
+def _map(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    return counter.applied(instruction) * _elements(instruction.shape)
+
+
+def _sort(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    dimension = re.search(r"\d+", instruction.attribute("dimensions"))
+    length = operands[0].dims[int(dimension[0])] if dimension and operands[0].dims else _elements(operands[0])
+    return counter.applied(instruction) * (_elements(operands[0]) * math.ceil(math.log2(max(1, length))))
+
+
+def _top_k(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    length = operands[0].dims[-1] if operands[0].dims else 1
+    return Work(flops=_elements(operands[0]) * math.ceil(math.log2(max(2, length))))
+
+
+def _fft(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    lengths = [int(length) for length in re.findall(r"\d+", instruction.attribute("fft_length"))]
+    kind = instruction.attribute("fft_type")
+    real = instruction.shape if kind == "IRFFT" else operands[0]
+    # A transform with one real side is half a complex one of the same length.
+    share = 0.5 if kind in ("RFFT", "IRFFT") else 1.0
+    return Work(flops=5.0 * share * _elements(real) * sum(math.log2(max(1, length)) for length in lengths))
+
+
+def _dot(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    return Work(matrix=(dot_work(instruction, operands[0], operands[1]),))
+
+
+def _convolution(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    return Work(matrix=(convolution_work(instruction, operands[0], operands[1]),))
+
+
+def _triangular_solve(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """A multiply-add for each element of the solution and each row before it, half of them on average."""
+    return Work(flops=float(operands[0].dims[-1] * _elements(instruction.shape)))
+
+
+def _cholesky(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """n^3 / 3 (Golub and Van Loan, Matrix Computations, section 4.2)."""
+    return Work(flops=operands[0].dims[-1] * _elements(operands[0]) / 3.0)
+
+
+def _random(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    return Work(transcendentals=float(_elements(instruction.shape)))
+
+
+def _random_bits(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """Threefry-2x32: 20 rounds of an addition, a rotation and an exclusive or for each two words (Salmon et al., SC 2011)."""
+    leaves = [leaf for _, leaf in instruction.shape.leaves()]
+    return Work(flops=50.0 * leaves[-1].num_elements)
+
+
+def _batch_norm(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """Sums, products and differences of the input's elements: 5 for inference, 8 with statistics, 12 for gradients."""
+    each = {"batch-norm-inference": 5, "batch-norm-training": 8, "batch-norm-grad": 12}[instruction.opcode]
+    return Work(flops=float(each * _elements(operands[0])))
+
+
+def _custom_call(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """What a Pallas kernel says of itself (`pl.CostEstimate`); nothing where it says nothing."""
+    config = instruction.attribute("backend_config")
+    if "cost_estimate" not in config:
+        return add_work(counter.body(name) for name in instruction.called) if instruction.called else NOTHING
+    flops, transcendentals = (
+        float(found[1]) if (found := re.search(rf'"{key}":"?(\d+)', config)) else 0.0
+        for key in ("flops", "transcendentals")
+    )
+    return Work(flops=flops, transcendentals=transcendentals)
+
+
+_RULES = {
+    "reduce": _reduce,
+    "reduce-window": _reduce_window,
+    "select-and-scatter": _select_and_scatter,
+    "scatter": _scatter,
+    "map": _map,
+    "sort": _sort,
+    "topk": _top_k,
+    "fft": _fft,
+    "dot": _dot,
+    "convolution": _convolution,
+    "triangular-solve": _triangular_solve,
+    "cholesky": _cholesky,
+    "rng": _random,
+    "rng-bit-generator": _random_bits,
+    "batch-norm-inference": _batch_norm,
+    "batch-norm-training": _batch_norm,
+    "batch-norm-grad": _batch_norm,
+    "custom-call": _custom_call,
+}

@@ -1,0 +1,216 @@
+"""From a Graph and a target to the MappingProblem that planners see.
+
+What costs nothing and touches no memory (tuples, bitcasts, parameters) is left out of time. The copies with which a
+compiler moved values between memories are taken out too, and kept as the mapping `given`: the problem is the program as
+it was before anybody mapped it. Around every loop and conditional stand two points at which a copy can be issued or
+awaited outside of it, and, unless its last step is an operation, one at its end:
+
+    NAME.enter | body … NAME.end | NAME        (operations without cost, NAME the while or conditional)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from memplan.compiler.analysis.flatten import flatten
+from memplan.compiler.analysis.program import FlatProgram
+from memplan.compiler.hardware.target import Target
+from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.given import given_plan
+from memplan.compiler.mapping.moves import Move, StorageAccesses, find_moves
+from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation
+from memplan.compiler.mapping.times import OperationTimes, operation_times
+
+# Arguments and constants are in memory before the first operation.
+_BEFORE_TIME = frozenset({"parameter", "constant"})
+
+
+@dataclass(frozen=True)
+class BuiltProblem:
+    """A MappingProblem and how its parts correspond to the program.
+
+    Attributes:
+      problem: what planners see.
+      program: the flattened Graph that it was made from.
+      times: which steps are operations.
+      buffer_of_storage: `[num_storages]` buffer of each storage; -1 for storages in memories that the target does not
+        model, and for empty ones.
+      moves: copies between memories that the dump carried and that `problem.given` states.
+    """
+
+    problem: MappingProblem
+    program: FlatProgram
+    times: OperationTimes
+    buffer_of_storage: tuple[int, ...]
+    moves: tuple[Move, ...]
+
+
+def build_problem(graph: Graph, target: Target) -> MappingProblem:
+    """Returns the problem of mapping a program's buffers to a target's memories; see `build`."""
+    return build(graph, target).problem
+
+
+def build(graph: Graph, target: Target) -> BuiltProblem:
+    """Flattens a Graph, takes out the moves that it carries, costs every step, and states what is to be decided.
+
+    Raises:
+      GraphError: the Graph breaks a rule of the IR.
+    """
+    program = flatten(graph)
+    accesses = StorageAccesses(program)
+    space_of = [target.space_of_xla(storage.memory_space) if storage.size > 0 else -1 for storage in program.storages]
+    moves = [
+        move
+        for move in find_moves(program, accesses)
+        if all(space_of[storage] >= 0 for storage in (move.source, *move.destinations))
+    ]
+    timed = _timed_steps(program, accesses, space_of, moves)
+    times = operation_times(program, timed)
+    storages_of_buffer, buffer_of = _merge(program, space_of, moves, times)
+    operations, served_storage = _operations(graph, target, program, accesses, times, space_of, buffer_of)
+    problem = MappingProblem(
+        name=graph.name,
+        target=target.name,
+        spaces=tuple(MemorySpace(s.name, s.capacity, s.alignment, s.bandwidth, s.channel) for s in target.spaces),
+        links=tuple(Link(x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel) for x in target.links),
+        regions=times.regions,
+        operations=operations,
+        buffers=tuple(_buffer(target, program, storages, space_of, moves, times) for storages in storages_of_buffer),
+        clock=target.clock,
+        cross_program_prefetches=target.cross_program_prefetches,
+    )
+    given = given_plan(problem, program, times, moves, space_of, storages_of_buffer, served_storage)
+    return BuiltProblem(replace(problem, given=given), program, times, tuple(buffer_of), tuple(moves))
+
+
+def _timed_steps(
+    program: FlatProgram, accesses: StorageAccesses, space_of: Sequence[int], moves: Sequence[Move]
+) -> set[int]:
+    """Returns the steps that are operations: what takes time or touches memory, and is no move."""
+    moving = {step for move in moves for step in move.steps}
+    timed = set()
+    for t, step in enumerate(program.steps):
+        if t in moving or step.instruction.opcode in _BEFORE_TIME:
+            continue
+        if any(space_of[program.accesses[number].storage] >= 0 for number in accesses.of_step[t]):
+            timed.add(t)
+    return timed
+
+
+def _merge(
+    program: FlatProgram, space_of: Sequence[int], moves: Sequence[Move], times: OperationTimes
+) -> tuple[list[list[int]], list[int]]:
+    """Joins storages that moves connect; returns the storages of each buffer, and the buffer of each storage."""
+    parent = list(range(len(program.storages)))
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for move in moves:
+        for destination in move.destinations:
+            parent[find(destination)] = find(move.source)
+    groups: dict[int, list[int]] = {}
+    for storage in range(len(program.storages)):
+        if space_of[storage] >= 0:
+            groups.setdefault(find(storage), []).append(storage)
+    num_steps = len(program.steps)
+    num_operations = len(times.steps)
+
+    def first_time(storages: list[int]) -> int:
+        return min(times.live(program.storages[s].start, program.storages[s].end, num_steps)[0] for s in storages)
+
+    # What is neither touched nor left behind by an operation has no place in time.
+    ordered = sorted(
+        (first_time(storages), storages[0], storages)
+        for storages in groups.values()
+        if first_time(storages) < num_operations or any(program.storages[s].end > num_steps for s in storages)
+    )
+    storages_of_buffer = [storages for _, _, storages in ordered]
+    buffer_of = [-1] * len(program.storages)
+    for buffer, storages in enumerate(storages_of_buffer):
+        for storage in storages:
+            buffer_of[storage] = buffer
+    return storages_of_buffer, buffer_of
+
+
+def _buffer(
+    target: Target,
+    program: FlatProgram,
+    storages: Sequence[int],
+    space_of: Sequence[int],
+    moves: Sequence[Move],
+    times: OperationTimes,
+) -> Buffer:
+    """Returns the buffer made of some storages, its first value that of the earliest."""
+    parts = [program.storages[s] for s in storages]
+    ranges = [times.live(part.start, part.end, len(program.steps)) for part in parts]
+    size = max(part.size for part in parts)
+    initial = next((space_of[s] for s, p in zip(storages, parts, strict=True) if p.parameters or p.is_constant), None)
+    final = next((space_of[s] for s, p in zip(storages, parts, strict=True) if p.result_indices), None)
+    # The caller knows the address of an argument that it keeps, and of one whose memory a result takes over.
+    persistent = any((part.parameters or part.is_constant) and part.end > len(program.steps) for part in parts)
+    first = min(range(len(parts)), key=lambda i: (parts[i].start, i))
+    return Buffer(
+        name=parts[first].name,
+        size=size,
+        start=min(start for start, _ in ranges),
+        end=max(end for _, end in ranges),
+        spaces=tuple(
+            s for s in range(len(target.spaces)) if s in (0, initial, final) or size <= target.spaces[s].capacity
+        ),
+        initial_space=initial,
+        final_space=final,
+        persistent=persistent,
+        values=tuple(value for part in parts for value in part.values),
+    )
+
+
+def _operations(
+    graph: Graph,
+    target: Target,
+    program: FlatProgram,
+    accesses: StorageAccesses,
+    times: OperationTimes,
+    space_of: Sequence[int],
+    buffer_of: Sequence[int],
+) -> tuple[tuple[Operation, ...], list[int]]:
+    """Returns the costed operations, and for each of their accesses the storage that it touches in the dump."""
+    costs = InstructionCosts(graph, target)
+    idle = (0,) * len(target.spaces)
+    operations: list[Operation] = []
+    served_storage: list[int] = []
+    for t, name, region in zip(times.steps, times.names, times.region_of, strict=True):
+        if t < 0:
+            operations.append(Operation(name, "point", 0.0, 0.0, idle, region, ()))
+            continue
+        step = program.steps[t]
+        touched = [
+            access
+            for access in (program.accesses[number] for number in accesses.of_step[t])
+            if buffer_of[access.storage] >= 0
+        ]
+        cost = costs.of(
+            graph.computations[step.computation],
+            step.instruction,
+            [(access.bytes, space_of[access.storage]) for access in touched],
+        )
+        served_storage.extend(access.storage for access in touched)
+        operations.append(
+            Operation(
+                name=name,
+                opcode=step.instruction.opcode,
+                floor=cost.floor,
+                overhead=cost.overhead,
+                reserved=cost.reserved,
+                region=region,
+                accesses=tuple(
+                    Access(buffer_of[access.storage], access.kind, access.bytes, seconds)
+                    for access, seconds in zip(touched, cost.access_seconds, strict=True)
+                ),
+            )
+        )
+    return tuple(operations), served_storage

@@ -1,0 +1,161 @@
+"""Moves that a dump already carries: copies of one value from one memory to another.
+
+A compiler that assigned memories left its decisions in the module as instructions. They are recognized here, so that
+the value and its copies are one buffer again, and the copies a mapping of it:
+
+    copy-start / copy-done                          the whole value, asynchronously
+    slice-start × k / slice-done × k / ConcatBitcast   the whole value in k pieces ("sliced prefetch")
+    copy                                            the whole value, synchronously
+
+Only a copy that changes nothing but the memory space is a move. It also must be possible to see the two storages as one
+buffer: neither may be overwritten while somebody still needs the other's content.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from memplan.compiler.analysis.program import AccessKind, FlatProgram
+from memplan.compiler.ir import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One value carried from a storage to another.
+
+    Attributes:
+      source: index of the storage that it is copied from.
+      destinations: indices of the storages that it is copied to: one, or one per slice and the concatenation of them.
+      start, done: steps at which the (first) copy starts and the (last) copy is awaited.
+      steps: all steps that belong to it, ascending.
+      cross_program: whether the previous run of the program makes it (`cross_program_prefetch_index`).
+    """
+
+    source: int
+    destinations: tuple[int, ...]
+    start: int
+    done: int
+    steps: tuple[int, ...]
+    cross_program: bool = False
+
+
+class StorageAccesses:
+    """Finds the accesses of each step and of each storage."""
+
+    def __init__(self, program: FlatProgram):
+        self.of_step: list[list[int]] = [[] for _ in range(len(program.steps) + 1)]
+        self.of_storage: list[list[int]] = [[] for _ in program.storages]
+        for number, access in enumerate(program.accesses):
+            self.of_step[access.time].append(number)
+            self.of_storage[access.storage].append(number)
+
+
+def find_moves(program: FlatProgram, accesses: StorageAccesses) -> list[Move]:
+    """Returns the moves of a program, in order of their start; none in a program that no compiler has mapped."""
+    return sorted(
+        (move for move in _candidates(program, accesses) if _is_one_buffer(program, accesses, move)),
+        key=lambda move: (move.start, move.done),
+    )
+
+
+def _candidates(program: FlatProgram, accesses: StorageAccesses) -> Iterator[Move]:
+    time_of = {(step.computation, step.index): t for t, step in enumerate(program.steps)}
+    for t, step in enumerate(program.steps):
+        instruction = step.instruction
+        instructions = program.graph.computations[step.computation].instructions
+        if instruction.opcode == "copy":
+            if _differ_in_space_only(instructions[instruction.operands[0]].shape, instruction.shape):
+                yield from _move(program, accesses, (t,), (t,))
+        elif instruction.opcode == "copy-done":
+            start = instructions[instruction.operands[0]]
+            if start.opcode == "copy-start" and _differ_in_space_only(
+                instructions[start.operands[0]].shape, instruction.shape
+            ):
+                yield from _move(program, accesses, (time_of[step.computation, instruction.operands[0]],), (t,))
+        elif instruction.opcode == "custom-call" and "ConcatBitcast" in instruction.attribute("custom_call_target"):
+            starts, dones = [], []
+            sources = set()
+            for operand in instruction.operands:
+                done = instructions[operand]
+                if done.opcode != "slice-done" or instructions[done.operands[0]].opcode != "slice-start":
+                    break
+                sources.add(instructions[done.operands[0]].operands[0])
+                starts.append(time_of[step.computation, done.operands[0]])
+                dones.append(time_of[step.computation, operand])
+            else:
+                if len(sources) == 1 and _differ_in_space_only(instructions[sources.pop()].shape, instruction.shape):
+                    yield from _move(program, accesses, tuple(starts), (*dones, t))
+
+
+def _differ_in_space_only(source: Shape, destination: Shape) -> bool:
+    return (
+        source.is_array
+        and source.memory_space != destination.memory_space
+        and source.with_memory_space(0) == destination.with_memory_space(0)
+    )
+
+
+def _move(
+    program: FlatProgram, accesses: StorageAccesses, starts: tuple[int, ...], dones: tuple[int, ...]
+) -> Iterator[Move]:
+    """Yields the move made of these steps, if they read one storage and fill storages of one other memory."""
+    steps = tuple(sorted({*starts, *dones}))
+    read: dict[int, None] = {}
+    written: dict[int, None] = {}
+    for t in steps:
+        for number in accesses.of_step[t]:
+            access = program.accesses[number]
+            (read if access.kind is AccessKind.READ else written)[access.storage] = None
+    sources = [storage for storage in read if storage not in written]
+    if len(sources) != 1:
+        return
+    source_space = program.storages[sources[0]].memory_space
+    leaves = [leaf for _, leaf in program.steps[dones[-1]].instruction.shape.leaves()]
+    space = leaves[0].memory_space
+    destinations = tuple(s for s in written if program.storages[s].memory_space == space)
+    if destinations and space != source_space:
+        cross_program = bool(program.steps[min(starts)].instruction.attribute("cross_program_prefetch_index"))
+        yield Move(sources[0], destinations, min(starts), max(dones), steps, cross_program)
+
+
+def _is_one_buffer(program: FlatProgram, accesses: StorageAccesses, move: Move) -> bool:
+    """Whether the source and the destinations hold the same value whenever both are looked at.
+
+    With `w` a write by somebody else, on one line of time:
+
+        write to the source before the move:   nobody may look at an older content of the destination after it
+        write to the source after the move:    nobody may look at the destination after it
+        write to the destination after it:     the source must be dead by then
+        write to the destination before it:    the source must not hold anything yet
+    """
+    source = program.storages[move.source]
+    _, writes = _others(program, accesses, move.source, move)
+    for storage in move.destinations:
+        seen, overwritten = _others(program, accesses, storage, move)
+        for w in writes:
+            after = bisect.bisect_right(seen, w)
+            if w < move.start and after < len(seen) and seen[after] < move.start:
+                return False
+            if w >= move.start and after < len(seen):
+                return False
+        for w in overwritten:
+            if w >= move.start and source.end > w + 1:
+                return False
+            if w < move.start and source.start <= w:
+                return False
+    return True
+
+
+def _others(program: FlatProgram, accesses: StorageAccesses, storage: int, move: Move) -> tuple[list[int], list[int]]:
+    """Returns the ascending times at which steps outside `move` access and write `storage`."""
+    times, writes = [], []
+    for number in accesses.of_storage[storage]:
+        access = program.accesses[number]
+        if access.time in move.steps:
+            continue
+        times.append(access.time)
+        if access.kind is not AccessKind.READ:
+            writes.append(access.time)
+    return times, writes

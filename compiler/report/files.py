@@ -1,0 +1,39 @@
+"""The report as a folder of files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import write_atomically
+from memplan.compiler.report.picture import picture_png, picture_svg
+from memplan.compiler.report.report import Report
+from memplan.compiler.report.schema import report_json
+from memplan.compiler.report.tables import report_text
+from memplan.compiler.report.trace import trace_json
+
+FILES = ("memory.png", "memory.svg", "trace.json", "report.txt", "report.json")
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes all files of a report into a folder, which is made if it is not there.
+
+    Everything is computed before the first file is written, and each is written whole or not at all.
+
+    Raises:
+      MemplanError: the folder cannot be made, or a file not be written.
+    """
+    contents: tuple[str | bytes, ...] = (
+        picture_png(report),
+        picture_svg(report),
+        json.dumps(trace_json(report), separators=(",", ":")),
+        report_text(report),
+        json.dumps(report_json(report), indent=2) + "\n",
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MemplanError(f"cannot write a report to {folder}: {error.strerror}") from None
+    for name, content in zip(FILES, contents, strict=True):
+        write_atomically(folder / name, content)

@@ -1,0 +1,90 @@
+"""The report as tables on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from memplan.compiler.report.report import Contender, Report
+from memplan.compiler.report.units import print_bytes, print_cycles, print_frequency, print_percent, print_seconds
+
+# Where there is no terminal that says how wide it is.
+_WIDTH = 140
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Prints what the plan is worth, and the buffers that cost most with the reasons."""
+    problem = report.problem
+    clock = f", {print_frequency(problem.clock)}" if problem.clock else ""
+    console.print(
+        Text.assemble(
+            (problem.name, "bold"),
+            f" on {problem.target}{clock}: {problem.end:,} operations, {len(problem.buffers):,} buffers",
+        ),
+        soft_wrap=True,
+    )
+    console.print()
+    console.print(_mappings(report))
+    console.print()
+    if not report.stories:
+        console.print("No buffer would be faster elsewhere: this plan is as fast as if everything fitted.")
+        return
+    console.print(Text(f"The {len(report.stories)} buffers that cost most, and why they are where they are", "bold"))
+    console.print()
+    _print_stories(report, console)
+
+
+def report_text(report: Report) -> str:
+    """Returns the tables as plain text."""
+    buffer = io.StringIO()
+    print_report(report, Console(file=buffer, width=_WIDTH, highlight=False, color_system=None))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _mappings(report: Report) -> Table:
+    problem = report.problem
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    columns = ["latency", *(["cycles"] if problem.clock else []), "gap to bound", "waiting", "copies", "copied"]
+    for column in columns + [f"peak {space.name}" for space in problem.spaces]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for contender in report.contenders:
+        table.add_row(contender.label, *_cells(report, contender), style="green" if contender is report.subject else "")
+    cycles = [print_cycles(report.bound, problem.clock)] if problem.clock else []
+    table.add_row("bound that no plan beats", print_seconds(report.bound), *cycles, style="dim")
+    return table
+
+
+def _cells(report: Report, contender: Contender) -> list[str]:
+    problem = report.problem
+    return [
+        print_seconds(contender.latency),
+        *([print_cycles(contender.latency, problem.clock)] if problem.clock else []),
+        print_percent(contender.gap),
+        print_seconds(contender.timeline.stalled),
+        f"{contender.copies:,.0f}",
+        print_bytes(contender.copied_bytes),
+        *(print_bytes(used.peak) for used in contender.usage),
+    ]
+
+
+def _print_stories(report: Report, console: Console) -> None:
+    share = max(report.subject.latency, 1e-30)
+    for place, story in enumerate(report.stories, 1):
+        cost = story.lost + story.waited
+        console.print(
+            Text.assemble(
+                f"{place:2}. ",
+                (story.name, "bold"),
+                f"  {print_bytes(story.size)} {story.kind} in {', '.join(story.places)}: costs {print_seconds(cost)}",
+                f" ({100 * cost / share:.1f} % of the latency)",
+                f", saves {print_seconds(story.saved)}" if story.saved > 0 else "",
+            )
+        )
+        for reason in story.reasons:
+            hanging = Table.grid(padding=0)
+            hanging.add_row("     - ", Text(reason))
+            console.print(hanging)

@@ -1,0 +1,53 @@
+"""What a planner is, and where planners are registered.
+
+A planner is one module of this package with a `Planner` at its top, an entry point of the group `memplan.planners`, or
+whatever `register` is called with:
+
+>>> import memplan.planners.planner as planners
+>>> planners.get("slow").description
+'Everything in the slow memory: what all other plans are compared with.'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.registry import Registry
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a planner may spend.
+
+    Attributes:
+      seconds: of wall-clock time, about; a planner that needs less returns earlier.
+      seed: of whatever it draws at random. The same problem and seed give the same plan, as long as the time suffices.
+    """
+
+    seconds: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Planner:
+    """A method to answer a MappingProblem.
+
+    Attributes:
+      name: as in `memplan plan --planner NAME`.
+      description: one line.
+      solve: returns a valid plan; raises PlannerError if it cannot, with what the user can do.
+    """
+
+    name: str
+    description: str
+    solve: Callable[[MappingProblem, Budget], Plan]
+
+
+_registry: Registry[Planner] = Registry("planner", "memplan.planners", Planner, PlannerError)
+get = _registry.get
+names = _registry.names
+register = _registry.register

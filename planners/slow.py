@@ -1,0 +1,17 @@
+"""The planner `slow`: everything at home."""
+
+from __future__ import annotations
+
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners._assembly import assemble
+from memplan.planners.planner import Budget, Planner
+
+
+def solve(problem: MappingProblem, budget: Budget) -> Plan:
+    """Returns the plan in which no buffer leaves the memory where the program puts it, offsets packed by best fit."""
+    del budget  # It takes what it takes: there is nothing to search.
+    return assemble(problem, (), "slow").plan
+
+
+PLANNER = Planner("slow", "Everything in the slow memory: what all other plans are compared with.", solve)

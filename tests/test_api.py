@@ -1,0 +1,74 @@
+"""The public names."""
+
+import importlib.metadata
+from pathlib import Path
+
+import memplan
+import pytest
+
+DUMP = memplan.workloads.dumps_folder() / "lstm.tpu-v5e.default.hlo.txt.gz"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in memplan.__all__:
+        assert getattr(memplan, name) is not None, name
+    assert set(memplan.__all__) <= set(dir(memplan))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'palindrome'"):
+        _ = memplan.palindrome
+    assert not hasattr(memplan, "palindrome")
+
+
+def test_version() -> None:
+    assert memplan.__version__ == importlib.metadata.version("memplan")
+
+
+def test_from_a_dump_to_a_scored_plan() -> None:
+    graph = memplan.read(DUMP)
+    plan = memplan.plan(graph, target="tpu-v5e", planner="greedy")
+    assert isinstance(plan, memplan.Plan)
+    assert memplan.verify(graph, plan) == []
+    slow = memplan.plan(graph, planner="slow")
+    assert slow.target == "tpu-v5e"
+    assert memplan.emulate(graph, plan).latency <= memplan.emulate(graph, slow).latency
+
+
+def test_a_problem_is_built_once() -> None:
+    problem = memplan.problem(memplan.read(DUMP), "tpu-v5e")
+    assert isinstance(problem, memplan.MappingProblem)
+    plan = memplan.plan(problem, planner="slow")
+    assert memplan.verify(problem, plan) == []
+    assert memplan.emulate(problem, plan).latency > 0
+
+
+def test_a_plan_for_another_target_is_refused() -> None:
+    graph = memplan.read(DUMP)
+    plan = memplan.plan(graph, "tpu-v5e", planner="slow")
+    with pytest.raises(memplan.MemplanError):
+        memplan.verify(graph, plan, target="tpu-v4")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_limit_is_a_positive_number(seconds: float) -> None:
+    with pytest.raises(memplan.MemplanError, match="time limit"):
+        memplan.plan(memplan.read(DUMP), time_limit=seconds)
+
+
+def test_a_traced_function_is_planned() -> None:
+    import jax
+    import jax.numpy as jnp
+
+    x = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    graph = memplan.trace(lambda x: jnp.tanh(x @ x).sum(), x)
+    plan = memplan.plan(graph, "generic")
+    assert memplan.verify(graph, plan) == []
+
+
+def test_a_target_of_ones_own(tmp_path: Path) -> None:
+    source = Path(memplan.__file__).parent
+    assert source.exists()
+    target = memplan.load_target("tpu-v5e")
+    plan = memplan.plan(memplan.read(DUMP), target, planner="slow")
+    assert plan.target == target.name

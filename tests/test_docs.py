@@ -1,0 +1,133 @@
+"""Every example of the documentation runs, and prints what the page says.
+
+    ```console        each `$ memplan …` is run, and its output compared with the lines below it; `...` stands for anything
+    ```python         is executed; if it holds `>>>`, its output is compared too
+    ```LANGUAGE NAME  is written to the file NAME, for the blocks after it
+
+The blocks of a page share one folder and one namespace, in order. A block of another kind is only shown. A file called
+`pyproject.toml` installs its entry points, as pip would.
+"""
+
+import doctest
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of a page."""
+
+    language: str
+    file: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for match in _BLOCK.finditer(text):
+        yield Block(match[1], match[2] or "", match[3], text.count("\n", 0, match.start()) + 2)
+
+
+def install_entry_points(pyproject: str, folder: Path) -> None:
+    """Leaves the metadata in `folder` that installing a package with this pyproject.toml would leave."""
+    project = tomllib.loads(pyproject)["project"]
+    lines = [
+        line
+        for group, points in project.get("entry-points", {}).items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+    ]
+    metadata = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+def run_console(block: Block, page: Path, folder: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "140"}
+    for session in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, expected = session.partition("\n")
+        program, *arguments = shlex.split(command, comments=True)
+        where = f"{page.name}:{block.line}: $ {command}"
+        assert program == "memplan", f"{where}: only memplan is run; show other commands in a block of sh"
+        done = subprocess.run(
+            [sys.executable, "-m", "memplan", *arguments],
+            cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+        )  # fmt: skip
+        same = doctest.OutputChecker().check_output(expected, done.stdout, _FLAGS)
+        assert same, f"{where}\nexpected:\n{expected}\ngot:\n{done.stdout}"
+
+
+def run_python(block: Block, page: Path, namespace: dict[str, object]) -> None:
+    if ">>>" not in block.text:
+        exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)
+        return
+    test = doctest.DocTestParser().get_doctest(block.text, {}, page.name, str(page), block.line)
+    # One namespace for the page: the parser would give each block a copy.
+    test.globs = namespace
+    output: list[str] = []
+    failed, _ = doctest.DocTestRunner(optionflags=_FLAGS).run(test, out=output.append, clear_globs=False)
+    assert not failed, "".join(output)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "workloads").symlink_to(ROOT / "workloads")
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.file:
+            (tmp_path / block.file).write_text(block.text)
+            if block.file == "pyproject.toml":
+                install_entry_points(block.text, tmp_path)
+        elif block.language == "console":
+            run_console(block, page, tmp_path)
+        elif block.language == "python":
+            run_python(block, page, namespace)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in readme, page.name
+
+
+def documented_modules() -> list[str]:
+    """Returns the modules of the package that hold examples in their docstrings."""
+    found = []
+    for folder in ("api", "compiler", "passes", "planners", "rl_agent", "workloads"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if ">>> " in path.read_text():
+                parts = ["memplan", *path.relative_to(ROOT).with_suffix("").parts[folder == "api" :]]
+                found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return found
+
+
+@pytest.mark.parametrize("name", documented_modules())
+def test_docstring_examples(name: str) -> None:
+    failed, attempted = doctest.testmod(importlib.import_module(name), optionflags=_FLAGS)
+    assert not failed
+    assert attempted

@@ -1,0 +1,87 @@
+"""What linters, the type checker and a look at the text can say about the whole repository."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("api", "compiler", "passes", "planners", "rl_agent", "workloads", "scripts", "tests", "docs", ".ci")
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+def python_files() -> list[str]:
+    """Returns what ruff shall look at: Python scripts have no ending that tells."""
+    scripts = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and path.read_bytes()[:64].startswith(b"#!")]
+    return [".", *(str(path) for path in scripts if b"python" in path.read_bytes().split(b"\n", 1)[0])]
+
+
+def test_ruff_check() -> None:
+    done = run("ruff", "check", *python_files())
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_format() -> None:
+    done = run("ruff", "format", "--check", *python_files())
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_mypy(tmp_path: Path) -> None:
+    """Types are right in the package as it is installed: one tree called memplan, laid out by pyproject.toml.
+
+    The tree is made of links, so that it is the checkout that is checked, however the package under test was installed.
+    """
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = pyproject["tool"]["setuptools"]["package-dir"]
+    (tmp_path / "memplan").mkdir()
+    for file in (ROOT / folders["memplan"]).iterdir():
+        (tmp_path / "memplan" / file.name).symlink_to(file)
+    for package, folder in folders.items():
+        if package != "memplan":
+            (tmp_path / package.replace(".", "/")).symlink_to(ROOT / folder)
+    done = run(
+        "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-error-summary", "-p", "memplan", MYPYPATH=str(tmp_path)
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout.replace(str(tmp_path), "") + done.stderr
+
+
+def text_files() -> list[Path]:
+    binary = {".gz", ".png", ".pb", ".pyc", ".mlirbc"}
+    return [
+        path
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.is_file() and path.suffix not in binary and "__pycache__" not in path.parts
+    ] + [path for path in sorted(ROOT.iterdir()) if path.is_file() and path.suffix in (".md", ".toml")]
+
+
+# The words are put together here, so that this file does not contain them.
+FORBIDDEN = {
+    "a path of some machine": re.compile(r"(?<![\w.$}/])/(?:" + "|".join(["wor" + "k", "tm" + "p", "hom" + "e", "roo" + "t"]) + r")/\w"),
+    "a package registry's host": re.compile("pypi" + r"\.org|files\.python" + r"hosted|registry\.npm" + "js"),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_file_contains(what: str) -> None:
+    found = []
+    for path in text_files():
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if FORBIDDEN[what].search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
+    assert not found, "\n".join(found)
+
+
+def test_the_forbidden_would_be_found() -> None:
+    assert FORBIDDEN["a path of some machine"].search("see " + "/wor" + "k/main/x")
+    assert not FORBIDDEN["a path of some machine"].search("tests/data/wor" + "k/x and jit(f)/hom" + "e/x")

@@ -3,8 +3,9 @@
 import importlib.metadata
 from pathlib import Path
 
-import memplan
 import pytest
+
+import memplan
 
 DUMP = memplan.workloads.dumps_folder() / "lstm.tpu-v5e.default.hlo.txt.gz"
 

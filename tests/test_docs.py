@@ -54,7 +54,9 @@ def install_entry_points(pyproject: str, folder: Path) -> None:
     ]
     metadata = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 

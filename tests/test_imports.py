@@ -41,7 +41,11 @@ PLANNERS_SEE = (
 )
 
 # A problem's own parts; its making is no business of planners.
-PLANNERS_DO_NOT_SEE = ("memplan.compiler.mapping.build", "memplan.compiler.mapping.given", "memplan.compiler.mapping.moves")
+PLANNERS_DO_NOT_SEE = (
+    "memplan.compiler.mapping.build",
+    "memplan.compiler.mapping.given",
+    "memplan.compiler.mapping.moves",
+)
 
 
 def module_of(path: Path) -> str:

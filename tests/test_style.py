@@ -22,7 +22,9 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def python_files() -> list[str]:
     """Returns what ruff shall look at: Python scripts have no ending that tells."""
-    scripts = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and path.read_bytes()[:64].startswith(b"#!")]
+    scripts = [
+        path for path in (ROOT / "scripts").iterdir() if path.is_file() and path.read_bytes()[:64].startswith(b"#!")
+    ]
     return [".", *(str(path) for path in scripts if b"python" in path.read_bytes().split(b"\n", 1)[0])]
 
 
@@ -67,7 +69,9 @@ def text_files() -> list[Path]:
 
 # The words are put together here, so that this file does not contain them.
 FORBIDDEN = {
-    "a path of some machine": re.compile(r"(?<![\w.$}/])/(?:" + "|".join(["wor" + "k", "tm" + "p", "hom" + "e", "roo" + "t"]) + r")/\w"),
+    "a path of some machine": re.compile(
+        r"(?<![\w.$}/])/(?:" + "|".join(["wor" + "k", "tm" + "p", "hom" + "e", "roo" + "t"]) + r")/\w"
+    ),
     "a package registry's host": re.compile("pypi" + r"\.org|files\.python" + r"hosted|registry\.npm" + "js"),
 }
 

@@ -45,10 +45,9 @@ class AliasSets:
             value = parent[value]
         return value
 
-    def live(self, value: int) -> Interval:
-        """Returns the phases from the first to the last in which the set is live."""
-        parts = self._intervals[self.find(value)]
-        return parts[0][0], parts[-1][1]
+    def live(self, value: int) -> Sequence[Interval]:
+        """Returns the phases in which the set is live, as sorted, disjoint intervals."""
+        return self._intervals[self.find(value)]
 
     def join(self, a: int, b: int) -> None:
         """Makes one set of two, whether or not they are live at once."""

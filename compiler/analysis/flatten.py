@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from memplan.compiler.analysis.aliasing import AliasSets, alias_sets
 from memplan.compiler.analysis.dataflow import find_values
 from memplan.compiler.analysis.elementwise import Elementwise
 from memplan.compiler.analysis.in_place import InPlace, InPlacePair
-from memplan.compiler.analysis.liveness import value_intervals
+from memplan.compiler.analysis.liveness import Interval, value_intervals
 from memplan.compiler.analysis.program import Access, AccessKind, FlatProgram, ImplicitCopy, Storage
 from memplan.compiler.analysis.schedule import Schedule, lay_out
 from memplan.compiler.analysis.traffic import Traffic
@@ -104,31 +106,39 @@ def _storages(
             contents[root].result_indices.append(positions.path(handover.position))
 
     end = len(schedule.steps)
-    ranges = {root: _steps(*sets.live(root), end) for root in contents}
-    order = sorted(contents, key=lambda root: (ranges[root], root))
+    live = {root: _steps(sets.live(root), end) for root in contents}
+    order = sorted(contents, key=lambda root: (live[root][0][0], live[root][-1][1], root))
     storages = []
     for root in order:
         content = contents[root]
-        start, stop = ranges[root]
+        parts = live[root]
         storages.append(
             Storage(
                 name=content.name,
                 values=tuple(content.values) or (content.name,),
                 size=content.size,
                 memory_space=content.memory_space,
-                start=start,
-                end=stop,
+                start=parts[0][0],
+                end=parts[-1][1],
                 parameters=tuple(content.parameters),
                 result_indices=tuple(content.result_indices),
                 is_constant=content.is_constant,
+                holes=tuple((before[1], after[0]) for before, after in pairwise(parts)),
             )
         )
     return storages, {root: i for i, root in enumerate(order)}
 
 
-def _steps(start: int, end: int, num_steps: int) -> tuple[int, int]:
-    """Returns the half-open range of steps that covers a range of phases."""
-    return start // PHASES, min(-(-end // PHASES), num_steps + 1)
+def _steps(intervals: Sequence[Interval], num_steps: int) -> list[Interval]:
+    """Returns the steps that intervals of phases cover, as disjoint intervals with steps between them."""
+    steps: list[Interval] = []
+    for start, end in intervals:
+        first, last = start // PHASES, min(-(-end // PHASES), num_steps + 1)
+        if steps and first <= steps[-1][1]:
+            steps[-1] = (steps[-1][0], max(last, steps[-1][1]))
+        else:
+            steps.append((first, last))
+    return steps
 
 
 def _accesses(

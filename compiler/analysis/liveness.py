@@ -97,7 +97,7 @@ def _union(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def live_bytes(
-    program: FlatProgram, memory_space: int | None = None, takeovers: Iterable[Takeover] = ()
+    program: FlatProgram, memory_space: int | None = None, takeovers: Iterable[Takeover] = (), reuse: bool = False
 ) -> NDArray[np.int64]:
     """Returns the bytes that are live at each time.
 
@@ -114,6 +114,10 @@ def live_bytes(
         if memory_space is None or storage.memory_space == memory_space:
             change[storage.start] += storage.size
             change[storage.end] -= storage.size
+            if reuse:
+                for start, end in storage.holes:
+                    change[start] -= storage.size
+                    change[end] += storage.size
     for takeover in takeovers:
         storage = program.storages[takeover.result]
         if memory_space is None or storage.memory_space == memory_space:
@@ -123,10 +127,10 @@ def live_bytes(
 
 
 def peak_memory(
-    program: FlatProgram, memory_space: int | None = None, takeovers: Iterable[Takeover] = ()
+    program: FlatProgram, memory_space: int | None = None, takeovers: Iterable[Takeover] = (), reuse: bool = False
 ) -> int:
     """Returns the largest number of bytes that are live at one time; see `live_bytes`.
 
     No packing of the storages needs less, and one needs this much if fragmentation costs it nothing.
     """
-    return int(live_bytes(program, memory_space, takeovers).max())
+    return int(live_bytes(program, memory_space, takeovers, reuse).max())

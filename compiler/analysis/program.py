@@ -109,6 +109,8 @@ class Storage:
       parameters: `(number, tuple index)` of the arguments that lie in it.
       result_indices: tuple indices of the results that lie in it.
       is_constant: whether its content is fixed before the program starts.
+      holes: parts of `[start, end)` in which nobody needs its content, half-open and ascending: what is read next will be
+        written first, such as a donated argument between its last use and the result that lies there.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Storage:
     parameters: tuple[tuple[int, tuple[int, ...]], ...] = ()
     result_indices: tuple[tuple[int, ...], ...] = ()
     is_constant: bool = False
+    holes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

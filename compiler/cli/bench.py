@@ -15,6 +15,7 @@ def _options(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
+
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write the rows to this file as JSON.")
 ]

@@ -58,7 +58,7 @@ ReportFolder = Annotated[
         "--report",
         metavar="DIR",
         show_default=False,
-        help="Write the report to this folder: a picture (PNG, SVG), a trace for ui.perfetto.dev, the tables (text, JSON).",
+        help="Write the report to this folder: picture (PNG, SVG), trace for ui.perfetto.dev, tables (text, JSON).",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")]
@@ -101,8 +101,8 @@ def plan(
 ) -> None:
     """Plan a program's memory, and report.
 
-    The plan is checked, emulated, and compared with everything in slow memory, with what the program's compiler decided,
-    and with the bound that no plan beats.
+    The plan is checked, emulated, and compared with everything in slow memory, with what the program's compiler
+    decided, and with the bound that no plan beats.
     """
     from memplan.compiler.cli import commands
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.program import FlatProgram
+from memplan.compiler.hardware.calibration import InstructionCosts
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.given import given_plan

@@ -294,8 +294,8 @@ def _room(case: _Case) -> str | None:
         takers.append(f"{case.problem.operations[case.crowded].name} itself {print_bytes(case.reserved)}")
     taken = f" (taken by {', '.join(takers)})" if takers else ""
     return (
-        f"no room in {case.space.name} {_between(*case.window)}: it needs {case.size}, and {print_bytes(max(case.free, 0))} "
-        f"are free{_then(case)}{taken}"
+        f"no room in {case.space.name} {_between(*case.window)}: it needs {case.size}, and "
+        f"{print_bytes(max(case.free, 0))} are free{_then(case)}{taken}"
     )
 
 

@@ -16,7 +16,14 @@ Run = Callable[..., Any]
 def test_plan_prints_the_report(run: Run, module: Path) -> None:
     done = run("plan", module, "--target", "tpu-v5e")
     assert (done.status, done.err) == (0, "")
-    for words in ("step on tpu-v5e", "all in hbm", "XLA's own plan", "greedy", "bound that no plan beats", "gap to bound"):
+    for words in (
+        "step on tpu-v5e",
+        "all in hbm",
+        "XLA's own plan",
+        "greedy",
+        "bound that no plan beats",
+        "gap to bound",
+    ):
         assert words in done.out
 
 
@@ -64,7 +71,9 @@ def test_the_plan_with_which_it_is_compared_is_not_shown_twice(run: Run, module:
 
 def test_the_target_is_guessed_and_said(run: Run, module: Path, dump: Path) -> None:
     done = run("plan", module)
-    assert "memplan: planning for tpu-v5e, since the module has buffers in S(1) (--target chooses another)\n" in done.err
+    assert (
+        "memplan: planning for tpu-v5e, since the module has buffers in S(1) (--target chooses another)\n" in done.err
+    )
     done = run("plan", dump, "--planner", "slow")
     assert "memplan: planning for tpu-v5e, since the module names it (--target chooses another)\n" in done.err
 
@@ -141,9 +150,7 @@ def test_a_target_of_ones_own(run: Run, module: Path, tmp_path: Path) -> None:
 def test_warnings_are_printed_once_each(run: Run, tmp_path: Path, module: Path) -> None:
     file = tmp_path / "new.txt"
     file.write_text(
-        module.read_text()
-        .replace("exponential(", "hyperbolic-dream(")
-        .replace("tanh(", "hyperbolic-dream(")
+        module.read_text().replace("exponential(", "hyperbolic-dream(").replace("tanh(", "hyperbolic-dream(")
     )
     done = run("plan", file)
     assert done.status == 0

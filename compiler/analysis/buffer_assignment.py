@@ -13,6 +13,7 @@ With `xla_dump_to` set, XLA on the CPU writes `NAME.cpu_after_optimizations-buff
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,9 +110,7 @@ def parse_buffer_assignment(text: str, file: str = "<string>") -> BufferAssignme
             values[-1].append(AssignedValue(name, int(match.group(2)), int(match.group(3))))
         elif line.strip():
             raise ParseError(f"expected an allocation or a value, found {line.strip()!r:.60}", file, number, 1)
-    return BufferAssignment(
-        tuple(_allocation(head, tuple(inside)) for head, inside in zip(heads, values, strict=True))
-    )
+    return BufferAssignment(tuple(_allocation(head, tuple(inside)) for head, inside in zip(heads, values, strict=True)))
 
 
 def read_buffer_assignment(path: str | Path) -> BufferAssignment:
@@ -134,3 +133,58 @@ def _allocation(head: tuple[int, int, str], values: tuple[AssignedValue, ...]) -
         "maybe-live-out" in rest,
         values,
     )
+
+
+_RANGE = re.compile(r"    (\S.*?)(\{[\d,]*\}):(-?\d+)-(-?\d+)$")
+
+
+def parse_live_ranges(text: str, file: str = "<string>") -> dict[str, tuple[int, int]]:
+    """Returns the live range of each value from a `-live-range.txt` report: first and last time, both inclusive.
+
+    >>> parse_live_ranges("HloLiveRange (max 3):\\n  BufferLiveRange:\\n    x{}:0-3\\n    while{1}:1-2\\n")
+    {'x': (0, 3), 'while{1}': (1, 2)}
+    """
+    lines = text.splitlines()
+    if not lines or not lines[0].startswith("HloLiveRange"):
+        raise ParseError("expected HloLiveRange as the first line", file, 1, 1)
+    ranges: dict[str, tuple[int, int]] = {}
+    for line in lines:
+        if match := _RANGE.match(line):
+            name, index, start, end = match.groups()
+            ranges[name + index.removesuffix("{}")] = (int(start), int(end))
+    return ranges
+
+
+def occupied_peak(assignment: BufferAssignment, live_ranges: Mapping[str, tuple[int, int]]) -> int:
+    """Returns the most bytes that XLA's assignment has in use at one time, gaps in its allocations not counted.
+
+    Arguments and constants are in use all the time; every other byte while a value that lies on it is live.
+    """
+    always = 0
+    events: dict[int, list[tuple[int, int, int]]] = {}
+    base = 0
+    for allocation in assignment.allocations:
+        if allocation.is_thread_local:
+            continue
+        if allocation.is_constant:
+            always += allocation.size
+            continue
+        for value in allocation.values:
+            if value.name in live_ranges:
+                start, end = live_ranges[value.name]
+                for time in (start, end + 1):
+                    events.setdefault(time, []).append((base + value.offset, value.size, 1 if time == start else -1))
+        base += allocation.size
+    # Ends of values in ascending order, and how many live values cover the bytes between neighbours.
+    ends = sorted({edge for changes in events.values() for at, size, _ in changes for edge in (at, at + size)})
+    number = {edge: i for i, edge in enumerate(ends)}
+    covered = [0] * max(len(ends) - 1, 0)
+    used = peak = 0
+    for time in sorted(events):
+        for at, size, change in events[time]:
+            for i in range(number[at], number[at + size]):
+                before = covered[i] > 0
+                covered[i] += change
+                used += ((covered[i] > 0) - before) * (ends[i + 1] - ends[i])
+        peak = max(peak, used)
+    return always + peak

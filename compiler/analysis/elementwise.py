@@ -36,9 +36,13 @@ class Elementwise:
             return operand == 0
         return opcode in ELEMENTWISE
 
-    def may_share(self, instruction: Instruction, operand: int, shape: Shape, result: Shape) -> bool:
-        """Tells whether an array of `shape` in an operand and an array of `result` in the result may be one memory."""
-        return same_form(shape, result) and self.reads(instruction, operand)
+    def may_share(self, instruction: Instruction, operand: int, shape: Shape, index: tuple[int, ...]) -> bool:
+        """Tells whether an array of `shape` in an operand, and the result at a tuple index, may be one memory."""
+        if not same_form(shape, instruction.shape.at(index)):
+            return False
+        if instruction.opcode == "sort":  # each operand is sorted where it stands
+            return index in ((), (operand,))
+        return self.reads(instruction, operand)
 
     def _parameters(self, name: str) -> tuple[bool, ...]:
         """Returns per parameter of a fusion's body whether everything that follows from it is elementwise."""

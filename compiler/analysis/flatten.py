@@ -1,8 +1,8 @@
 """From a Graph to the FlatProgram: one line of time, one storage per alias set, who touches what when.
 
-    Graph ──► schedule ──► values ──► live intervals ──► alias sets ──► FlatProgram
-              (order)      (what is    (when each        (what lies     (storages, accesses)
-                            the same)   is needed)        together)
+Graph ──► schedule ──► values ──► live intervals ──► alias sets ──► FlatProgram
+          (order)      (what is    (when each        (what lies     (storages, accesses)
+                        the same)   is needed)        together)
 """
 
 from __future__ import annotations

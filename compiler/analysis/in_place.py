@@ -121,7 +121,9 @@ class InPlace:
                 if pair is None:
                     return None
                 updated = True
-                exclusive = exclusive and pair.exclusive and instruction.operands.count(instruction.operands[pair.operand]) == 1
+                exclusive = (
+                    exclusive and pair.exclusive and instruction.operands.count(instruction.operands[pair.operand]) == 1
+                )
                 touched += max(pair.bytes, 0)
                 at, index = instruction.operands[pair.operand], pair.operand_index
 

@@ -97,13 +97,18 @@ def _union(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def live_bytes(
-    program: FlatProgram, memory_space: int | None = None, takeovers: Iterable[Takeover] = (), reuse: bool = False
+    program: FlatProgram,
+    memory_space: int | None = None,
+    *,
+    use_holes: bool = False,
+    takeovers: Iterable[Takeover] = (),
 ) -> NDArray[np.int64]:
     """Returns the bytes that are live at each time.
 
     Args:
       program: the flattened program.
       memory_space: XLA's number of the memory to look at; None for all of them.
+      use_holes: whether something else may lie where a storage holds nothing that anybody needs.
       takeovers: storages that lie where another one ends, so that the two take the memory of one (see `takeover.py`).
 
     Returns:
@@ -114,7 +119,7 @@ def live_bytes(
         if memory_space is None or storage.memory_space == memory_space:
             change[storage.start] += storage.size
             change[storage.end] -= storage.size
-            if reuse:
+            if use_holes:
                 for start, end in storage.holes:
                     change[start] -= storage.size
                     change[end] += storage.size
@@ -127,10 +132,15 @@ def live_bytes(
 
 
 def peak_memory(
-    program: FlatProgram, memory_space: int | None = None, takeovers: Iterable[Takeover] = (), reuse: bool = False
+    program: FlatProgram,
+    memory_space: int | None = None,
+    *,
+    use_holes: bool = False,
+    takeovers: Iterable[Takeover] = (),
 ) -> int:
     """Returns the largest number of bytes that are live at one time; see `live_bytes`.
 
-    No packing of the storages needs less, and one needs this much if fragmentation costs it nothing.
+    No packing of the storages needs less, and one needs this much if fragmentation costs it nothing. With holes and
+    takeovers this is what XLA's own assignment has in use at its peak.
     """
-    return int(live_bytes(program, memory_space, takeovers, reuse).max())
+    return int(live_bytes(program, memory_space, use_holes=use_holes, takeovers=takeovers).max())

@@ -87,7 +87,7 @@ def _of_step(
                     instruction,
                     read.operand,
                     instructions[instruction.operands[read.operand]].shape.at(read.tuple_index),
-                    instruction.shape.at(result.tuple_index),
+                    result.tuple_index,
                 )
                 for read in reads
             ):

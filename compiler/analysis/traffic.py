@@ -52,7 +52,9 @@ class Traffic:
             body = self._graph.computations[name]
             updated = {pair.operand for pair in self._in_place.body_pairs(name)}
             known = tuple(
-                WHOLE if body.instructions[parameter].shape.is_tuple else self._reads(body, parameter, number in updated)
+                WHOLE
+                if body.instructions[parameter].shape.is_tuple
+                else self._reads(body, parameter, number in updated)
                 for number, parameter in enumerate(body.parameters)
             )
             self._bodies[name] = known

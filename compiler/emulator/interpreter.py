@@ -34,7 +34,9 @@ def interpret(graph: Graph, *args: Any) -> list[np.ndarray[Any, Any]]:
     """
     arguments = flat_arguments(graph, args)
     result = _run(graph, graph.entry_computation, arguments)
-    return [np.asarray(leaf) for leaf in (result if graph.entry_computation.root_instruction.shape.is_tuple else [result])]
+    return [
+        np.asarray(leaf) for leaf in (result if graph.entry_computation.root_instruction.shape.is_tuple else [result])
+    ]
 
 
 def flat_arguments(graph: Graph, args: Sequence[Any]) -> list[np.ndarray[Any, Any]]:

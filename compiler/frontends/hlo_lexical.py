@@ -126,6 +126,16 @@ def unescape(text: str) -> str:
     return _ESCAPE.sub(replacement, text.encode()).decode(errors="replace")
 
 
+_SKIPPED = re.compile(SPACE)
+
+
+def skip_space(text: str, start: int) -> int:
+    """Returns the offset of the first token at or after `start`."""
+    match = _SKIPPED.match(text, start)
+    assert match is not None
+    return match.end()
+
+
 def line_and_column(text: str, offset: int) -> tuple[int, int]:
     """Returns the 1-based line and column of an offset.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from memplan.compiler.frontends.hlo_lexical import SPACE, MalformedText, excerpt
+from memplan.compiler.frontends.hlo_lexical import MalformedText, excerpt, skip_space
 from memplan.compiler.ir.shape import BITS_PER_ELEMENT, LAYOUT_ATTRIBUTES, Layout, Shape
 
 MAX_BYTES = 2**63 - 1  # what XLA counts bytes and elements with
@@ -23,7 +23,6 @@ _INTEGERS = re.compile(rf"\s*+{_NUMBER}\s*+(?:,\s*+{_NUMBER}\s*+)*+")
 _TILE = re.compile(rf"\(\s*+((?:\*|{_NUMBER})\s*+(?:,\s*+(?:\*|{_NUMBER})\s*+)*+)?+\)")
 # `D` and `SC` come with lists, `P` with a shape; what is unknown is kept when it has this form too.
 _LAYOUT_ATTRIBUTE = re.compile(r"\s*+([A-Z]++|#|\*)(\((?:[^()]++|\((?:[^()]++|\([^()]*+\))*+\))*+\))")
-_SPACE = re.compile(SPACE)
 
 
 def parse_shape(text: str) -> Shape:
@@ -32,8 +31,8 @@ def parse_shape(text: str) -> Shape:
     >>> parse_shape("(bf16[8,4]{1,0:T(8,128)(2,1)}, token[])").bytes
     2048
     """
-    shape, end = shape_at(text, _SPACE.match(text, 0).end())  # type: ignore[union-attr]
-    end = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+    shape, end = shape_at(text, skip_space(text, 0))
+    end = skip_space(text, end)
     if end != len(text):
         raise MalformedText(f"expected the end of the shape, found {excerpt(text, end)}", end)
     return shape
@@ -61,7 +60,7 @@ def shape_at(text: str, start: int, depth: int = 0) -> tuple[Shape, int]:
 
 def _tuple_at(text: str, start: int, depth: int) -> tuple[Shape, int]:
     elements: list[Shape] = []
-    position = _SPACE.match(text, start + 1).end()  # type: ignore[union-attr]
+    position = skip_space(text, start + 1)
     if text.startswith(")", position):
         return Shape("tuple"), position + 1
     total = 0
@@ -72,12 +71,12 @@ def _tuple_at(text: str, start: int, depth: int) -> tuple[Shape, int]:
         total += element.bytes
         if total > MAX_BYTES:
             raise MalformedText("the tuple takes more than 2^63 - 1 bytes", element_start)
-        position = _SPACE.match(text, position).end()  # type: ignore[union-attr]
+        position = skip_space(text, position)
         if text.startswith(")", position):
             return Shape("tuple", elements=tuple(elements)), position + 1
         if not text.startswith(",", position):
             raise MalformedText(f"expected , or ) in a tuple's shape, found {excerpt(text, position)}", position)
-        position = _SPACE.match(text, position + 1).end()  # type: ignore[union-attr]
+        position = skip_space(text, position + 1)
 
 
 @lru_cache(maxsize=65536)

@@ -23,7 +23,7 @@ from typing import NoReturn
 from memplan.compiler.errors import GraphError, ParseError
 from memplan.compiler.frontends import hlo_lexical, hlo_source
 from memplan.compiler.frontends.hlo_attributes import called_computations, parse_aliases
-from memplan.compiler.frontends.hlo_lexical import MalformedText, excerpt
+from memplan.compiler.frontends.hlo_lexical import MalformedText, excerpt, skip_space
 from memplan.compiler.frontends.hlo_shape import shape_at
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction, Source
 from memplan.compiler.ir.opcodes import is_known
@@ -33,7 +33,6 @@ from memplan.compiler.ir.validate import InstructionError, callees_first, check_
 
 _SPACE, _NAME, _SHAPE, _VALUE = hlo_lexical.SPACE, hlo_lexical.NAME, hlo_lexical.SHAPE, hlo_lexical.VALUE
 
-_SKIP = re.compile(_SPACE)
 _HEAD = re.compile(rf"{_SPACE}(ROOT\s++)?+%?+({_NAME})\s*+=\s*+({_SHAPE})\s*+([a-zA-Z][\w\-]*+)\(")
 _FLAT = re.compile(r"([^()]*+)\)")
 _ATTRIBUTE = re.compile(rf"\s*+,{_SPACE}([\w.\-]++)=({_VALUE})")
@@ -70,7 +69,7 @@ def parse(text: str, file: str = "<string>") -> Graph:
         offset = parser.places.get((error.computation, error.instruction), 0)
         _fail(error.reason, file, text, offset)
     except GraphError as error:
-        raise ParseError(str(error), file) from None
+        _fail(str(error), file, text, parser.aliases_at)
 
 
 def _fail(message: str, file: str, text: str, offset: int) -> NoReturn:
@@ -106,7 +105,8 @@ class _Parser:
         self.text, self.file = text, file
         self.places: dict[tuple[str, str], int] = {}
         self.shapes: dict[str, Shape] = {}
-        self.warnings: dict[str, str] = {}
+        self.aliases_at = 0
+        self.unknown_opcodes: dict[str, int] = {}  # to the offset of the first one
         self.tables = hlo_source.SourceTables()
         self.is_scheduled = False
         self.callers: list[tuple[str, Instruction]] = []
@@ -124,13 +124,14 @@ class _Parser:
                 if key == "is_scheduled":
                     self.is_scheduled = value == "true"
                 elif key == "input_output_alias":
+                    self.aliases_at = at
                     aliases = parse_aliases(value, at)
                 else:
                     attributes.append((key, value))
             self.tables, position = hlo_source.read_tables(text, position)
         computations: dict[str, Computation] = {}
         entry = ""
-        while (after_space := _SKIP.match(text, position).end()) < len(text):  # type: ignore[union-attr]
+        while (after_space := skip_space(text, position)) < len(text):
             computation, is_entry, position = self.computation(after_space)
             if computation.name in computations:
                 raise MalformedText(
@@ -165,10 +166,21 @@ class _Parser:
             self.tables.text,
             "hlo",
             self.file,
-            tuple(self.warnings.values()),
+            self.warnings(),
         )
         check_graph(graph)
         return graph
+
+    def warnings(self) -> tuple[str, ...]:
+        found = []
+        line = 1
+        position = 0
+        for opcode, offset in self.unknown_opcodes.items():  # in the order of the text
+            line += self.text.count("\n", position, offset)
+            position = offset
+            column = offset - self.text.rfind("\n", 0, offset)
+            found.append(f"{self.file}:{line}:{column}: opcode {opcode!r} is not known: kept as opaque")
+        return tuple(found)
 
     def attributes(self, position: int) -> tuple[list[tuple[str, str, int]], int]:
         """Returns the `(key, value, offset of the value)` that follow, each after a comma, and the offset after them."""
@@ -185,14 +197,14 @@ class _Parser:
                     found[-1] = (found[-1][0], text[match.start(2) : end], match.start(2))
                     position = end
                 continue
-            after_space = _SKIP.match(text, position).end()  # type: ignore[union-attr]
+            after_space = skip_space(text, position)
             if not text.startswith(",", after_space):
                 return found, position
-            key_at = _SKIP.match(text, after_space + 1).end()  # type: ignore[union-attr]
+            key_at = skip_space(text, after_space + 1)
             name = _PLAIN_NAME.match(text, key_at)
             if name is None or not text.startswith("=", name.end()):
                 raise MalformedText(f"expected an attribute KEY=VALUE, found {excerpt(text, key_at)}", key_at)
-            start = _SKIP.match(text, name.end() + 1).end()  # type: ignore[union-attr]
+            start = skip_space(text, name.end() + 1)
             position = hlo_lexical.end_of_value(text, start)
             found.append((sys.intern(name.group()), text[start:position], start))
 
@@ -212,8 +224,12 @@ class _Parser:
         body = self.signature_end(match.end())
         if not text.startswith("{", body):
             found = excerpt(text, body)
+            if name == "HloModule":
+                raise MalformedText("a second HloModule: a file holds one module", match.start(2))
             if text.startswith("=", match.end()):
                 raise MalformedText("an instruction stands outside of any computation", match.start(2))
+            if not self.places_of_computations():
+                raise MalformedText(f"expected HLO text (HloModule …), found {excerpt(text, match.start(2))}", match.start(2))
             raise MalformedText(f"expected {{ to begin computation {name!r}, found {found}", body)
         statements, root, position = self.statements(name, body + 1)
         raw_attributes, position = self.attributes(position)
@@ -225,12 +241,12 @@ class _Parser:
         text = self.text
         if text.startswith("(", position):
             position = hlo_lexical.end_of_brackets(text, position)
-            position = _SKIP.match(text, position).end()  # type: ignore[union-attr]
+            position = skip_space(text, position)
             if not text.startswith("->", position):
                 raise MalformedText(f"expected -> after the parameters, found {excerpt(text, position)}", position)
-            position = _SKIP.match(text, position + 2).end()  # type: ignore[union-attr]
+            position = skip_space(text, position + 2)
             _, position = shape_at(text, position)
-            position = _SKIP.match(text, position).end()  # type: ignore[union-attr]
+            position = skip_space(text, position)
         return position
 
     def statements(self, computation: str, position: int) -> tuple[list[_Statement], int, int]:
@@ -250,7 +266,7 @@ class _Parser:
                         raise MalformedText(f"expected an opcode, found {excerpt(text, end)}", end)
                     shapes[shape_text] = shape
             else:
-                after_space = _SKIP.match(text, position).end()  # type: ignore[union-attr]
+                after_space = skip_space(text, position)
                 if text.startswith("}", after_space):
                     return found, root if root >= 0 else len(found) - 1, after_space + 1
                 is_root, name, name_at, shape, opcode, position = self.head_slowly(computation, after_space)
@@ -294,16 +310,18 @@ class _Parser:
                 if _PLAIN_NAME.fullmatch(name) is None:
                     if not plain.strip():
                         return []
-                    raise MalformedText(f"expected the name of an operand, found {name!r:.60}", offset)
+                    at = offset + inside.find(name)
+                    raise MalformedText(f"expected the name of an operand, found {excerpt(self.text, at)}", at)
             return names
         found: list[str] = []
         position = 0
         while position < len(inside) or not found:
             match = _TYPED_OPERAND.match(inside, position)
             if match is None:
-                start = _SKIP.match(inside, position).end()  # type: ignore[union-attr]
+                start = skip_space(inside, position)
                 if not inside.startswith("%", start) and (_PLAIN_NAME.match(inside, start) or inside[start:start+1] == "("):
-                    _, end = shape_at(inside, start)  # deeper than the expression, or malformed
+                    # Its shape is nested deeper than the expression takes, or malformed.
+                    _, end = _shape_within(inside, start, offset)
                     match = _TYPED_OPERAND.match(inside, end)
                 if match is None:
                     raise MalformedText(f"expected an operand, found {excerpt(inside, start)}", offset + start)
@@ -325,19 +343,19 @@ class _Parser:
         position = name.end()
         if not text.startswith("=", position):
             raise MalformedText(f"expected = after the name {name.group(1)!r}, found {excerpt(text, position)}", position)
-        position = _SKIP.match(text, position + 1).end()  # type: ignore[union-attr]
+        position = skip_space(text, position + 1)
         shape, position = shape_at(text, position)
-        position = _SKIP.match(text, position).end()  # type: ignore[union-attr]
+        position = skip_space(text, position)
         opcode = re.compile(r"[a-zA-Z][\w\-]*+").match(text, position)
         if opcode is None:
             raise MalformedText(f"expected an opcode, found {excerpt(text, position)}", position)
-        position = _SKIP.match(text, opcode.end()).end()  # type: ignore[union-attr]
+        position = skip_space(text, opcode.end())
         if not text.startswith("(", position):
             raise MalformedText(f"expected ( after {opcode.group()!r}, found {excerpt(text, position)}", position)
         return bool(is_root), name.group(1), name.start(1), shape, opcode.group(), position + 1
 
     def resolve(
-        self, name: str, statements: list[_Statement], root: int, attributes: tuple[tuple[str, str], ...]
+        self, name: str, statements: list[_Statement], root: int, own_attributes: tuple[tuple[str, str], ...]
     ) -> Computation:
         """Turns the names of operands into indices, and sorts where the text is in no legal order."""
         index = {statement.name: i for i, statement in enumerate(statements)}
@@ -352,22 +370,20 @@ class _Parser:
             predecessors: tuple[int, ...] = ()
             called: tuple[str, ...] = ()
             source = Source()
-            kept = statement.attributes
-            if kept:
-                for k, (key, value) in enumerate(kept):
+            attributes = statement.attributes
+            if attributes:
+                for key, value in attributes:
                     if key == "metadata":
                         if value not in sources:
                             sources[value] = hlo_source.source_of(value, self.tables)
                         source = sources[value]
                     elif key == "control-predecessors":
-                        predecessors = self.predecessors(value, index, statement)
-                        kept = [*kept[:k], *kept[k + 1 :]]
-                called = called_computations(kept)
-            if not is_known(statement.opcode) and statement.opcode not in self.warnings:
-                line, column = hlo_lexical.line_and_column(self.text, statement.operands_at)
-                self.warnings[statement.opcode] = (
-                    f"{self.file}:{line}:{column}: opcode {statement.opcode!r} is not known: kept as opaque"
-                )
+                        predecessors = (*predecessors, *self.predecessors(value, index, statement))
+                if predecessors:
+                    attributes = [pair for pair in attributes if pair[0] != "control-predecessors"]
+                called = called_computations(attributes)
+            if statement.opcode not in self.unknown_opcodes and not is_known(statement.opcode):
+                self.unknown_opcodes[statement.opcode] = statement.operands_at - 1 - len(statement.opcode)
             if (operands and max(operands) >= i) or (predecessors and max(predecessors) >= i):
                 is_legal = False
             instruction = Instruction(
@@ -376,7 +392,7 @@ class _Parser:
                 statement.shape,
                 operands,
                 called,
-                tuple(kept),
+                tuple(attributes),
                 statement.payload,
                 predecessors,
                 source,
@@ -384,7 +400,7 @@ class _Parser:
             instructions.append(instruction)
             if called:
                 self.callers.append((name, instruction))
-        computation = Computation(name, tuple(instructions), root, attributes)
+        computation = Computation(name, tuple(instructions), root, own_attributes)
         if is_legal:
             return computation
         order = topological_order(instructions, name)

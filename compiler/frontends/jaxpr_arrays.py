@@ -125,9 +125,7 @@ def _plain(shape: Shape, dims: tuple[int, ...]) -> Shape:
 def row_major(shape: Shape) -> bool:
     """Whether the elements lie in the order of their indices, without padding."""
     layout = shape.layout
-    return layout is None or layout == Layout(
-        tuple(reversed(range(len(shape.dims)))), memory_space=layout.memory_space
-    )
+    return layout is None or layout == Layout(tuple(reversed(range(len(shape.dims)))), memory_space=layout.memory_space)
 
 
 def physical(value: Any) -> Any:

@@ -1,10 +1,10 @@
 """Control flow of JAX as XLA has it: loops with everything that they touch in one tuple, branches, calls.
 
-    scan over xs [n, …]                        while (i, constants…, carried…, ys…, xs…)
-      carried, y = f(constants, carried, x)      condition: i < n
-                                                 body: x  = dynamic-slice(xs, i)
-                                                       carried', y = f(constants, carried, x)
-                                                       ys' = dynamic-update-slice(ys, y, i)
+scan over xs [n, …]                        while (i, constants…, carried…, ys…, xs…)
+  carried, y = f(constants, carried, x)      condition: i < n
+                                             body: x  = dynamic-slice(xs, i)
+                                                   carried', y = f(constants, carried, x)
+                                                   ys' = dynamic-update-slice(ys, y, i)
 """
 
 from __future__ import annotations

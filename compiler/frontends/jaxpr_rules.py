@@ -280,9 +280,7 @@ def _gather(context: EquationContext) -> list[int]:
 
 def _fft(context: EquationContext) -> list[int]:
     params = context.params
-    return context.emit(
-        "fft", [("fft_type", params["fft_type"].name), ("fft_length", braced(params["fft_lengths"]))]
-    )
+    return context.emit("fft", [("fft_type", params["fft_type"].name), ("fft_length", braced(params["fft_lengths"]))])
 
 
 def _top_k(context: EquationContext) -> list[int]:

@@ -38,9 +38,14 @@ def given_plan(
     """
     num_steps = len(program.steps)
     pieces_of = {storage: i for i, move in enumerate(moves) for storage in move.destinations}
-    last_done: dict[int, int] = {}
+    # A move needs both its ends for as long as it takes, which may be longer than anybody else needs them.
+    needed_until: dict[int, int] = {}
     for move in moves:
-        last_done[move.source] = max(last_done.get(move.source, 0), times.at(move.done))
+        start, done = times.at(move.start), times.at(move.done)
+        needed_until[move.source] = max(needed_until.get(move.source, 0), done, start + 1)
+        for storage in move.destinations:
+            needed_until[storage] = max(needed_until.get(storage, 0), done + 1)
+    _leave_behind(problem, program, times, moves, needed_until)
 
     residencies: list[Residency] = []
     residency_of: dict[int, int] = {}
@@ -48,7 +53,7 @@ def given_plan(
         residency_of_move: dict[int, int] = {}
         for storage in storages:
             start, end = times.live(program.storages[storage].start, program.storages[storage].end, num_steps)
-            end = max(end, last_done.get(storage, 0))
+            end = max(end, needed_until.get(storage, 0))
             move_number = pieces_of.get(storage, -1)
             existing = residency_of_move.get(move_number, -1)
             if existing >= 0:
@@ -81,3 +86,30 @@ def given_plan(
         copies=tuple(copies),
         served=tuple(residency_of[storage] for storage in served_storage),
     )
+
+
+def _leave_behind(
+    problem: MappingProblem,
+    program: FlatProgram,
+    times: OperationTimes,
+    moves: Sequence[Move],
+    needed_until: dict[int, int],
+) -> None:
+    """Lets what the next run of the program finds in a fast memory last until the end of this one.
+
+    It is the destination of a cross-program prefetch itself, unless a later move fills the place again.
+    """
+    for move in moves:
+        if not move.cross_program:
+            continue
+        space = program.storages[move.destinations[0]].memory_space
+        again = [
+            other
+            for other in moves
+            if other.source == move.source
+            and not other.cross_program
+            and program.storages[other.destinations[0]].memory_space == space
+            and times.at(other.done) >= problem.end
+        ]
+        for storage in (again[-1] if again else move).destinations:
+            needed_until[storage] = problem.end + 1

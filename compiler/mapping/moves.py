@@ -54,10 +54,13 @@ class StorageAccesses:
 
 def find_moves(program: FlatProgram, accesses: StorageAccesses) -> list[Move]:
     """Returns the moves of a program, in order of their start; none in a program that no compiler has mapped."""
-    return sorted(
+    moves = sorted(
         (move for move in _candidates(program, accesses) if _is_one_buffer(program, accesses, move)),
         key=lambda move: (move.start, move.done),
     )
+    while outdated := _outdated(program, accesses, moves):
+        moves = [move for i, move in enumerate(moves) if i not in outdated]
+    return moves
 
 
 def _candidates(program: FlatProgram, accesses: StorageAccesses) -> Iterator[Move]:
@@ -159,3 +162,56 @@ def _others(program: FlatProgram, accesses: StorageAccesses, storage: int, move:
         if access.kind is not AccessKind.READ:
             writes.append(access.time)
     return times, writes
+
+
+def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]) -> set[int]:
+    """Returns the moves because of which one buffer would have to hold two values at once.
+
+    Several moves may join an old value's copies with a new value: a prefetch of a parameter that is still read after
+    its successor was computed, and the successor's eviction to the parameter's own memory. A read is outdated if
+    another storage of the buffer was written since its own was filled; the moves around that storage are returned.
+    """
+    group = list(range(len(program.storages)))
+
+    def find(i: int) -> int:
+        while group[i] != i:
+            group[i] = group[group[i]]
+            i = group[i]
+        return i
+
+    around: dict[int, list[int]] = {}
+    fills: dict[int, list[int]] = {}
+    reads: dict[int, list[int]] = {}
+    moving = set()
+    for i, move in enumerate(moves):
+        moving.update(move.steps)
+        for storage in (move.source, *move.destinations):
+            around.setdefault(storage, []).append(i)
+            group[find(storage)] = find(move.source)
+        for storage in move.destinations:
+            fills.setdefault(storage, []).append(move.done)
+        reads.setdefault(move.source, []).append(move.start)
+    writes: dict[int, list[tuple[int, int]]] = {}
+    for storage in around:
+        for number in accesses.of_storage[storage]:
+            access = program.accesses[number]
+            if access.time in moving:
+                continue
+            if access.kind is not AccessKind.WRITE:
+                reads.setdefault(storage, []).append(access.time)
+            if access.kind is not AccessKind.READ:
+                fills.setdefault(storage, []).append(access.time)
+                writes.setdefault(find(storage), []).append((access.time, storage))
+    outdated: set[int] = set()
+    for storage, times in reads.items():
+        others = [t for t, written in writes.get(find(storage), ()) if written != storage]
+        if not others:
+            continue
+        others.sort()
+        filled = sorted(fills.get(storage, ()))
+        for time in times:
+            fill = filled[bisect.bisect_left(filled, time) - 1] if filled and filled[0] < time else -1
+            following = bisect.bisect_right(others, fill)
+            if following < len(others) and others[following] < time:
+                outdated.update(around[storage])
+    return outdated

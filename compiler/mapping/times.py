@@ -37,7 +37,7 @@ class OperationTimes:
         return bisect.bisect_left(self.places, step)
 
     def live(self, start: int, end: int, num_steps: int) -> tuple[int, int]:
-        """Returns the range of times for a live range of steps, never empty; what outlives the program ends at n + 1."""
+        """Returns the times of a live range of steps, never empty; what outlives the program ends at n + 1."""
         first = self.at(start)
         if end > num_steps:
             return first, len(self.steps) + 1

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
-from memplan.compiler.frontends import parse_hlo
+from memplan.compiler.frontends import parse_hlo, read
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import BuiltProblem, build
 from memplan.compiler.mapping.plan import Copy, Residency
+from memplan.compiler.mapping.verify import verify
+from memplan.workloads import dumps_folder
 
 CYCLES = 'backend_config={"window_config":{"estimated_cycles":"1000"}}'
 
@@ -178,3 +182,38 @@ def test_problem_round_trips_through_json() -> None:
         assert again == problem
         assert again.given == problem.given
         assert again.fingerprint == problem.fingerprint
+
+
+SUCCESSOR = """
+HloModule successor, is_scheduled=true, input_output_alias={ {}: (0, {}, may-alias) }, entry_computation_layout={(f32[8,128]{1,0:T(8,128)})->f32[8,128]{1,0:T(8,128)}}
+
+ENTRY %main (a: f32[8,128]) -> f32[8,128] {
+  %a = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %copy-start = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%a)
+  %copy-done = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%copy-start)
+  %new = f32[8,128]{1,0:T(8,128)S(1)} negate(%copy-done), CYCLES
+  %late = f32[8,128]{1,0:T(8,128)S(1)} negate(%copy-done), CYCLES
+  %copy-start.1 = (f32[8,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%new)
+  %use = f32[8,128]{1,0:T(8,128)S(1)} negate(%late), CYCLES
+  ROOT %copy-done.1 = f32[8,128]{1,0:T(8,128)} copy-done(%copy-start.1)
+}
+""".replace("CYCLES", CYCLES)
+
+
+def test_an_old_value_that_is_read_after_its_successor_was_written_is_a_buffer_of_its_own() -> None:
+    problem = built(SUCCESSOR).problem
+    assert problem.given is not None
+    assert not [v for v in verify(problem, problem.given) if v.rule != "offset"]
+    late = next(operation for operation in problem.operations if operation.name == "late")
+    new = next(operation for operation in problem.operations if operation.name == "new")
+    assert late.accesses[0].buffer == new.accesses[0].buffer
+    assert new.accesses[0].buffer != new.accesses[1].buffer
+
+
+@pytest.mark.parametrize("path", sorted(dumps_folder().glob("*.gz")), ids=lambda path: path.name.split(".hlo")[0])
+def test_the_mapping_of_every_dump_is_valid_but_for_its_offsets(path: Path) -> None:
+    target = path.name.split(".")[1]
+    problem = build(read(path), load_target(target)).problem
+    assert problem.given is not None
+    assert problem.given.copies or ".slow." in path.name
+    assert not [v for v in verify(problem, problem.given) if v.rule not in ("offset", "cross-program")]

@@ -1,0 +1,279 @@
+"""What can be decided about a program's buffers, laid out for search.
+
+**Slots.** Copies start and are done in one region, so each region has a time of its own. Its slots are, in order, its
+own operations and, each as one slot, the loops and conditionals inside it. The program's last slot is its end.
+
+    program      slot 0   slot 1   slot 2         slot 3   slot 4
+    operations   a        b.enter  ┌─ loop b ──┐  b        end
+    loop b                         │ slot 5, 6 │
+
+**Chains.** Seen from a region, a buffer is a chain of items: slots that access it. A loop or conditional that does so is
+one item, and has a chain of its own for the same buffer inside. Between items lie the decisions: does the buffer stay?
+
+A planner gives a *run* of neighbouring items a stay in fast memory. A run over an item that is a loop covers all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.analysis.program import AccessKind, RegionKind
+from memplan.compiler.mapping.problem import MappingProblem
+
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The time of each region.
+
+    Attributes:
+      time, end: `[num_slots]` half-open times that a slot stands for; for the program's end `n` and `n + 1`.
+      is_operation: `[num_slots]` whether it is an operation (or the program's end), so that copies can start there.
+      first, last: `[num_regions]` half-open range of a region's slots; empty for calls, which are part of their caller.
+      of_time: `[n + 1]` slot of each operation, and of the end.
+      of_region: `[num_regions]` slot that stands for the region in its parent; -1 for the program.
+      parent: `[num_regions]` region around it, calls looked through; -1 for the program.
+      region_of_time: `[n + 1]` innermost region, calls looked through.
+    """
+
+    time: Integers
+    end: Integers
+    is_operation: Booleans
+    first: Integers
+    last: Integers
+    of_time: Integers
+    of_region: Integers
+    parent: Integers
+    region_of_time: Integers
+
+
+def make_slots(problem: MappingProblem) -> Slots:
+    """Lays out the slots of every region."""
+    regions, n = problem.regions, problem.end
+    transparent: list[int] = []
+    for number, region in enumerate(regions):
+        is_call = region.kind is RegionKind.CALL and region.parent >= 0
+        transparent.append(transparent[region.parent] if is_call else number)
+    parent = [transparent[region.parent] if region.parent >= 0 else -1 for region in regions]
+    region_of_time = [transparent[operation.region] for operation in problem.operations] + [0]
+
+    rows: list[list[tuple[int, int, bool]]] = [[] for _ in regions]
+    place_of_time: list[tuple[int, int]] = []
+    place_of_region: list[tuple[int, int] | None] = [None] * len(regions)
+    place_of_group: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def enter(number: int) -> None:
+        """Gives a region, and those around it, slots in their parents."""
+        if number == 0 or place_of_region[number] is not None:
+            return
+        enter(parent[number])
+        around, region = parent[number], regions[number]
+        group = (around, region.group) if region.kind is RegionKind.BRANCH else None
+        if group is not None and group in place_of_group:
+            place = place_of_group[group]
+            time, end, _ = rows[around][place[1]]
+            rows[around][place[1]] = (time, max(end, region.end), False)
+        else:
+            place = (around, len(rows[around]))
+            rows[around].append((region.start, region.end, False))
+            if group is not None:
+                place_of_group[group] = place
+        place_of_region[number] = place
+
+    for t, region in enumerate(region_of_time):
+        enter(region)
+        place_of_time.append((region, len(rows[region])))
+        rows[region].append((t, t + 1, True))
+
+    first = np.zeros(len(regions), np.int64)
+    np.cumsum([len(row) for row in rows[:-1]], out=first[1:])
+    flat = [entry for row in rows for entry in row]
+    return Slots(
+        time=np.array([entry[0] for entry in flat], np.int64),
+        end=np.array([entry[1] for entry in flat], np.int64),
+        is_operation=np.array([entry[2] for entry in flat], np.bool_),
+        first=first,
+        last=first + np.array([len(row) for row in rows], np.int64),
+        of_time=np.array([first[region] + place for region, place in place_of_time], np.int64),
+        of_region=np.array([-1 if p is None else first[p[0]] + p[1] for p in place_of_region], np.int64),
+        parent=np.array(parent, np.int64),
+        region_of_time=np.array(region_of_time, np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The chains of all buffers that may move, parents before children.
+
+    Attributes:
+      buffer, region: `[num_chains]`.
+      first, last: `[num_chains]` half-open range of its items.
+      needs_home: `[num_chains]` whether the value must be at home when the region ends.
+      parent: `[num_chains]` item of the chain around, that this chain is the inside of; -1 for none.
+      chain: `[num_items]` that an item belongs to.
+      slot: `[num_items]`.
+      start, end: `[num_items]` half-open times, within the buffer's live range.
+      reads: `[num_items]` whether it needs the value that the buffer has before.
+      writes: `[num_items]` whether it changes the value.
+      writer: `[num_items]` last item before it, in its chain, that writes; -1 for none.
+      first_access, last_access: `[num_items]` half-open range in `accesses`.
+      accesses: access numbers, by buffer, in order of time.
+      first_child, last_child: `[num_items]` half-open range in `children`.
+      children: chains inside of items, by item.
+    """
+
+    buffer: Integers
+    region: Integers
+    first: Integers
+    last: Integers
+    needs_home: Booleans
+    parent: Integers
+    chain: Integers
+    slot: Integers
+    start: Integers
+    end: Integers
+    reads: Booleans
+    writes: Booleans
+    writer: Integers
+    first_access: Integers
+    last_access: Integers
+    accesses: Integers
+    first_child: Integers
+    last_child: Integers
+    children: Integers
+
+
+def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Chains:
+    """Lays out the chains of some buffers; each of them must have space 0 as its home."""
+    chain_rows: list[tuple[int, int, int, int, bool, int]] = []
+    item_rows: list[tuple[int, int, int, int, bool, bool, int, int, int]] = []
+    accesses: list[int] = []
+    inside_of: list[list[int]] = []
+    for buffer in buffers:
+        base = len(accesses)
+        accesses.extend(problem.accesses_of[buffer])
+        described = problem.buffers[buffer]
+        top = _top_region(problem, slots, buffer)
+        defined = described.initial_space is not None
+        pending = [(top, base, len(accesses), -1, defined, described.final_space is not None)]
+        while pending:
+            region, low, high, around, defined, needs_home = pending.pop()
+            chain, first_item = len(chain_rows), len(item_rows)
+            if around >= 0:
+                inside_of[around].append(chain)
+            writer = -1
+            position = low
+            while position < high:
+                slot, until = _item(problem, slots, region, accesses, position, high)
+                kinds = [problem.accesses[accesses[i]][1].kind for i in range(position, until)]
+                is_operation = bool(slots.is_operation[slot])
+                reads = defined and (not is_operation or kinds[0] is not AccessKind.WRITE)
+                writes = any(kind is not AccessKind.READ for kind in kinds)
+                item = len(item_rows)
+                item_rows.append(
+                    (
+                        chain,
+                        slot,
+                        max(int(slots.time[slot]), described.start),
+                        min(int(slots.end[slot]), described.end),
+                        reads,
+                        writes,
+                        writer,
+                        position,
+                        until,
+                    )
+                )
+                inside_of.append([])
+                if not is_operation:
+                    at = position
+                    while at < until:
+                        inner, after = _member(problem, slots, region, accesses, at, until)
+                        pending.append((inner, at, after, item, True, True))
+                        at = after
+                writer = item if writes else writer
+                defined = defined or writes
+                position = until
+            chain_rows.append((buffer, region, first_item, len(item_rows), needs_home, around))
+    return _as_arrays(chain_rows, item_rows, accesses, inside_of)
+
+
+def _top_region(problem: MappingProblem, slots: Slots, buffer: int) -> int:
+    """Returns the innermost region that holds the buffer's whole live range."""
+    described = problem.buffers[buffer]
+    if described.initial_space is not None or described.final_space is not None or described.start >= problem.end:
+        return 0
+    region = int(slots.region_of_time[described.start])
+    while region > 0:
+        around = problem.regions[region]
+        if around.start <= described.start and described.end <= around.end:
+            break
+        region = int(slots.parent[region])
+    return region
+
+
+def _item(
+    problem: MappingProblem, slots: Slots, region: int, accesses: list[int], position: int, high: int
+) -> tuple[int, int]:
+    """Returns the slot in `region` of the access at a position, and the position after its last access."""
+    time = problem.accesses[accesses[position]][0]
+    inner, slot = int(slots.region_of_time[time]), int(slots.of_time[time])
+    while inner != region:
+        slot = int(slots.of_region[inner])
+        inner = int(slots.parent[inner])
+    until, end = position + 1, int(slots.end[slot])
+    while until < high and problem.accesses[accesses[until]][0] < end:
+        until += 1
+    return slot, until
+
+
+def _member(
+    problem: MappingProblem, slots: Slots, region: int, accesses: list[int], position: int, high: int
+) -> tuple[int, int]:
+    """Returns the region right inside `region` that makes the access at a position, and the position after its last."""
+    time = problem.accesses[accesses[position]][0]
+    inner = int(slots.region_of_time[time])
+    while int(slots.parent[inner]) != region:
+        inner = int(slots.parent[inner])
+    until, end = position + 1, problem.regions[inner].end
+    while until < high and problem.accesses[accesses[until]][0] < end:
+        until += 1
+    return inner, until
+
+
+def _as_arrays(
+    chain_rows: list[tuple[int, int, int, int, bool, int]],
+    item_rows: list[tuple[int, int, int, int, bool, bool, int, int, int]],
+    accesses: list[int],
+    inside_of: list[list[int]],
+) -> Chains:
+    def column(rows: list[tuple], i: int, dtype: type = np.int64) -> NDArray:
+        return np.array([row[i] for row in rows], dtype)
+
+    children = np.array([chain for inside in inside_of for chain in inside], np.int64)
+    ends = np.cumsum([len(inside) for inside in inside_of], dtype=np.int64)
+    return Chains(
+        buffer=column(chain_rows, 0),
+        region=column(chain_rows, 1),
+        first=column(chain_rows, 2),
+        last=column(chain_rows, 3),
+        needs_home=column(chain_rows, 4, np.bool_),
+        parent=column(chain_rows, 5),
+        chain=column(item_rows, 0),
+        slot=column(item_rows, 1),
+        start=column(item_rows, 2),
+        end=column(item_rows, 3),
+        reads=column(item_rows, 4, np.bool_),
+        writes=column(item_rows, 5, np.bool_),
+        writer=column(item_rows, 6),
+        first_access=column(item_rows, 7),
+        last_access=column(item_rows, 8),
+        accesses=np.array(accesses, np.int64),
+        first_child=ends - np.array([len(inside) for inside in inside_of], np.int64),
+        last_child=ends,
+        children=children,
+    )

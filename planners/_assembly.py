@@ -22,6 +22,7 @@ from memplan.compiler.analysis.program import RegionKind
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners._chains import outlives
 from memplan.planners.bestfit import UNPLACED, Blocks, pack
 
 
@@ -230,8 +231,8 @@ def _pack_slow(problem: MappingProblem, residencies: Sequence[tuple[int, int, in
     if (offsets == UNPLACED).any():
         buffer = problem.buffers[residencies[int(np.argmin(offsets))][0]]
         raise PlannerError(
-            f"{buffer.name} ({buffer.size:,} bytes) and what is alive with it do not fit {problem.spaces[0].name}, which "
-            f"has {problem.spaces[0].capacity:,}: plan for a target with more memory"
+            f"{buffer.name} ({buffer.size:,} bytes) and what is alive with it do not fit {problem.spaces[0].name}, "
+            f"which has {problem.spaces[0].capacity:,}: plan for a target with more memory"
         )
     return offsets.tolist()
 
@@ -276,7 +277,7 @@ def _around_loops(problem: MappingProblem, buffer: int, start: int, end: int) ->
         number = problem.operations[time].region
         while number > 0:
             region = problem.regions[number]
-            if region.start <= described.start and described.end <= region.end:
+            if not outlives(described, region):
                 break
             if region.kind is RegionKind.LOOP:
                 start = min(start, max(region.start, described.start))

@@ -7,8 +7,9 @@ own operations and, each as one slot, the loops and conditionals inside it. The 
     operations   a        b.enter  ┌─ loop b ──┐  b        end
     loop b                         │ slot 5, 6 │
 
-**Chains.** Seen from a region, a buffer is a chain of items: slots that access it. A loop or conditional that does so is
-one item, and has a chain of its own for the same buffer inside. Between items lie the decisions: does the buffer stay?
+**Chains.** Seen from a region, a buffer is a chain of items: slots that access it. A loop or conditional that does so
+is one item, and has a chain of its own for the same buffer inside. Between items lie the decisions: does the buffer
+stay?
 
 A planner gives a *run* of neighbouring items a stay in fast memory. A run over an item that is a loop covers all of it.
 """
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
-from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.mapping.problem import Buffer, MappingProblem, Region
 
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
@@ -54,7 +55,7 @@ class Slots:
 
 def make_slots(problem: MappingProblem) -> Slots:
     """Lays out the slots of every region."""
-    regions, n = problem.regions, problem.end
+    regions = problem.regions
     transparent: list[int] = []
     for number, region in enumerate(regions):
         is_call = region.kind is RegionKind.CALL and region.parent >= 0
@@ -208,12 +209,21 @@ def _top_region(problem: MappingProblem, slots: Slots, buffer: int) -> int:
     if described.initial_space is not None or described.final_space is not None or described.start >= problem.end:
         return 0
     region = int(slots.region_of_time[described.start])
-    while region > 0:
-        around = problem.regions[region]
-        if around.start <= described.start and described.end <= around.end:
-            break
+    while region > 0 and outlives(described, problem.regions[region]):
         region = int(slots.parent[region])
     return region
+
+
+def outlives(buffer: Buffer, region: Region) -> bool:
+    """Whether a buffer's value may matter before or after one execution of a region.
+
+    One that is alive for exactly the time of a loop may be carried from iteration to iteration.
+    """
+    return (
+        buffer.start < region.start
+        or buffer.end > region.end
+        or (buffer.start, buffer.end) == (region.start, region.end)
+    )
 
 
 def _item(

@@ -17,7 +17,7 @@ copy_insertion.cc), so this only ever merges there. XLA's HloAliasAnalysis forms
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from memplan.compiler.analysis.liveness import Interval
 from memplan.compiler.analysis.values import Handover, Values
@@ -30,10 +30,10 @@ class AliasSets:
       copies: handovers that need a copy.
     """
 
-    def __init__(self, values: Values, intervals: Mapping[int, Sequence[Interval]]):
+    def __init__(self, values: Values, intervals: dict[int, list[Interval]]):
         self._values = values
         self._parent = list(range(len(values.defined)))
-        self._intervals: dict[int, list[Interval]] = {root: list(parts) for root, parts in intervals.items()}
+        self._intervals = intervals
         self.copies: list[Handover] = []
 
     def find(self, value: int) -> int:
@@ -77,12 +77,12 @@ class AliasSets:
         return True
 
 
-def alias_sets(values: Values, intervals: Mapping[int, Sequence[Interval]]) -> AliasSets:
+def alias_sets(values: Values, intervals: dict[int, list[Interval]]) -> AliasSets:
     """Returns the alias sets of a flattened program.
 
     Args:
       values: its values.
-      intervals: their live intervals, as `value_intervals` gives them.
+      intervals: their live intervals, as `value_intervals` gives them; the alias sets keep and change them.
     """
     sets = AliasSets(values, intervals)
     for a, b in values.same_place:

@@ -23,7 +23,7 @@ def find_values(schedule: Schedule, in_place: InPlace, elementwise: Elementwise,
     Args:
       schedule: the flattened schedule.
       in_place, elementwise: of its Graph.
-      pointer_bytes: bytes of a pointer, if tuples shall own a table of pointers to their elements; 0 if they own nothing.
+      pointer_bytes: bytes of a pointer, if tuples shall own a table of pointers to their elements; 0 if they own none.
 
     Raises:
       GraphError: a value would have to be in two memories at once.
@@ -76,7 +76,7 @@ class _Builder:
             self.forward(t, 0, self.positions.first[source] + element.start, len(element))
             self.read_tables(t, (source,))
         elif opcode == "tuple":
-            self.tuple(t)
+            self.gather(t)
         elif opcode == "parameter":
             self.parameter(t, instruction)
         elif opcode == "constant":
@@ -93,7 +93,7 @@ class _Builder:
                 callee = self.schedule.frames[self.schedule.frames[self.schedule.frame_of[t]].callees[t][0]]
                 root = callee.times[callee.computation.root]
                 self.forward(t, 0, self.positions.first[root], len(self.positions.nodes[t]))
-        elif opcode.endswith("-done") and self.done(t, instruction):
+        elif opcode.endswith("-done") and instruction.operands and self.done(t, instruction):
             pass
         elif opcode.endswith("-start") or opcode == "send":
             self.start(t, instruction)
@@ -115,11 +115,13 @@ class _Builder:
                 self.fail_spaces(value, first + node + k)
 
     def fail_spaces(self, value: int, position: int) -> None:
-        name, other = self.positions.name(self.values.position[value]), self.positions.name(position)
-        space = self.positions.shape(position).memory_space
+        graph, positions = self.schedule.graph, self.positions
+        places = [
+            f"{positions.name(other)!r} in memory space {positions.shape(other).memory_space}"
+            for other in (self.values.position[value], position)
+        ]
         raise GraphError(
-            f"{self.schedule.graph.file or self.schedule.graph.name}: {name!r} in memory space {self.values.space[value]} and "
-            f"{other!r} in memory space {space} are the same value, so they must be in the same memory"
+            f"{graph.file or graph.name}: {' and '.join(places)} are the same value, so they must be in one memory"
         )
 
     def is_view(self, t: int, instruction: Instruction) -> bool:
@@ -129,7 +131,8 @@ class _Builder:
         operand = self.positions.nodes[self.schedule.operand_times(t)[0]].shapes[0]
         return all(_is_row_major(shape) for shape in (operand, instruction.shape))
 
-    def tuple(self, t: int) -> None:
+    def gather(self, t: int) -> None:
+        """A tuple owns at most a table; its elements are its operands."""
         nodes = self.positions.nodes[t]
         self.define(t, 0, 1)
         for number, source in enumerate(self.schedule.operand_times(t)):
@@ -172,7 +175,7 @@ class _Builder:
     # -- Control flow --------------------------------------------------------------------------------------------------
 
     def enter_loop(self, t: int, owner: int) -> list[int]:
-        """Makes the phi of every element that a loop carries; whether it is one is known when the body has been seen."""
+        """Makes a phi for every element that a loop carries; `loop` finds out which of them are none."""
         region = self.schedule.steps[t].region
         phase = PHASES * self.schedule.regions[region].start - 1
         first, shapes = self.positions.first[t], self.positions.nodes[t].shapes
@@ -305,7 +308,7 @@ class _Builder:
             is_updated = len(path) > 1 and path[0] == 0 and path[1] in updated
             value = self.values.of[self.positions.first[source] + node]
             if value >= 0 and not is_updated:
-                self.values.reads.append(Read(t, 0, node, value, waits=True))
+                self.values.reads.append(Read(t, 0, source, node, value, True))
                 self.use(value, PHASES * t + 2, t)
         return True
 
@@ -339,13 +342,17 @@ class _Builder:
             if not silent:
                 self.read(t, number, source, pairs)
         for pair in pairs:
-            source = positions.nodes[sources[pair.operand]].number.get(pair.operand_index)
-            result = nodes.number.get(pair.output_index)
-            if source is None or result is None:
-                continue
-            operand = values.of[positions.first[sources[pair.operand]] + source]
-            if operand >= 0 and values.of[first + result] >= 0:
-                values.in_place.append((t, pair, operand, values.of[first + result]))
+            given = positions.nodes[sources[pair.operand]].number if pair.operand < len(sources) else {}
+            if pair.operand_index not in given or pair.output_index not in nodes.number:
+                raise GraphError(
+                    f"{self.schedule.graph.file or self.schedule.graph.name}: {instruction.name!r} has no operand "
+                    f"{pair.operand}{_braces(pair.operand_index)}, or no result {_braces(pair.output_index)}, that could "
+                    "share memory as it states"
+                )
+            operand = values.of[positions.first[sources[pair.operand]] + given[pair.operand_index]]
+            result = values.of[first + nodes.number[pair.output_index]]
+            if operand >= 0 and result >= 0:
+                values.in_place.append((t, pair, operand, result))
 
     def pairs(self, t: int) -> tuple[InPlacePair, ...]:
         step = self.schedule.steps[t]
@@ -354,14 +361,14 @@ class _Builder:
     def read(self, t: int, operand: int, source: int, pairs: tuple[InPlacePair, ...] = ()) -> None:
         """A step reads all arrays in an operand, defined by the step at time `source`."""
         values, nodes, first = self.values, self.positions.nodes[source], self.positions.first[source]
-        instruction = self.schedule.steps[t].instruction
+        step = self.schedule.steps[t]
         for node in nodes.arrays:
             value = values.of[first + node]
             if value < 0:
                 continue
-            values.reads.append(Read(t, operand, node, value, waits=False))
-            shared = self.is_trusted or self.may_overwrite(instruction, operand, nodes, node, pairs)
-            values.uses.append((value, PHASES * t + (1 if shared else 2), self.schedule.steps[t].region))
+            values.reads.append(Read(t, operand, source, node, value, False))
+            shared = self.is_trusted or self.may_overwrite(step.instruction, operand, nodes, node, pairs)
+            values.uses.append((value, PHASES * t + (1 if shared else 2), step.region))
         self.read_tables(t, (source,))
 
     def may_overwrite(
@@ -413,3 +420,7 @@ def _is_row_major(shape: Shape) -> bool:
     if layout is None:
         return True
     return not layout.tiles and layout.minor_to_major == tuple(reversed(range(len(shape.dims))))
+
+
+def _braces(index: tuple[int, ...]) -> str:
+    return "{" + ",".join(map(str, index)) + "}"

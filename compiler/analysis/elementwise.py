@@ -9,15 +9,14 @@ from __future__ import annotations
 from memplan.compiler.ir import Computation, Graph, Instruction, Shape
 
 # HloInstruction::IsOpElementwise (xla/hlo/ir/hlo_instruction.cc).
-ELEMENTWISE = frozenset(
-    """
-    abs acos acosh add and asin asinh atan2 atanh bitcast-convert cbrt ceil clamp compare complex convert copy cosh
-    cosine count-leading-zeros divide erf exponential exponential-minus-one floor imag is-finite log log-plus-one
-    logistic map maximum minimum mulhi multiply negate not or popcnt power real reduce-precision remainder
-    round-nearest-afz round-nearest-even rsqrt select shift-left shift-right-arithmetic shift-right-logical sign sine
-    sinh sqrt stochastic-convert subtract tan tanh xor
-    """.split()
-)
+ELEMENTWISE = {
+    "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan2", "atanh", "bitcast-convert", "cbrt", "ceil",
+    "clamp", "compare", "complex", "convert", "copy", "cosh", "cosine", "count-leading-zeros", "divide", "erf",
+    "exponential", "exponential-minus-one", "floor", "imag", "is-finite", "log", "log-plus-one", "logistic", "map",
+    "maximum", "minimum", "mulhi", "multiply", "negate", "not", "or", "popcnt", "power", "real", "reduce-precision",
+    "remainder", "round-nearest-afz", "round-nearest-even", "rsqrt", "select", "shift-left", "shift-right-arithmetic",
+    "shift-right-logical", "sign", "sine", "sinh", "sqrt", "stochastic-convert", "subtract", "tan", "tanh", "xor",
+}  # fmt: skip
 
 
 class Elementwise:

@@ -28,8 +28,8 @@ def flatten(graph: Graph, pointer_bytes: int = 0) -> FlatProgram:
 
     Args:
       graph: any Graph. The order of its instructions is the order of execution.
-      pointer_bytes: what a tuple's own table of pointers to its elements takes per element. 0, the default, where tuples
-        own nothing, as on TPUs; on the CPU XLA stores them, 8 bytes each.
+      pointer_bytes: what a tuple's own table of pointers to its elements takes per element. 0, the default, where
+        tuples own nothing, as on TPUs; on the CPU XLA stores them, 8 bytes each.
 
     Raises:
       GraphError: one value would have to be in two memories, computations call each other in a circle, or the calls of
@@ -87,10 +87,11 @@ def _storages(
             if content is None:
                 content = contents[root] = _Content(positions.name(first + node), values.space[root])
             size = shape.bytes if shape.is_array else pointer_bytes * len(shape.elements)
-            content.size = max(content.size, size)
+            if size > content.size:
+                content.size = size
             is_definition = values.position[value] == first + node
-            if is_definition or not nodes.paths[node]:
-                content.values.append(positions.name(first + node))
+            if is_definition or node == 0:
+                content.values.append(positions.name(first + node) if node else step.instruction.name)
             if is_definition and step.instruction.opcode == "constant":
                 content.is_constant = True
     for position, number, node in values.arguments:
@@ -158,14 +159,15 @@ def _accesses(
     for read in values.reads:
         t = read.time
         instruction = schedule.steps[t].instruction
-        nodes = positions.nodes[schedule.operand_times(t)[read.operand]]
+        nodes = positions.nodes[read.source]
         shape, path = nodes.shapes[read.node], nodes.paths[read.node]
         storage = storage_of[sets.find(read.value)]
         kind = AccessKind.READ
         if read.waits:
             size = 0
-        elif (pair := updated.get((t, read.operand, path))) is not None:
-            kind, size = AccessKind.UPDATE, traffic.update(instruction, pair, shape)
+        elif (t, read.operand, path) in updated:
+            kind = AccessKind.UPDATE
+            size = traffic.update(instruction, updated[t, read.operand, path], shape)
         elif (t, read.operand) in rewritten:
             size = shape.bytes  # a new array is written, with the old content where it is not updated
         else:

@@ -76,7 +76,7 @@ def _first_branches(regions: Sequence[Region]) -> dict[int, int]:
 
 
 def _scopes(regions: Sequence[Region]) -> list[int]:
-    """Returns for each region the innermost one around it that is no call: what a call returns may live in its caller."""
+    """Returns for each region the innermost one around it that is no call: what a call returns lives on outside."""
     scopes: list[int] = []
     for number, region in enumerate(regions):
         scopes.append(scopes[region.parent] if region.kind is RegionKind.CALL else number)

@@ -109,8 +109,8 @@ class Storage:
       parameters: `(number, tuple index)` of the arguments that lie in it.
       result_indices: tuple indices of the results that lie in it.
       is_constant: whether its content is fixed before the program starts.
-      holes: parts of `[start, end)` in which nobody needs its content, half-open and ascending: what is read next will be
-        written first, such as a donated argument between its last use and the result that lies there.
+      holes: parts of `[start, end)` in which nobody needs its content, half-open and ascending: what is read next will
+        be written first, such as a donated argument between its last use and the result that lies there.
     """
 
     name: str

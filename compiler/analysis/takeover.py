@@ -3,9 +3,9 @@
     y = add(x, c)      with x dead afterwards: y may lie where x lay
 
 Unlike an alias, a takeover is a choice. Storages stay apart, so that a planner may put them in different memories; one
-that puts both in the same place saves the memory of one while the step runs. XLA makes this choice in its heap simulator
-(`may_reuse_operand_buffers`, under `CanShareOperandBufferWithUser`); a module compiled for a TPU states what was chosen
-as `aliasing_operands` in the `backend_config`.
+that puts both in the same place saves the memory of one while the step runs. XLA makes this choice in its heap
+simulator (`may_reuse_operand_buffers`, under `CanShareOperandBufferWithUser`); a module compiled for a TPU states what
+was chosen as `aliasing_operands` in the `backend_config`.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def _of_step(
     chosen = stated_sharing(instruction)
     leaves = {path: number for number, (path, _) in enumerate(instruction.shape.leaves())}
     taken: set[int] = set()
-    pairs = []
+    pairs: list[tuple[bool, int, int, int]] = []
     for result in written:
         for operand, reads in dying.items():
-            # Data of one step moves in one memory, and every read of the operand must allow to be overwritten.
+            # Every read of the operand must allow that it is overwritten.
             source, target = program.storages[operand], program.storages[result.storage]
             if source.memory_space != target.memory_space or source.size < target.size:
                 continue

@@ -23,6 +23,7 @@ A read that ends at 4t+1 lets the result of the same step have the operand's mem
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from memplan.compiler.analysis.in_place import InPlacePair
 from memplan.compiler.analysis.positions import Positions
@@ -32,13 +33,13 @@ PHASES = 4
 NONE = -1  # of a position that owns no memory: a token, or a tuple whose table is not counted
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """A step reads a value.
 
     Attributes:
       time: of the step.
       operand: number of the operand.
+      source: time of the step that gives the operand.
       node: number of the node in the operand's shape.
       value: which.
       waits: whether the step moves nothing and only needs the value to be there still.
@@ -46,6 +47,7 @@ class Read:
 
     time: int
     operand: int
+    source: int
     node: int
     value: int
     waits: bool
@@ -79,8 +81,8 @@ class Values:
       region: `[num_values]` region of the definition.
       position: `[num_values]` first position that holds it.
       space: `[num_values]` XLA's number of the memory that it is in.
-      fixed: `[num_values]` whether the caller owns it (an argument that is not donated, a constant): its memory holds it
-        from before the program until after it.
+      fixed: `[num_values]` whether the caller owns it (an argument that is not donated, a constant): its memory holds
+        it from before the program until after it.
       uses: `(value, phase, region)`: it is needed until that phase, by something in that region.
       spans: `(value, start, end)`: phases that it covers whoever uses it.
       reads: of all steps, in order of time.

@@ -32,11 +32,10 @@ def interpret(graph: Graph, *args: Any) -> list[np.ndarray[Any, Any]]:
     Raises:
       GraphError: an instruction cannot be evaluated, or the arguments are not those of the program.
     """
-    arguments = flat_arguments(graph, args)
-    result = _run(graph, graph.entry_computation, arguments)
-    return [
-        np.asarray(leaf) for leaf in (result if graph.entry_computation.root_instruction.shape.is_tuple else [result])
-    ]
+    entry = graph.entry_computation
+    result = _run(graph, entry, flat_arguments(graph, args))
+    results = result if entry.root_instruction.shape.is_tuple else (result,)
+    return [np.asarray(array) for array in results]
 
 
 def flat_arguments(graph: Graph, args: Sequence[Any]) -> list[np.ndarray[Any, Any]]:

@@ -191,9 +191,7 @@ def bytes_of(value: Any, shape: Shape) -> Bytes:
 def compute(action: Action, read: Callable[[Place], Bytes], write: Callable[[Place, Bytes], None]) -> None:
     """Does what a step does: reads its operands, writes its results, hands values over."""
     if action.computes:
-        operands = [
-            _assembled(shape, lambda path, k=k: read(action.reads[k, path])) for k, shape in enumerate(action.operands)
-        ]
+        operands = [_operand(action, number, shape, read) for number, shape in enumerate(action.operands)]
         results = evaluate(action.instruction, operands)
         for path, (shape, place) in action.writes.items():
             result = results
@@ -205,8 +203,8 @@ def compute(action: Action, read: Callable[[Place], Bytes], write: Callable[[Pla
         write(destination, data)
 
 
-def _assembled(shape: Shape, read: Callable[[Path], Bytes], path: Path = ()) -> Any:
-    """Returns the value of a shape from its arrays; tokens have none."""
+def _operand(action: Action, number: int, shape: Shape, read: Callable[[Place], Bytes], path: Path = ()) -> Any:
+    """Returns the value of an operand, or of its part at a tuple index, from its arrays; tokens have none."""
     if shape.is_tuple:
-        return tuple(_assembled(element, read, (*path, i)) for i, element in enumerate(shape.elements))
-    return array_of(read(path), shape) if shape.is_array else None
+        return tuple(_operand(action, number, part, read, (*path, i)) for i, part in enumerate(shape.elements))
+    return array_of(read(action.reads[number, path]), shape) if shape.is_array else None

@@ -7,19 +7,20 @@ loops iterate, branches are taken. What a plan does not promise is not there:
     a copy's destination until its done     poisoned; and for good, if the source changed meanwhile
     what an operation keeps for itself      poisoned when it begins
 
-So a plan that lets two buffers overlap, reads too early, or reads a copy that is no longer true gives other numbers than
-JAX. It shares no code with the verifier, which looks at the same rules without the numbers.
+So a plan that lets two buffers overlap, reads too early, or reads what is no longer true gives other numbers than JAX.
+It shares no code with the verifier, which looks at the same rules without the numbers.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from memplan.compiler.analysis.program import RegionKind
+from memplan.compiler.analysis.program import FlatProgram, RegionKind
 from memplan.compiler.emulator.interpreter import chosen_branch, flat_arguments
 from memplan.compiler.emulator.value_actions import (
     Action,
@@ -32,6 +33,7 @@ from memplan.compiler.emulator.value_actions import (
     compute,
 )
 from memplan.compiler.errors import GraphError, PlanError
+from memplan.compiler.ir import Shape
 from memplan.compiler.mapping.build import BuiltProblem
 from memplan.compiler.mapping.plan import BEFORE, Plan
 
@@ -85,9 +87,13 @@ class _Run:
         self._entries = sorted(entries)
         self._places = [place for place, _, _ in self._entries]
         self._opening: dict[int, list[int]] = {}
+        self._branches: dict[int, list[int]] = {}
+        self._loops: dict[int, _Loop] = {}
         for number, region in enumerate(program.regions):
-            if number > 0 and region.kind is not RegionKind.CALL and region.start < region.end:
+            if region.kind in (RegionKind.LOOP, RegionKind.BRANCH):
                 self._opening.setdefault(self._entry(region.start), []).append(number)
+            if region.kind is RegionKind.BRANCH:
+                self._branches.setdefault(region.owner, []).append(number)
 
         sizes = [0] * len(problem.spaces)
         self._size = [problem.buffers[r.buffer].size for r in plan.residencies]
@@ -99,10 +105,6 @@ class _Run:
             for storage, buffer in enumerate(built.buffer_of_storage)
             if buffer < 0
         }
-        self._storages_named: dict[str, list[int]] = {}
-        for number, storage in enumerate(program.storages):
-            for name in storage.values:
-                self._storages_named.setdefault(name, []).append(number)
 
         self._starting: dict[int, list[int]] = {}
         self._ending: dict[int, list[int]] = {}
@@ -213,9 +215,7 @@ class _Run:
             if storage.is_constant:
                 constant = next(constants[name] for name in storage.values if name in constants)
                 if constant.evaluate is None:
-                    raise GraphError(
-                        f"{constant.name}: its value is not known; only programs traced from JAX can be run"
-                    )
+                    raise GraphError(f"{constant.name}: its value is not known; only programs traced from JAX can run")
                 content.append((number, bytes_of(constant.evaluate(), constant.shape)))
         return content
 
@@ -300,12 +300,13 @@ class _Run:
             if inner is None:
                 self._visit(entry)
                 entry += 1
-            elif self._built.program.regions[inner].kind is RegionKind.LOOP:
+                continue
+            owner = self._built.program.regions[inner].owner
+            if self._built.program.regions[inner].kind is RegionKind.LOOP:
                 self._loop(inner)
-                entry = self._entry(self._built.program.regions[inner].end)
             else:
-                self._branch(inner)
-                entry = self._entry(self._built.program.regions[inner].owner)
+                self._conditional(owner)
+            entry = self._entry(owner)
 
     def _visit(self, entry: int) -> None:
         _, step, operation = self._entries[entry]
@@ -318,38 +319,63 @@ class _Run:
             compute(action, self._read, self._write)
 
     def _loop(self, number: int) -> None:
-        program = self._built.program
-        region = program.regions[number]
-        owner = program.steps[region.owner]
-        body_name = owner.instruction.attribute("body").lstrip("%")
-        body = next(t for t in range(region.start, region.end) if program.steps[t].computation == body_name)
-        start, middle, end = (self._entry(step) for step in (region.start, body, region.end))
-        condition = program.graph.called(owner.instruction, "condition")
-        root_time = max(t for t in range(region.start, body) if program.steps[t].index == condition.root
-                        and program.steps[t].computation == condition.name)  # fmt: skip
-        root = condition.root_instruction
-        storage = next(
-            s
-            for s in self._storages_named[root.name]
-            if program.storages[s].start <= root_time < program.storages[s].end
-        )
+        if number not in self._loops:
+            self._loops[number] = _find_loop(self._built.program, number)
+        loop = self._loops[number]
+        start, middle, end = (self._entry(step) for step in (loop.start, loop.body, loop.end))
+        region = self._built.program.regions[number]
         limit = round(region.trip_count) if region.known else self._max_iterations
         for _ in range(limit + 1):
             self._walk(start, middle, number)
-            if not array_of(self._storage_bytes(storage), root.shape):
+            if not array_of(self._storage_bytes(loop.predicate), loop.predicate_shape):
                 return
             self._walk(middle, end, number)
-        raise PlanError(f"the loop {owner.instruction.name} does not end after {limit} iterations")
+        name = self._built.program.steps[region.owner].instruction.name
+        raise PlanError(f"the loop {name} does not end after {limit} iterations")
 
-    def _branch(self, first: int) -> None:
-        """Runs one branch of the conditional whose first one is a region."""
+    def _conditional(self, owner: int) -> None:
+        """Runs one branch of the conditional whose own step is `owner`."""
         program = self._built.program
-        owner = program.regions[first].owner
-        branches = [r for r, region in enumerate(program.regions) if region.owner == owner]
         instruction = program.steps[owner].instruction
         computation = program.graph.computations[program.steps[owner].computation]
         shape = computation.instructions[instruction.operands[0]].shape
         index = array_of(self._storage_bytes(self._actions.operand_storage(owner, 0)), shape)
+        branches = self._branches[owner]
         taken = branches[chosen_branch(index, shape, len(branches))]
         region = program.regions[taken]
         self._walk(self._entry(region.start), self._entry(region.end), taken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """Where the parts of a loop are.
+
+    Attributes:
+      start, body, end: steps: the condition is `[start, body)`, the body `[body, end)`.
+      predicate: storage of the condition's result.
+      predicate_shape: of the condition's result.
+    """
+
+    start: int
+    body: int
+    end: int
+    predicate: int
+    predicate_shape: Shape
+
+
+def _find_loop(program: FlatProgram, number: int) -> _Loop:
+    region = program.regions[number]
+    owner = program.steps[region.owner].instruction
+    condition, body = program.graph.called(owner, "condition"), program.graph.called(owner, "body")
+    times = range(region.start, region.end)
+    first = next(t for t in times if program.steps[t].computation == body.name)
+    root = next(
+        t for t in times if (program.steps[t].computation, program.steps[t].index) == (condition.name, condition.root)
+    )
+    name = condition.root_instruction.name
+    predicate = next(
+        i
+        for i, storage in enumerate(program.storages)
+        if name in storage.values and storage.start <= root < storage.end
+    )
+    return _Loop(region.start, first, region.end, predicate, condition.root_instruction.shape)

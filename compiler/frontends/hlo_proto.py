@@ -18,9 +18,9 @@ from memplan.compiler.errors import GraphError, ParseError
 from memplan.compiler.frontends import protobuf
 from memplan.compiler.frontends.hlo_attributes import called_computations
 from memplan.compiler.frontends.hlo_source import SourceTables, source_of
-from memplan.compiler.frontends.proto_attributes import (
+from memplan.compiler.frontends.proto_attributes import attributes_of
+from memplan.compiler.frontends.proto_common import (
     Attributes,
-    attributes_of,
     common_attributes,
     escaped,
     frontend_attributes,
@@ -76,15 +76,11 @@ def _unwrapped(content: bytes) -> Message:
 
 
 def _is_module(message: Message) -> bool:
-    """A module has computations, each with a name and instructions; HloProto's field 3 is something else."""
-    computations = message.get(3, [])
-    if not computations or not isinstance(computations[0], bytes) or not isinstance(message.get(1, [b""])[0], bytes):
+    """A module names its entry computation (field 2 or 6); the messages around it have no such fields."""
+    if not any(number in message for number in (2, 6)) or not raws(message, 3):
         return False
-    try:
-        first = protobuf.read_message(computations[0])
-        return all(isinstance(value, bytes) for number in (1, 2) for value in first.get(number, [0]))
-    except MalformedMessage:
-        return False
+    first = protobuf.read_message(raws(message, 3)[0])
+    return all(isinstance(value, bytes) for number in (1, 2) for value in first.get(number, [0]))
 
 
 @dataclass
@@ -103,6 +99,19 @@ class _Computation:
     index: dict[int, int]
     root: int
     attributes: tuple[tuple[str, str], ...]
+
+    def place(self, identity: int) -> int | None:
+        """Returns the index of an instruction; ids may carry the computation's id in their upper half, or not."""
+        index = self.index.get(identity)
+        return self.index.get(identity & 0xFFFFFFFF) if index is None else index
+
+
+def _only_wraps_root(draft: _Computation) -> bool:
+    """Tells whether a computation hands its parameters, in order, to one instruction, and has no other."""
+    parameters = [i for i, m in enumerate(draft.messages) if string(m, 2) == "parameter" and i != draft.root]
+    by_number = sorted(parameters, key=lambda i: integer(draft.messages[i], 9))
+    operands = [draft.place(operand) for operand in integers(draft.messages[draft.root], 36)]
+    return len(parameters) == len(draft.messages) - 1 and operands == by_number
 
 
 class _Reader:
@@ -211,15 +220,9 @@ class _Reader:
                 is_async = string(message, 2) in ("async-start", "async-update", "async-done")
                 (wrapped if is_async else other).update(integers(message, 38))
         for identity in wrapped - other:
-            draft = self.computations.get(identity)
-            if draft is None:
-                continue
-            root = draft.messages[draft.root]
-            parameters = [i for i, m in enumerate(draft.messages) if string(m, 2) == "parameter" and i != draft.root]
-            by_number = sorted(parameters, key=lambda i: integer(draft.messages[i], 9))
-            operands = [draft.index.get(operand) for operand in integers(root, 36)]
-            if len(parameters) == len(draft.messages) - 1 and operands == by_number:
-                self.wrappers[identity] = draft.root
+            candidate = self.computations.get(identity)
+            if candidate is not None and _only_wraps_root(candidate):
+                self.wrappers[identity] = candidate.root
 
     def resolved(self, draft: _Computation, is_scheduled: bool) -> Computation:
         operands = [self.indices(draft, message, 36) for message in draft.messages]
@@ -257,9 +260,7 @@ class _Reader:
         kind = "operand" if number == 36 else "control predecessor"
         found = []
         for identity in integers(message, number):
-            index = draft.index.get(identity)
-            if index is None:  # ids that are unique in a module only carry the computation's in their upper half
-                index = draft.index.get(identity & 0xFFFFFFFF)
+            index = draft.place(identity)
             if index is None:
                 name = string(message, 1)
                 raise MalformedMessage(f"{draft.name}/{name}: its {kind} has the id {identity}, which does not exist")

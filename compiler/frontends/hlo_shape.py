@@ -169,7 +169,9 @@ def _layout(text: str, rank: int, offset: int) -> Layout | None:
             numbers[key] = int(value[1:-1])
         else:
             extra[key] = key + value
-    known_first = [key for key in LAYOUT_ATTRIBUTES if key in extra] + [key for key in extra if key not in LAYOUT_ATTRIBUTES]
+    known_first = [key for key in LAYOUT_ATTRIBUTES if key in extra] + [
+        key for key in extra if key not in LAYOUT_ATTRIBUTES
+    ]
     extra_text = "".join(extra[key] for key in known_first)
     return Layout(minor_to_major, tuple(tiles), numbers["S"], numbers["E"], extra_text, max(numbers["L"], 1))
 

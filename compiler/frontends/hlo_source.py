@@ -61,8 +61,8 @@ def read_tables(text: str, start: int) -> tuple[SourceTables, int]:
     files = {number: unescape(name[1:-1]) for number, name in rows.get("FileNames", {}).items()}
     locations = {number: _fields(row) for number, row in rows.get("FileLocations", {}).items()}
     places: dict[int, tuple[str, int]] = {}
-    for number, row in rows.get("StackFrames", {}).items():
-        location = locations.get(_fields(row).get("file_location_id", 0), {})
+    for number, frame in rows.get("StackFrames", {}).items():
+        location = locations.get(_fields(frame).get("file_location_id", 0), {})
         places[number] = (files.get(location.get("file_name_id", 0), ""), location.get("line", 0))
     return SourceTables(places, text[first:last].strip()), last
 

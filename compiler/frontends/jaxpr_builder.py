@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from memplan.compiler.frontends.jaxpr_arrays import literal_text, physical, tuple_shape
+from memplan.compiler.frontends.jaxpr_arrays import literal_text, numpy_dtype, physical, tuple_shape
 from memplan.compiler.ir import Computation, Instruction, Shape, Source
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
 
 _WITHOUT_EFFECT = frozenset({"get-tuple-element", "constant", "bitcast", "tuple"})
+
+NOWHERE = Source()
 
 Attributes = Sequence[tuple[str, str]]
 
@@ -74,7 +76,7 @@ class ComputationBuilder:
         attributes: Attributes = (),
         called: Sequence[str] = (),
         payload: str = "",
-        source: Source = Source(),
+        source: Source = NOWHERE,
         evaluate: Callable[..., Any] | None = None,
     ) -> int:
         """Appends an instruction, called after its opcode unless `name` wishes otherwise; returns its index."""
@@ -96,13 +98,13 @@ class ComputationBuilder:
     def shape(self, value: int) -> Shape:
         return self._instructions[value].shape
 
-    def parameter(self, shape: Shape, name: str = "parameter", source: Source = Source()) -> int:
+    def parameter(self, shape: Shape, name: str = "parameter", source: Source = NOWHERE) -> int:
         """Appends the next parameter."""
         number = self._num_parameters
         self._num_parameters += 1
         return self.emit("parameter", shape, name=name, payload=str(number), source=source)
 
-    def constant(self, value: Any, shape: Shape, name: str = "constant", source: Source = Source()) -> int:
+    def constant(self, value: Any, shape: Shape, name: str = "constant", source: Source = NOWHERE) -> int:
         """Appends a constant; a scalar that is there already is used again."""
         if shape.dims:
             is_small = shape.num_elements <= 10
@@ -110,7 +112,7 @@ class ComputationBuilder:
             return self.emit(
                 "constant", shape, name=name, payload=text, source=source, evaluate=lambda: physical(value)
             )
-        array = np.asarray(physical(value))
+        array = np.asarray(physical(value), numpy_dtype(shape.dtype))
         key = (shape.dtype, array.tobytes())
         if key not in self._scalars:
             self._scalars[key] = self.emit(
@@ -122,7 +124,7 @@ class ComputationBuilder:
         """Returns a constant of the type that loop counters and offsets have."""
         return self.constant(np.int32(value), Shape("s32"))
 
-    def tuple(self, elements: Sequence[int], source: Source = Source()) -> int:
+    def tuple(self, elements: Sequence[int], source: Source = NOWHERE) -> int:
         """Appends a tuple of values."""
         shape = tuple_shape([self.shape(element) for element in elements])
         return self.emit("tuple", shape, elements, source=source, evaluate=lambda *values: values)
@@ -145,7 +147,7 @@ class ComputationBuilder:
         """Returns all elements of a tuple."""
         return [self.element(value, index) for index in range(len(self.shape(value).elements))]
 
-    def view(self, value: int, shape: Shape, source: Source = Source(), attributes: Attributes = ()) -> int:
+    def view(self, value: int, shape: Shape, source: Source = NOWHERE, attributes: Attributes = ()) -> int:
         """Appends a bitcast: the same bytes under another shape of as many elements of the same type."""
         dims = shape.dims
         return self.emit(

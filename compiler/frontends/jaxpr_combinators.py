@@ -1,7 +1,7 @@
 """Primitives that apply a small computation to many elements: reductions, windows, sorts, scatters.
 
-HLO names the computation under `to_apply` (of a select-and-scatter, `select` and `scatter`), and a reduction starts from
-a value that is an operand.
+HLO names the computation under `to_apply` (of a select-and-scatter, `select` and `scatter`), and a reduction starts
+from a value that is an operand.
 """
 
 from __future__ import annotations

@@ -346,7 +346,7 @@ class _Scan:
             (array, index, *zeros),
             attributes=(("dynamic_slice_sizes", braced(row.dims)),),
             source=source,
-            evaluate=lambda array, i, *_: np.asarray(array)[int(i) : int(i) + 1],
+            evaluate=_row,
         )
         return builder.view(value, squeezed(shape), source)
 
@@ -374,9 +374,16 @@ def _plus(builder: ComputationBuilder, counter: int, addend: int) -> int:
     )
 
 
+def _row(array: Any, index: Any, *_: Any) -> Any:
+    """The row at an index, which is clamped as HLO's dynamic-slice does."""
+    array = np.asarray(array)
+    start = min(max(int(index), 0), len(array) - 1)
+    return array[start : start + 1]
+
+
 def _updated(array: Any, row: Any, index: Any, *_: Any) -> Any:
     result = np.array(array)
-    result[int(index)] = np.asarray(row)[0]
+    result[min(max(int(index), 0), len(result) - 1)] = np.asarray(row)[0]
     return result
 
 

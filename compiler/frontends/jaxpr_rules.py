@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from memplan.compiler.frontends.jaxpr_arrays import shape_of
 from memplan.compiler.frontends.jaxpr_equation import EquationContext, braced, plain_attributes, quoted
 from memplan.compiler.ir import Shape
@@ -26,7 +24,7 @@ _SAME_OPERANDS = {
     "clz": "count-leading-zeros", "complex": "complex", "copy": "copy", "copy_p": "copy", "cos": "cosine",
     "cosh": "cosh", "div": "divide", "erf": "erf", "exp": "exponential", "expm1": "exponential-minus-one",
     "floor": "floor", "imag": "imag", "is_finite": "is-finite", "log": "log", "log1p": "log-plus-one",
-    "logistic": "logistic", "max": "maximum", "min": "minimum", "mul": "multiply", "mulhi": "multiply-high",
+    "logistic": "logistic", "max": "maximum", "min": "minimum", "mul": "multiply", "mulhi": "mulhi",
     "neg": "negate", "not": "not", "or": "or", "population_count": "popcnt", "pow": "power", "real": "real",
     "rem": "remainder", "rsqrt": "rsqrt", "shift_left": "shift-left",
     "shift_right_arithmetic": "shift-right-arithmetic", "shift_right_logical": "shift-right-logical", "sign": "sign",
@@ -79,18 +77,8 @@ def _integer_pow(context: EquationContext) -> list[int]:
         return _square(context)
     (x,) = context.operands
     evaluate = context.evaluate
-    power = context.builder.constant(_scalar(exponent, context.in_shapes[0]), _scalar_shape(context.in_shapes[0]))
+    power = context.builder.constant(exponent, Shape(context.in_shapes[0].dtype))
     return context.emit("power", operands=(x, power), evaluate=lambda x, _: evaluate(x))
-
-
-def _scalar_shape(shape: Shape) -> Shape:
-    return Shape(shape.dtype)
-
-
-def _scalar(value: float, shape: Shape) -> np.ndarray[Any, Any]:
-    from memplan.compiler.frontends.jaxpr_arrays import numpy_dtype
-
-    return np.asarray(value, numpy_dtype(shape.dtype))
 
 
 def _select_n(context: EquationContext) -> list[int]:
@@ -128,7 +116,7 @@ def _broadcast_in_dim(context: EquationContext) -> list[int]:
 
 
 def _reshape(context: EquationContext) -> list[int]:
-    if len(context.operands) != 1 or context.params.get("dimensions") is not None and context.name == "reshape":
+    if len(context.operands) != 1 or (context.params.get("dimensions") is not None and context.name == "reshape"):
         return context.emit(context.name)
     return context.emit("reshape")
 
@@ -144,12 +132,13 @@ def _slice(context: EquationContext) -> list[int]:
     shape = context.in_shapes[0]
     starts, limits = params["start_indices"], params["limit_indices"]
     strides = params["strides"] or (1,) * len(starts)
-    ranges = [
-        f"[{start}:{limit}]" if stride == 1 else f"[{start}:{limit}:{stride}]"
-        for start, limit, stride in zip(starts, limits, strides, strict=True)
-    ]
-    ranges += [f"[0:{size}]" for size in shape.dims[len(ranges) :]]
-    return context.emit("slice", [("slice", "{" + ", ".join(ranges) + "}")])
+    inner = shape.dims[len(starts) :]
+    ranges = [*zip(starts, limits, strides, strict=True), *((0, size, 1) for size in inner)]
+    if all(stride == 1 for stride in strides):
+        texts = [f"[{start}:{limit}]" for start, limit, _ in ranges]
+    else:
+        texts = [f"[{start}:{limit}:{stride}]" for start, limit, stride in ranges]
+    return context.emit("slice", [("slice", "{" + ", ".join(texts) + "}")])
 
 
 def _dynamic_slice(context: EquationContext) -> list[int]:
@@ -161,12 +150,11 @@ def _concatenate(context: EquationContext) -> list[int]:
 
 
 def _pad(context: EquationContext) -> list[int]:
-    entries = [
-        f"{low}_{high}_{interior}" if interior else f"{low}_{high}"
-        for low, high, interior in context.params["padding_config"]
-    ]
-    entries += ["0_0"] * (len(context.in_shapes[0].dims) - len(entries))
-    return context.emit("pad", [("padding", "x".join(entries))])
+    config = list(context.params["padding_config"])
+    config += [(0, 0, 0)] * (len(context.in_shapes[0].dims) - len(config))
+    is_plain = all(interior == 0 for _, _, interior in config)
+    texts = [f"{low}_{high}" if is_plain else f"{low}_{high}_{interior}" for low, high, interior in config]
+    return context.emit("pad", [("padding", "x".join(texts))])
 
 
 def _reverse(context: EquationContext) -> list[int]:

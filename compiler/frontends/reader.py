@@ -1,15 +1,18 @@
 """Reads a saved program of any kind, told apart by its content, never by its name.
 
-    gzip            1f 8b …                     unpacked first
-    HLO text        text, not MLIR              hlo_text
-    HLO proto       HloModuleProto, HloProto    hlo_proto
-    StableHLO       MLIR text or bytecode       stablehlo
-    jax.export      a flatbuffer around it      stablehlo
+gzip            1f 8b …                     unpacked first
+HLO text        text, not MLIR              hlo_text
+HLO proto       HloModuleProto, HloProto    hlo_proto
+StableHLO       MLIR text or bytecode       stablehlo
+jax.export      a flatbuffer around it      stablehlo
 """
 
 from __future__ import annotations
 
+import gc
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from memplan.compiler.errors import ParseError
@@ -29,8 +32,9 @@ def read(path: str | Path) -> Graph:
     """
     file = str(path)
     content = unpacked(_content(Path(path), file), file)
-    graph = parse_bytes(content, file)
-    return graph if graph.is_scheduled else scheduled(graph)
+    with _collection_paused():
+        graph = parse_bytes(content, file)
+        return graph if graph.is_scheduled else scheduled(graph)
 
 
 def parse_bytes(content: bytes, file: str = "<bytes>") -> Graph:
@@ -44,6 +48,18 @@ def parse_bytes(content: bytes, file: str = "<bytes>") -> Graph:
     if hlo_proto.is_hlo_proto(content):
         return hlo_proto.parse(content, file)
     return hlo_text.parse(_text(content, file), file)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Keeps the garbage collector from walking, again and again, the many objects of a Graph that all stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _content(path: Path, file: str) -> bytes:
@@ -90,7 +106,9 @@ def _text(content: bytes, file: str) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if b"HloModule" not in content[:4096]:
-            raise ParseError(f"is no HLO text, HLO proto, StableHLO or jax.export artifact{_looks_like(content)}", file) from None
+            raise ParseError(
+                f"is no HLO text, HLO proto, StableHLO or jax.export artifact{_looks_like(content)}", file
+            ) from None
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
         raise ParseError(f"byte {content[error.start]:#04x} is not UTF-8 text", file, line, column) from None
@@ -99,7 +117,9 @@ def _text(content: bytes, file: str) -> str:
         if "HloModule" not in text[:4096]:
             raise ParseError(f"is no HLO text, HLO proto, StableHLO or jax.export artifact{_looks_like(content)}", file)
         line = text.count("\n", 0, nul) + 1
-        raise ParseError("a NUL byte stands in the text: is the file damaged?", file, line, nul - text.rfind("\n", 0, nul))
+        raise ParseError(
+            "a NUL byte stands in the text: is the file damaged?", file, line, nul - text.rfind("\n", 0, nul)
+        )
     return text
 
 

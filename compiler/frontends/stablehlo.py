@@ -1,7 +1,7 @@
 """StableHLO to Graph: MLIR text, MLIR bytecode, portable artifacts, and what `jax.export` serializes.
 
-jaxlib translates StableHLO to HLO without compiling it. Damaged bytecode can crash its C++ code, so it runs in a process
-of its own (`stablehlo_worker`), and a crash becomes an error message.
+jaxlib translates StableHLO to HLO without compiling it. Damaged bytecode can crash its C++ code, so it runs in a
+process of its own (`stablehlo_worker`), and a crash becomes an error message.
 """
 
 from __future__ import annotations

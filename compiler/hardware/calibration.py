@@ -1,13 +1,17 @@
 """What an instruction costs in every placement, made to agree with the compiler's estimate in the one it chose.
 
-An instruction takes `max(floor, overhead + Σ cost)`: its arithmetic at least, and the time that its data takes. With `M`
-the time of the data where the dump has it, `C` that of the arithmetic, and `E` the compiler's estimate:
+An instruction takes `max(floor, overhead + Σ cost)`. Without an estimate this is the roofline: launch and arithmetic at
+least, or launch and the time of its data. With the compiler's estimate `E` for the placement that the dump has, the sum
+is `E` there, and what other placements change depends on the kind of instruction. Modules that were compiled twice, with
+and without a fast memory, show how (`fidelity.py` compares them; the constants are in the targets' files):
 
-    E ≥ M ≥ C    memory-bound, plus something:      floor C, overhead E - M
-    M ≥ C, E < M the data is faster than we think:  costs scaled by E / M, floor min(C, E)
-    C > M        compute-bound:                     floor E; costs as they are, scaled to E where they exceed it
+    move     copies and broadcasts   data is all they do: E is split over the accesses by their exposed time, up to
+                                     `MOST_INEFFICIENT` times of it; the rest of E is overhead
+    vector   everything else         each byte adds its exposed time, much of which the arithmetic hides; none at all
+                                     where all data, in slow memory, needs less than `HIDDEN_BELOW` of E
+    matrix   with a matrix product   each byte adds its exposed time; the floor is the time of the matrix units
 
-In each case the sum is `E` exactly when the data is where the dump has it.
+Exposed time is bytes / exposed bandwidth of the space and kind. Where it exceeds E already, it is scaled to E.
 """
 
 from __future__ import annotations
@@ -18,8 +22,17 @@ from dataclasses import dataclass
 from memplan.compiler.hardware.cost_model import compute_seconds
 from memplan.compiler.hardware.estimates import estimated_cycles, reserved_bytes
 from memplan.compiler.hardware.target import Target
-from memplan.compiler.hardware.work import WorkCounter
+from memplan.compiler.hardware.work import Work, WorkCounter
 from memplan.compiler.ir import Computation, Graph, Instruction
+
+# Both fitted together with the exposed bandwidths, see `fidelity.fit`.
+MOST_INEFFICIENT = 2.6
+HIDDEN_BELOW = 0.4
+
+_MOVES = frozenset({"copy", "broadcast", "iota", "transpose"})
+
+# An instruction that touches less than one tile of a TPU's registers (8 x 128 words) runs on the scalar unit.
+_ONE_TILE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,41 +73,58 @@ class InstructionCosts:
           accesses: per access, its bytes and the index of the space where the dump has it.
         """
         target = self._target
+        work = self._counter.of(computation, instruction)
         cycles = estimated_cycles(instruction) if target.clock else None
         estimate = None if cycles is None else cycles / target.clock
-        compute = compute_seconds(self._counter.of(computation, instruction), target)
-        launch = target.compute.launch_seconds if accesses or compute else 0.0
-        seconds = [tuple(size / space.bandwidth for space in target.spaces) for size, _ in accesses]
-        here = sum(row[space] for row, (_, space) in zip(seconds, accesses, strict=True))
-        floor, overhead, scale = agree(estimate, compute, here, launch)
+        floor, overhead, rows = instruction_cost(target, instruction.opcode, work, accesses, estimate)
         reserved = [0] * len(target.spaces)
         for number, size in reserved_bytes(instruction).items():
             space = target.space_of_xla(number)
             if space >= 0:
                 reserved[space] = min(size, target.spaces[space].capacity)
-        rows = seconds if scale == 1.0 else [tuple(value * scale for value in row) for row in seconds]
-        return InstructionCost(floor, overhead, tuple(rows), tuple(reserved))
+        return InstructionCost(floor, overhead, rows, tuple(reserved))
 
 
-def agree(estimate: float | None, compute: float, memory: float, launch: float) -> tuple[float, float, float]:
-    """Returns floor and overhead in seconds, and the factor of the costs of memory.
+def kind_of(opcode: str, work: Work) -> str:
+    """Returns which of `target.KINDS` an instruction is.
+
+    >>> kind_of("copy", Work()), kind_of("fusion", Work(flops=1.0))
+    ('move', 'vector')
+    """
+    if work.matrix:
+        return "matrix"
+    return "move" if opcode in _MOVES else "vector"
+
+
+def instruction_cost(
+    target: Target, opcode: str, work: Work, accesses: Sequence[tuple[int, int]], estimate: float | None
+) -> tuple[float, float, tuple[tuple[float, ...], ...]]:
+    """Returns floor and overhead of an instruction, and the seconds of each access in each space.
 
     Args:
-      estimate: seconds that the compiler states for the dump's placement; None if it states nothing.
-      compute: seconds of the arithmetic.
-      memory: seconds of the data in the dump's placement.
-      launch: seconds that starting an instruction costs, used where there is no estimate.
-
-    >>> agree(estimate=5.0, compute=1.0, memory=3.0, launch=0.0)
-    (1.0, 2.0, 1.0)
-    >>> agree(estimate=2.0, compute=1.0, memory=4.0, launch=0.0)
-    (1.0, 0.0, 0.5)
-    >>> agree(estimate=5.0, compute=4.0, memory=3.0, launch=0.0)
-    (5.0, 0.0, 1.0)
+      target: the hardware.
+      opcode, work: of the instruction.
+      accesses: per access, its bytes and the space where the dump has it.
+      estimate: seconds that the compiler states for that placement; None if it states nothing.
     """
+    compute = compute_seconds(work, target)
+    launch = target.compute.launch_seconds if sum(size for size, _ in accesses) > _ONE_TILE else 0.0
     if estimate is None:
-        return compute, launch, 1.0
-    scale = estimate / memory if memory > estimate else 1.0
-    if compute > memory:
-        return estimate, 0.0, scale
-    return min(compute, estimate), max(estimate - memory, 0.0), scale
+        rows = tuple(tuple(size / space.bandwidth for space in target.spaces) for size, _ in accesses)
+        return launch + compute, launch, rows
+    kind = kind_of(opcode, work)
+    bandwidths = [space.exposed_bandwidth[kind] for space in target.spaces]
+    exposed = [[size / bandwidth for bandwidth in bandwidths] for size, _ in accesses]
+    here = sum(row[space] for row, (_, space) in zip(exposed, accesses, strict=True))
+    scale = min(1.0, estimate / here) if here > 0.0 else 1.0
+    floor = min(launch + compute, estimate)
+    if kind == "move":
+        scale = min(MOST_INEFFICIENT, estimate / here) if here > 0.0 else 1.0
+        floor = 0.0
+    elif kind == "vector":
+        in_slow_memory = sum(size for size, _ in accesses) / target.spaces[0].bandwidth
+        if in_slow_memory < HIDDEN_BELOW * (estimate - launch):
+            floor = estimate
+    rows = tuple(tuple(seconds * scale for seconds in row) for row in exposed)
+    overhead = max(0.0, estimate - scale * here) if floor < estimate else 0.0
+    return floor, overhead, rows

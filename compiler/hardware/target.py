@@ -27,6 +27,10 @@ from memplan.compiler.ir.shape import BITS_PER_ELEMENT
 
 GROUP = "memplan.targets"
 
+# Kinds of instructions that use memory in different ways: those that only move data, those of the vector unit, and those
+# with a matrix product.
+KINDS = ("move", "vector", "matrix")
+
 
 @dataclass(frozen=True, slots=True)
 class TargetSpace:
@@ -42,6 +46,8 @@ class TargetSpace:
       alignment: offsets are multiples of it.
       peak_bandwidth: bytes per second between it and the processor, by the data sheet.
       bandwidth: bytes per second that programs reach.
+      exposed_bandwidth: bytes of a space over the seconds by which an instruction lasts longer because they lie there, for
+        each of `KINDS`. It is less than `bandwidth` where accesses are inefficient, more where other work hides a part.
       channel: number of the bus that it shares with copies; -1 where it shares none.
       writable: whether programs can write it.
     """
@@ -54,6 +60,7 @@ class TargetSpace:
     alignment: int
     peak_bandwidth: float
     bandwidth: float
+    exposed_bandwidth: Mapping[str, float]
     channel: int
     writable: bool
 
@@ -272,7 +279,9 @@ def _space(table: _Table, names: list[str], channels: list[str]) -> TargetSpace:
         raise table.error("name", f"two spaces are called {name!r}")
     names.append(name)
     peak = table.number("peak_bandwidth")
+    bandwidth = table.number("bandwidth", peak)
     channel = table.text("channel", "")
+    exposed = table.table("exposed_bandwidth")
     space = TargetSpace(
         name=name,
         xla_number=table.integer("xla_number", None, minimum=0),
@@ -281,7 +290,8 @@ def _space(table: _Table, names: list[str], channels: list[str]) -> TargetSpace:
         scoped_limit=table.size("scoped_limit", 0),
         alignment=table.integer("alignment", minimum=1),
         peak_bandwidth=peak,
-        bandwidth=table.number("bandwidth", peak),
+        bandwidth=bandwidth,
+        exposed_bandwidth={kind: exposed.number(kind, bandwidth) for kind in KINDS},
         channel=_index(channels, channel) if channel else -1,
         writable=table.boolean("writable", True),
     )
@@ -289,6 +299,7 @@ def _space(table: _Table, names: list[str], channels: list[str]) -> TargetSpace:
         raise table.error("bandwidth", f"{space.bandwidth:g} is more than the peak_bandwidth {peak:g}")
     if space.capacity < space.alignment:
         raise table.error("size", f"{space.capacity} bytes are left for programs, less than the alignment {space.alignment}")
+    exposed.done()
     if space.scoped_limit > space.capacity:
         raise table.error("scoped_limit", f"{space.scoped_limit} bytes is more than the {space.capacity} that programs have")
     table.done()

@@ -87,7 +87,7 @@ def scheduled(graph: Graph) -> Graph:
     Bodies of fusions and of reductions keep theirs: their values never reach memory.
     """
     sequential = {graph.entry}
-    for name in reversed(graph.computations):  # callers before callees
+    for name in reversed(list(graph.computations)):  # callers before callees
         if name in sequential:
             for instruction in graph.computations[name].instructions:
                 if instruction.opcode in _SEQUENTIAL_CALLERS:

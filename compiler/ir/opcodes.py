@@ -4,20 +4,22 @@ from __future__ import annotations
 
 _ANY = (0, None)
 
-_UNARY = """
-abs acos acosh asin asinh atanh bitcast bitcast-convert broadcast cbrt ceil cholesky convert copy copy-done
-collective-permute-done all-gather-done all-reduce-done cosh cosine count-leading-zeros domain erf exponential
-exponential-minus-one fft floor get-dimension-size get-tuple-element imag infeed is-finite log log-plus-one logistic
-negate not opt-barrier optimization-barrier popcnt real recv recv-done reduce-precision reshape reverse
-rng-bit-generator round-nearest-afz round-nearest-even rsqrt send-done sign sine sinh slice sqrt tan tanh topk
-transpose while
-""".split()
+_UNARY = [
+    "abs", "acos", "acosh", "asin", "asinh", "atanh", "bitcast", "bitcast-convert", "broadcast", "cbrt", "ceil",
+    "cholesky", "convert", "copy", "copy-done", "collective-permute-done", "all-gather-done", "all-reduce-done",
+    "cosh", "cosine", "count-leading-zeros", "domain", "erf", "exponential", "exponential-minus-one", "fft", "floor",
+    "get-dimension-size", "get-tuple-element", "imag", "infeed", "is-finite", "log", "log-plus-one", "logistic",
+    "negate", "not", "opt-barrier", "optimization-barrier", "popcnt", "real", "recv", "recv-done",
+    "reduce-precision", "reshape", "reverse", "rng-bit-generator", "round-nearest-afz", "round-nearest-even",
+    "rsqrt", "send-done", "sign", "sine", "sinh", "slice", "sqrt", "tan", "tanh", "topk", "transpose", "while",
+]  # fmt: skip
 
-_BINARY = """
-add add-dependency and atan2 compare complex convolution divide dot gather maximum minimum mulhi multiply or outfeed
-pad power remainder send set-dimension-size shift-left shift-right-arithmetic shift-right-logical stochastic-convert
-subtract triangular-solve xor
-""".split()
+_BINARY = [
+    "add", "add-dependency", "and", "atan2", "compare", "complex", "convolution", "divide", "dot", "gather",
+    "maximum", "minimum", "mulhi", "multiply", "or", "outfeed", "pad", "power", "remainder", "send",
+    "set-dimension-size", "shift-left", "shift-right-arithmetic", "shift-right-logical", "stochastic-convert",
+    "subtract", "triangular-solve", "xor",
+]  # fmt: skip
 
 _OTHER: dict[str, tuple[int, int | None]] = {
     "constant": (0, 0), "iota": (0, 0), "parameter": (0, 0), "partition-id": (0, 0), "replica-id": (0, 0),

@@ -75,4 +75,3 @@ def reordered(computation: Computation, order: Sequence[int]) -> Computation:
         else:
             instructions.append(replace(instruction, operands=operands, control_predecessors=predecessors))
     return replace(computation, instructions=tuple(instructions), root=place[computation.root])
-

@@ -1,7 +1,7 @@
 """How often a loop runs, where the program says it.
 
-XLA on CPU and GPU states `known_trip_count` in the loop's `backend_config`; a module compiled for TPU does not, so it is
-inferred from what the loop does to its induction variable:
+XLA on CPU and GPU states `known_trip_count` in the loop's `backend_config`. A module compiled for TPU does not, so it
+is inferred from what the loop does to its induction variable:
 
     init = constant(0)                     body:  i' = i + 1            condition:  i < limit
     while(tuple(init, x, limit))                  tuple(i', x', limit)

@@ -1,9 +1,9 @@
 """The rules that every Graph keeps, so that what works on Graphs need not check them again.
 
-    operands and control predecessors exist; the order of instructions is legal; no computation calls itself
-    each opcode has as many operands as it takes; parameters are numbered 0 … n-1
-    what a caller hands over has the tuple structure that the callee expects, and likewise what comes back
-    aliases name existing outputs and parameters
+operands and control predecessors exist; the order of instructions is legal; no computation calls itself
+each opcode has as many operands as it takes; parameters are numbered 0 … n-1
+what a caller hands over has the tuple structure that the callee expects, and likewise what comes back
+aliases name existing outputs and parameters
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ def _check_computation(computation: Computation) -> None:
             numbers[int(number)] = instruction.name
         elif instruction.opcode == "get-tuple-element":
             _check_get_tuple_element(computation, instruction)
-    for number in range(len(numbers)):
-        if number not in numbers:
+    for expected in range(len(numbers)):
+        if expected not in numbers:
             worst = max(numbers)
-            reason = f"parameter {worst} stands here, but parameter {number} is missing"
+            reason = f"parameter {worst} stands here, but parameter {expected} is missing"
             raise InstructionError(reason, computation.name, numbers[worst])
 
 
@@ -131,7 +131,9 @@ def _check_get_tuple_element(computation: Computation, instruction: Instruction)
         reason = f"index {index!r:.40} is not one of the tuple's {len(shape.elements)} elements"
         raise InstructionError(reason, computation.name, instruction.name)
     if not same_structure(shape.elements[int(index)], instruction.shape):
-        reason = f"element {index} of its operand is {_brief(shape.elements[int(index)])}, not {_brief(instruction.shape)}"
+        reason = (
+            f"element {index} of its operand is {_brief(shape.elements[int(index)])}, not {_brief(instruction.shape)}"
+        )
         raise InstructionError(reason, computation.name, instruction.name)
 
 

@@ -1,0 +1,242 @@
+"""One instruction of HLO text, and attributes: what stands there, before names are looked up.
+
+    instruction  ::= [ROOT] NAME = shape opcode(operands) {, attribute}
+    attribute    ::= KEY=value
+
+One regular expression takes an instruction up to its operands, another each attribute; shapes are parsed once per
+spelling. What these expressions refuse is parsed again, slowly, by `_head_slowly` and its like, which either accept
+what is only unusual (deep nesting) or say what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+from memplan.compiler.frontends.hlo_lexical import (
+    NAME,
+    SHAPE,
+    SPACE,
+    VALUE,
+    MalformedText,
+    end_of_brackets,
+    end_of_value,
+    excerpt,
+    skip_space,
+)
+from memplan.compiler.frontends.hlo_shape import shape_at
+from memplan.compiler.ir.shape import Shape
+
+_HEAD = re.compile(rf"{SPACE}(ROOT\s++)?+%?+({NAME})\s*+=\s*+({SHAPE})\s*+([a-zA-Z][\w\-]*+)\(")
+_FLAT = re.compile(r"([^()]*+)\)")
+_ATTRIBUTE = re.compile(rf"\s*+,{SPACE}([\w.\-]++)=({VALUE})")
+_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+\*/|//[^\n]*+")
+# `x#1#0` is element 0 of element 1 of `x`: newer versions print so what used to be instructions of their own.
+_ELEMENT = rf"{NAME}(?:#\d{{1,9}})*+"
+_TYPED_OPERAND = re.compile(rf"{SPACE}(?:{SHAPE}\s++)?+%?+({_ELEMENT}){SPACE}(?:,|$)")
+_OPERAND = re.compile(_ELEMENT)
+_NAME = re.compile(NAME)
+_ROOT = re.compile(r"ROOT\s++")
+_NAMED = re.compile(rf"%?+({NAME})\s*+")
+_OPCODE = re.compile(r"[a-zA-Z][\w\-]*+")
+
+# Opcodes whose parentheses hold no operands.
+_WITH_PAYLOAD = frozenset({"parameter", "constant"})
+
+
+@dataclass(slots=True)
+class Statement:
+    """An instruction as it stands in the text.
+
+    Attributes:
+      name: without `%`.
+      operands: names; `x#1` is element 1 of `x`.
+      payload: what stands between the parentheses of a parameter or a constant.
+      name_at, operands_at: offsets of the name, and of the text between the parentheses.
+      has_elements: whether an operand is an element of a tuple.
+    """
+
+    name: str
+    opcode: str
+    shape: Shape
+    operands: list[str]
+    attributes: list[tuple[str, str]]
+    payload: str
+    is_root: bool
+    name_at: int
+    operands_at: int
+    has_elements: bool = False
+
+
+def statement_at(text: str, position: int, shapes: dict[str, Shape]) -> tuple[Statement | None, int]:
+    """Returns the instruction that follows, or None where a closing brace does, and the offset after either.
+
+    Args:
+      shapes: those met so far in this text, by their spelling.
+
+    Raises MalformedText if neither follows.
+    """
+    match = _HEAD.match(text, position)
+    if match is not None:
+        root, name, shape_text, opcode = match.groups()
+        is_root, name_at, operands_at = root is not None, match.start(2), match.end()
+        shape = shapes.get(shape_text)
+        if shape is None:
+            shape, end = shape_at(text, match.start(3))
+            if end != match.end(3):
+                raise MalformedText(f"expected an opcode, found {excerpt(text, end)}", end)
+            shapes[shape_text] = shape
+    else:
+        position = skip_space(text, position)
+        if text.startswith("}", position):
+            return None, position + 1
+        is_root, name, name_at, shape, opcode, operands_at = _head_slowly(text, position)
+    flat = _FLAT.match(text, operands_at)
+    if flat is not None:
+        inside, position = flat.group(1), flat.end()
+    else:
+        position = end_of_brackets(text, operands_at - 1)
+        inside = text[operands_at : position - 1]
+    payload = ""
+    operands: list[str] = []
+    if opcode in _WITH_PAYLOAD:
+        payload = inside
+    elif inside:
+        operands = _operands(inside, operands_at)
+    found, position = attributes_at(text, position)
+    attributes = [(key, value) for key, value, _ in found]
+    opcode = sys.intern(opcode)
+    has_elements = bool(operands) and "#" in inside
+    statement = Statement(
+        name, opcode, shape, operands, attributes, payload, is_root, name_at, operands_at, has_elements
+    )
+    return statement, position
+
+
+def with_elements_taken(statements: list[Statement]) -> list[Statement]:
+    """Puts a `get-tuple-element` before the first user of each element, as `x_1` for `x#1`, the name that XLA gives it.
+
+    Raises MalformedText for an element of what is no tuple.
+    """
+    known = {statement.name: statement for statement in statements}
+    taken: dict[tuple[str, int], str] = {}
+    found: list[Statement] = []
+
+    def element(whole: str, number: int, user: Statement) -> str:
+        """Returns the name of the instruction that takes an element; adds the instruction where it is missing."""
+        if (whole, number) in taken:
+            return taken[whole, number]
+        source = known.get(whole)
+        if source is None:
+            reason = f"{whole!r}, which {user.name!r} names, is not defined in its computation"
+            raise MalformedText(reason, user.operands_at)
+        if number >= len(source.shape.elements):
+            reason = f"{whole!r} is {str(source.shape):.60}, which has no element {number}"
+            raise MalformedText(reason, user.operands_at)
+        name = f"{whole}_{number}"
+        while name in known:
+            name += "_"
+        shape, attributes = source.shape.elements[number], [("index", str(number))]
+        added = Statement(name, "get-tuple-element", shape, [whole], attributes, "", False, user.name_at, user.operands_at)
+        known[name] = added
+        taken[whole, number] = name
+        found.append(added)
+        return name
+
+    for statement in statements:
+        if statement.has_elements:
+            for k, operand in enumerate(statement.operands):
+                name, *indices = operand.split("#")
+                for index in indices:
+                    name = element(name, int(index), statement)
+                statement.operands[k] = name
+        found.append(statement)
+    return found
+
+
+def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]], int]:
+    """Returns the `(key, value, offset of the value)` that follow, each after a comma, and the offset after them."""
+    found: list[tuple[str, str, int]] = []
+    while True:
+        match = _ATTRIBUTE.match(text, position)
+        if match is not None:
+            key, value = match.groups()
+            start, position = match.span(2)
+            if position < len(text) and text[position] in '{(["':
+                # The value goes on with what the expression cannot match.
+                position = end_of_value(text, start)
+                value = text[start:position]
+            found.append((sys.intern(key), value, start))
+            continue
+        after_space = skip_space(text, position)
+        if not text.startswith(",", after_space):
+            return found, position
+        key_at = skip_space(text, after_space + 1)
+        name = _NAME.match(text, key_at)
+        if name is None or not text.startswith("=", name.end()):
+            raise MalformedText(f"expected an attribute KEY=VALUE, found {excerpt(text, key_at)}", key_at)
+        start = skip_space(text, name.end() + 1)
+        position = end_of_value(text, start)
+        found.append((sys.intern(name.group()), text[start:position], start))
+
+
+def _operands(inside: str, offset: int) -> list[str]:
+    """Returns the operands' names; each may stand after its shape, as old versions print it."""
+    plain = _COMMENT.sub("", inside) if "/" in inside else inside
+    if "[" in plain or "(" in plain:
+        return _typed_operands(inside, offset)
+    names = [name.strip().removeprefix("%") for name in plain.split(",")]
+    for name in names:
+        if _OPERAND.fullmatch(name) is None:
+            if not plain.strip():
+                return []
+            at = max(inside.find(name), 0) if name else len(inside)
+            raise MalformedText(f"expected the name of an operand, found {excerpt(inside, at)}", offset + at)
+    return names
+
+
+def _typed_operands(inside: str, offset: int) -> list[str]:
+    found: list[str] = []
+    position = 0
+    while position < len(inside) or inside.rstrip().endswith(","):
+        match = _TYPED_OPERAND.match(inside, position)
+        if match is None:
+            start = skip_space(inside, position)
+            try:
+                _, end = shape_at(inside, start)  # deeper than the expression takes
+            except MalformedText as error:
+                reason = f"expected an operand, found {excerpt(inside, start)}: {error.message}"
+                raise MalformedText(reason, offset + error.offset) from None
+            match = _TYPED_OPERAND.match(inside, end)
+            if match is None:
+                raise MalformedText(f"expected an operand's name, found {excerpt(inside, end)}", offset + end)
+        found.append(match.group(1))
+        position = match.end()
+        if position == len(inside) and not match.group().rstrip().endswith(","):
+            break
+    return found
+
+
+def _head_slowly(text: str, position: int) -> tuple[bool, str, int, Shape, str, int]:
+    """Parses an instruction up to its opening parenthesis, step by step, to say what is wrong."""
+    if position >= len(text):
+        raise MalformedText("the computation is never closed: is the file truncated?", len(text))
+    root = _ROOT.match(text, position)
+    if root is not None:
+        position = root.end()
+    name = _NAMED.match(text, position)
+    if name is None:
+        raise MalformedText(f"expected an instruction, found {excerpt(text, position)}", position)
+    position = name.end()
+    if not text.startswith("=", position):
+        raise MalformedText(f"expected = after the name {name.group(1)!r}, found {excerpt(text, position)}", position)
+    shape, position = shape_at(text, skip_space(text, position + 1))
+    position = skip_space(text, position)
+    opcode = _OPCODE.match(text, position)
+    if opcode is None:
+        raise MalformedText(f"expected an opcode, found {excerpt(text, position)}", position)
+    position = skip_space(text, opcode.end())
+    if not text.startswith("(", position):
+        raise MalformedText(f"expected ( after {opcode.group()!r}, found {excerpt(text, position)}", position)
+    return root is not None, name.group(1), name.start(1), shape, opcode.group(), position + 1

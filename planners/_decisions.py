@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from memplan.compiler.mapping.plan import BEFORE
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._assembly import Stay, home_of
 from memplan.planners._chains import make_chains, make_slots
-from memplan.planners._search import NONE, Model, State, drop_run, gain, refresh, score, try_all
+from memplan.planners._search import drop, gain, refresh, score, try_all
+from memplan.planners._tables import ACCESS, BUFFER, CHAIN, FACTS, ITEM, NONE, OPERATION, REGION, SLOT, Tables
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -41,6 +42,7 @@ class Rules:
 
     prefetch: bool = True
     evict: bool = True
+    wait: bool = True
     passes: int = 4
     channel_price: float = 0.2
     tries: int = 24
@@ -56,7 +58,8 @@ class Frame:
       keep_between_uses: whether runs of more than one item compete.
 
     Attributes:
-      model: for `_search.py`.
+      slots, chains: see `_chains.py`.
+      tables: what a search starts from.
       lows, highs: `[num_runs]` items of the runs that compete: single items, neighbours, whole chains.
       served: `[num_accesses]` space that serves each access if no run here does.
       capacity: `[n + 1]` room at each time, in units of the alignment.
@@ -67,10 +70,8 @@ class Frame:
     ):
         self.problem, self.space, self.elsewhere = problem, space, tuple(elsewhere)
         self.unit = problem.spaces[space].alignment
-        self.num_accesses = len(problem.accesses)
-        self.served = np.zeros(self.num_accesses, np.int64)
-        for number, (_, access) in enumerate(problem.accesses):
-            self.served[number] = home_of(problem, access.buffer)
+        homes = np.array([home_of(problem, buffer) for buffer in range(len(problem.buffers))], np.int64)
+        self.served = homes[[access.buffer for _, access in problem.accesses]]
         for stay in elsewhere:
             self.served[list(stay.accesses)] = stay.space
         self.slots = make_slots(problem)
@@ -80,9 +81,8 @@ class Frame:
         for number, buffer in enumerate(problem.buffers):
             if home_of(problem, number) == space:
                 self.capacity[buffer.start : buffer.end] -= -(-buffer.size // self.unit)
-        self.model = self._model()
+        self.tables = self._tables()
         self.lows, self.highs = self._runs(keep_between_uses)
-        self._prepare_state()
 
     def _movable(self) -> list[int]:
         """Returns the buffers that live in space 0 and may visit the fast space."""
@@ -96,73 +96,97 @@ class Frame:
             and buffer.size <= problem.spaces[space].capacity
         ]
 
-    def _model(self) -> Model:
-        problem, slots, chains, space = self.problem, self.slots, self.chains, self.space
-        repetitions = np.array(problem.repetitions, np.float64)
+    def _tables(self) -> Tables:
+        """Returns the tables that a search starts from: everything at home, but for the stays elsewhere."""
+        problem, chains, space, n = self.problem, self.chains, self.space, self.problem.end
         into, back = problem.link_between.get((0, space)), problem.link_between.get((space, 0))
+        buffers = np.zeros(len(problem.buffers), BUFFER)
+        sizes = np.array([buffer.size for buffer in problem.buffers], np.int64)
+        buffers["size"] = -(-sizes // self.unit)
+        for field, link in (("fill_seconds", into), ("spill_seconds", back)):
+            buffers[field] = (
+                np.inf if link is None else problem.links[link].latency + sizes / problem.links[link].bandwidth
+            )
+
+        cost = np.array([access.cost for _, access in problem.accesses], np.float64).reshape(-1, len(problem.spaces))
+        rows = np.arange(len(cost))
+        moved = np.array([access.bytes for _, access in problem.accesses], np.float64)
         channel = next((problem.links[x].channel for x in (into, back) if x is not None), -1)
-        size = np.array([buffer.size for buffer in problem.buffers], np.int64)
-        seconds = np.full((2, len(size)), np.inf)
-        for row, number in enumerate((into, back)):
-            if number is not None:
-                seconds[row] = problem.links[number].latency + size / problem.links[number].bandwidth
-        num_slots = len(slots.time)
-        region_of_slot = np.repeat(np.arange(len(problem.regions)), slots.last - slots.first)
-        trips = np.ones(num_slots)
-        for number, region in enumerate(problem.regions):
-            if region.kind is RegionKind.LOOP and slots.of_region[number] >= 0:
-                trips[slots.of_region[number]] = region.trip_count
-        inner = np.argsort(slots.of_region, kind="stable")
-        inner_of = slots.of_region[inner]
-        spaces, accesses = problem.spaces, [access for _, access in problem.accesses]
-        traffic = [
-            access.bytes / spaces[s].bandwidth if spaces[s].channel == channel and channel >= 0 else 0.0
-            for access, s in zip(accesses, self.served.tolist(), strict=True)
-        ]
-        saving = [access.cost[s] - access.cost[space] for access, s in zip(accesses, self.served.tolist(), strict=True)]
-        return Model(
-            end_time=problem.end,
-            slot_time=slots.time,
-            slot_end=slots.end,
-            is_operation=slots.is_operation,
-            slot_repetitions=repetitions[region_of_slot],
-            operation_repetitions=repetitions[slots.region_of_time[:-1]],
-            trips=trips,
-            inner_first=np.searchsorted(inner_of, np.arange(num_slots)),
-            inner_last=np.searchsorted(inner_of, np.arange(num_slots), side="right"),
+        shares = np.array([s.channel == channel and channel >= 0 for s in problem.spaces], np.bool_)
+        bandwidth = np.array([s.bandwidth for s in problem.spaces], np.float64)
+        accesses = np.zeros(len(cost), ACCESS)
+        accesses["time"] = [t for t, _ in problem.accesses]
+        accesses["saving"] = cost[rows, self.served] - cost[:, space]
+        accesses["traffic"] = np.where(shares[self.served], moved / bandwidth[self.served], 0.0)
+
+        repetitions = np.array(problem.repetitions, np.float64)
+        operations = np.zeros(n, OPERATION)
+        operations["repetitions"] = repetitions[self.slots.region_of_time[:-1]]
+        operations["floor"] = [operation.floor for operation in problem.operations]
+        overhead = np.array([operation.overhead for operation in problem.operations], np.float64)
+        operations["demand"] = overhead + np.bincount(accesses["time"], cost[rows, self.served], minlength=n)
+        operations["taken"] = np.bincount(accesses["time"], accesses["traffic"], minlength=n)
+
+        slots, inner = self._slot_table(repetitions)
+        regions = np.zeros(len(problem.regions), REGION)
+        regions["first"], regions["last"] = self.slots.first, self.slots.last
+        facts = np.zeros(1, FACTS)
+        facts["kept_buffer"], facts["can_fill"], facts["can_spill"] = NONE, into is not None, back is not None
+        table = np.zeros(len(chains.buffer), CHAIN)
+        for field in CHAIN.names:
+            table[field] = getattr(chains, field)
+        return Tables(
+            slots=slots,
+            regions=regions,
+            chains=table,
+            items=self._item_table(),
+            operations=operations,
+            accesses=accesses,
+            buffers=buffers,
+            order=chains.accesses,
             inner=inner,
-            region_first=slots.first,
-            region_last=slots.last,
-            chain_buffer=chains.buffer,
-            chain_region=chains.region,
-            chain_first=chains.first,
-            chain_last=chains.last,
-            needs_home=chains.needs_home,
-            chain_parent=chains.parent,
-            item_chain=chains.chain,
-            item_slot=chains.slot,
-            item_start=chains.start,
-            item_end=chains.end,
-            reads=chains.reads,
-            writes=chains.writes,
-            writer=chains.writer,
-            first_access=chains.first_access,
-            last_access=chains.last_access,
-            accesses=chains.accesses,
-            first_child=chains.first_child,
-            last_child=chains.last_child,
             children=chains.children,
-            floor=np.array([operation.floor for operation in problem.operations], np.float64),
-            access_time=np.array([t for t, _ in problem.accesses], np.int64),
-            saving=np.array(saving, np.float64),
-            traffic=np.array(traffic, np.float64),
-            size=-(-size // self.unit),
-            fill_seconds=seconds[0],
-            spill_seconds=seconds[1],
-            can_fill=into is not None,
-            can_spill=back is not None,
-            kept_buffer=NONE,
+            free=self.capacity,
+            facts=facts,
         )
+
+    def _slot_table(self, repetitions: Floats) -> tuple[np.ndarray, Integers]:
+        """Returns the slots, and the regions inside of them by slot."""
+        slots = self.slots
+        table = np.zeros(len(slots.time), SLOT)
+        table["time"], table["end"], table["is_operation"] = slots.time, slots.end, slots.is_operation
+        table["repetitions"] = np.repeat(repetitions, slots.last - slots.first)
+        table["trips"] = 1.0
+        for number, region in enumerate(self.problem.regions):
+            if region.kind is RegionKind.LOOP and slots.of_region[number] >= 0:
+                table["trips"][slots.of_region[number]] = region.trip_count
+        inner = np.argsort(slots.of_region, kind="stable")
+        every = np.arange(len(table))
+        table["inner_first"] = np.searchsorted(slots.of_region[inner], every)
+        table["inner_last"] = np.searchsorted(slots.of_region[inner], every, side="right")
+        return table, inner
+
+    def _item_table(self) -> np.ndarray:
+        chains, of_time = self.chains, self.slots.of_time
+        table = np.zeros(len(chains.chain), ITEM)
+        for field in ITEM.names:
+            table[field] = getattr(chains, field, NONE)
+        table["late"], table["closed"] = 0.0, False
+        table["ready"], table["wanted"] = chains.slot + 1, chains.slot
+        if not self.elsewhere:
+            return table
+        stay_of = np.full(len(self.problem.accesses), -1, np.int64)
+        for number, stay in enumerate(self.elsewhere):
+            stay_of[list(stay.accesses)] = number
+        for item in range(len(table)):
+            stays = stay_of[chains.accesses[chains.first_access[item] : chains.last_access[item]]]
+            table["closed"][item] = (stays >= 0).any()
+            if stays[0] >= 0 and (stays == stays[0]).all():
+                stay = self.elsewhere[stays[0]]
+                table["ready"][item] = max((of_time[done] for _, done in stay.spills), default=chains.slot[item] + 1)
+                starts = [of_time[max(start, 0)] for start, _ in stay.fills]
+                table["wanted"][item] = min(starts, default=chains.slot[item])
+        return table
 
     def _runs(self, keep_between_uses: bool) -> tuple[Integers, Integers]:
         chains = self.chains
@@ -176,114 +200,69 @@ class Frame:
             np.concatenate([items, neighbours + 1, chains.last[long] - 1]),
         )
 
-    def _prepare_state(self) -> None:
-        """Computes what a search starts from: everything at home, but for the stays elsewhere."""
-        problem, chains, model = self.problem, self.chains, self.model
-        n = problem.end
-        cost = np.array([access.cost for _, access in problem.accesses], np.float64).reshape(-1, len(problem.spaces))
-        cost_now = cost[np.arange(self.num_accesses), self.served]
-        overhead = np.array([operation.overhead for operation in problem.operations], np.float64)
-        self.demand = overhead + np.bincount(model.access_time, cost_now, minlength=n)
-        self.taken = np.bincount(model.access_time, model.traffic, minlength=n)
-        self.closed = np.zeros(len(chains.chain), np.bool_)
-        self.ready = chains.slot + 1
-        self.wanted = chains.slot.copy()
-        if not self.elsewhere:
-            return
-        stay_of = np.full(self.num_accesses, -1, np.int64)
-        for number, stay in enumerate(self.elsewhere):
-            stay_of[list(stay.accesses)] = number
-        of_time = self.slots.of_time
-        for item in range(len(chains.chain)):
-            stays = stay_of[chains.accesses[chains.first_access[item] : chains.last_access[item]]]
-            self.closed[item] = (stays >= 0).any()
-            stay = self.elsewhere[stays[0]] if stays[0] >= 0 else None
-            if stay is not None and (stays == stays[0]).all():
-                self.ready[item] = max((of_time[done] for _, done in stay.spills), default=chains.slot[item] + 1)
-                starts = [max(start, 0) for start, _ in stay.fills]
-                self.wanted[item] = min((of_time[start] for start in starts), default=chains.slot[item])
-
-    def fastest_seconds(self) -> float:
-        """Returns the seconds of the program if everything stays where it is, waits aside."""
-        return float(self.model.operation_repetitions @ np.maximum(self.model.floor, self.demand))
-
 
 class Decisions:
     """One search: the runs that have a stay so far.
 
     Args:
       frame: what to decide on.
+      rules: what it may do.
       shrink: `[n + 1]` units of memory that are not to be used at each time.
       kept: buffer that stays in fast memory from one run of the program to the next; -1 for none.
+
+    Attributes:
+      tables: the frame's, with what is decided.
     """
 
     def __init__(self, frame: Frame, rules: Rules, shrink: Integers | None = None, kept: int = NONE):
-        self.frame, self.rules = frame, rules
-        self.model = frame.model._replace(
-            kept_buffer=kept,
-            can_fill=frame.model.can_fill and rules.prefetch,
-            can_spill=frame.model.can_spill and rules.evict,
-        )
-        num_items, num_slots = len(frame.chains.chain), len(frame.slots.time)
-        self.state = State(
-            free=frame.capacity - (shrink if shrink is not None else 0),
-            demand=frame.demand.copy(),
-            taken=frame.taken.copy(),
-            is_fast=np.zeros(frame.num_accesses, np.bool_),
-            run=np.full(num_items, NONE),
-            run_last=np.full(num_items, NONE),
-            run_start=np.zeros(num_items, np.int64),
-            run_end=np.zeros(num_items, np.int64),
-            fill_start=np.full(num_items, NONE),
-            fill_done=np.full(num_items, NONE),
-            spill_start=np.full(num_items, NONE),
-            spill_done=np.full(num_items, NONE),
-            idle=np.zeros(num_slots),
-            arrivals=np.zeros(num_slots),
-            backlog=np.zeros(num_slots),
-            slack=np.zeros(num_slots),
-            closed=frame.closed,
-            ready=frame.ready,
-            wanted=frame.wanted,
-        )
-        refresh(self.model, self.state)
-        self.refill: tuple[int, int] | None = None
-        if kept != NONE:
-            self._reserve_for_next_run(kept)
+        self.frame, self.rules, self.kept = frame, rules, kept
+        self.tables = frame.tables.copy()
+        facts = self.tables.facts
+        facts["kept_buffer"] = kept
+        facts["can_fill"] &= rules.prefetch
+        facts["can_spill"] &= rules.evict
+        if shrink is not None:
+            self.tables.free[:] -= shrink
+        refresh(self.tables)
+        self.refill = self._reserve_for_next_run() if kept != NONE else None
 
-    def _reserve_for_next_run(self, buffer: int) -> None:
-        """Books the copy that brings the kept buffer back for the next run, as late as it can be."""
-        slots, state = self.frame.slots, self.state
-        done = int(slots.of_time[self.frame.problem.end])
-        start, offered = done, 0.0
-        while start > slots.first[0] and (offered < self.model.fill_seconds[buffer] or not slots.is_operation[start]):
+    def _reserve_for_next_run(self) -> tuple[int, int]:
+        """Books the copy that brings the kept buffer back for the next run, as late as it can be; returns its times."""
+        slots, operations = self.tables.slots, self.tables.operations
+        buffer, n = self.tables.buffers[self.kept], self.frame.problem.end
+        start, offered = int(self.frame.slots.of_time[n]), 0.0
+        while start > 0 and (offered < buffer["fill_seconds"] or not slots[start]["is_operation"]):
             start -= 1
-            operation = slots.time[start]
-            if slots.is_operation[start]:
-                busy = max(self.model.floor[operation], state.demand[operation])
-                offered += max(0.0, float(busy - state.taken[operation]))
+            if slots[start]["is_operation"]:
+                operation = operations[slots[start]["time"]]
+                offered += max(0.0, max(operation["floor"], operation["demand"]) - operation["taken"])
             else:
-                offered += float(state.idle[start])
-        self.refill = (int(slots.time[start]), self.frame.problem.end)
-        state.arrivals[start] += self.model.fill_seconds[buffer]
-        state.free[self.refill[0] :] -= self.model.size[buffer]
+                offered += slots[start]["idle"]
+        slots["arrivals"][start] += buffer["fill_seconds"]
+        time = int(slots[start]["time"])
+        self.tables.free[time:] -= buffer["size"]
+        return time, n
 
     def run(self, order: Order, generator: np.random.Generator) -> None:
         """Takes runs in an order, then looks again at what is left until nothing more can be taken."""
         following = Order("density", order.channel_weight if order.key == "density" else 0.3)
-        for number in range(self.rules.passes):
-            refresh(self.model, self.state)
+        rules, lows, highs = self.rules, self.frame.lows, self.frame.highs
+        for number in range(rules.passes):
+            refresh(self.tables)
             ranked = self._ranked(order if number == 0 else following, generator)
-            price, tries = self.rules.channel_price, self.rules.tries
-            if not try_all(self.model, self.state, ranked, self.frame.lows, self.frame.highs, price, tries):
+            # At first only what arrives in time.
+            taken = try_all(
+                self.tables, ranked, lows, highs, rules.channel_price, rules.tries, rules.wait and number > 0
+            )
+            if number > 0 and not taken:
                 break
 
     def _ranked(self, order: Order, generator: np.random.Generator) -> Integers:
         """Returns the runs that might pay, the best first."""
-        frame, model, state = self.frame, self.model, self.state
-        seconds = np.maximum(model.floor, state.demand) * model.operation_repetitions
+        frame, operations = self.frame, self.tables.operations
+        seconds = np.maximum(operations["floor"], operations["demand"]) * operations["repetitions"]
         elapsed = np.concatenate([[0.0], np.cumsum(seconds), [seconds.sum()]])
-        saved, freed, copied, held = score(model, state, frame.lows, frame.highs, elapsed)
+        saved, freed, copied, held = score(self.tables, frame.lows, frame.highs, elapsed)
         worth = saved + self.rules.channel_price * (freed - copied)
         chain = frame.chains.chain[frame.lows]
         if order.key == "density":
@@ -303,67 +282,62 @@ class Decisions:
 
     def _boundedness(self) -> Floats:
         """Returns XLA's measure of each buffer's claim: what its accesses save by themselves, for the root of its size."""
-        model, state = self.model, self.state
-        t = model.access_time
-        before = np.maximum(model.floor, state.demand)[t]
-        after = np.maximum(model.floor[t], state.demand[t] - model.saving)
-        is_bound = state.demand[t] > model.floor[t]
-        benefit = np.where(is_bound, before - after, state.demand[t] - model.floor[t]) * model.operation_repetitions[t]
+        accesses, operations = self.tables.accesses, self.tables.operations
+        operation = operations[accesses["time"]]
+        demand, floor = operation["demand"], operation["floor"]
+        now = np.maximum(floor, demand) - np.maximum(floor, demand - accesses["saving"])
+        benefit = np.where(demand > floor, now, demand - floor) * operation["repetitions"]
         buffer = np.array([access.buffer for _, access in self.frame.problem.accesses], np.int64)
         num_buffers = len(self.frame.problem.buffers)
         total = np.bincount(buffer, np.maximum(benefit, 0.0), minlength=num_buffers)
         largest = np.full(num_buffers, -np.inf)
         np.maximum.at(largest, buffer, benefit)
-        return np.where(largest > 0.0, total, largest) / np.sqrt(np.maximum(model.size, 1))
+        return np.where(largest > 0.0, total, largest) / np.sqrt(np.maximum(self.tables.buffers["size"], 1))
 
     def runs(self) -> Integers:
         """Returns the runs taken."""
-        return np.flatnonzero(self.state.run == np.arange(len(self.state.run)))
+        run = self.tables.items["run"]
+        return np.flatnonzero(run == np.arange(len(run)))
 
     def drop(self, run: int) -> None:
         """Gives up a run."""
-        drop_run(self.model, self.state, run)
+        drop(self.tables, run)
 
     def gain(self, run: int) -> float:
-        """Returns the seconds of the program that a run saves, given all others."""
-        return float(gain(self.model, self.state, run))
+        """Returns the seconds of the program that a run saves, given all others, waits not subtracted."""
+        return float(gain(self.tables, run))
 
     def stays(self) -> list[Stay]:
         """Returns the stays of the runs taken, and what is left behind for the next run of the program."""
-        chains, state, space = self.frame.chains, self.state, self.frame.space
-        n = self.frame.problem.end
-        times = self.frame.slots.time
-        made = []
-        is_kept = False
+        made: list[Stay] = []
         for run in self.runs().tolist():
-            chain = chains.chain[run]
-            buffer, last = int(chains.buffer[chain]), int(state.run_last[run])
-            start, end = int(state.run_start[run]), int(state.run_end[run])
-            fills, spills, place = (), (), -1
-            if state.fill_start[run] != NONE:
-                fills = ((int(times[state.fill_start[run]]), int(times[state.fill_done[run]])),)
-            if state.spill_start[run] != NONE:
-                spills = ((int(times[state.spill_start[run]]), int(times[state.spill_done[run]])),)
-            if buffer == self.model.kept_buffer and run == chains.first[chain] and chains.parent[chain] == NONE:
-                assert self.refill is not None
-                is_kept, fills, place = True, ((BEFORE, 0),), 0
-                if end >= self.refill[0]:
-                    end = n + 1
-            made.append(
-                Stay(
-                    buffer=buffer,
-                    space=space,
-                    start=start,
-                    end=end,
-                    accesses=tuple(chains.accesses[chains.first_access[run] : chains.last_access[last]].tolist()),
-                    fills=fills,
-                    spills=spills,
-                    place=place,
-                    value=self.gain(run),
-                )
-            )
-            if place == 0 and end <= n:
-                made.append(Stay(buffer, space, self.refill[0], n + 1, (), fills=(self.refill,), place=0))
-        if not is_kept and self.model.kept_buffer != NONE:
-            return [stay for stay in made if stay.place < 0]
+            stay = self._stay(run)
+            if stay.place >= 0 and self.refill is not None:
+                n = self.frame.problem.end
+                if stay.end >= self.refill[0]:
+                    stay = replace(stay, end=n + 1)
+                else:
+                    made.append(replace(stay, start=self.refill[0], end=n + 1, accesses=(), fills=(self.refill,)))
+            made.append(stay)
         return made
+
+    def _stay(self, run: int) -> Stay:
+        chains, times, item = self.frame.chains, self.frame.slots.time, self.tables.items[run]
+        chain, last = int(item["chain"]), int(item["run_last"])
+        buffer = int(chains.buffer[chain])
+
+        def copies(start: str, done: str) -> tuple[tuple[int, int], ...]:
+            return ((int(times[item[start]]), int(times[item[done]])),) if item[start] != NONE else ()
+
+        is_kept = buffer == self.kept and run == chains.first[chain] and chains.parent[chain] == NONE
+        return Stay(
+            buffer=buffer,
+            space=self.frame.space,
+            start=int(item["run_start"]),
+            end=int(item["run_end"]),
+            accesses=tuple(chains.accesses[chains.first_access[run] : chains.last_access[last]].tolist()),
+            fills=((BEFORE, 0),) if is_kept else copies("fill_start", "fill_done"),
+            spills=copies("spill_start", "spill_done"),
+            place=0 if is_kept else -1,
+            value=self.gain(run),
+        )

@@ -7,13 +7,13 @@ The rules, for operation `t` of the problem:
   also awaited at `t` is awaited at once. While everything waits, copies have their links to themselves.
 - It lasts `max(floor, overhead + sum of access.cost[space])`. On each channel its own accesses take `bytes / bandwidth`
   of that time, evenly spread; copies move in what is left.
-- A copy moves `buffer.size` bytes. It can move from `link.latency` after it was issued, when all copies before it in its
-  queue are finished. Queues that move data at once on one channel share its bandwidth evenly.
+- A copy moves `buffer.size` bytes. It can move from `link.latency` after it was issued on, when all copies before it in
+  its queue are finished. Queues that move data at once on one channel share its bandwidth evenly.
 - A loop repeats its body; the copies in flight at the end of an iteration are those in flight at the start of the next.
   Of the branches of a conditional each is taken with its probability, and time is its expectation.
 - A copy that starts at `BEFORE` costs nothing: the previous run of the program made it.
 
-The model is that of the simulator of XLA's memory space assignment (`xla/service/memory_space_assignment/simulator.cc`),
+The model is that of the simulator of XLA's memory space assignment (xla/service/memory_space_assignment/simulator.cc)
 with these differences: rates are integrated exactly where bandwidth is shared (its loop halves the remaining time again
 with every copy); loops run to their steady state instead of once; links have latencies; any number of queues.
 """
@@ -21,7 +21,6 @@ with every copy); loops run to their steady state instead of once; links have la
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.analysis.program import RegionKind
 from memplan.compiler.errors import PlanError
-from memplan.compiler.mapping.plan import BEFORE, Copy, Plan
+from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
 
 Floats = NDArray[np.float64]
@@ -104,21 +103,20 @@ class TimingEmulator:
         self._link_queue = np.array([link.queue for link in links], np.int64)
         self._link_channel = np.array([link.channel for link in links], np.int64)
         self.num_queues = 1 + max((link.queue for link in links), default=-1)
-        self.num_channels = 1 + max(
-            [link.channel for link in links] + [space.channel for space in spaces], default=-1
-        )
+        self.num_channels = 1 + max([link.channel for link in links] + [space.channel for space in spaces], default=-1)
         self._regions = _region_arrays(problem)
 
     def emulate(self, plan: Plan) -> Timeline:
         """Returns the timeline of a plan.
 
         Raises:
-          PlanError: an index of the plan is out of range, a copy has no link, or crosses the border of a loop or branch.
+          PlanError: an index of the plan is out of range, or a copy has no link, or crosses the border of a loop or
+            branch.
         """
         served, copies = self._arrays(plan)
         duration, idle_fraction, busy = self.durations(served)
         latency, stalled, record = self._walk(duration, idle_fraction, *copies)
-        start, done, source, destination, size = copies
+        start, _, source, destination, size = copies
         link = self._link_of[source, destination]
         times = size * self._repetitions[self._region_at(start)] * (start != BEFORE)
         bytes_moved = np.bincount(link, times, minlength=len(self.problem.links)).astype(np.float64)
@@ -173,7 +171,7 @@ class TimingEmulator:
         return duration, np.maximum(idle_fraction, 0.0), busy
 
     def lower_bound(self) -> float:
-        """Returns a latency that no plan beats: every access at the cheapest space that its buffer may lie in, no copy."""
+        """Returns a latency that no plan beats: each access in the cheapest space allowed to its buffer, no copy."""
         n = len(self._floor)
         allowed = np.zeros((len(self.problem.buffers), len(self.problem.spaces)), bool)
         for number, buffer in enumerate(self.problem.buffers):
@@ -260,7 +258,9 @@ class TimingEmulator:
             self._link_latency[link],
         )
         record = kernel.Record(*(np.full(length, kernel.UNSET) for length in (n, n + 1, *(3 * [len(start)]))))
-        in_flight = np.bincount(start[issued], minlength=n + 1) - np.bincount(done[issued] + 1, minlength=n + 2)[: n + 1]
+        in_flight = (
+            np.bincount(start[issued], minlength=n + 1) - np.bincount(done[issued] + 1, minlength=n + 2)[: n + 1]
+        )
         max_pending = int(np.cumsum(in_flight).max(initial=0))
         latency, stalled = kernel.walk(
             schedule, copies, self.num_queues, self.num_channels, self._regions.max_depth, max_pending, record
@@ -278,13 +278,16 @@ class TimingEmulator:
             ("is done before it starts", start > done),
             ("starts before the program, so it must be done at 0", is_before & (done != 0)),
             ("has no link between its spaces", link < 0),
-            ("crosses the border of a loop or a branch", ~is_before & (self._region_at(start) != self._region_at(done))),
+            (
+                "crosses the border of a loop or a branch",
+                ~is_before & (self._region_at(start) != self._region_at(done)),
+            ),
         ):
             numbers = np.flatnonzero(wrong)
             if len(numbers):
                 i = numbers[0]
                 raise PlanError(
-                    f"copy {i} from space {source[i]} to space {destination[i]}, start {start[i]}, done {done[i]}, {message}"
+                    f"copy {i} from space {source[i]} to {destination[i]}, start {start[i]}, done {done[i]}, {message}"
                 )
 
 
@@ -303,16 +306,13 @@ def lower_bound_all_fast(problem: MappingProblem) -> float:
     return TimingEmulator(problem).lower_bound()
 
 
-def copy_order(copies: Sequence[Copy]) -> list[int]:
-    """Returns the numbers of copies in the order in which they are issued: by start, then as the plan lists them."""
-    return sorted(range(len(copies)), key=lambda number: copies[number].start)
-
-
 @dataclass(frozen=True)
 class _RegionArrays:
     """Regions as the kernel wants them (`timing_kernel.Schedule`, from `opens_at` to `is_last`), and their depth."""
 
-    arrays: tuple[Integers, Integers, Integers, Integers, NDArray[np.bool_], Floats, NDArray[np.bool_], NDArray[np.bool_]]
+    arrays: tuple[
+        Integers, Integers, Integers, Integers, NDArray[np.bool_], Floats, NDArray[np.bool_], NDArray[np.bool_]
+    ]
     max_depth: int
 
 

@@ -4,10 +4,10 @@ The kernel walks the schedule once. A copy that was issued and is not finished i
 first-in, first-out queues, linked lists over copy numbers, and only the heads of the queues move data.
 
 Loops. Every copy that the body of a loop issues is awaited in the same iteration, so what is pending at the start of an
-iteration was issued outside of the loop. An outer copy that outlasts an iteration has no copy of the body behind it in
-its queue, and moves at rates that do not depend on how much of it is left. So if nothing of it finishes during an
-iteration, the next ones take exactly as long and move exactly as much, until something finishes: they are skipped in one
-step. A loop of any trip count costs a few walked iterations per pending copy.
+iteration was issued outside of the loop. An outer copy that outlasts an iteration has no copy of the body behind it
+in its queue, and moves at rates that do not depend on how much of it is left. So if none finishes during an iteration,
+the next ones take exactly as long and move exactly as much, until one does: they are skipped in one step. A loop of any
+trip count costs a few walked iterations per pending copy.
 
     pending outer copy   ████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓░
     iterations           |  1   |  2 … k: skipped  | k+1 |  (finished: all others are alike)  skipped to the end
@@ -69,7 +69,7 @@ class Schedule(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """`[num_copies]` each: bytes to move, queue and channel that they use, bytes per second, seconds before the first byte."""
+    """`[num_copies]` each: bytes to move, queue and channel, bytes per second, seconds before the first byte."""
 
     bytes: NDArray[np.float64]
     queue: NDArray[np.int64]
@@ -104,8 +104,8 @@ class Queues(NamedTuple):
 class Frames(NamedTuple):
     """One frame for each open loop, and for each open conditional one, with one for its open branch on top.
 
-    A frame remembers the state at the start of the iteration, conditional or branch: the time, and of each copy that was
-    pending, in the order of its queue, the bytes and the wait that were left.
+    A frame remembers the state at the start of the iteration, conditional or branch: the time, and of each copy that
+    was pending, in the order of its queue, the bytes and the wait that were left.
 
     Attributes:
       region: `[depth]` index; of a conditional, of its first branch.
@@ -114,7 +114,7 @@ class Frames(NamedTuple):
       walked: `[depth]` iterations that were walked.
       clock_sum, stalled_sum: `[depth]` expected seconds in the branches so far.
       head, tail: `[depth, num_queues]`.
-      count: `[depth]` number of copies that were pending.
+      num_pending: `[depth]` number of copies that were pending.
       copy, remaining, wait, lowest: `[depth, max_pending]` of those.
       remaining_sum, wait_sum, is_left: `[depth, max_pending]` expectations after the branches so far, and whether
         anything was left after any of them.
@@ -129,7 +129,7 @@ class Frames(NamedTuple):
     stalled_sum: NDArray[np.float64]
     head: NDArray[np.int64]
     tail: NDArray[np.int64]
-    count: NDArray[np.int64]
+    num_pending: NDArray[np.int64]
     copy: NDArray[np.int64]
     remaining: NDArray[np.float64]
     wait: NDArray[np.float64]
@@ -303,7 +303,7 @@ def save(frame, clock, stalled, queues, frames):  # type: ignore[no-untyped-def]
             queues.lowest[copy] = queues.remaining[copy]
             count += 1
             copy = queues.next_copy[copy]
-    frames.count[frame] = count
+    frames.num_pending[frame] = count
 
 
 @numba.njit(cache=True)
@@ -314,7 +314,7 @@ def restore(frame, queues, frames):  # type: ignore[no-untyped-def]
         queues.tail[queue] = frames.tail[frame, queue]
         if queues.tail[queue] >= 0:
             queues.next_copy[queues.tail[queue]] = -1
-    for i in range(frames.count[frame]):
+    for i in range(frames.num_pending[frame]):
         copy = frames.copy[frame, i]
         queues.pending[copy] = True
         queues.remaining[copy] = frames.remaining[frame, i]
@@ -329,7 +329,7 @@ def add_outcome(frame, probability, clock, stalled, queues, frames):  # type: ig
         return
     frames.clock_sum[frame] += probability * (clock - frames.clock[frame])
     frames.stalled_sum[frame] += probability * (stalled - frames.stalled[frame])
-    for i in range(frames.count[frame]):
+    for i in range(frames.num_pending[frame]):
         copy = frames.copy[frame, i]
         if queues.pending[copy]:
             frames.remaining_sum[frame, i] += probability * queues.remaining[copy]
@@ -348,14 +348,14 @@ def expect(frame, queues, copies, frames, record):  # type: ignore[no-untyped-de
     """
     missing = 1.0 - frames.done[frame]
     if missing > 1e-12:
-        for i in range(frames.count[frame]):
+        for i in range(frames.num_pending[frame]):
             frames.remaining_sum[frame, i] += missing * frames.remaining[frame, i]
             frames.wait_sum[frame, i] += missing * frames.wait[frame, i]
             frames.is_left[frame, i] = True
     clock = frames.clock[frame] + frames.clock_sum[frame]
     queues.head[:] = -1
     queues.tail[:] = -1
-    for i in range(frames.count[frame]):
+    for i in range(frames.num_pending[frame]):
         copy = frames.copy[frame, i]
         queues.pending[copy] = frames.is_left[frame, i]
         queues.lowest[copy] = min(frames.lowest[frame, i], queues.lowest[copy])
@@ -382,12 +382,14 @@ def iterations_alike(frame, todo, iteration, clock, queues, frames):  # type: ig
         if queues.head[queue] != frames.head[frame, queue]:
             return 0.0
     alike = todo
-    for i in range(frames.count[frame]):
+    for i in range(frames.num_pending[frame]):
         copy = frames.copy[frame, i]
         wait = max(0.0, queues.ready[copy] - clock)
         moved = frames.remaining[frame, i] - queues.remaining[copy]
         waited = frames.wait[frame, i] - wait
-        margin = queues.remaining[copy] - (frames.remaining[frame, i] - min(queues.lowest[copy], queues.remaining[copy]))
+        margin = queues.remaining[copy] - (
+            frames.remaining[frame, i] - min(queues.lowest[copy], queues.remaining[copy])
+        )
         if frames.wait[frame, i] > 0.0 and (wait <= 0.0 or moved > 0.0 or waited < iteration * (1.0 - 1e-9)):
             return 0.0
         if margin <= 0.0 < queues.remaining[copy]:
@@ -402,7 +404,7 @@ def iterations_alike(frame, todo, iteration, clock, queues, frames):  # type: ig
 @numba.njit(cache=True)
 def skip_iterations(frame, count, iteration, clock, queues, frames):  # type: ignore[no-untyped-def]
     """Moves the data of `count` further iterations of `iteration` seconds each, alike the one that just ended."""
-    for i in range(frames.count[frame]):
+    for i in range(frames.num_pending[frame]):
         copy = frames.copy[frame, i]
         moved = frames.remaining[frame, i] - queues.remaining[copy]
         wait = max(0.0, queues.ready[copy] - clock)
@@ -415,7 +417,7 @@ def skip_iterations(frame, count, iteration, clock, queues, frames):  # type: ig
 @numba.njit(cache=True)
 def forget(frame, queues, frames):  # type: ignore[no-untyped-def]
     """Gives the frame around this one its own `lowest` back, with what this frame saw."""
-    for i in range(frames.count[frame]):
+    for i in range(frames.num_pending[frame]):
         copy = frames.copy[frame, i]
         lowest = queues.lowest[copy] if queues.pending[copy] else 0.0
         queues.lowest[copy] = min(frames.lowest[frame, i], lowest)

@@ -39,7 +39,8 @@ def _nested(opening: str, closing: str, depth: int) -> str:
     return pattern
 
 
-BARE = r'[^\s,{}()\[\]"/]++|/(?![*/])'
+# A brace may stand apart from what it belongs to: `mesh['a'=2,'b'=4] {'a'}`.
+BARE = r'[^\s,{}()\[\]"/]++|/(?![*/])|[ ]++(?=\{)'
 VALUE = f"(?:{BARE}|{STRING}|{_nested('{', '}', 8)}|{_nested('(', ')', 3)}|{_nested('[', ']', 3)})++"
 
 _OPENING = {"{": "}", "(": ")", "[": "]"}

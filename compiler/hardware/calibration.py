@@ -2,8 +2,8 @@
 
 An instruction takes `max(floor, overhead + Σ cost)`. Without an estimate this is the roofline: launch and arithmetic at
 least, or launch and the time of its data. With the compiler's estimate `E` for the placement that the dump has, the sum
-is `E` there, and what other placements change depends on the kind of instruction. Modules that were compiled twice, with
-and without a fast memory, show how (`fidelity.py` compares them; the constants are in the targets' files):
+is `E` there, and what other placements change depends on the kind of instruction. Modules that were compiled twice,
+with and without a fast memory, show how (`fidelity.py` compares them; the constants are in the targets' files):
 
     move     copies and broadcasts   data is all they do: E is split over the accesses by their exposed time, up to
                                      `MOST_INEFFICIENT` times of it; the rest of E is overhead
@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memplan.compiler.hardware.cost_model import compute_seconds
-from memplan.compiler.hardware.estimates import estimated_cycles, reserved_bytes
+from memplan.compiler.hardware.estimates import estimated_cycles, reserved_bytes, states_reserved
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.hardware.work import Work, WorkCounter
 from memplan.compiler.ir import Computation, Graph, Instruction
 
-# Both fitted together with the exposed bandwidths, see `fidelity.fit`.
+# Of copies in HBM, the compiler's estimates exceed the exposed time by this factor at most; and below this part of its
+# estimate, the data of an instruction of the vector unit never mattered: seen in the pairs of modules for v5e and v4.
 MOST_INEFFICIENT = 2.6
 HIDDEN_BELOW = 0.4
 
@@ -61,6 +62,7 @@ class InstructionCosts:
 
     def __init__(self, graph: Graph, target: Target):
         self._target, self._counter = target, WorkCounter(graph)
+        self._states_reserved = any(states_reserved(instruction) for _, instruction in graph.instructions())
 
     def of(
         self, computation: Computation, instruction: Instruction, accesses: Sequence[tuple[int, int]]
@@ -77,7 +79,11 @@ class InstructionCosts:
         cycles = estimated_cycles(instruction) if target.clock else None
         estimate = None if cycles is None else cycles / target.clock
         floor, overhead, rows = instruction_cost(target, instruction.opcode, work, accesses, estimate)
-        reserved = [0] * len(target.spaces)
+        if self._states_reserved or sum(size for size, _ in accesses) <= _ONE_TILE:
+            reserved = [0] * len(target.spaces)
+        else:
+            # The program was not compiled for this target yet: what the compiler sets aside is all that is known.
+            reserved = [space.scoped_limit for space in target.spaces]
         for number, size in reserved_bytes(instruction).items():
             space = target.space_of_xla(number)
             if space >= 0:

@@ -41,6 +41,11 @@ def estimated_cycles(instruction: Instruction) -> int | None:
     return cycles if 0 < cycles < _UNKNOWN_CYCLES else None
 
 
+def states_reserved(instruction: Instruction) -> bool:
+    """Tells whether the compiler states what an instruction needs for itself, be it nothing."""
+    return "used_scoped_memory_configs" in instruction.attribute("backend_config")
+
+
 def reserved_bytes(instruction: Instruction) -> dict[int, int]:
     """Returns the bytes at the bottom of each memory that an instruction needs for itself while it runs.
 

@@ -138,7 +138,7 @@ def fit(pairs: Sequence[tuple[Observation, Observation]], target: Target) -> Tar
 
     For each kind of instruction and space, one at a time, the bandwidth is multiplied or divided by a step as long as
     that helps; then the step is reduced (compass search, Kolda, Lewis and Torczon, SIAM Review 2003). What is minimized
-    is the mean of |log(foretold / estimated)|, in both directions, weighted by the root of the time that the instruction
+    is the mean of |log(foretold / estimated)|, in both directions, weighted by the root of the time that an instruction
     takes: the median matters, but instructions that take no time do not. No fast memory is taken to be faster than its
     data sheet says; the slow one may seem so, where its time is hidden.
     """

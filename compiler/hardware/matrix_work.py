@@ -150,7 +150,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def _hits(inputs: int, outputs: int, size: int, stride: int, pad_low: int, dilation: int, window_dilation: int) -> int:
-    """Output `o` and window position `k` meet input `i` where `o * stride + k * window_dilation - pad_low = i * dilation`."""
+    """Output `o` and position `k` meet input `(o * stride + k * window_dilation - pad_low) / dilation`, if whole."""
     common = math.gcd(stride, dilation)
     period = dilation // common
     inverse = pow(stride // common, -1, period) if period > 1 else 0

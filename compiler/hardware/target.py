@@ -27,8 +27,8 @@ from memplan.compiler.ir.shape import BITS_PER_ELEMENT
 
 GROUP = "memplan.targets"
 
-# Kinds of instructions that use memory in different ways: those that only move data, those of the vector unit, and those
-# with a matrix product.
+# Kinds of instructions that use memory in different ways: those that only move data, those of the vector unit, and
+# those with a matrix product.
 KINDS = ("move", "vector", "matrix")
 
 
@@ -46,8 +46,8 @@ class TargetSpace:
       alignment: offsets are multiples of it.
       peak_bandwidth: bytes per second between it and the processor, by the data sheet.
       bandwidth: bytes per second that programs reach.
-      exposed_bandwidth: bytes of a space over the seconds by which an instruction lasts longer because they lie there, for
-        each of `KINDS`. It is less than `bandwidth` where accesses are inefficient, more where other work hides a part.
+      exposed_bandwidth: bytes over the seconds by which an instruction lasts longer because they lie here, for each of
+        `KINDS`. It is less than `bandwidth` where accesses are inefficient, more where other work hides a part.
       channel: number of the bus that it shares with copies; -1 where it shares none.
       writable: whether programs can write it.
     """
@@ -201,8 +201,8 @@ def load_target(name_or_path: str | Path) -> Target:
     'vmem'
 
     Args:
-      name_or_path: the name of a registered target, of an entry point of the group `memplan.targets` (a `Target`, or the
-        path of a TOML file), or of a shipped one, in this order; or a path, which contains a separator or ends in `.toml`.
+      name_or_path: the name of a registered target, of an entry point of the group `memplan.targets` (a `Target`, or
+        the path of a TOML file), or of a shipped one, in this order; or a path: it has a separator or ends in `.toml`.
 
     Raises:
       TargetError: it is not known, cannot be read, or makes no sense.
@@ -238,7 +238,7 @@ def read_target(path: str | Path) -> Target:
 
 
 def parse_target(text: str, file: str = "<string>") -> Target:
-    """Reads a target from TOML; raises TargetError that names the file and the key that is missing, unknown or wrong."""
+    """Reads a target from TOML; raises TargetError that names the file and the missing, unknown or wrong key."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -298,10 +298,14 @@ def _space(table: _Table, names: list[str], channels: list[str]) -> TargetSpace:
     if space.bandwidth > peak:
         raise table.error("bandwidth", f"{space.bandwidth:g} is more than the peak_bandwidth {peak:g}")
     if space.capacity < space.alignment:
-        raise table.error("size", f"{space.capacity} bytes are left for programs, less than the alignment {space.alignment}")
+        raise table.error(
+            "size", f"{space.capacity} bytes are left for programs, less than the alignment {space.alignment}"
+        )
     exposed.done()
     if space.scoped_limit > space.capacity:
-        raise table.error("scoped_limit", f"{space.scoped_limit} bytes is more than the {space.capacity} that programs have")
+        raise table.error(
+            "scoped_limit", f"{space.scoped_limit} bytes is more than the {space.capacity} that programs have"
+        )
     table.done()
     return space
 

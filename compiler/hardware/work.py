@@ -5,9 +5,12 @@ elementwise operation counts one for each element of its result, a multiply-add 
 computation the sum over its body. They differ where its figure is a bound rather than a count:
 
     fft      5 n log2 n (Frigo and Johnson, benchFFT), half of it where one side is real, instead of 8 n log2 n
-    sort     n log2 n comparisons along the sorted dimension, each as costly as its comparator, instead of N log2 N
+    sort     log2 n applications of the comparator for each element, n along the sorted dimension, instead of log2 N
+             operations, N the number of elements
+    complex  a multiply-add of complex numbers is four real ones, instead of one
+    top-k    log2 n operations for each element, instead of none
 
-What a `while`, a `conditional` or a `call` calls is executed as instructions of its own, so they have no work themselves.
+What a `while`, a `conditional` or a `call` calls is executed as instructions of its own: they have no work themselves.
 """
 
 from __future__ import annotations
@@ -22,19 +25,22 @@ from memplan.compiler.ir import Computation, Graph, Instruction, Shape
 
 # HloCostAnalysis::HandleElementwiseOp counts these as transcendental.
 TRANSCENDENTAL = frozenset(
-    """
-    acos acosh asin asinh atan2 atanh cbrt cosh cosine erf exponential exponential-minus-one log log-plus-one logistic
-    power rsqrt sine sinh sqrt tan tanh
-    """.split()
-)
+    {
+        "acos", "acosh", "asin", "asinh", "atan2", "atanh", "cbrt", "cosh", "cosine", "erf", "exponential",
+        "exponential-minus-one", "log", "log-plus-one", "logistic", "power", "rsqrt", "sine", "sinh", "sqrt", "tan",
+        "tanh",
+    }
+)  # fmt: skip
 # One operation for each element of the result.
 ELEMENTWISE = frozenset(
-    """
-    abs add and ceil clamp compare complex convert count-leading-zeros divide floor imag is-finite maximum minimum mulhi
-    multiply multiply-high negate not or popcnt real reduce-precision remainder round-nearest-afz round-nearest-even
-    select shift-left shift-right-arithmetic shift-right-logical sign stochastic-convert subtract xor
-    """.split()
-)
+    {
+        "abs", "add", "and", "ceil", "clamp", "compare", "complex", "convert", "count-leading-zeros", "divide",
+        "floor", "imag", "is-finite", "maximum", "minimum", "mulhi", "multiply", "multiply-high", "negate", "not",
+        "or", "popcnt", "real", "reduce-precision", "remainder", "round-nearest-afz", "round-nearest-even", "select",
+        "shift-left", "shift-right-arithmetic", "shift-right-logical", "sign", "stochastic-convert", "subtract",
+        "xor",
+    }
+)  # fmt: skip
 # Calls of which the callee's instructions are executed, and counted, one by one.
 FLATTENED = frozenset({"while", "conditional", "call"})
 
@@ -120,12 +126,12 @@ class WorkCounter:
         return known
 
     def applied(self, instruction: Instruction, key: str = "to_apply") -> Work:
-        """Returns the work of one application of the computation that an attribute names; one operation if it names none."""
+        """Returns the work of one application of the computation that an attribute names; one operation if none."""
         name = instruction.attribute(key).lstrip("%")
         return self.body(name) if name in self._graph.computations else Work(flops=1.0)
 
 
-def total_work(graph: Graph, once: bool = True) -> Work:
+def total_work(graph: Graph) -> Work:
     """Returns the work of a whole program, loop bodies counted once, as `HloCostAnalysis` does.
 
     Of a conditional it takes all branches, of which XLA takes the largest.
@@ -134,7 +140,7 @@ def total_work(graph: Graph, once: bool = True) -> Work:
 
     def of(name: str) -> Work:
         computation = graph.computations[name]
-        parts = []
+        parts: list[Work] = []
         for instruction in computation.instructions:
             if instruction.opcode in FLATTENED:
                 parts.extend(of(called) for called in instruction.called)
@@ -220,7 +226,7 @@ def _random(counter: WorkCounter, instruction: Instruction, operands: list[Shape
 
 
 def _random_bits(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
-    """Threefry-2x32: 20 rounds of an addition, a rotation and an exclusive or for each two words (Salmon et al., SC 2011)."""
+    """Threefry-2x32: for two words 20 rounds of addition, rotation and exclusive or (Salmon et al., SC 2011)."""
     leaves = [leaf for _, leaf in instruction.shape.leaves()]
     return Work(flops=50.0 * leaves[-1].num_elements)
 

@@ -182,7 +182,7 @@ def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]
     around: dict[int, list[int]] = {}
     fills: dict[int, list[int]] = {}
     reads: dict[int, list[int]] = {}
-    moving = set()
+    moving: set[int] = set()
     for i, move in enumerate(moves):
         moving.update(move.steps)
         for storage in (move.source, *move.destinations):

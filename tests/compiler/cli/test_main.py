@@ -1,5 +1,6 @@
 """What all commands have in common."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -86,13 +87,19 @@ def test_interrupt_from_the_keyboard(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     program = "import sys; from memplan.compiler.cli.main import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "plan", str(pipe), "--out", str(tmp_path / "plan.json")],
+        [sys.executable, "-c", program, "plan", str(pipe), "--planner", "slow", "--out", str(tmp_path / "plan.json")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    with pipe.open("wb"):  # opens when the command has opened the other end
+    end = None
+    while end is None and process.poll() is None:
+        # Fails until the command has opened the other end.
+        with contextlib.suppress(OSError):
+            end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
         time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    if end is not None:
+        os.close(end)
     assert process.returncode == 130
     assert (out, err.strip()) == ("", "memplan: interrupted")
     assert not (tmp_path / "plan.json").exists()

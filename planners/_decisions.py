@@ -19,6 +19,9 @@ from memplan.planners._tables import ACCESS, BUFFER, CHAIN, FACTS, ITEM, NONE, O
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+# In the first pass an operation waits only for what gains several times the wait; what arrives in time may come later.
+_FIRST_PATIENCE = 0.25
+
 
 @dataclass(frozen=True)
 class Order:
@@ -250,10 +253,8 @@ class Decisions:
         for number in range(rules.passes):
             refresh(self.tables)
             ranked = self._ranked(order if number == 0 else following, generator)
-            # At first only what arrives in time.
-            taken = try_all(
-                self.tables, ranked, lows, highs, rules.channel_price, rules.tries, rules.wait and number > 0
-            )
+            patience = 0.0 if not rules.wait else _FIRST_PATIENCE if number == 0 else 1.0
+            taken = try_all(self.tables, ranked, lows, highs, rules.channel_price, rules.tries, patience)
             if number > 0 and not taken:
                 break
 

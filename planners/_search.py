@@ -186,7 +186,8 @@ def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int
             offered += _idle(s, slot)
         if not row.is_operation:
             continue
-        late = row.backlog + row.arrivals + seconds - offered
+        # Of the copies that start at the same slot, those that are awaited first go first.
+        late = row.backlog + seconds - offered + (row.arrivals if slot < done else 0.0)
         if late <= 0.0:
             if _delays_nobody(s, slot, region.last, seconds):
                 return slot, done, 0.0
@@ -195,9 +196,10 @@ def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int
                 break
         elif late < least:
             best, least = slot, late
-    if best == NONE or not _delays_nobody(s, best, done, seconds):
-        return NONE, NONE, 0.0
-    return best, done, least
+    if best != NONE and _delays_nobody(s, best, done, seconds):
+        return best, done, least
+    late = s.slots[done].backlog + seconds
+    return (done, done, late) if late < patience else (NONE, NONE, 0.0)
 
 
 @njit(cache=True)
@@ -300,11 +302,12 @@ def _has_room_between(s: Tables, low: int, high: int, size: int) -> bool:
 
 
 @njit(cache=True)
-def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, may_wait: bool) -> bool:
+def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, patience_share: float) -> bool:
     """Gives items [low, high] of a chain one stay, together with the runs that they touch; returns whether it did.
 
-    It does so if there is room, if copies arrive in time, and if it pays: seconds saved, waits subtracted, and
-    `channel_price` times the seconds that the channel is less busy, must be positive together. Otherwise nothing changes.
+    It does so if there is room, if copies arrive in time or make an operation wait for no more than a share of what is
+    gained, and if it pays: seconds saved, waits subtracted, and `channel_price` times the seconds that the channel is
+    less busy, must be positive together. Otherwise nothing changes.
     """
     if s.items[low].run != NONE:
         low = s.items[low].run
@@ -352,7 +355,8 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, m
             ok = _has_room(s, 0, run_start, buffer.size)
             run_start = 0
         else:
-            patience = saved / repetitions if may_wait else 0.0
+            worth = saved + channel_price * (freed + copied_before - buffer.fill_seconds * repetitions)
+            patience = patience_share * worth / repetitions
             if s.facts[0].can_fill:
                 fill_start, fill_done, late = _find_fill(s, low, tries, patience)
             ok = fill_start != NONE
@@ -399,12 +403,12 @@ def try_all(
     highs: np.ndarray,
     channel_price: float,
     tries: int,
-    may_wait: bool,
+    patience_share: float,
 ) -> int:
     """Tries runs in an order; returns how many were taken."""
     taken = 0
     for i in ranked:
-        if _try_run(s, lows[i], highs[i], channel_price, tries, may_wait):
+        if _try_run(s, lows[i], highs[i], channel_price, tries, patience_share):
             taken += 1
     return taken
 

@@ -157,7 +157,8 @@ class FlatProgram:
       steps: in order of execution, `[num_steps]`.
       regions: nested; region 0 is the program; parents stand before children.
       storages: one per alias set, in order of their start.
-      accesses: sorted by time; within a step, reads before updates before writes. Those of `copies` are among them.
+      accesses: sorted by time; within a step, reads before updates before writes. A READ and a WRITE for each of
+        `copies` are among them, the last of their kind in the step, in the order of `copies`.
       copies: that no instruction states, in order of time.
     """
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from memplan.compiler.cli import pipeline
 from memplan.compiler.cli.console import Stages, note, output
-from memplan.compiler.errors import MemplanError
+from memplan.compiler.errors import MemplanError, PlanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.target import load_target, target_names
 from memplan.compiler.ir import Graph
@@ -59,7 +59,7 @@ def plan(
 def show(plan_file: Path, dump: Path, target: str | None, report: Path | None, json: bool) -> None:
     """`memplan show`."""
     _check_outputs(None, report)
-    made = Plan.load(plan_file)
+    made = _load_plan(plan_file)
     with Stages(total=6, quiet=json) as stages:
         loaded = _load(dump, target, made, stages)
         _check_belongs(loaded.problem, made, plan_file)
@@ -72,7 +72,7 @@ def show(plan_file: Path, dump: Path, target: str | None, report: Path | None, j
 
 def verify(plan_file: Path, dump: Path, target: str | None) -> None:
     """`memplan verify`."""
-    made = Plan.load(plan_file)
+    made = _load_plan(plan_file)
     with Stages(total=3) as stages:
         loaded = _load(dump, target, made, stages)
         _check_belongs(loaded.problem, made, plan_file)
@@ -126,6 +126,13 @@ def _load(dump: Path, target: str | None, plan: Plan | None, stages: Stages) -> 
     described = load_target(target)
     with stages.stage("building the problem"):
         return _Loaded(graph, build_problem(graph, described))
+
+
+def _load_plan(file: Path) -> Plan:
+    try:
+        return Plan.load(file)
+    except RecursionError:
+        raise PlanError(f"{file}: not a plan: its JSON is nested too deeply") from None
 
 
 def _check_belongs(problem: MappingProblem, plan: Plan, file: Path) -> None:

@@ -22,7 +22,7 @@ import typer
 from memplan.compiler.cli.bench import bench
 from memplan.compiler.errors import MemplanError
 
-VIOLATED, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+FAILED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 app = typer.Typer(
     name="memplan",
@@ -157,12 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             list(arguments) if arguments is not None else None, prog_name="memplan", standalone_mode=False
         )
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        # Some versions of typer turn Ctrl-C into this status, others into an exception.
+        return _interrupted() if status == INTERRUPTED else status if isinstance(status, int) else 0
     except MemplanError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("memplan: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         # What is still buffered has no reader: let the interpreter flush it to nowhere when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -173,6 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if describe is None:
             raise
         return _fail(f"{describe()} (see memplan --help)")
+
+
+def _interrupted() -> int:
+    print("memplan: interrupted", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _fail(message: str) -> int:

@@ -267,7 +267,11 @@ def _compare(message: Message, operand_shapes: Sequence[Shape]) -> Attributes:
     kind = string(message, 72)
     dtype = operand_shapes[0].dtype if operand_shapes else "f32"
     default = {"s": "SIGNED", "u": "UNSIGNED", "p": "UNSIGNED"}.get(dtype[0], "FLOAT")
-    return found if kind in ("", default) else [*found, ("type", kind)]
+    if kind not in ("", default):
+        found.append(("type", kind))
+    order = string(message, 102)  # newer versions say so what was a type before
+    usual = "PARTIAL" if default == "FLOAT" else "TOTAL"
+    return found if order in ("", usual) else [*found, ("order", order)]
 
 
 def _fusion(message: Message, _: Sequence[Shape]) -> Attributes:
@@ -343,7 +347,8 @@ def _parameter(message: Message, _: Sequence[Shape]) -> Attributes:
 
 
 def _top_k(message: Message, _: Sequence[Shape]) -> Attributes:
-    return [("k", str(integer(message, 81))), ("largest", "true" if integer(message, 85) else "false")]
+    largest = "true" if integer(message, 85) else "false"
+    return [("k", str(integer(message, 81))), ("largest", largest), *_true(message, 60, "is_stable")]
 
 
 def _unary(message: Message, _: Sequence[Shape]) -> Attributes:

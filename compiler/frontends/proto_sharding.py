@@ -16,8 +16,8 @@ def sharding_text(message: Message, depth: int = 0) -> str:
     """Returns the text of an OpSharding message, such as `{devices=[2,1]<=[2]}`; "" for a form that is not known."""
     if depth > _MAX_NESTING:
         raise MalformedMessage("a sharding nests too deep")
-    if 14 in message:  # shardings over named meshes came later, with a form of their own
-        return ""
+    if 14 in message:
+        return _named(protobuf.submessage(message, 14), depth)
     kind = integer(message, 1)
     if kind == _TUPLE:
         return "{" + ", ".join(sharding_text(part, depth + 1) for part in protobuf.submessages(message, 5)) + "}"
@@ -39,6 +39,49 @@ def sharding_text(message: Message, depth: int = 0) -> str:
     return f"{{{text}{group}}}"
 
 
+def _named(message: Message, depth: int) -> str:
+    """Returns the text of a NamedShardingProto, such as `{mesh['a'=2,'b'=4], [{'a'}, {?}], replicated={'b'}}`."""
+    if depth > _MAX_NESTING:
+        raise MalformedMessage("a sharding nests too deep")
+    if 1 in message:
+        return "{" + ", ".join(_named(part, depth + 1) for part in protobuf.submessages(message, 1)) + "}"
+    mesh = protobuf.submessage(message, 2)
+    names, devices = _axis_names(mesh), integers(mesh, 2)
+    if not names and len(devices) == 1:
+        return f"{{single_device[device_id={devices[0]}]}}"
+    parts = [_mesh(mesh)]
+    dims = []
+    for dim in protobuf.submessages(message, 3):
+        axes = [_axis(axis, names) for axis in protobuf.submessages(dim, 1)]
+        dims.append("{" + ", ".join(axes if integer(dim, 2) else [*axes, "?"]) + "}")
+    if dims:
+        parts.append("[" + ", ".join(dims) + "]")
+    for key, number in (("replicated", 4), ("unreduced", 5)):
+        if axes := [_axis(axis, names) for axis in protobuf.submessages(message, number)]:
+            parts.append(f"{key}={{{', '.join(axes)}}}")
+    return "{" + ", ".join(parts if len(parts) > 1 else [*parts, "replicated"]) + "}"
+
+
+def _mesh(mesh: Message) -> str:
+    axes = [f"'{protobuf.string(axis, 1)}'={integer(axis, 2)}" for axis in protobuf.submessages(mesh, 1)]
+    devices = integers(mesh, 2)
+    return f"mesh[{','.join(axes)}]" + (f", device_ids=([{_commas(devices)}])" if devices else "")
+
+
+def _axis_names(mesh: Message) -> list[str]:
+    return [protobuf.string(axis, 1) for axis in protobuf.submessages(mesh, 1)]
+
+
+def _axis(reference: Message, names: Sequence[str]) -> str:
+    """Returns an axis, such as `'a'`, or a part of one, such as `'a':(1)2`."""
+    number = integer(reference, 1)
+    name = names[number] if 0 <= number < len(names) else str(number)
+    if 2 not in reference:
+        return f"'{name}'"
+    part = protobuf.submessage(reference, 2)
+    return f"'{name}':({integer(part, 1)}){integer(part, 2)}"
+
+
 def _shard_group(message: Message) -> str:
     if not integer(message, 11):
         return ""
@@ -46,7 +89,12 @@ def _shard_group(message: Message) -> str:
 
 
 def device_list_text(message: Message) -> str:
-    """Returns the `replica_groups` of a HloInstructionProto, which has three fields for them, the newest first."""
+    """Returns the `replica_groups` of a HloInstructionProto, which has four fields for them, the newest first."""
+    if 93 in message:
+        over_mesh = protobuf.submessage(message, 93)
+        mesh = protobuf.submessage(over_mesh, 1)
+        axes = [_axis(axis, _axis_names(mesh)) for axis in protobuf.submessages(over_mesh, 2)]
+        return f"{_mesh(mesh)} {{{','.join(axes)}}}"
     for iota in (protobuf.submessage(message, 92), protobuf.submessage(protobuf.submessage(message, 87), 2)):
         if iota:
             shape = _iota(integers(iota, 3), integers(iota, 4))

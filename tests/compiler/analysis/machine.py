@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memplan.compiler.analysis.program import AccessKind, FlatProgram
+from memplan.compiler.analysis.program import Access, AccessKind, FlatProgram, ImplicitCopy
 from memplan.compiler.analysis.schedule import Frame, Schedule, lay_out
 from memplan.compiler.ir import Shape
 
@@ -34,27 +34,16 @@ class Machine:
         self.schedule: Schedule = lay_out(program.graph)
         self.cells = [WIPED] * len(program.storages)
         self.symbols: dict[Any, int] = {}
-        self.accesses: dict[int, list[Any]] = {}
-        self.copies: dict[int, list[Any]] = {}
-        for access in program.accesses:
-            if access.operand >= 0 or access.tuple_index or not self.is_copy(access):
-                self.accesses.setdefault(access.time, []).append(access)
+        self.accesses: dict[int, list[Access]] = {}
+        self.copies: dict[int, list[ImplicitCopy]] = {}
         for copy in program.copies:
             self.copies.setdefault(copy.time, []).append(copy)
-        self.constants: dict[int, int] = {}
-
-    def is_copy(self, access: Any) -> bool:
-        return any(
-            copy.time == access.time and access.storage in (copy.source, copy.destination) for copy in self.program.copies
-        ) and not self.writes_whole(access)
-
-    def writes_whole(self, access: Any) -> bool:
-        """Whether a write without a tuple index is the step's own result."""
-        shape = self.program.steps[access.time].instruction.shape
-        return access.kind is AccessKind.WRITE and shape.is_array and not self.is_destination(access)
-
-    def is_destination(self, access: Any) -> bool:
-        return any(c.time == access.time and c.destination == access.storage for c in self.program.copies)
+        for access in program.accesses:
+            self.accesses.setdefault(access.time, []).append(access)
+        for time, copies in self.copies.items():  # of a step's accesses, those of its copies come last of their kind
+            reads = [access for access in self.accesses[time] if access.operand >= 0]
+            writes = [access for access in self.accesses[time] if access.kind is AccessKind.WRITE]
+            self.accesses[time] = reads + writes[: -len(copies)]
 
     def symbol(self, *key: Any) -> int:
         return self.symbols.setdefault(key, len(self.symbols))

@@ -59,7 +59,7 @@ PLACES = {
     "a name twice": (9, "dot"),
     "no closing bracket": (10, ""),
     "an unknown type": (4, "bf17"),
-    "a dimension beyond 64 bits": (1, ""),
+    "a dimension beyond 64 bits": (3, "99999999999999999999"),
 }
 
 
@@ -144,20 +144,20 @@ def test_target(run: Run, module: Path, tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1e400", "nan", '"much"', "true", "[1]"])
-def test_a_nonsense_capacity(run: Run, module: Path, tmp_path: Path, value: str) -> None:
+def test_a_nonsense_size(run: Run, module: Path, tmp_path: Path, value: str) -> None:
     import re
 
     from memplan.compiler.hardware import targets
 
     text = (Path(targets.__file__).parent / "tpu-v5e.toml").read_text()
     bad = tmp_path / "bad.toml"
-    changed, count = re.subn(r"(?m)^capacity\s*=.*$", f"capacity = {value}", text, count=1)
+    changed, count = re.subn(r"(?m)^size\s*=.*$", f"size = {value}", text, count=1)
     assert count == 1
     bad.write_text(changed)
     done = run("plan", module, "--target", bad)
     assert (done.status, done.out, len(done.err.splitlines())) == (2, "", 1), done
     assert str(bad) in done.err
-    assert "capacity" in done.err
+    assert "size" in done.err
 
 
 def test_an_unknown_target_and_planner(run: Run, module: Path) -> None:

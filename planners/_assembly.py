@@ -23,7 +23,7 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._chains import outlives
-from memplan.planners.bestfit import UNPLACED, Blocks, pack
+from memplan.planners.packing import UNPLACED, Blocks, pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,23 @@ def home_of(problem: MappingProblem, buffer: int) -> int:
 
 
 def assemble(
-    problem: MappingProblem, stays: Sequence[Stay], planner: str, info: dict[str, Any] | None = None
+    problem: MappingProblem,
+    stays: Sequence[Stay],
+    planner: str,
+    info: dict[str, Any] | None = None,
+    exact_effort: float = 0.0,
 ) -> Assembly:
     """Returns the plan that stays make, with homes and offsets.
 
     Each stay must be valid by itself, and so must the plan be without it: what a stay writes and others need is spilled
     in time, what it holds is filled from home or written there. Those that find no room are left out.
+
+    Args:
+      problem: to be answered.
+      stays: what is decided.
+      planner: name of what decided it.
+      info: for the plan.
+      exact_effort: see `packing.pack`.
 
     Raises:
       PlannerError: the buffers do not fit their homes.
@@ -92,7 +103,7 @@ def assemble(
     for space in range(1, len(problem.spaces)):
         here = [number for number, stay in enumerate(moved) if stay.space == space]
         buffers = homes_of.get(space, [])
-        offsets = _pack_stays(problem, space, moved, here, buffers)
+        offsets = _pack_stays(problem, space, moved, here, buffers, exact_effort)
         for buffer, offset in zip(buffers, offsets, strict=False):
             fixed[buffer] = (problem.buffers[buffer].start, problem.buffers[buffer].end, int(offset))
         offset_of_stay[here] = offsets[len(buffers) :]
@@ -120,7 +131,12 @@ def _last_moves(problem: MappingProblem, stays: Sequence[Stay]) -> list[Stay]:
 
 
 def _pack_stays(
-    problem: MappingProblem, space: int, stays: Sequence[Stay], here: Sequence[int], buffers: Sequence[int]
+    problem: MappingProblem,
+    space: int,
+    stays: Sequence[Stay],
+    here: Sequence[int],
+    buffers: Sequence[int],
+    exact_effort: float,
 ) -> np.ndarray:
     """Returns offsets of the homes of some buffers, which must fit, then of some stays."""
     homes = [problem.buffers[buffer] for buffer in buffers]
@@ -148,7 +164,7 @@ def _pack_stays(
         size=np.array(sizes, np.int64),
         weight=np.array(weights, np.float64),
     )
-    offsets = pack(problem, space, blocks)[blocks.item]
+    offsets = pack(problem, space, blocks, exact_effort=exact_effort)[blocks.item]
     for home, offset in zip(homes, offsets, strict=False):
         if offset == UNPLACED:
             raise PlannerError(f"{home.name} does not fit {problem.spaces[space].name}, where the program wants it")

@@ -17,6 +17,7 @@ A planner gives a *run* of neighbouring items a stay in fast memory. A run over 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,10 +150,24 @@ class Chains:
     children: Integers
 
 
+class _Item(NamedTuple):
+    """An item, before all of them are arrays."""
+
+    chain: int
+    slot: int
+    start: int
+    end: int
+    reads: bool
+    writes: bool
+    writer: int
+    first_access: int
+    last_access: int
+
+
 def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Chains:
     """Lays out the chains of some buffers; each of them must have space 0 as its home."""
     chain_rows: list[tuple[int, int, int, int, bool, int]] = []
-    item_rows: list[tuple[int, int, int, int, bool, bool, int, int, int]] = []
+    item_rows: list[_Item] = []
     accesses: list[int] = []
     inside_of: list[list[int]] = []
     for buffer in buffers:
@@ -177,29 +192,34 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
                 writes = any(kind is not AccessKind.READ for kind in kinds)
                 item = len(item_rows)
                 item_rows.append(
-                    (
-                        chain,
-                        slot,
-                        max(int(slots.time[slot]), described.start),
-                        min(int(slots.end[slot]), described.end),
-                        reads,
-                        writes,
-                        writer,
-                        position,
-                        until,
+                    _Item(
+                        chain=chain,
+                        slot=slot,
+                        start=max(int(slots.time[slot]), described.start),
+                        end=min(int(slots.end[slot]), described.end),
+                        reads=reads,
+                        writes=writes,
+                        writer=writer,
+                        first_access=position,
+                        last_access=until,
                     )
                 )
                 inside_of.append([])
-                if not is_operation:
-                    at = position
-                    while at < until:
-                        inner, after = _member(problem, slots, region, accesses, at, until)
-                        pending.append((inner, at, after, item, True, True))
-                        at = after
                 writer = item if writes else writer
                 defined = defined or writes
                 position = until
             chain_rows.append((buffer, region, first_item, len(item_rows), needs_home, around))
+            for item in range(first_item, len(item_rows)):
+                if slots.is_operation[item_rows[item].slot]:
+                    continue
+                # After a branch somebody may want the value; after an iteration the next one may.
+                wanted = item_rows[item + 1].reads if item + 1 < len(item_rows) else needs_home
+                at, until = item_rows[item].first_access, item_rows[item].last_access
+                while at < until:
+                    inner, after = _member(problem, slots, region, accesses, at, until)
+                    is_loop = problem.regions[inner].kind is RegionKind.LOOP
+                    pending.append((inner, at, after, item, True, is_loop or wanted))
+                    at = after
     return _as_arrays(chain_rows, item_rows, accesses, inside_of)
 
 
@@ -257,33 +277,24 @@ def _member(
 
 def _as_arrays(
     chain_rows: list[tuple[int, int, int, int, bool, int]],
-    item_rows: list[tuple[int, int, int, int, bool, bool, int, int, int]],
+    item_rows: list[_Item],
     accesses: list[int],
     inside_of: list[list[int]],
 ) -> Chains:
-    def column(rows: list[tuple], i: int, dtype: type = np.int64) -> NDArray:
-        return np.array([row[i] for row in rows], dtype)
-
-    children = np.array([chain for inside in inside_of for chain in inside], np.int64)
+    buffer, region, first, last, needs_home, parent = np.array(chain_rows, np.int64).reshape(-1, 6).T
+    items = {name: np.array(column) for name, column in zip(_Item._fields, zip(*item_rows, strict=True), strict=False)}
+    empty = {name: np.zeros(0, np.bool_ if name in ("reads", "writes") else np.int64) for name in _Item._fields}
     ends = np.cumsum([len(inside) for inside in inside_of], dtype=np.int64)
     return Chains(
-        buffer=column(chain_rows, 0),
-        region=column(chain_rows, 1),
-        first=column(chain_rows, 2),
-        last=column(chain_rows, 3),
-        needs_home=column(chain_rows, 4, np.bool_),
-        parent=column(chain_rows, 5),
-        chain=column(item_rows, 0),
-        slot=column(item_rows, 1),
-        start=column(item_rows, 2),
-        end=column(item_rows, 3),
-        reads=column(item_rows, 4, np.bool_),
-        writes=column(item_rows, 5, np.bool_),
-        writer=column(item_rows, 6),
-        first_access=column(item_rows, 7),
-        last_access=column(item_rows, 8),
+        buffer=buffer,
+        region=region,
+        first=first,
+        last=last,
+        needs_home=needs_home.astype(np.bool_),
+        parent=parent,
         accesses=np.array(accesses, np.int64),
         first_child=ends - np.array([len(inside) for inside in inside_of], np.int64),
         last_child=ends,
-        children=children,
+        children=np.array([chain for inside in inside_of for chain in inside], np.int64),
+        **(items or empty),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.analysis.program import RegionKind
-from memplan.compiler.mapping.plan import BEFORE
+from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._assembly import Stay, home_of
 from memplan.planners._chains import make_chains, make_slots
@@ -51,6 +53,11 @@ class Rules:
     tries: int = 24
 
 
+def fast_spaces(problem: MappingProblem) -> list[int]:
+    """Returns all spaces but the slow one, the fastest first: what it does not hold, the next one may."""
+    return sorted(range(1, len(problem.spaces)), key=lambda space: (-problem.spaces[space].bandwidth, space))
+
+
 class Frame:
     """What all searches for stays in one fast space have in common.
 
@@ -58,23 +65,31 @@ class Frame:
       problem: of which to move buffers.
       space: index of the fast space.
       elsewhere: stays in other fast spaces, that stay as they are.
-      keep_between_uses: whether runs of more than one item compete.
+      runs: which compete: `all`, or only `single` items, or only `whole` live ranges.
 
     Attributes:
       slots, chains: see `_chains.py`.
       tables: what a search starts from.
       lows, highs: `[num_runs]` items of the runs that compete: single items, neighbours, whole chains.
+      access_buffer: `[num_accesses]`.
+      sizes: `[num_buffers]` bytes, as floating-point numbers.
       served: `[num_accesses]` space that serves each access if no run here does.
       capacity: `[n + 1]` room at each time, in units of the alignment.
     """
 
     def __init__(
-        self, problem: MappingProblem, space: int, elsewhere: Sequence[Stay] = (), keep_between_uses: bool = True
+        self,
+        problem: MappingProblem,
+        space: int,
+        elsewhere: Sequence[Stay] = (),
+        runs: Literal["all", "single", "whole"] = "all",
     ):
         self.problem, self.space, self.elsewhere = problem, space, tuple(elsewhere)
         self.unit = problem.spaces[space].alignment
         homes = np.array([home_of(problem, buffer) for buffer in range(len(problem.buffers))], np.int64)
-        self.served = homes[[access.buffer for _, access in problem.accesses]]
+        self.access_buffer = np.array([access.buffer for _, access in problem.accesses], np.int64)
+        self.served = homes[self.access_buffer]
+        self.sizes = np.array([buffer.size for buffer in problem.buffers], np.float64)
         for stay in elsewhere:
             self.served[list(stay.accesses)] = stay.space
         self.slots = make_slots(problem)
@@ -85,7 +100,7 @@ class Frame:
             if home_of(problem, number) == space:
                 self.capacity[buffer.start : buffer.end] -= -(-buffer.size // self.unit)
         self.tables = self._tables()
-        self.lows, self.highs = self._runs(keep_between_uses)
+        self.lows, self.highs = self._runs(runs)
 
     def _movable(self) -> list[int]:
         """Returns the buffers that live in space 0 and may visit the fast space."""
@@ -191,10 +206,13 @@ class Frame:
                 table["wanted"][item] = min(starts, default=chains.slot[item])
         return table
 
-    def _runs(self, keep_between_uses: bool) -> tuple[Integers, Integers]:
+    def _runs(self, runs: str) -> tuple[Integers, Integers]:
         chains = self.chains
+        if runs == "whole":
+            outermost = chains.parent == NONE
+            return chains.first[outermost], chains.last[outermost] - 1
         items = np.arange(len(chains.chain))
-        if not keep_between_uses:
+        if runs == "single":
             return items, items
         neighbours = np.flatnonzero(chains.chain[1:] == chains.chain[:-1])
         long = chains.last - chains.first > 2
@@ -210,24 +228,28 @@ class Decisions:
     Args:
       frame: what to decide on.
       rules: what it may do.
-      shrink: `[n + 1]` units of memory that are not to be used at each time.
       kept: buffer that stays in fast memory from one run of the program to the next; -1 for none.
 
     Attributes:
       tables: the frame's, with what is decided.
+      refill: times of the copy that brings the kept buffer back for the next run; None if none is kept.
     """
 
-    def __init__(self, frame: Frame, rules: Rules, shrink: Integers | None = None, kept: int = NONE):
+    def __init__(self, frame: Frame, rules: Rules, kept: int = NONE):
         self.frame, self.rules, self.kept = frame, rules, kept
         self.tables = frame.tables.copy()
         facts = self.tables.facts
         facts["kept_buffer"] = kept
         facts["can_fill"] &= rules.prefetch
         facts["can_spill"] &= rules.evict
-        if shrink is not None:
-            self.tables.free[:] -= shrink
         refresh(self.tables)
         self.refill = self._reserve_for_next_run() if kept != NONE else None
+
+    def copy(self) -> Decisions:
+        """Returns the same decisions, to be changed independently."""
+        twin = copy.copy(self)
+        twin.tables = self.tables.copy()
+        return twin
 
     def _reserve_for_next_run(self) -> tuple[int, int]:
         """Books the copy that brings the kept buffer back for the next run, as late as it can be; returns its times."""
@@ -246,11 +268,11 @@ class Decisions:
         self.tables.free[time:] -= buffer["size"]
         return time, n
 
-    def run(self, order: Order, generator: np.random.Generator) -> None:
+    def run(self, order: Order, generator: np.random.Generator, passes: int | None = None) -> None:
         """Takes runs in an order, then looks again at what is left until nothing more can be taken."""
         following = Order("density", order.channel_weight if order.key == "density" else 0.3)
         rules, lows, highs = self.rules, self.frame.lows, self.frame.highs
-        for number in range(rules.passes):
+        for number in range(rules.passes if passes is None else passes):
             refresh(self.tables)
             ranked = self._ranked(order if number == 0 else following, generator)
             patience = 0.0 if not rules.wait else _FIRST_PATIENCE if number == 0 else 1.0
@@ -282,13 +304,13 @@ class Decisions:
         return ranked[worth[ranked] > 0.0]
 
     def _boundedness(self) -> Floats:
-        """Returns XLA's measure of each buffer's claim: what its accesses save by themselves, for the root of its size."""
+        """Returns XLA's measure of each buffer's claim: what its accesses save, for the root of its size."""
         accesses, operations = self.tables.accesses, self.tables.operations
         operation = operations[accesses["time"]]
         demand, floor = operation["demand"], operation["floor"]
         now = np.maximum(floor, demand) - np.maximum(floor, demand - accesses["saving"])
         benefit = np.where(demand > floor, now, demand - floor) * operation["repetitions"]
-        buffer = np.array([access.buffer for _, access in self.frame.problem.accesses], np.int64)
+        buffer = self.frame.access_buffer
         num_buffers = len(self.frame.problem.buffers)
         total = np.bincount(buffer, np.maximum(benefit, 0.0), minlength=num_buffers)
         largest = np.full(num_buffers, -np.inf)
@@ -307,6 +329,88 @@ class Decisions:
     def gain(self, run: int) -> float:
         """Returns the seconds of the program that a run saves, given all others, waits not subtracted."""
         return float(gain(self.tables, run))
+
+    def drop_losers(self, stall: Floats) -> int:
+        """Gives up runs whose copies make an operation wait for longer than they gain; returns how many.
+
+        Args:
+          stall: `[n + 1]` seconds that each operation waits.
+        """
+        items, slots = self.tables.items, self.tables.slots
+        awaited: dict[int, list[int]] = {}
+        for run in self.runs().tolist():
+            for done in {int(items["fill_done"][run]), int(items["spill_done"][run])} - {NONE}:
+                awaited.setdefault(done, []).append(run)
+        losers = set()
+        for slot, runs in awaited.items():
+            waits = stall[slots["time"][slot]] * slots["repetitions"][slot]
+            if waits > 0.0:
+                lost, run = min((self.gain(run), run) for run in runs)
+                if lost < waits:
+                    losers.add(run)
+        for run in sorted(losers):
+            self.drop(run)
+        return len(losers)
+
+    def arrays(self) -> tuple[Integers, Integers, Integers, Integers, Integers, Floats]:
+        """Returns what `TimingEmulator.latency_of` wants: the space of each access, and the copies in order."""
+        start, done, source, destination, buffer = self._copies()
+        sizes = self.frame.sizes[buffer]
+        return self._served(), start, done, source, destination, sizes
+
+    def sketch(self) -> Plan:
+        """Returns a plan without offsets, good enough to be emulated, not to be verified."""
+        problem, num_spaces = self.frame.problem, len(self.frame.problem.spaces)
+        start, done, source, destination, buffer = self._copies()
+        residencies = tuple(
+            Residency(number, space, NONE, described.start, described.end)
+            for number, described in enumerate(problem.buffers)
+            for space in range(num_spaces)
+        )
+        first = buffer * num_spaces
+        rows = zip(
+            *((first + source).tolist(), (first + destination).tolist(), start.tolist(), done.tolist()), strict=True
+        )
+        return Plan(
+            problem=problem.fingerprint,
+            name=problem.name,
+            target=problem.target,
+            planner="sketch",
+            residencies=residencies,
+            copies=tuple(Copy(*row) for row in rows),
+            served=tuple((self.frame.access_buffer * num_spaces + self._served()).tolist()),
+        )
+
+    def _served(self) -> Integers:
+        return np.where(self.tables.accesses["is_fast"], self.frame.space, self.frame.served)
+
+    def _copies(self) -> tuple[Integers, Integers, Integers, Integers, Integers]:
+        """Returns start, done, spaces from and to, and buffer of all copies, in order of start, then of done."""
+        runs, space = self.runs(), self.frame.space
+        items, times = self.tables.items[runs], self.frame.slots.time
+        buffers = self.frame.chains.buffer[items["chain"]]
+        rows = [np.zeros((0, 5), np.int64)]
+        for is_fill, start, done in ((True, "fill_start", "fill_done"), (False, "spill_start", "spill_done")):
+            has = items[start] != NONE
+            ends = np.full((has.sum(), 2), (0, space) if is_fill else (space, 0))
+            rows.append(np.column_stack([times[items[start][has]], times[items[done][has]], ends, buffers[has]]))
+        is_kept = self._is_kept(runs)
+        if is_kept.any() and self.refill is not None:
+            again = [[*self.refill, 0, space, self.kept]] if items["run_end"][is_kept][0] < self.refill[0] else []
+            rows.append(np.array([[BEFORE, 0, 0, space, self.kept], *again], np.int64))
+        for stay in self.frame.elsewhere:
+            for copies, ends in ((stay.fills, (0, stay.space)), (stay.spills, (stay.space, 0))):
+                rows += [np.array([[*times_of_copy, *ends, stay.buffer]], np.int64) for times_of_copy in copies]
+        table = np.concatenate(rows)
+        table = table[np.lexsort((table[:, 1], table[:, 0]))]
+        start, done, source, destination, buffer = table.T
+        return start, done, source, destination, buffer
+
+    def _is_kept(self, runs: Integers) -> NDArray[np.bool_]:
+        """Returns which runs hold the kept buffer from the start of the program."""
+        chains = self.frame.chains
+        chain = chains.chain[runs]
+        return (chains.buffer[chain] == self.kept) & (runs == chains.first[chain]) & (chains.parent[chain] == NONE)
 
     def stays(self) -> list[Stay]:
         """Returns the stays of the runs taken, and what is left behind for the next run of the program."""
@@ -330,7 +434,7 @@ class Decisions:
         def copies(start: str, done: str) -> tuple[tuple[int, int], ...]:
             return ((int(times[item[start]]), int(times[item[done]])),) if item[start] != NONE else ()
 
-        is_kept = buffer == self.kept and run == chains.first[chain] and chains.parent[chain] == NONE
+        is_kept = bool(self._is_kept(np.array([run]))[0])
         return Stay(
             buffer=buffer,
             space=self.frame.space,

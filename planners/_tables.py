@@ -48,11 +48,11 @@ CHAIN = np.dtype(
     align=True,
 )
 
-# Of an item: see `_chains.Chains`, and if no run has it: whether it must have none (`closed`, because another fast space
-# serves it), the slot from which the value that it writes is at home (`ready`), the slot by which it wants it there
-# (`wanted`). The run that it belongs to, named by its first item, -1 for none. Of a first item: the run's last item, the
-# half-open times of its stay, the slots of the copies that fill it and bring it home, -1 for none, and the seconds by
-# which it is known that the fill comes too late.
+# Of an item: see `_chains.Chains`, and if no run has it: whether it must have none (`closed`, because another fast
+# space serves it), the slot from which the value that it writes is at home (`ready`), the slot by which it wants it
+# there (`wanted`). The run that it belongs to, named by its first item, -1 for none. Of a first item: the run's last
+# item, the half-open times of its stay, the slots of the copies that fill it and bring it home, -1 for none, and the
+# seconds by which it is known that the fill comes too late.
 ITEM = np.dtype(
     [
         ("chain", np.int64),
@@ -82,8 +82,8 @@ ITEM = np.dtype(
     align=True,
 )
 
-# Of an operation: how often it runs, its floor, overhead and memory time (`demand`), and the seconds that it takes of the
-# link's channel (`taken`).
+# Of an operation: how often it runs, its floor, overhead and memory time (`demand`), and the seconds that it takes of
+# the link's channel (`taken`).
 OPERATION = np.dtype(
     [("repetitions", np.float64), ("floor", np.float64), ("demand", np.float64), ("taken", np.float64)], align=True
 )

@@ -9,15 +9,18 @@ the end. Differences, each with its switch in `GreedyOptions`:
 - What competes is not a buffer but the time between two of its uses, so that a buffer does not hold memory over a long
   time without use because it is precious elsewhere. XLA's own order is one of those tried (`orders`).
 - Gains are what is still to be gained: an operation that is already bound by compute gains nothing more (`passes`).
-- Copies use the time that operations really leave of the link, not all of it.
-- Several orders are tried, and the emulator says which plan is best (`orders`); stays that make operations wait for
-  longer than they gain are dropped (`drop_losses`).
-- What finds no offset makes the memory look smaller around it when the search is repeated (`repacks`).
+- Copies use the time that operations really leave of the link, not all of it; an operation may wait (`wait`).
+- Several orders are tried, and the emulator says which plan is best (`orders`).
+- Parts of the best plan are given up and decided anew (`rounds`): ruin and recreate, Schrimpf et al., "Record breaking
+  optimization results using the ruin and recreate principle", 2000, with their threshold acceptance.
+- Stays whose copies make operations wait for longer than they gain are dropped (`drop_losses`).
+- What finds no offset makes the memory look smaller around it, and the search goes on (`repacks`).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,17 +30,18 @@ from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._assembly import Stay, assemble
-from memplan.planners._decisions import Decisions, Frame, Order, Rules
+from memplan.planners._assembly import Assembly, Stay, assemble
+from memplan.planners._decisions import Decisions, Frame, Order, Rules, fast_spaces
 from memplan.planners._tables import NONE
 from memplan.planners.planner import Budget, Planner
 
-Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
-# Orders are tried while their number times the number of items stays below this.
-_WORK = 250_000
-# How often the emulator is asked which stays lose.
-_DROP_ROUNDS = 4
+# Orders and rounds are tried while their number times the number of items stays below this.
+_WORK = 200_000
+
+# Of the budget, what the search may take; packing and emulating come on top.
+_SHARE_OF_TIME = 0.7
 
 
 @dataclass(frozen=True)
@@ -48,45 +52,41 @@ class GreedyOptions:
       prefetch: whether values may be copied into fast memory. Without it, only what is produced there is there.
       evict: whether values that were written in fast memory may be copied home.
       keep_between_uses: whether a stay may serve more than one use.
+      wait: whether an operation may wait for a copy, if that pays.
       cross_program: whether an argument may stay in fast memory from one run of the program to the next.
-      orders: in which orders stays compete; every one is tried on a small program, the first on a large one.
-      passes: how often the search looks again at what is left, with the gains that are left.
+      orders: in which stays compete; all are tried on a small program, the first on a large one.
+      passes: how often a search looks again at what is left, with the gains that are left.
       channel_price: seconds that a second of the link's time is worth, where a stay saves no time itself.
       tries: how many starts of a copy are looked at before it is given up.
+      rounds: how often a part of the plan is given up and decided anew; less often in a large program.
       drop_losses: whether to drop stays whose copies make operations wait longer than they gain.
-      repacks: how often to search again with less memory around what found no offset.
+      repacks: how often to go on with less memory around what found no offset.
     """
 
     prefetch: bool = True
     evict: bool = True
     keep_between_uses: bool = True
+    wait: bool = True
     cross_program: bool = True
     orders: tuple[Order, ...] = (
-        Order("density", channel_weight=0.3),
-        Order("density", channel_weight=0.0),
-        Order("density", channel_weight=2.0),
+        Order("density", channel_weight=1.0),
         Order("boundedness"),
+        Order("density", channel_weight=0.0),
+        Order("density", channel_weight=3.0),
+        Order("density", channel_weight=0.3),
         Order("saving"),
     )
     passes: int = 4
     channel_price: float = 0.2
     tries: int = 24
+    rounds: int = 300
     drop_losses: bool = True
-    repacks: int = 4
+    repacks: int = 6
 
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A plan and what the emulator says of it."""
-
-    latency: float
-    plan: Plan
-    stays: tuple[Stay, ...]
-
-
-def solve(problem: MappingProblem, budget: Budget) -> Plan:
-    """Returns the plan of the search with all its techniques; see `solve_with`."""
-    return solve_with(problem, budget, GreedyOptions())
+    @property
+    def rules(self) -> Rules:
+        """What a single search may do."""
+        return Rules(self.prefetch, self.evict, self.wait, self.passes, self.channel_price, self.tries)
 
 
 def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) -> Plan:
@@ -95,133 +95,166 @@ def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) 
     Raises:
       PlannerError: the buffers do not fit their homes.
     """
-    deadline = time.monotonic() + budget.seconds
+    started = time.monotonic()
+    deadline = started + _SHARE_OF_TIME * budget.seconds
     emulator = TimingEmulator(problem)
-    home = assemble(problem, (), "greedy").plan
-    best = _Candidate(emulator.latency(home), home, ())
-    for space in range(1, len(problem.spaces)):
-        if (0, space) in problem.link_between or (space, 0) in problem.link_between:
-            best = _Search(problem, space, best, emulator, options, budget.seed, deadline).best()
+    stays: tuple[Stay, ...] = ()
+    best = assemble(problem, (), "greedy")
+    best_latency = emulator.latency(best.plan)
+    for space in fast_spaces(problem):
+        frame = Frame(problem, space, stays, "all" if options.keep_between_uses else "single")
+        if not len(frame.lows):
+            continue
+        search = _Search(frame, emulator, options, np.random.default_rng(budget.seed), deadline)
+        for found in search.packed():
+            latency = emulator.latency(found.plan)
+            if latency < best_latency:
+                best, best_latency = found, latency
+                stays = search.kept_stays
     return best.plan
 
 
 class _Search:
-    """The search for stays in one fast space, beside those that are in others already."""
+    """The search for stays in one fast space.
+
+    Attributes:
+      kept_stays: those of the assembly last yielded by `packed`, and those elsewhere.
+    """
 
     def __init__(
         self,
-        problem: MappingProblem,
-        space: int,
-        elsewhere: _Candidate,
+        frame: Frame,
         emulator: TimingEmulator,
         options: GreedyOptions,
-        seed: int,
+        generator: np.random.Generator,
         deadline: float,
     ):
-        self.problem, self.space, self.start = problem, space, elsewhere
-        self.emulator, self.options, self.deadline = emulator, options, deadline
-        self.generator = np.random.default_rng(seed)
-        self.frame = Frame(problem, space, elsewhere.stays, options.keep_between_uses)
-        self.rules = Rules(
-            options.prefetch, options.evict, True, options.passes, options.channel_price, options.tries
-        )  # fmt: skip
+        self.frame, self.emulator, self.options = frame, emulator, options
+        self.generator, self.deadline = generator, deadline
+        self.affordable = max(1, _WORK // max(1, len(frame.lows)))
+        self.kept_stays: tuple[Stay, ...] = frame.elsewhere
 
-    def best(self) -> _Candidate:
-        """Returns the best candidate of all orders, and of all arguments that may stay from run to run."""
-        found = self.start
-        if not len(self.frame.chains.chain):
-            return found
-        affordable = max(1, _WORK // max(len(self.frame.chains.chain), 1))
-        orders = self.options.orders[:affordable]
-        kept = NONE
-        for number, order in enumerate(orders):
-            if number > 0 and time.monotonic() > self.deadline:
-                break
-            candidate = self.candidate(order, kept)
-            if candidate.latency < found.latency:
-                found = candidate
-            if number == 0 and self.options.cross_program and self.problem.cross_program_prefetches:
-                for argument in self._lasting_arguments()[: max(affordable // len(orders), 1)]:
-                    candidate = self.candidate(order, argument)
-                    if candidate.latency < found.latency:
-                        found, kept = candidate, argument
-        return found
+    def packed(self) -> Iterator[Assembly]:
+        """Yields plans, each an attempt to find offsets for what the search found so far."""
+        options, frame = self.options, self.frame
+        best, order = self._best_of_orders()
+        best = self._improved(best, order, min(options.rounds, self.affordable))
+        shrink = np.zeros(frame.problem.end + 1, np.int64)
+        for attempt in range(options.repacks + 1):
+            if options.drop_losses:
+                best = self._without_losses(best)
+            stays = (*frame.elsewhere, *best.stays())
+            assembly = assemble(frame.problem, stays, "greedy", {"left_out": 0})
+            left_out = set(assembly.left_out)
+            assembly.plan.info["left_out"] = len(left_out)
+            self.kept_stays = tuple(stay for number, stay in enumerate(stays) if number not in left_out)
+            yield assembly
+            if not left_out or attempt == options.repacks:
+                return
+            best = self._squeezed(best, [stays[number] for number in assembly.left_out], shrink)
+            best = self._improved(best, order, min(options.rounds, self.affordable) // 4)
 
-    def candidate(self, order: Order, kept: int) -> _Candidate:
-        """Searches in one order, repeatedly, with less memory around what found no offset; returns the best plan."""
-        shrink = np.zeros(self.problem.end + 1, np.int64)
-        best: _Candidate | None = None
-        for repack in range(self.options.repacks + 1):
-            decisions = Decisions(self.frame, self.rules, shrink, kept)
-            decisions.run(order, self.generator)
-            candidate, left_out = self._assembled(decisions)
-            if self.options.drop_losses:
-                candidate = self._without_losses(decisions, candidate)
-            if best is None or candidate.latency < best.latency:
-                best = candidate
-            if not left_out or repack == self.options.repacks or time.monotonic() > self.deadline:
+    def _best_of_orders(self) -> tuple[Decisions, Order]:
+        """Returns the best result of one search for each order, and for some arguments that stay between runs."""
+        options = self.options
+        best, chosen = self._decided(options.orders[0]), options.orders[0]
+        best_latency = self.latency(best)
+        for order in options.orders[1 : self.affordable]:
+            found = self._decided(order)
+            if (latency := self.latency(found)) < best_latency:
+                best, best_latency, chosen = found, latency, order
+        if options.cross_program and self.frame.problem.cross_program_prefetches > 0:
+            for buffer in self._arguments_to_keep()[: self.affordable]:
+                found = self._decided(chosen, buffer)
+                if (latency := self.latency(found)) < best_latency:
+                    best, best_latency = found, latency
+        if best_latency >= self.latency(nothing := Decisions(self.frame, options.rules)):
+            best = nothing
+        return best, chosen
+
+    def _decided(self, order: Order, kept: int = NONE) -> Decisions:
+        decisions = Decisions(self.frame, self.options.rules, kept)
+        decisions.run(order, self.generator)
+        return decisions
+
+    def _arguments_to_keep(self) -> list[int]:
+        """Returns arguments that the program does not change, those first whose first use gains most."""
+        problem, frame = self.frame.problem, self.frame
+        changed = {access.buffer for _, access in problem.accesses if access.kind is not AccessKind.READ}
+        gains = []
+        for chain in np.flatnonzero(frame.chains.parent == NONE).tolist():
+            buffer = int(frame.chains.buffer[chain])
+            if problem.buffers[buffer].initial_space is not None and buffer not in changed:
+                item = frame.chains.first[chain]
+                numbers = frame.chains.accesses[frame.chains.first_access[item] : frame.chains.last_access[item]]
+                accesses = frame.tables.accesses[numbers]
+                repetitions = frame.tables.operations["repetitions"][accesses["time"]]
+                gains.append((-float(accesses["saving"] @ repetitions), buffer))
+        return [buffer for _, buffer in sorted(gains)[:8]]
+
+    def _improved(self, best: Decisions, order: Order, rounds: int) -> Decisions:
+        """Returns the best of what results when parts of the plan are given up and decided anew."""
+        current = best
+        best_latency = current_latency = self.latency(best)
+        n = self.frame.problem.end
+        for number in range(rounds):
+            if time.monotonic() > self.deadline:
                 break
-            for stay in left_out:
-                shrink[stay.start : stay.end] += -(-self.problem.buffers[stay.buffer].size // self.frame.unit) // 2 + 1
-            shrink = np.minimum(shrink, np.maximum(self.frame.capacity, 0))
-        assert best is not None
+            trial = current.copy()
+            runs = trial.runs()
+            if not len(runs):
+                break
+            items = trial.tables.items[runs]
+            if self.generator.random() < 0.7:
+                width = max(2, int(n * 2.0 ** -self.generator.uniform(1.0, 7.0)))
+                start = int(self.generator.integers(-width, n))
+                near = (items["run_start"] < start + width) & (items["run_end"] > start)
+                doomed = runs[near & (self.generator.random(len(runs)) < 0.7)]
+            else:
+                doomed = runs[self.generator.random(len(runs)) < self.generator.uniform(0.02, 0.3)]
+            for run in doomed.tolist():
+                trial.drop(run)
+            trial.run(Order("density", 10.0 ** self.generator.uniform(-1.0, 1.0), noise=0.4), self.generator, passes=2)
+            latency = self.latency(trial)
+            threshold = 0.003 * (1.0 - number / rounds) ** 2
+            if latency <= current_latency * (1.0 + threshold):
+                current, current_latency = trial, latency
+            if latency < best_latency:
+                best, best_latency = trial, latency
         return best
 
-    def _assembled(self, decisions: Decisions) -> tuple[_Candidate, list[Stay]]:
-        stays = (*self.start.stays, *decisions.stays())
-        assembly = assemble(self.problem, stays, "greedy")
-        left_out = set(assembly.left_out)
-        kept = tuple(stay for number, stay in enumerate(stays) if number not in left_out)
-        candidate = _Candidate(self.emulator.latency(assembly.plan), assembly.plan, kept)
-        return candidate, [stays[number] for number in assembly.left_out]
-
-    def _without_losses(self, decisions: Decisions, candidate: _Candidate) -> _Candidate:
-        """Drops runs whose copies make operations wait for longer than the run gains, while that helps."""
-        problem = self.problem
-        for _ in range(_DROP_ROUNDS):
-            timeline = self.emulator.emulate(candidate.plan)
-            repetitions = np.array(problem.repetitions)[self.frame.slots.region_of_time]
-            waits = np.nan_to_num(timeline.stall) * repetitions
-            losers = self._losers(decisions, waits)
-            if not losers:
+    def _without_losses(self, decisions: Decisions) -> Decisions:
+        """Returns the decisions without the stays that cost more than they gain, as the emulator says."""
+        latency = self.latency(decisions)
+        for _ in range(8):
+            stall = self.emulator.emulate(decisions.sketch()).stall
+            trial = decisions.copy()
+            if not trial.drop_losers(np.nan_to_num(stall)) or (shorter := self.latency(trial)) >= latency:
                 break
-            for run in losers:
-                decisions.drop(run)
-            following, _left_out = self._assembled(decisions)
-            if following.latency < candidate.latency:
-                candidate = following
-        return candidate
+            decisions, latency = trial, shorter
+        return decisions
 
-    def _losers(self, decisions: Decisions, waits: Floats) -> list[int]:
-        """Returns, for each time at which the program waits, the run awaited there that gains least, if it loses."""
-        times, items = self.frame.slots.time, decisions.tables.items
-        worst: dict[int, tuple[float, int]] = {}
-        for run in decisions.runs().tolist():
-            for field in ("fill_done", "spill_done"):
-                if items[run][field] != NONE:
-                    done = int(times[items[run][field]])
-                    if waits[done] > 0.0:
-                        worst[done] = min(worst.get(done, (np.inf, NONE)), (decisions.gain(run), run))
-        return sorted({run for done, (gained, run) in worst.items() if gained < waits[done]})
+    def _squeezed(self, decisions: Decisions, left_out: Sequence[Stay], shrink: Integers) -> Decisions:
+        """Returns the decisions without the stays that found no offset, and with less memory where they were."""
+        smaller = decisions.copy()
+        starts = {(stay.buffer, stay.start) for stay in left_out}
+        for run in smaller.runs().tolist():
+            item = smaller.tables.items[run]
+            buffer = int(self.frame.chains.buffer[item["chain"]])
+            if (buffer, int(item["run_start"])) in starts:
+                smaller.drop(run)
+                half = int(smaller.tables.buffers["size"][buffer]) // 2
+                smaller.tables.free[item["run_start"] : item["run_end"]] -= half
+        return smaller
 
-    def _lasting_arguments(self) -> list[int]:
-        """Returns the arguments that could stay from run to run, the one whose reads save most first."""
-        problem = self.problem
-        worth: dict[int, float] = {}
-        for (t, access), served in zip(problem.accesses, self.frame.served.tolist(), strict=True):
-            saved = (access.cost[served] - access.cost[self.space]) * problem.repetitions[problem.operations[t].region]
-            worth[access.buffer] = worth.get(access.buffer, 0.0) + saved
-        movable = set(self.frame.chains.buffer.tolist())
-        written = {access.buffer for _, access in problem.accesses if access.kind is not AccessKind.READ}
-        lasting = [
-            number
-            for number in movable
-            if problem.buffers[number].initial_space == 0
-            and problem.buffers[number].end == problem.end + 1
-            and number not in written
-            and worth.get(number, 0.0) > 0.0
-        ]
-        return sorted(lasting, key=lambda number: (-worth[number], number))
+    def latency(self, decisions: Decisions) -> float:
+        """Returns the seconds of the program under the decisions."""
+        return self.emulator.latency_of(*decisions.arrays())
 
 
-PLANNER = Planner("greedy", "XLA's memory space assignment, and what it leaves on the table.", solve)
+def solve(problem: MappingProblem, budget: Budget) -> Plan:
+    """Returns the best plan of `solve_with` under the default options."""
+    return solve_with(problem, budget, GreedyOptions())
+
+
+PLANNER = Planner("greedy", "XLA's memory space assignment with finer decisions, tried in several orders.", solve)

@@ -1,11 +1,14 @@
 """The planner `xla`: the mapping that the dump itself carries, which the compiler that wrote it decided on.
 
 A dump states which memory every value is in and which copies move it, but no offsets: they are packed by best fit. The
-compiler found offsets that fit, so such a packing exists; where best fit finds none, the stays that gain least are left
-out, and the plan's `info` says so.
+compiler found offsets that fit, but not always for quite the same stays: a prefetch in slices takes the memory of each
+slice only from its own start, here that of all of them from the first. Where more is in the memory than it holds,
+copies start later, and what finds no offset after all is left out. The plan's `info` says how often that happened.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,11 +18,15 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._assembly import Stay, assemble, home_of
 from memplan.planners.planner import Budget, Planner
 
+# Deterministic seconds of constraint programming for each stay that best fit does not place.
+_EXACT_EFFORT = 2.0
+
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
     """Returns the given mapping with offsets.
 
-    `info["left_out"]` is the number of stays in fast memory that found no offset.
+    `info` has the number of stays in fast memory whose copies start later (`started_later`), and of those that found
+    no offset (`left_out`).
 
     Raises:
       PlannerError: the program carries no mapping.
@@ -27,10 +34,43 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     del budget  # Nothing is searched but offsets.
     if problem.given is None:
         raise PlannerError(f"{problem.name} carries no mapping of its own: the planner 'xla' has nothing to recover")
-    assembly = assemble(problem, given_stays(problem, problem.given), "xla")
-    if assembly.left_out:
-        assembly.plan.info["left_out"] = len(assembly.left_out)
+    stays, later = _relieved(problem, given_stays(problem, problem.given))
+    assembly = assemble(problem, stays, "xla", exact_effort=_EXACT_EFFORT)
+    assembly.plan.info["left_out"] = len(assembly.left_out)
+    assembly.plan.info["started_later"] = later
     return assembly.plan
+
+
+def _relieved(problem: MappingProblem, stays: list[Stay]) -> tuple[list[Stay], int]:
+    """Lets copies into memory start later where more is in it than it holds; returns how many."""
+    stays = list(stays)
+    moved: set[int] = set()
+    for space in range(1, len(problem.spaces)):
+        here = [number for number, stay in enumerate(stays) if stay.space == space]
+        room = np.array(
+            [*(problem.spaces[space].capacity - o.reserved[space] for o in problem.operations), 0], np.int64
+        )
+        for number in here:
+            room[stays[number].start : stays[number].end] -= problem.buffers[stays[number].buffer].size
+        for time in np.flatnonzero(room[: problem.end] < 0).tolist():
+            # The last to start, and of those the largest, is the most likely to come in slices.
+            arriving = [number for number in here if _is_arriving(problem, stays[number], time)]
+            arriving.sort(key=lambda number: (stays[number].start, problem.buffers[stays[number].buffer].size))
+            while room[time] < 0 and arriving:
+                number = arriving.pop()
+                stay = stays[number]
+                stays[number] = replace(stay, start=time + 1, fills=((time + 1, stay.fills[0][1]),))
+                room[stay.start : time + 1] += problem.buffers[stay.buffer].size
+                moved.add(number)
+    return stays, len(moved)
+
+
+def _is_arriving(problem: MappingProblem, stay: Stay, time: int) -> bool:
+    """Whether a stay holds nothing yet at a time, and its copy can also start right after it."""
+    if len(stay.fills) != 1 or not stay.fills[0][0] <= time < stay.fills[0][1] or stay.fills[0][1] >= problem.end:
+        return False
+    region = problem.operations[stay.fills[0][1]].region
+    return problem.operations[time + 1].region == region
 
 
 def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
@@ -69,7 +109,39 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
                 value=max(float(value[number]), 0.0),
             )
         )
-    return stays
+    return _joined_in_place(problem, stays)
+
+
+def _joined_in_place(problem: MappingProblem, stays: list[Stay]) -> list[Stay]:
+    """Joins two stays of a buffer in one space if the operation that ends the first reads it and writes the second.
+
+    That is how an operation looks in a dump whose result takes the place of its operand.
+    """
+    times = [time for time, _ in problem.accesses]
+    joined: list[Stay] = []
+    last: dict[tuple[int, int], int] = {}
+    for stay in sorted(stays, key=lambda stay: (stay.start, stay.end)):
+        key = (stay.buffer, stay.space)
+        before = joined[last[key]] if key in last else None
+        if (
+            before is not None
+            and before.end == stay.start + 1
+            and not stay.fills
+            and all(done <= stay.start for _, done in before.spills)
+            and any(times[access] == stay.start for access in before.accesses)
+        ):
+            joined[last[key]] = replace(
+                before,
+                end=stay.end,
+                accesses=(*before.accesses, *stay.accesses),
+                spills=(*before.spills, *stay.spills),
+                place=max(before.place, stay.place),
+                value=before.value + stay.value,
+            )
+            continue
+        last[key] = len(joined)
+        joined.append(stay)
+    return joined
 
 
 PLANNER = Planner("xla", "The mapping that the dump itself carries, as its compiler decided.", solve)

@@ -1,6 +1,6 @@
 """The wheel holds all that memplan needs, and nothing under another name."""
 
-import importlib.util
+import importlib.metadata
 import subprocess
 import sys
 import tomllib
@@ -24,13 +24,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
-    # What builds it is taken from here where it is installed, and from the package index otherwise.
-    isolation = ["--no-build-isolation"] if importlib.util.find_spec("setuptools") else []
+    isolation = ["--no-build-isolation"] if has_build_backend() else []
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", *isolation, "-w", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.glob("memplan-*.whl")
     return built
+
+
+def has_build_backend() -> bool:
+    """Whether what builds the wheel is installed here; pip fetches it for the purpose otherwise."""
+    (requirement,) = PYPROJECT["build-system"]["requires"]
+    name, _, oldest = requirement.partition(">=")
+    try:
+        return int(importlib.metadata.version(name).split(".")[0]) >= int(oldest)
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def test_every_package_of_the_checkout_is_declared() -> None:

@@ -70,7 +70,7 @@ def text_files() -> list[Path]:
 # The words are put together here, so that this file does not contain them.
 FORBIDDEN = {
     "a path of some machine": re.compile(
-        r"(?<![\w.$}/])/(?:" + "|".join(["wor" + "k", "tm" + "p", "hom" + "e", "roo" + "t"]) + r")/\w"
+        r"(?<![\w.$})/])/(?:" + "|".join(["wor" + "k", "tm" + "p", "hom" + "e", "roo" + "t"]) + r")/\w"
     ),
     "a package registry's host": re.compile("pypi" + r"\.org|files\.python" + r"hosted|registry\.npm" + "js"),
 }

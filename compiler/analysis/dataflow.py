@@ -221,11 +221,13 @@ class _Builder:
         branches = [self.schedule.frames[f] for f in self.schedule.frames[self.schedule.frame_of[t]].callees[t]]
         roots = [self.positions.first[branch.times[branch.computation.root]] for branch in branches]
         first = self.positions.first[t]
+        start = PHASES * self.schedule.regions[branches[0].region].start
         for node, shape in enumerate(self.positions.nodes[t].shapes):
             if not self.owns_memory(shape):
                 continue
             given = [values.of[root + node] for root in roots]
-            if len({values.find(value) for value in given}) == 1:
+            distinct = {values.find(value) for value in given}
+            if len(distinct) == 1 and values.defined[min(distinct)] < start:  # all branches return what they were given
                 self.forward(t, node, roots[0] + node, 1)
                 continue
             result = values.of[first + node] = self.values.new(PHASES * t, step.region, first + node)

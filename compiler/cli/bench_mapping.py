@@ -15,7 +15,7 @@ from rich.table import Table
 
 from memplan.compiler.cli import pipeline
 from memplan.compiler.cli.bench_rows import check_file, write_bench
-from memplan.compiler.cli.console import Stages, output
+from memplan.compiler.cli.console import Stages, show, write
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
@@ -41,9 +41,9 @@ def command(dumps: list[Path] | None, planners: str, time_limit: float, markdown
                 rows.extend(_rows(file, names, time_limit))
     summary = summarize(rows)
     if markdown:
-        print(markdown_table(rows))
+        write(markdown_table(rows))
     else:
-        output().print(_table(rows, summary))
+        show(lambda terminal: terminal.print(_table(rows, summary)))
     write_bench(json_file, "mapping", rows, summary)
 
 

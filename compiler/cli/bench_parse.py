@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from rich.table import Table
 
 from memplan.compiler.cli.bench_rows import check_file, positive_integers, write_bench
-from memplan.compiler.cli.console import Stages, note, output
+from memplan.compiler.cli.console import Stages, note, show
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.synthetic import synthetic_hlo
 from memplan.compiler.report.units import print_bytes
@@ -49,7 +49,7 @@ def command(sizes: str, json_file: Path | None) -> None:
                 rows.append({"instructions": number, "text_bytes": file.stat().st_size, **_measure(file)})
     powers = exponents(rows)
     summary = {"target": TARGET, "warm_up": warm_up, "exponents": powers}
-    output().print(_table(rows, powers))
+    show(lambda terminal: terminal.print(_table(rows, powers)))
     note(f"the first run took {warm_up:.1f} s: numba compiles at its first use and keeps the result")
     write_bench(json_file, "parse", rows, summary)
 
@@ -109,6 +109,7 @@ def worker(file: Path, started: float) -> dict[str, float]:
     from memplan.planners import planner as planners
     from memplan.planners.planner import Budget
 
+    target, solve = load_target(TARGET), planners.get("greedy").solve
     seconds: dict[str, float] = {"start": time.time() - started}
 
     def timed(stage: str, function: Callable[..., T], *arguments: Any) -> T:
@@ -117,10 +118,9 @@ def worker(file: Path, started: float) -> dict[str, float]:
         seconds[stage] = time.perf_counter() - begin
         return result
 
-    target = load_target(TARGET)
     graph = timed("parse", read, file)
     problem = timed("build", build_problem, graph, target)
-    plan = timed("greedy", planners.get("greedy").solve, problem, Budget(seconds=600.0))
+    plan = timed("greedy", solve, problem, Budget(seconds=600.0))
     violations = timed("verify", verify, problem, plan)
     timed("emulate", emulate, problem, plan)
     seconds["total"] = time.time() - started

@@ -10,8 +10,9 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from memplan.compiler.cli import pipeline
-from memplan.compiler.cli.console import Stages, note, output
+from memplan.compiler.cli import console, pipeline
+from memplan.compiler.cli.console import Stages, note
+from memplan.compiler.cli.exit_status import VIOLATED
 from memplan.compiler.errors import MemplanError, PlanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.target import load_target, target_names
@@ -21,14 +22,12 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation, check_belongs
 from memplan.compiler.mapping.verify import verify as verify_plan
-from memplan.compiler.report.files import write_report
+from memplan.compiler.report.files import FILES, write_report
 from memplan.compiler.report.report import Report, make_report
 from memplan.compiler.report.schema import report_json
 from memplan.compiler.report.tables import print_report
 from memplan.compiler.report.units import print_bytes
 from memplan.planners import planner as planner_registry
-
-VIOLATED = 1
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,9 @@ def verify(plan_file: Path, dump: Path, target: str | None) -> None:
     if violations:
         _fail_with(violations)
     problem = loaded.problem
-    output().print(
+    console.write(
         f"{plan_file} is valid for {problem.name} on {problem.target}: {len(made.residencies):,} residencies, "
-        f"{len(made.copies):,} copies.",
-        markup=False,
-        soft_wrap=True,
+        f"{len(made.copies):,} copies."
     )
 
 
@@ -98,7 +95,7 @@ def targets() -> None:
         target = load_target(name)
         memories = ", ".join(f"{space.name} {print_bytes(space.capacity)}" for space in target.spaces)
         table.add_row(name, memories, target.description)
-    output().print(table)
+    console.show(lambda terminal: terminal.print(table))
 
 
 def planners() -> None:
@@ -108,7 +105,7 @@ def planners() -> None:
         table.add_column(column, overflow="fold")
     for name in planner_registry.names():
         table.add_row(name, planner_registry.get(name).description)
-    output().print(table)
+    console.show(lambda terminal: terminal.print(table))
 
 
 def _load(dump: Path, target: str | None, plan: Plan | None, stages: Stages) -> _Loaded:
@@ -160,9 +157,8 @@ def _checked_report(problem: MappingProblem, plan: Plan, stages: Stages) -> Repo
 
 def _fail_with(violations: Iterable[Violation]) -> None:
     violations = list(violations)
-    console = output()
     for violation in violations:
-        console.print(f"{violation.rule}: {violation.message}", markup=False, soft_wrap=True)
+        console.write(f"{violation.rule}: {violation.message}")
     note(f"the plan breaks the rules in {len(violations):,} place{'s' if len(violations) > 1 else ''}")
     raise typer.Exit(VIOLATED)
 
@@ -180,12 +176,8 @@ def _check_outputs(out: Path | None, report: Path | None) -> None:
 
 def _print(report: Report, folder: Path | None, json: bool) -> None:
     if json:
-        print(json_module.dumps(report_json(report), indent=2))
+        console.write(json_module.dumps(report_json(report), indent=2))
         return
-    console = output()
-    print_report(report, console)
+    console.show(lambda terminal: print_report(report, terminal))
     if folder is not None:
-        console.print(
-            f"\nReport in {folder}/: memory.png, memory.svg, trace.json (for ui.perfetto.dev), report.txt, report.json",
-            soft_wrap=True,
-        )
+        console.write(f"\nReport in {folder}: {', '.join(FILES)} (ui.perfetto.dev opens the trace)")

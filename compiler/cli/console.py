@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from memplan.compiler.cli.exit_status import ReaderGoneError
 
 # Wide enough for every table; rich would take 80 columns where there is no terminal.
 _WIDTH = 140
@@ -19,13 +22,25 @@ _PATIENCE = 2.0
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leaves it to `main` to end quietly; rich would exit with 1, which here says that a plan breaks rules."""
-        raise BrokenPipeError
+        raise ReaderGoneError
 
 
-def output() -> Console:
-    """Returns the console for results."""
-    return _Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+def write(text: str) -> None:
+    """Writes a result to standard output, with a newline."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+
+
+def show(print_to: Callable[[Console], None]) -> None:
+    """Prints a result: in color and fitting on a terminal, as plain text of a fixed width elsewhere."""
+    if sys.stdout.isatty():
+        print_to(_Console(highlight=False))
+        return
+    buffer = io.StringIO()
+    print_to(Console(file=buffer, highlight=False, width=_WIDTH, color_system=None))
+    write("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()))
 
 
 def note(message: str) -> None:

@@ -20,9 +20,8 @@ from typing import Annotated
 import typer
 
 from memplan.compiler.cli.bench import bench
+from memplan.compiler.cli.exit_status import DONE, FAILED, INTERRUPTED, READER_GONE, ReaderGoneError
 from memplan.compiler.errors import MemplanError
-
-FAILED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 app = typer.Typer(
     name="memplan",
@@ -158,15 +157,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
         # Some versions of typer turn Ctrl-C into this status, others into an exception.
-        return _interrupted() if status == INTERRUPTED else status if isinstance(status, int) else 0
+        return _interrupted() if status == INTERRUPTED else status if isinstance(status, int) else DONE
     except MemplanError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except BrokenPipeError:
+    except (ReaderGoneError, BrokenPipeError):
         # What is still buffered has no reader: let the interpreter flush it to nowhere when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return READER_GONE
     except Exception as error:
         # A mistake in the command line. Typer's class for it is public in no version, but this is what it can do.
         describe = getattr(error, "format_message", None)

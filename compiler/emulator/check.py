@@ -8,7 +8,7 @@ impossible. `verify_timeline` reports every violation of these rules:
     total      the latency is the time of all operations and all stalls, each as often as it happens
     never      what is never executed has no times, all else has
     issue      a copy is issued between the operation before its start and the one at its start
-    speed      a copy takes its link's latency first, and then no less than bytes / bandwidth
+    speed      a copy takes its link's latency first, and then no less time than bytes / bandwidth
     queue      copies of one queue move one after another, in the order in which they were issued
     wait       a copy is there when the operation that awaits it starts
     channel    all copies on a channel fit into the time that operations leave of it
@@ -36,8 +36,9 @@ def verify_timeline(problem: MappingProblem, plan: Plan, timeline: Timeline) -> 
 
     Args:
       problem, plan: what was emulated; the plan's indices must be in range.
-      timeline: of the plan. In conditionals, times are expectations and branches overlap, so the rules `queue` and
-        `channel` are checked between copies that belong to the same branches only.
+      timeline: of the plan. Branches of a conditional overlap, and times after it are expectations. So rules `speed`,
+        `queue` and `channel` leave out copies that are under way when a conditional, or a loop with a fractional trip
+        count, begins or ends; `queue` is checked between copies in the same branches, `channel` for copies in none.
     """
     checker = _Checker(problem, plan, timeline)
     checker.operations()
@@ -75,8 +76,14 @@ class _Checker:
             found.append(self.problem.regions[found[-1]].parent)
         return found[::-1]
 
-    def branches(self, t: int) -> tuple[int, ...]:
-        return tuple(r for r in self.path(t) if self.problem.regions[r].kind is RegionKind.BRANCH)
+    def chances(self, t: int) -> tuple[int, ...]:
+        """Returns the regions around a time that may not be run at all: times after them are expectations."""
+        found = []
+        for r in self.path(t):
+            region = self.problem.regions[r]
+            if region.kind is RegionKind.BRANCH or region.trip_count < 1.0:
+                found.append(r)
+        return tuple(found)
 
     def is_executed(self, t: int) -> bool:
         return all(self.problem.regions[r].trip_count > 0.0 for r in self.path(t))
@@ -134,12 +141,13 @@ class _Checker:
 
     def _earliest(self, t: int) -> tuple[float, bool]:
         """Returns when operation `t` can begin to wait, and whether it must then: a loop before it may have stalled."""
-        outer = self.path(t)
-        for r in outer:
-            # The first operation of a later branch begins when the first branch of its conditional does.
-            region = self.problem.regions[r]
-            if region.kind is RegionKind.BRANCH and region.start == t:
-                t = self.problem.regions[self.first_branch.get(r, r)].start
+        # The first operation of a later branch begins when the first branch of its conditional does.
+        while t < self.n:
+            opening = [r for r in self.first_branch if self.problem.regions[r].start == t and r in self.path(t)]
+            first = min((self.problem.regions[self.first_branch[r]].start for r in opening), default=t)
+            if first == t:
+                break
+            t = first
         if t == 0:
             return 0.0, True
         before = t - 1
@@ -159,6 +167,15 @@ class _Checker:
         due = self.seconds[0] + self.timeline.stalled
         if abs(due - self.timeline.latency) > self.slack:
             self.report("total", f"the latency is {self.timeline.latency:g} s, its parts sum to {due:g} s", time=self.n)
+
+    def is_certain(self, i: int) -> bool:
+        """Tells whether nothing that is left to chance happens while a copy is under way."""
+        copy = self.plan.copies[i]
+        return not any(
+            copy.start <= region.start and region.end <= copy.done
+            for region in self.problem.regions[1:]
+            if region.kind is RegionKind.BRANCH or not float(region.trip_count).is_integer()
+        )
 
     def moving(self) -> list[int]:
         """Returns the copies that this run makes, in the order in which they are issued."""
@@ -198,7 +215,7 @@ class _Checker:
                 self.report("issue", f"{self.describe(i)}, enters its queue at {issue:g} s", buffer, copy.start)
             if begin < issue + link.latency - self.slack:
                 self.report("speed", f"{self.describe(i)}, moves before {link.latency:g} s passed", buffer, copy.start)
-            if end - begin < least - self.slack:
+            if end - begin < least - self.slack and self.is_certain(i):
                 self.report(
                     "speed",
                     f"{self.describe(i)}, takes {end - begin:g} s, less than {least:g} s",
@@ -214,9 +231,9 @@ class _Checker:
     def queues(self) -> None:
         """Rule queue."""
         last: dict[tuple[int, tuple[int, ...]], int] = {}
-        for i in self.moving():
+        for i in filter(self.is_certain, self.moving()):
             copy = self.plan.copies[i]
-            key = (self.problem.links[self.link(i)].queue, self.branches(copy.start))
+            key = (self.problem.links[self.link(i)].queue, self.chances(copy.start))
             if key in last and float(self.timeline.begin[i]) < float(self.timeline.end[last[key]]) - self.slack:
                 self.report(
                     "queue", f"{self.describe(i)}, overtakes {self.describe(last[key])}",
@@ -227,20 +244,20 @@ class _Checker:
     def channels(self) -> None:
         """Rule channel.
 
-        Copies are jobs with a release (begin), a deadline (end) and work (bytes / bandwidth) on a machine whose speed is
-        what operations leave of the channel. Serving the earliest deadline first meets all deadlines whenever that is
-        possible (Horn, Naval Research Logistics Quarterly 1974), so a deadline that it misses cannot be met.
+        Copies are jobs with a release (begin), a deadline (end) and work (bytes / bandwidth) on a machine whose speed
+        is what operations leave of the channel. Serving the earliest deadline first meets all deadlines whenever that
+        is possible (Horn, Naval Research Logistics Quarterly 1974), so a deadline that it misses cannot be met.
         """
         jobs: dict[int, list[int]] = defaultdict(list)
-        for i in self.moving():
+        for i in filter(self.is_certain, self.moving()):
             times = float(self.timeline.begin[i]), float(self.timeline.end[i])
-            if not self.branches(self.plan.copies[i].start) and not any(map(math.isnan, times)):
+            if not self.chances(self.plan.copies[i].start) and not any(map(math.isnan, times)):
                 jobs[self.problem.links[self.link(i)].channel].append(i)
         for channel, numbers in jobs.items():
             for i in self._late(numbers, self._speeds(channel)):
                 copy = self.plan.copies[i]
                 self.report(
-                    "channel", f"{self.describe(i)}, ends at {self.timeline.end[i]:g} s: channel {channel} has no time for it",
+                    "channel", f"{self.describe(i)}, ends at {self.timeline.end[i]:g} s: no time on channel {channel}",
                     self.plan.residencies[copy.source].buffer, copy.start,
                 )  # fmt: skip
 
@@ -252,7 +269,7 @@ class _Checker:
             served = self.plan.served[first : first + len(operation.accesses)]
             first += len(operation.accesses)
             duration = float(self.timeline.duration[t])
-            if duration <= 0.0 or math.isnan(self.start[t]) or self.branches(t):
+            if duration <= 0.0 or math.isnan(self.start[t]) or self.chances(t):
                 continue
             taken = 0.0
             for access, residency in zip(operation.accesses, served, strict=True):

@@ -132,13 +132,15 @@ def with_elements_taken(statements: list[Statement]) -> list[Statement]:
             reason = f"{whole!r}, which {user.name!r} names, is not defined in its computation"
             raise MalformedText(reason, user.operands_at)
         if number >= len(source.shape.elements):
-            reason = f"{whole!r} is {str(source.shape):.60}, which has no element {number}"
+            reason = f"{whole!r} is {source.shape!s:.60}, which has no element {number}"
             raise MalformedText(reason, user.operands_at)
         name = f"{whole}_{number}"
         while name in known:
             name += "_"
         shape, attributes = source.shape.elements[number], [("index", str(number))]
-        added = Statement(name, "get-tuple-element", shape, [whole], attributes, "", False, user.name_at, user.operands_at)
+        added = Statement(
+            name, "get-tuple-element", shape, [whole], attributes, "", False, user.name_at, user.operands_at
+        )
         known[name] = added
         taken[whole, number] = name
         found.append(added)

@@ -216,9 +216,7 @@ class _Parser:
             has_elements |= statement.has_elements
             found.append(statement)
 
-    def resolved(
-        self, name: str, statements: list[Statement], attributes: tuple[tuple[str, str], ...]
-    ) -> Computation:
+    def resolved(self, name: str, statements: list[Statement], attributes: tuple[tuple[str, str], ...]) -> Computation:
         """Turns the names of operands into indices, and sorts where the text is in no legal order."""
         index = {statement.name: i for i, statement in enumerate(statements)}
         instructions: list[Instruction] = []

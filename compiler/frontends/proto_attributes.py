@@ -35,19 +35,20 @@ _API_VERSIONS = (
 _WITH_DIMENSIONS = frozenset(
     {
         "broadcast", "concatenate", "reduce", "reverse", "transpose", "sort", "map", "get-dimension-size",
-        "set-dimension-size",
+        "set-dimension-size", "shuffle",
     }
 )  # fmt: skip
 _COLLECTIVES = frozenset(
     {
         "all-gather", "all-gather-start", "all-reduce", "all-reduce-start", "all-to-all", "collective-broadcast",
+        "collective-reduce",
         "collective-permute", "collective-permute-start", "ragged-all-to-all", "reduce-scatter",
     }
 )  # fmt: skip
 _TO_APPLY = frozenset(
     {
         "call", "map", "reduce", "reduce-window", "scatter", "sort", "all-reduce", "all-reduce-start",
-        "reduce-scatter", "topk", "scan",
+        "reduce-scatter", "collective-reduce", "topk", "scan",
     }
 )  # fmt: skip
 
@@ -408,7 +409,7 @@ _SPECIFIC: dict[str, Callable[[Message, Sequence[Shape]], Attributes]] = {
     "triangular-solve": _triangular_solve,
     **dict.fromkeys(
         (
-            "cbrt", "cosine", "erf", "exponential", "exponential-minus-one", "log", "log-plus-one", "logistic",
+            "cbrt", "cosine", "erf", "exp2", "exponential", "exponential-minus-one", "log", "log2", "log-plus-one", "logistic",
             "rsqrt", "sine", "sqrt", "tan", "tanh",
         ),
         _unary,

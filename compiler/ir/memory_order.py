@@ -69,16 +69,20 @@ def memory_minimizing_order(computation: Computation, inner_peaks: Mapping[str, 
     >>> memory_minimizing_order(program)
     (0, 2, 1, 3, 4)
     """
-    count = len(computation.instructions)
-    given = tuple(range(count))
-    memory = _memory(computation, inner_peaks or {})
-    best, lowest = given, _peak(memory, given)
+    return _best_order(computation, inner_peaks or {})[0]
+
+
+def _best_order(computation: Computation, inner_peaks: Mapping[str, int]) -> tuple[tuple[int, ...], int]:
+    """Returns the best order found, and its peak."""
+    memory = _memory(computation, inner_peaks)
+    best = tuple(range(len(computation.instructions)))
+    lowest = _peak(memory, best)
     for heuristic in (_subtrees, _greedy, _backward):
         order = heuristic(memory, computation.root)
         peak = _peak(memory, order)
         if peak < lowest:
             best, lowest = order, peak
-    return best
+    return best, lowest
 
 
 def scheduled(graph: Graph) -> Graph:
@@ -96,8 +100,8 @@ def scheduled(graph: Graph) -> Graph:
     computations: dict[str, Computation] = {}
     for name, computation in graph.computations.items():
         if name in sequential:
-            computation = reordered(computation, memory_minimizing_order(computation, peaks))
-            peaks[name] = peak_bytes(computation, None, peaks)
+            order, peaks[name] = _best_order(computation, peaks)
+            computation = reordered(computation, order)
         computations[name] = computation
     return replace(graph, computations=computations)
 

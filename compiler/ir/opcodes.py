@@ -7,8 +7,9 @@ _ANY = (0, None)
 _UNARY = [
     "abs", "acos", "acosh", "asin", "asinh", "atanh", "bitcast", "bitcast-convert", "broadcast", "cbrt", "ceil",
     "cholesky", "convert", "copy", "copy-done", "collective-permute-done", "all-gather-done", "all-reduce-done",
-    "cosh", "cosine", "count-leading-zeros", "domain", "erf", "exponential", "exponential-minus-one", "fft", "floor",
-    "get-dimension-size", "get-tuple-element", "imag", "infeed", "is-finite", "log", "log-plus-one", "logistic",
+    "cosh", "cosine", "count-leading-zeros", "domain", "erf", "exp2", "exponential", "exponential-minus-one", "fft",
+    "floor",
+    "get-dimension-size", "get-tuple-element", "imag", "infeed", "is-finite", "log", "log2", "log-plus-one", "logistic",
     "negate", "not", "opt-barrier", "optimization-barrier", "popcnt", "real", "recv", "recv-done",
     "reduce-precision", "reshape", "reverse", "rng-bit-generator", "round-nearest-afz", "round-nearest-even",
     "rsqrt", "send-done", "sign", "sine", "sinh", "slice", "sqrt", "tan", "tanh", "topk", "transpose", "while",
@@ -33,7 +34,8 @@ _OTHER: dict[str, tuple[int, int | None]] = {
     "sort": (1, None), "map": (1, None),
     "after-all": _ANY, "all-gather": _ANY, "all-gather-start": _ANY, "all-reduce": _ANY, "all-reduce-start": _ANY,
     "all-to-all": _ANY, "async-done": (1, 1), "async-start": _ANY, "async-update": (1, 1), "call": _ANY,
-    "collective-broadcast": _ANY, "custom-call": _ANY, "fusion": _ANY, "ragged-all-to-all": _ANY,
+    "collective-broadcast": _ANY, "collective-reduce": _ANY, "custom-call": _ANY, "fusion": _ANY,
+    "ragged-all-to-all": _ANY, "shuffle": _ANY,
     "reduce-scatter": _ANY, "rng": _ANY, "scan": _ANY, "tuple": _ANY,
 }  # fmt: skip
 

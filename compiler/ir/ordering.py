@@ -39,7 +39,10 @@ def topological_order(instructions: Sequence[Instruction], computation: str = ""
 
 
 def _find_cycle(instructions: Sequence[Instruction], missing: Sequence[int]) -> list[int]:
-    """Returns a cycle among the instructions that still wait; each waits for the one named before it."""
+    """Returns a cycle among the instructions that still wait; each waits for the one named before it.
+
+    It begins, and ends, with its earliest instruction.
+    """
     i = next(i for i, count in enumerate(missing) if count)
     path: list[int] = []
     position: dict[int, int] = {}
@@ -48,8 +51,9 @@ def _find_cycle(instructions: Sequence[Instruction], missing: Sequence[int]) -> 
         path.append(i)
         predecessors = (*instructions[i].operands, *instructions[i].control_predecessors)
         i = next(p for p in predecessors if missing[p])
-    cycle = path[position[i] :]
-    return [*reversed(cycle), cycle[-1]]
+    cycle = path[position[i] :][::-1]
+    start = cycle.index(min(cycle))
+    return [*cycle[start:], *cycle[: start + 1]]
 
 
 def reordered(computation: Computation, order: Sequence[int]) -> Computation:

@@ -140,19 +140,17 @@ class Shape:
                 raise ValueError(f"tile {tile} has nothing to combine its most minor dimension with")
             if len(physical) < len(tile):
                 physical = [1] * (len(tile) - len(physical)) + physical
-            outer, tiled = physical[: len(physical) - len(tile)], physical[len(physical) - len(tile) :]
-            merged_dims: list[int] = []
-            merged_tile: list[int] = []
+            tiled = physical[len(physical) - len(tile) :]
+            del physical[len(physical) - len(tile) :]
             carry = 1
+            sizes: list[int] = []
             for dim, size in zip(tiled, tile, strict=True):
-                if size == -1:
-                    carry *= dim
-                    continue
-                merged_dims.append(dim * carry)
-                merged_tile.append(size)
-                carry = 1
-            counts = [-(-dim // size) for dim, size in zip(merged_dims, merged_tile, strict=True)]
-            physical = outer + counts + merged_tile
+                carry *= dim
+                if size != -1:
+                    physical.append(-(-carry // size))
+                    sizes.append(size)
+                    carry = 1
+            physical += sizes
         return math.prod(physical)
 
     def __str__(self) -> str:

@@ -84,4 +84,5 @@ def _waits(problem: MappingProblem, plan: Plan, timeline: Timeline) -> np.ndarra
             runs = problem.repetitions[problem.operations[t].region] if t < problem.end else 1.0
             for buffer in buffers:
                 waited[buffer] += runs * float(stall[t]) / len(buffers)
-    return waited
+    # Later iterations of a loop may wait less than the first, or more: what is known of them is the sum.
+    return waited * (timeline.stalled / waited.sum()) if waited.sum() > 0 else waited

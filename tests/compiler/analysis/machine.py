@@ -137,12 +137,30 @@ class Machine:
             (path,) = [path for path, _ in self.program.steps[time].instruction.shape.leaves() if path not in written]
             written[path] = updated[0]
         assert len(set(written.values())) == len(written), f"{name} writes two results to one place"
+        self.check_overwriting(time, accesses)
         for path, storage in written.items():
             self.cells[storage] = at(content, path)
         moved = [(copy.destination, self.cells[copy.source]) for copy in self.copies.get(time, [])]
         for destination, symbol in moved:
             assert symbol != WIPED, f"a copy at {name} reads what is gone"
             self.cells[destination] = symbol
+
+    def check_overwriting(self, time: int, accesses: list[Access]) -> None:
+        """What a step reads it may overwrite element by element, or by an update that is the only reader."""
+        instruction = self.program.steps[time].instruction
+        opcodes = {instruction.opcode}
+        if instruction.called:
+            body = self.program.graph.computations[instruction.called[0]]
+            opcodes = {i.opcode for i in body.instructions} - {"parameter", "bitcast"}
+        read = [access.storage for access in accesses if access.kind is not AccessKind.WRITE]
+        for access in accesses:
+            if access.kind is AccessKind.WRITE and access.storage in read:
+                assert opcodes <= {"add", "copy"}, f"{instruction.name} overwrites what it still reads"
+            if access.kind is AccessKind.UPDATE:
+                assert opcodes == {"dynamic-update-slice"}, f"{instruction.name} updates what it reads besides"
+                assert read.count(access.storage) == 1, (
+                    f"{instruction.name} updates one operand and reads it as another"
+                )
 
 
 def at(content: Content, path: tuple[int, ...]) -> int:

@@ -266,7 +266,7 @@ def test_arguments_must_fit() -> None:
     graph = trace(lambda x, y: x + y["z"], a(2), {"z": a(2)})
     with pytest.raises(GraphError, match="jit__lambda takes 2 arrays, found 1"):
         interpret(graph, np.zeros(2, np.float32))
-    with pytest.raises(GraphError, match=r"argument y__z of jit__lambda must be f32\[2\], found float64\[3\]"):
+    with pytest.raises(GraphError, match=r"argument y_z of jit__lambda must be f32\[2\], found float64\[3\]"):
         interpret(graph, np.zeros(2, np.float32), np.zeros(3))
 
 

@@ -1,0 +1,11 @@
+"""How the command ends."""
+
+DONE = 0
+VIOLATED = 1  # the plan breaks rules, all of them listed
+FAILED = 2  # a mistake of the user, told in one line
+INTERRUPTED = 130  # from the keyboard
+READER_GONE = 141  # whoever read our output went away
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads standard output any more. Typer and rich would exit with 1, which says that a plan breaks rules."""

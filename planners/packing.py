@@ -1,0 +1,161 @@
+"""Offsets by best fit: blocks of bytes whose times are fixed find their places in a memory.
+
+One block after another takes the gap that suits it among those placed before. Which order is best differs from program
+to program, so several are tried: by duration as XLA's
+repacker does (best fit, blocks sorted by descending duration, then size), by size and by area as the planners of small
+runtimes do (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020, section 4), each
+with the smallest gap that is large enough and with the lowest one. If blocks are left over, they choose first in the
+next round (squeaky wheel optimization: Joslin and Clements, 1999).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners._exact_packing import place_left_over
+from memplan.planners._packing_kernel import UNPLACED, place
+
+Integers = NDArray[np.int64]
+
+# Rounds in which left-over blocks choose first; fewer where a round takes long.
+_MAX_ROUNDS, _WORK = 60, 2_000_000
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What is to be packed into one space.
+
+    Attributes:
+      start, end: `[num_intervals]` half-open times.
+      item: `[num_intervals]` the block whose bytes are taken then; one of several intervals takes the same bytes again.
+      size: `[num_items]` bytes.
+      weight: `[num_items]` what is lost if a block finds no place.
+    """
+
+    start: Integers
+    end: Integers
+    item: Integers
+    size: Integers
+    weight: NDArray[np.float64]
+
+    @staticmethod
+    def of(start: Integers, end: Integers, size: Integers) -> Blocks:
+        """Returns blocks of one interval each; the larger and longer, the more is lost."""
+        return Blocks(start, end, np.arange(len(size)), size, (size * (end - start)).astype(np.float64))
+
+
+def pack(
+    problem: MappingProblem, space: int, blocks: Blocks, stack_lasting: bool = False, exact_effort: float = 0.0
+) -> Integers:
+    """Returns offsets for blocks, in bytes; `UNPLACED` (-1) for those that found no place.
+
+    Args:
+      problem: says how large the space is, and what operations reserve of it.
+      space: index.
+      blocks: what to pack.
+      stack_lasting: whether blocks that last for the whole program are stacked at the bottom first. That is fast, and
+        good where the space has room for everything.
+      exact_effort: of constraint programming, in its deterministic seconds, for each block that finds no place
+        otherwise; 0 for none.
+    """
+    packer = _Packer(problem, space, blocks, stack_lasting)
+    best = np.full(len(blocks.size), UNPLACED)
+    best_loss = np.inf
+    order = np.arange(len(blocks.size))
+    for candidate in packer.orders():
+        for best_fit in (True, False):
+            offsets = packer.place(candidate, best_fit)
+            loss = float(blocks.weight[offsets == UNPLACED].sum())
+            if loss < best_loss:
+                best, best_loss, order, fit = offsets, loss, candidate, best_fit
+            if best_loss == 0.0:
+                return packer.in_bytes(best)
+    offsets = best
+    for _ in range(min(_MAX_ROUNDS, _WORK // (len(blocks.size) + 1))):
+        left_over = offsets[order] == UNPLACED
+        order = np.concatenate([order[left_over], order[~left_over]])
+        offsets = packer.place(order, fit)
+        loss = float(blocks.weight[offsets == UNPLACED].sum())
+        if loss < best_loss:
+            best, best_loss = offsets, loss
+        if best_loss == 0.0:
+            return packer.in_bytes(best)
+    return packer.in_bytes(packer.place_left_over(best, exact_effort) if exact_effort else best)
+
+
+class _Packer:
+    """Blocks in the form that the compiled loops want: in units of the alignment, intervals sorted by start."""
+
+    def __init__(self, problem: MappingProblem, space: int, blocks: Blocks, stack_lasting: bool):
+        self.unit = problem.spaces[space].alignment
+        self.capacity = problem.spaces[space].capacity // self.unit
+        self.size = -(-blocks.size // self.unit)
+        num_items = len(blocks.size)
+        by_start = np.argsort(blocks.start, kind="stable")
+        self.starts, self.ends = blocks.start[by_start], blocks.end[by_start]
+        self.item_at = blocks.item[by_start]
+        by_item = np.argsort(self.item_at, kind="stable")
+        self.position_of = by_item
+        self.first_interval = np.searchsorted(self.item_at[by_item], np.arange(num_items + 1))
+        self.floor = self._floors(problem, space, num_items)
+        self.duration = np.bincount(blocks.item, blocks.end - blocks.start, minlength=num_items)
+        self.first_start = np.full(num_items, problem.end + 1)
+        np.minimum.at(self.first_start, blocks.item, blocks.start)
+        self.stacked = np.full(num_items, UNPLACED)
+        if stack_lasting:
+            lasting = np.flatnonzero(self.duration == problem.end + 1)
+            tops = self.floor[lasting].max(initial=0) + np.cumsum(self.size[lasting])
+            lasting, tops = lasting[tops <= self.capacity], tops[tops <= self.capacity]
+            self.stacked[lasting] = tops - self.size[lasting]
+            self.floor = np.maximum(self.floor, tops.max(initial=0))
+
+    def _floors(self, problem: MappingProblem, space: int, num_items: int) -> Integers:
+        """Returns the lowest offset that each item may have: the most that is reserved while it is alive."""
+        reserved = np.array([*(operation.reserved[space] for operation in problem.operations), 0], np.int64)
+        floors = np.zeros(num_items, np.int64)
+        if reserved.any() and len(self.starts):
+            # Pairs (start, end) for reduceat; the entries between pairs are not looked at.
+            bounds = np.empty(2 * len(self.starts), np.int64)
+            bounds[0::2], bounds[1::2] = self.starts, self.ends
+            padded = np.append(reserved, 0)
+            np.maximum.at(floors, self.item_at, np.maximum.reduceat(padded, bounds)[0::2])
+        return -(-floors // self.unit)
+
+    def orders(self) -> Iterator[Integers]:
+        """Yields the orders to try, the most promising first."""
+        size, duration, start = self.size, self.duration, self.first_start
+        yield np.lexsort((start, -size, -duration))
+        yield np.lexsort((start, -duration, -size))
+        yield np.lexsort((start, -size * duration))
+        yield np.lexsort((-size, start))
+
+    def place(self, order: Integers, best_fit: bool) -> Integers:
+        """Returns offsets in units of the alignment."""
+        rest = order[self.stacked[order] == UNPLACED]
+        offsets = place(
+            rest,
+            self.first_interval,
+            self.position_of,
+            self.starts,
+            self.ends,
+            self.item_at,
+            self.size,
+            self.floor,
+            self.capacity,
+            best_fit,
+        )
+        return np.where(self.stacked == UNPLACED, offsets, self.stacked)
+
+    def place_left_over(self, offsets: Integers, effort: float) -> Integers:
+        """Returns offsets in units of the alignment, with what constraint programming could place beside."""
+        return place_left_over(
+            self.starts, self.ends, self.item_at, self.size, self.floor, self.capacity, offsets, effort
+        )
+
+    def in_bytes(self, offsets: Integers) -> Integers:
+        return np.where(offsets == UNPLACED, UNPLACED, offsets * self.unit)

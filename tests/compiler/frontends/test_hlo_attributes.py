@@ -1,0 +1,40 @@
+import pytest
+
+from memplan.compiler.frontends.hlo_attributes import called_computations, parse_aliases
+from memplan.compiler.frontends.hlo_lexical import MalformedText
+from memplan.compiler.ir import Alias
+
+
+@pytest.mark.parametrize(
+    ("attributes", "called"),
+    [
+        ([("kind", "kLoop"), ("calls", "%f.1")], ("f.1",)),
+        ([("condition", "c"), ("body", "b")], ("c", "b")),
+        ([("branch_computations", "{%a, b,%a}")], ("a", "b", "a")),
+        ([("select", "%s"), ("scatter", "%t")], ("s", "t")),
+        ([("called_computations", "{}")], ()),
+        ([("new_kind_of_body", "%x"), ("more", "{%y, %z}")], ("x", "y", "z")),  # of a newer XLA
+        ([("direction", "LT"), ("metadata", '{op_name="%f"}')], ()),
+    ],
+)
+def test_called_computations(attributes: list[tuple[str, str]], called: tuple[str, ...]) -> None:
+    assert called_computations(attributes) == called
+
+
+@pytest.mark.parametrize(
+    ("value", "aliases"),
+    [
+        ("{}", ()),
+        ("{ {0}: (1, {}, must-alias) }", (Alias((0,), 1, (), True),)),
+        ("{ {}: (0, {2, 1}, may-alias), {1,0}:(3,{}) }", (Alias((), 0, (2, 1), False), Alias((1, 0), 3, (), False))),
+    ],
+)
+def test_aliases(value: str, aliases: tuple[Alias, ...]) -> None:
+    assert parse_aliases(value, 0) == aliases
+
+
+@pytest.mark.parametrize("value", ["{ {0}: 1 }", "{ {0}: (1, {}) {1}: (2, {}) }", "{ {x}: (1, {}) }"])
+def test_malformed_aliases(value: str) -> None:
+    with pytest.raises(MalformedText, match="expected an alias such as") as caught:
+        parse_aliases(value, 100)
+    assert 100 < caught.value.offset < 100 + len(value)

@@ -12,7 +12,7 @@ residency lasts as long as somebody needs it, and offsets are found here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class Stay:
       spills: `(start, done)` of copies that bring its value home.
       place: stays of one buffer and space with the same `place` lie at one offset; -1 for a place of its own.
       value: seconds that are lost if it finds no room.
+      offset: where it lies; -1 if that is still to be found.
     """
 
     buffer: int
@@ -49,6 +50,7 @@ class Stay:
     spills: tuple[tuple[int, int], ...] = ()
     place: int = -1
     value: float = 0.0
+    offset: int = UNPLACED
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def assemble(
     planner: str,
     info: dict[str, Any] | None = None,
     exact_effort: float = 0.0,
+    home_offsets: Mapping[int, int] | None = None,
 ) -> Assembly:
     """Returns the plan that stays make, with homes and offsets.
 
@@ -90,6 +93,8 @@ def assemble(
       planner: name of what decided it.
       info: for the plan.
       exact_effort: see `packing.pack`.
+      home_offsets: offsets of the buffers whose homes are not in space 0. If they and those of all stays are known,
+        they are kept; otherwise they are all found here.
 
     Raises:
       PlannerError: the buffers do not fit their homes.
@@ -103,7 +108,12 @@ def assemble(
     for space in range(1, len(problem.spaces)):
         here = [number for number, stay in enumerate(moved) if stay.space == space]
         buffers = homes_of.get(space, [])
-        offsets = _pack_stays(problem, space, moved, here, buffers, exact_effort)
+        offsets = np.array(
+            [*((home_offsets or {}).get(buffer, UNPLACED) for buffer in buffers), *(moved[i].offset for i in here)],
+            np.int64,
+        )
+        if (offsets == UNPLACED).any():
+            offsets = _pack_stays(problem, space, moved, here, buffers, exact_effort)
         for buffer, offset in zip(buffers, offsets, strict=False):
             fixed[buffer] = (problem.buffers[buffer].start, problem.buffers[buffer].end, int(offset))
         offset_of_stay[here] = offsets[len(buffers) :]

@@ -170,11 +170,12 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
     item_rows: list[_Item] = []
     accesses: list[int] = []
     inside_of: list[list[int]] = []
+    lookup = _Lookup(problem, slots)
     for buffer in buffers:
         base = len(accesses)
         accesses.extend(problem.accesses_of[buffer])
         described = problem.buffers[buffer]
-        top = _top_region(problem, slots, buffer)
+        top = lookup.top_region(buffer)
         defined = described.initial_space is not None
         pending = [(top, base, len(accesses), -1, defined, described.final_space is not None)]
         while pending:
@@ -185,9 +186,9 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
             writer = -1
             position = low
             while position < high:
-                slot, until = _item(problem, slots, region, accesses, position, high)
-                kinds = [problem.accesses[accesses[i]][1].kind for i in range(position, until)]
-                is_operation = bool(slots.is_operation[slot])
+                slot, until = lookup.item(region, accesses, position, high)
+                kinds = [lookup.kinds[accesses[i]] for i in range(position, until)]
+                is_operation = lookup.is_operation[slot]
                 reads = defined and (not is_operation or kinds[0] is not AccessKind.WRITE)
                 writes = any(kind is not AccessKind.READ for kind in kinds)
                 item = len(item_rows)
@@ -195,8 +196,8 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
                     _Item(
                         chain=chain,
                         slot=slot,
-                        start=max(int(slots.time[slot]), described.start),
-                        end=min(int(slots.end[slot]), described.end),
+                        start=max(lookup.time[slot], described.start),
+                        end=min(lookup.end[slot], described.end),
                         reads=reads,
                         writes=writes,
                         writer=writer,
@@ -210,28 +211,17 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
                 position = until
             chain_rows.append((buffer, region, first_item, len(item_rows), needs_home, around))
             for item in range(first_item, len(item_rows)):
-                if slots.is_operation[item_rows[item].slot]:
+                if lookup.is_operation[item_rows[item].slot]:
                     continue
                 # After a branch somebody may want the value; after an iteration the next one may.
                 wanted = item_rows[item + 1].reads if item + 1 < len(item_rows) else needs_home
                 at, until = item_rows[item].first_access, item_rows[item].last_access
                 while at < until:
-                    inner, after = _member(problem, slots, region, accesses, at, until)
+                    inner, after = lookup.member(region, accesses, at, until)
                     is_loop = problem.regions[inner].kind is RegionKind.LOOP
                     pending.append((inner, at, after, item, True, is_loop or wanted))
                     at = after
     return _as_arrays(chain_rows, item_rows, accesses, inside_of)
-
-
-def _top_region(problem: MappingProblem, slots: Slots, buffer: int) -> int:
-    """Returns the innermost region that holds the buffer's whole live range."""
-    described = problem.buffers[buffer]
-    if described.initial_space is not None or described.final_space is not None or described.start >= problem.end:
-        return 0
-    region = int(slots.region_of_time[described.start])
-    while region > 0 and outlives(described, problem.regions[region]):
-        region = int(slots.parent[region])
-    return region
 
 
 def outlives(buffer: Buffer, region: Region) -> bool:
@@ -246,33 +236,49 @@ def outlives(buffer: Buffer, region: Region) -> bool:
     )
 
 
-def _item(
-    problem: MappingProblem, slots: Slots, region: int, accesses: list[int], position: int, high: int
-) -> tuple[int, int]:
-    """Returns the slot in `region` of the access at a position, and the position after its last access."""
-    time = problem.accesses[accesses[position]][0]
-    inner, slot = int(slots.region_of_time[time]), int(slots.of_time[time])
-    while inner != region:
-        slot = int(slots.of_region[inner])
-        inner = int(slots.parent[inner])
-    until, end = position + 1, int(slots.end[slot])
-    while until < high and problem.accesses[accesses[until]][0] < end:
-        until += 1
-    return slot, until
+class _Lookup:
+    """Finds the slots and regions of accesses; all in lists, which Python reads faster than arrays."""
 
+    def __init__(self, problem: MappingProblem, slots: Slots):
+        self.problem = problem
+        self.times = [time for time, _ in problem.accesses]
+        self.kinds = [access.kind for _, access in problem.accesses]
+        self.time, self.end, self.is_operation = slots.time.tolist(), slots.end.tolist(), slots.is_operation.tolist()
+        self.slot_of_time, self.slot_of_region = slots.of_time.tolist(), slots.of_region.tolist()
+        self.parent, self.region_of_time = slots.parent.tolist(), slots.region_of_time.tolist()
 
-def _member(
-    problem: MappingProblem, slots: Slots, region: int, accesses: list[int], position: int, high: int
-) -> tuple[int, int]:
-    """Returns the region right inside `region` that makes the access at a position, and the position after its last."""
-    time = problem.accesses[accesses[position]][0]
-    inner = int(slots.region_of_time[time])
-    while int(slots.parent[inner]) != region:
-        inner = int(slots.parent[inner])
-    until, end = position + 1, problem.regions[inner].end
-    while until < high and problem.accesses[accesses[until]][0] < end:
-        until += 1
-    return inner, until
+    def top_region(self, buffer: int) -> int:
+        """Returns the innermost region that holds the buffer's whole live range."""
+        described = self.problem.buffers[buffer]
+        is_bound = described.initial_space is not None or described.final_space is not None
+        if is_bound or described.start >= self.problem.end:
+            return 0
+        region = self.region_of_time[described.start]
+        while region > 0 and outlives(described, self.problem.regions[region]):
+            region = self.parent[region]
+        return region
+
+    def item(self, region: int, accesses: list[int], position: int, high: int) -> tuple[int, int]:
+        """Returns the slot in `region` of the access at a position, and the position after the slot's last access."""
+        time = self.times[accesses[position]]
+        inner, slot = self.region_of_time[time], self.slot_of_time[time]
+        while inner != region:
+            slot = self.slot_of_region[inner]
+            inner = self.parent[inner]
+        return slot, self._until(accesses, position, high, self.end[slot])
+
+    def member(self, region: int, accesses: list[int], position: int, high: int) -> tuple[int, int]:
+        """Returns the region right inside `region` of the access at a position, and the position after its last one."""
+        inner = self.region_of_time[self.times[accesses[position]]]
+        while self.parent[inner] != region:
+            inner = self.parent[inner]
+        return inner, self._until(accesses, position, high, self.problem.regions[inner].end)
+
+    def _until(self, accesses: list[int], position: int, high: int, end: int) -> int:
+        position += 1
+        while position < high and self.times[accesses[position]] < end:
+            position += 1
+        return position
 
 
 def _as_arrays(

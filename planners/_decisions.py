@@ -15,14 +15,18 @@ from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._assembly import Stay, home_of
 from memplan.planners._chains import make_chains, make_slots
-from memplan.planners._search import drop, gain, refresh, score, try_all
+from memplan.planners._search import drop, gains, refresh, score, try_all
 from memplan.planners._tables import ACCESS, BUFFER, CHAIN, FACTS, ITEM, NONE, OPERATION, REGION, SLOT, Tables
+from memplan.planners.packing import Blocks
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 # In the first pass an operation waits only for what gains several times the wait; what arrives in time may come later.
 _FIRST_PATIENCE = 0.25
+
+# Seconds: a stay that gains nothing by itself is packed rather than left out, all the same.
+_LEAST_WEIGHT = 1e-15
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Frame:
       slots, chains: see `_chains.py`.
       tables: what a search starts from.
       lows, highs: `[num_runs]` items of the runs that compete: single items, neighbours, whole chains.
+      homes: buffers that are at home in the fast space.
       access_buffer: `[num_accesses]`.
       sizes: `[num_buffers]` bytes, as floating-point numbers.
       served: `[num_accesses]` space that serves each access if no run here does.
@@ -96,9 +101,10 @@ class Frame:
         self.chains = make_chains(problem, self.slots, self._movable())
         reserved = np.array([*(operation.reserved[space] for operation in problem.operations), 0], np.int64)
         self.capacity = problem.spaces[space].capacity // self.unit - -(-reserved // self.unit)
-        for number, buffer in enumerate(problem.buffers):
-            if home_of(problem, number) == space:
-                self.capacity[buffer.start : buffer.end] -= -(-buffer.size // self.unit)
+        self.homes = [buffer for buffer in range(len(problem.buffers)) if home_of(problem, buffer) == space]
+        for number in self.homes:
+            buffer = problem.buffers[number]
+            self.capacity[buffer.start : buffer.end] -= -(-buffer.size // self.unit)
         self.tables = self._tables()
         self.lows, self.highs = self._runs(runs)
 
@@ -326,9 +332,9 @@ class Decisions:
         """Gives up a run."""
         drop(self.tables, run)
 
-    def gain(self, run: int) -> float:
-        """Returns the seconds of the program that a run saves, given all others, waits not subtracted."""
-        return float(gain(self.tables, run))
+    def gains(self, runs: Integers) -> Floats:
+        """Returns the seconds of the program that each of some runs saves, given all others, waits not subtracted."""
+        return gains(self.tables, runs)
 
     def drop_losers(self, stall: Floats) -> int:
         """Gives up runs whose copies make an operation wait for longer than they gain; returns how many.
@@ -336,18 +342,17 @@ class Decisions:
         Args:
           stall: `[n + 1]` seconds that each operation waits.
         """
-        items, slots = self.tables.items, self.tables.slots
-        awaited: dict[int, list[int]] = {}
-        for run in self.runs().tolist():
-            for done in {int(items["fill_done"][run]), int(items["spill_done"][run])} - {NONE}:
-                awaited.setdefault(done, []).append(run)
+        runs = self.runs()
+        items, slots = self.tables.items[runs], self.tables.slots
+        gained = self.gains(runs)
+        worst: dict[int, tuple[float, int]] = {}
+        for done in (items["fill_done"], items["spill_done"]):
+            for i in np.flatnonzero(done != NONE).tolist():
+                worst[done[i]] = min(worst.get(done[i], (np.inf, -1)), (float(gained[i]), int(runs[i])))
         losers = set()
-        for slot, runs in awaited.items():
-            waits = stall[slots["time"][slot]] * slots["repetitions"][slot]
-            if waits > 0.0:
-                lost, run = min((self.gain(run), run) for run in runs)
-                if lost < waits:
-                    losers.add(run)
+        for slot, (lost, run) in worst.items():
+            if lost < stall[slots["time"][slot]] * slots["repetitions"][slot]:
+                losers.add(run)
         for run in sorted(losers):
             self.drop(run)
         return len(losers)
@@ -412,13 +417,41 @@ class Decisions:
         chain = chains.chain[runs]
         return (chains.buffer[chain] == self.kept) & (runs == chains.first[chain]) & (chains.parent[chain] == NONE)
 
-    def stays(self) -> list[Stay]:
-        """Returns the stays of the runs taken, and what is left behind for the next run of the program."""
-        made: list[Stay] = []
-        for run in self.runs().tolist():
-            stay = self._stay(run)
-            if stay.place >= 0 and self.refill is not None:
+    def blocks(self) -> Blocks:
+        """Returns what is to be packed: the homes in the fast space, then the stays of `runs`, the kept one's tail last."""
+        runs, homes = self.runs(), self.frame.homes
+        items, buffers = self.tables.items[runs], self.frame.problem.buffers
+        first = len(homes)
+        item = np.arange(first + len(runs))
+        start = np.concatenate([np.array([buffers[b].start for b in homes], np.int64), items["run_start"]])
+        end = np.concatenate([np.array([buffers[b].end for b in homes], np.int64), items["run_end"]])
+        size = self.frame.sizes[[*homes, *self.frame.chains.buffer[items["chain"]]]].astype(np.int64)
+        weight = np.concatenate([np.full(first, np.inf), np.maximum(self.gains(runs), _LEAST_WEIGHT)])
+        if self.refill is not None:
+            for i in np.flatnonzero(self._is_kept(runs)).tolist():
                 n = self.frame.problem.end
+                if end[first + i] >= self.refill[0]:
+                    end[first + i] = n + 1
+                else:
+                    item = np.append(item, first + i)
+                    start, end = np.append(start, self.refill[0]), np.append(end, n + 1)
+        return Blocks(start, end, item, size, weight)
+
+    def stays(self, offsets: Integers | None = None) -> list[Stay]:
+        """Returns the stays of the runs taken, and what is left behind for the next run of the program.
+
+        Args:
+          offsets: `[num_homes + num_runs]` bytes, of the homes in the fast space and of the runs; None if not known.
+        """
+        made: list[Stay] = []
+        runs = self.runs()
+        gained = self.gains(runs)
+        kept = self._is_kept(runs)
+        n = self.frame.problem.end
+        known = np.full(len(runs), NONE) if offsets is None else offsets[len(self.frame.homes) :]
+        for run, gain, is_kept, offset in zip(*(x.tolist() for x in (runs, gained, kept, known)), strict=True):
+            stay = self._stay(run, is_kept, gain, offset)
+            if is_kept and self.refill is not None:
                 if stay.end >= self.refill[0]:
                     stay = replace(stay, end=n + 1)
                 else:
@@ -426,17 +459,15 @@ class Decisions:
             made.append(stay)
         return made
 
-    def _stay(self, run: int) -> Stay:
+    def _stay(self, run: int, is_kept: bool, gain: float, offset: int) -> Stay:
         chains, times, item = self.frame.chains, self.frame.slots.time, self.tables.items[run]
         chain, last = int(item["chain"]), int(item["run_last"])
-        buffer = int(chains.buffer[chain])
 
         def copies(start: str, done: str) -> tuple[tuple[int, int], ...]:
             return ((int(times[item[start]]), int(times[item[done]])),) if item[start] != NONE else ()
 
-        is_kept = bool(self._is_kept(np.array([run]))[0])
         return Stay(
-            buffer=buffer,
+            buffer=int(chains.buffer[chain]),
             space=self.frame.space,
             start=int(item["run_start"]),
             end=int(item["run_end"]),
@@ -444,5 +475,6 @@ class Decisions:
             fills=((BEFORE, 0),) if is_kept else copies("fill_start", "fill_done"),
             spills=copies("spill_start", "spill_done"),
             place=0 if is_kept else -1,
-            value=self.gain(run),
+            value=gain,
+            offset=offset,
         )

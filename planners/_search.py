@@ -425,15 +425,17 @@ def drop(s: Tables, run: int) -> None:
 
 
 @njit(cache=True)
-def gain(s: Tables, run: int) -> float:
-    """Returns the seconds of the program that a run saves, given all others, waits not subtracted."""
-    lost = 0.0
-    first, last = s.items[run].first_access, s.items[s.items[run].run_last].last_access
-    for i in range(first, last):
-        lost -= _serve(s, s.order[i], False)
-    for i in range(first, last):
-        _serve(s, s.order[i], True)
-    return lost
+def gains(s: Tables, runs: np.ndarray) -> np.ndarray:
+    """Returns the seconds of the program that each run saves, given all others, waits not subtracted."""
+    result = np.zeros(len(runs))
+    for i in range(len(runs)):
+        run = runs[i]
+        first, last = s.items[run].first_access, s.items[s.items[run].run_last].last_access
+        for k in range(first, last):
+            result[i] -= _serve(s, s.order[k], False)
+        for k in range(first, last):
+            _serve(s, s.order[k], True)
+    return result
 
 
 @njit(cache=True)

@@ -20,7 +20,6 @@ the end. Differences, each with its switch in `GreedyOptions`:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +27,13 @@ from numpy.typing import NDArray
 
 from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._assembly import Assembly, Stay, assemble
+from memplan.planners._assembly import Stay, assemble
 from memplan.planners._decisions import Decisions, Frame, Order, Rules, fast_spaces
 from memplan.planners._tables import NONE
+from memplan.planners.packing import UNPLACED, pack
 from memplan.planners.planner import Budget, Planner
 
 Integers = NDArray[np.int64]
@@ -95,31 +96,21 @@ def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) 
     Raises:
       PlannerError: the buffers do not fit their homes.
     """
-    started = time.monotonic()
-    deadline = started + _SHARE_OF_TIME * budget.seconds
+    deadline = time.monotonic() + _SHARE_OF_TIME * budget.seconds
     emulator = TimingEmulator(problem)
-    stays: tuple[Stay, ...] = ()
-    best = assemble(problem, (), "greedy")
-    best_latency = emulator.latency(best.plan)
+    stays: list[Stay] = []
+    home_offsets: dict[int, int] = {}
     for space in fast_spaces(problem):
         frame = Frame(problem, space, stays, "all" if options.keep_between_uses else "single")
-        if not len(frame.lows):
-            continue
         search = _Search(frame, emulator, options, np.random.default_rng(budget.seed), deadline)
-        for found in search.packed():
-            latency = emulator.latency(found.plan)
-            if latency < best_latency:
-                best, best_latency = found, latency
-                stays = search.kept_stays
-    return best.plan
+        decisions, offsets = search.packed()
+        home_offsets.update(zip(frame.homes, offsets.tolist(), strict=False))
+        stays += decisions.stays(offsets)
+    return assemble(problem, stays, "greedy", home_offsets=home_offsets).plan
 
 
 class _Search:
-    """The search for stays in one fast space.
-
-    Attributes:
-      kept_stays: those of the assembly last yielded by `packed`, and those elsewhere.
-    """
+    """The search for stays in one fast space."""
 
     def __init__(
         self,
@@ -132,27 +123,45 @@ class _Search:
         self.frame, self.emulator, self.options = frame, emulator, options
         self.generator, self.deadline = generator, deadline
         self.affordable = max(1, _WORK // max(1, len(frame.lows)))
-        self.kept_stays: tuple[Stay, ...] = frame.elsewhere
 
-    def packed(self) -> Iterator[Assembly]:
-        """Yields plans, each an attempt to find offsets for what the search found so far."""
-        options, frame = self.options, self.frame
-        best, order = self._best_of_orders()
-        best = self._improved(best, order, min(options.rounds, self.affordable))
-        shrink = np.zeros(frame.problem.end + 1, np.int64)
+    def packed(self) -> tuple[Decisions, Integers]:
+        """Returns the best decisions that all have offsets, and those: of the homes in the space, then of the stays.
+
+        Raises:
+          PlannerError: the homes in the space do not fit.
+        """
+        options = self.options
+        found, order = self._best_of_orders()
+        rounds = min(options.rounds, self.affordable)
+        found = self._improved(found, order, rounds)
+        best, best_offsets = self._placed(Decisions(self.frame, options.rules))[:2]
+        best_latency = self.latency(best)
         for attempt in range(options.repacks + 1):
             if options.drop_losses:
-                best = self._without_losses(best)
-            stays = (*frame.elsewhere, *best.stays())
-            assembly = assemble(frame.problem, stays, "greedy", {"left_out": 0})
-            left_out = set(assembly.left_out)
-            assembly.plan.info["left_out"] = len(left_out)
-            self.kept_stays = tuple(stay for number, stay in enumerate(stays) if number not in left_out)
-            yield assembly
-            if not left_out or attempt == options.repacks:
-                return
-            best = self._squeezed(best, [stays[number] for number in assembly.left_out], shrink)
-            best = self._improved(best, order, min(options.rounds, self.affordable) // 4)
+                found = self._without_losses(found)
+            placed, offsets, left_out = self._placed(found)
+            if (latency := self.latency(placed)) < best_latency:
+                best, best_offsets, best_latency = placed, offsets, latency
+            if not len(left_out) or attempt == options.repacks:
+                break
+            found = self._improved(self._squeezed(found, left_out), order, rounds // 4)
+        return best, best_offsets
+
+    def _placed(self, decisions: Decisions) -> tuple[Decisions, Integers, Integers]:
+        """Returns the decisions without the runs that find no offset, the offsets of the rest, and those runs."""
+        frame, runs = self.frame, decisions.runs()
+        offsets = pack(frame.problem, frame.space, decisions.blocks())
+        is_lost = offsets == UNPLACED
+        num_homes = len(frame.homes)
+        if is_lost[:num_homes].any():
+            name = frame.problem.buffers[frame.homes[int(np.argmax(is_lost))]].name
+            space = frame.problem.spaces[frame.space].name
+            raise PlannerError(f"{name} does not fit {space}, where the program wants it")
+        left_out = runs[is_lost[num_homes:]]
+        placed = decisions.copy()
+        for run in left_out.tolist():
+            placed.drop(run)
+        return placed, offsets[~is_lost], left_out
 
     def _best_of_orders(self) -> tuple[Decisions, Order]:
         """Returns the best result of one search for each order, and for some arguments that stay between runs."""
@@ -184,7 +193,8 @@ class _Search:
         gains = []
         for chain in np.flatnonzero(frame.chains.parent == NONE).tolist():
             buffer = int(frame.chains.buffer[chain])
-            if problem.buffers[buffer].initial_space is not None and buffer not in changed:
+            described = problem.buffers[buffer]
+            if described.initial_space is not None and described.end > problem.end and buffer not in changed:
                 item = frame.chains.first[chain]
                 numbers = frame.chains.accesses[frame.chains.first_access[item] : frame.chains.last_access[item]]
                 accesses = frame.tables.accesses[numbers]
@@ -234,17 +244,15 @@ class _Search:
             decisions, latency = trial, shorter
         return decisions
 
-    def _squeezed(self, decisions: Decisions, left_out: Sequence[Stay], shrink: Integers) -> Decisions:
-        """Returns the decisions without the stays that found no offset, and with less memory where they were."""
+    def _squeezed(self, decisions: Decisions, left_out: Integers) -> Decisions:
+        """Returns the decisions without the runs that found no offset, and with less memory where they were."""
         smaller = decisions.copy()
-        starts = {(stay.buffer, stay.start) for stay in left_out}
-        for run in smaller.runs().tolist():
-            item = smaller.tables.items[run]
-            buffer = int(self.frame.chains.buffer[item["chain"]])
-            if (buffer, int(item["run_start"])) in starts:
-                smaller.drop(run)
-                half = int(smaller.tables.buffers["size"][buffer]) // 2
-                smaller.tables.free[item["run_start"] : item["run_end"]] -= half
+        tables = smaller.tables
+        for run in left_out.tolist():
+            smaller.drop(run)
+            item = tables.items[run]
+            half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2
+            tables.free[item["run_start"] : item["run_end"]] -= half
         return smaller
 
     def latency(self, decisions: Decisions) -> float:

@@ -22,8 +22,8 @@ from memplan.planners._packing_kernel import UNPLACED, place
 
 Integers = NDArray[np.int64]
 
-# Rounds in which left-over blocks choose first; fewer where a round takes long.
-_MAX_ROUNDS, _WORK = 60, 2_000_000
+# Rounds in which left-over blocks choose first, fewer where a round takes long; and how many may bring nothing.
+_MAX_ROUNDS, _WORK, _MAX_IDLE_ROUNDS = 60, 100_000, 12
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,19 @@ def pack(
                 best, best_loss, order, fit = offsets, loss, candidate, best_fit
             if best_loss == 0.0:
                 return packer.in_bytes(best)
-    offsets = best
+    offsets, idle_rounds = best, 0
     for _ in range(min(_MAX_ROUNDS, _WORK // (len(blocks.size) + 1))):
         left_over = offsets[order] == UNPLACED
         order = np.concatenate([order[left_over], order[~left_over]])
         offsets = packer.place(order, fit)
         loss = float(blocks.weight[offsets == UNPLACED].sum())
+        idle_rounds += 1
         if loss < best_loss:
-            best, best_loss = offsets, loss
+            best, best_loss, idle_rounds = offsets, loss, 0
         if best_loss == 0.0:
             return packer.in_bytes(best)
+        if idle_rounds == _MAX_IDLE_ROUNDS:
+            break
     return packer.in_bytes(packer.place_left_over(best, exact_effort) if exact_effort else best)
 
 

@@ -4,8 +4,8 @@
 
 Unlike an alias, a takeover is a choice. Storages stay apart, so that a planner may put them in different memories; one
 that puts both in the same place saves the memory of one while the step runs. XLA makes this choice in its heap
-simulator (`may_reuse_operand_buffers`, under `CanShareOperandBufferWithUser`); a module compiled for a TPU states what
-was chosen as `aliasing_operands` in the `backend_config`.
+simulator (`may_reuse_operand_buffers`, under `CanShareOperandBufferWithUser`); a module compiled for a TPU lists, as
+`aliasing_operands` in the `backend_config`, what the code of an instruction can do in place.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Takeover:
       time: of the step that reads the one for the last time and writes the other for the first time.
       operand: storage that ends.
       result: storage that starts; not larger than the other.
-      stated: whether the compiler that wrote the module says that it did so.
+      stated: whether the compiler that wrote the module lists the pair, so that its own plan counts on it.
     """
 
     time: int
@@ -99,9 +99,9 @@ def _of_step(
 
 
 def stated_sharing(instruction: Instruction) -> frozenset[tuple[int, int]]:
-    """Returns the `(operand, number of the result's leaf)` that share memory by the module's own word.
+    """Returns the `(operand, number of the result's leaf)` that may share memory by the module's own word.
 
-    Each list of `aliasing_operands` names what lies at one place; results are numbered on after the operands.
+    Each list of `aliasing_operands` names what may lie at one place; results are numbered on after the operands.
 
     >>> from memplan.compiler.ir import Shape
     >>> config = '{"aliasing_operands":{"lists":[{"indices":["0","2"]}]}}'

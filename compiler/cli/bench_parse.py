@@ -6,6 +6,7 @@ through all stages: numba compiles its loops at their first use on a machine and
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import resource
@@ -29,6 +30,8 @@ TARGET = "tpu-v5e"
 
 # Of a row: seconds of each stage, in the order in which they run; `build` contains `flatten`.
 STAGES = ("start", "parse", "flatten", "build", "greedy", "verify", "emulate", "total")
+
+_SLOW_BYTES = 2**41
 
 T = TypeVar("T")
 
@@ -110,6 +113,9 @@ def worker(file: Path, started: float) -> dict[str, float]:
     from memplan.planners.planner import Budget
 
     target, solve = load_target(TARGET), planners.get("greedy").solve
+    # The training step that is measured saves more activations than any chip has memory for when it is this long.
+    slow, *fast = target.spaces
+    target = dataclasses.replace(target, spaces=(dataclasses.replace(slow, size=max(slow.size, _SLOW_BYTES)), *fast))
     seconds: dict[str, float] = {"start": time.time() - started}
 
     def timed(stage: str, function: Callable[..., T], *arguments: Any) -> T:

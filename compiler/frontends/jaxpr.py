@@ -60,7 +60,7 @@ def trace(
 
 
 def graph_of_jaxpr(jaxpr: Any, name: str = "jaxpr", donated: Sequence[bool] = ()) -> Graph:
-    """Returns the Graph of a closed jaxpr.
+    """Returns the Graph of a closed jaxpr, in the order of its equations.
 
     Args:
       jaxpr: as `jax.make_jaxpr` gives it.
@@ -89,7 +89,7 @@ def graph_of_jaxpr(jaxpr: Any, name: str = "jaxpr", donated: Sequence[bool] = ()
         name=module.unique_name(f"jit_{name}"),
         computations=module.computations,
         entry=entry,
-        is_scheduled=True,
+        is_scheduled=False,  # the order is the program's; no compiler has made it safe for results to overwrite operands
         aliases=tuple(
             Alias((output,) if is_tuple else (), parameter, (), must=False)
             for output, parameter in sorted(reused.items())

@@ -161,27 +161,28 @@ def literal_text(value: np.ndarray[Any, Any]) -> str:
     """
     if value.size > 10:
         return "{...}"
-    return _nested_text(value)
+    return _nested_text(value, is_whole=True)
 
 
-def _nested_text(value: np.ndarray[Any, Any]) -> str:
-    if value.ndim:
-        return "{" + (" " if value.ndim > 1 else "") + _joined(value) + (" " if value.ndim > 1 else "") + "}"
-    scalar = value[()]
-    if value.dtype == np.bool_:
+def _nested_text(value: np.ndarray[Any, Any], is_whole: bool = False) -> str:
+    if value.ndim == 0:
+        return _scalar_text(value[()], value.dtype)
+    inside = ", ".join(_nested_text(np.asarray(part)) for part in value)
+    is_tight = value.ndim == 1 and (is_whole or len(value) == 1)
+    return f"{{{inside}}}" if is_tight else f"{{ {inside} }}"
+
+
+def _scalar_text(scalar: Any, dtype: np.dtype[Any]) -> str:
+    if dtype == np.bool_:
         return "true" if scalar else "false"
-    if value.dtype.kind == "c":
-        return f"({_number(scalar.real)}, {_number(scalar.imag)})"
-    if np.issubdtype(value.dtype, np.integer) or "int" in value.dtype.name:
+    if dtype.kind == "c":
+        return f"({_number(scalar.real, dtype)}, {_number(scalar.imag, dtype)})"
+    if "int" in dtype.name:
         return str(int(scalar))
-    return _number(scalar)
+    return _number(scalar, dtype)
 
 
-def _joined(value: np.ndarray[Any, Any]) -> str:
-    return ", ".join(_nested_text(np.asarray(row)) for row in value)
-
-
-def _number(scalar: Any) -> str:
+def _number(scalar: Any, dtype: np.dtype[Any]) -> str:
     number = float(scalar)
     if number != number:
         return "nan"
@@ -189,4 +190,5 @@ def _number(scalar: Any) -> str:
         return "inf" if number > 0 else "-inf"
     if number == int(number) and abs(number) < 1e15:
         return "-0" if number == 0 and str(number)[0] == "-" else str(int(number))
-    return str(scalar)
+    digits = {"bfloat16": 4, "float16": 5}.get(dtype.name)
+    return f"{number:.{digits}g}" if digits else str(scalar)

@@ -44,7 +44,8 @@ def literal_text(data: bytes, depth: int = 0) -> str:
         return "( " + ", ".join(parts) + " )" if parts else "()"
     if not shape.is_array:
         return ""
-    if shape.num_elements > _MAX_PRINTED or len(shape.dims) > _MAX_NESTING:
+    rows = math.prod(dim for dim in shape.dims if dim)  # what is printed of an array without elements
+    if rows > _MAX_PRINTED or len(shape.dims) > _MAX_NESTING:
         return "{...}"
     values = _values(message, shape)
     if len(values) != shape.num_elements:
@@ -61,12 +62,10 @@ def literal_text(data: bytes, depth: int = 0) -> str:
     def nested(dim: int, offset: int) -> str:
         if dim == len(shape.dims) - 1:
             row = ", ".join(values[offset + k * strides[dim]] for k in range(shape.dims[dim]))
-            return f"{{ {row} }}" if dim else f"{{{row}}}"
+            return f"{{ {row} }}" if dim and row else f"{{{row}}}"
         rows = [nested(dim + 1, offset + k * strides[dim]) for k in range(shape.dims[dim])]
         return "{ " + ", ".join(rows) + " }"
 
-    if shape.num_elements == 0:
-        return "{}" if len(shape.dims) == 1 else "{ " + ", ".join(["{ }"] * shape.dims[0]) + " }"
     return nested(0, 0)
 
 

@@ -243,7 +243,7 @@ def _custom_call(counter: WorkCounter, instruction: Instruction, operands: list[
     if "cost_estimate" not in config:
         return add_work(counter.body(name) for name in instruction.called) if instruction.called else NOTHING
     flops, transcendentals = (
-        float(found[1]) if (found := re.search(rf'"{key}":"?(\d+)', config)) else 0.0
+        float(found[1]) if (found := re.search(rf'"{key}"\s*:\s*"?(\d+)', config)) else 0.0
         for key in ("flops", "transcendentals")
     )
     return Work(flops=flops, transcendentals=transcendentals)

@@ -10,7 +10,9 @@ from memplan.compiler.analysis.program import FlatProgram, Storage
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.ir import Graph
 
-DUMPS = sorted((Path(__file__).parents[3] / "workloads" / "dumps").glob("*.hlo.txt.gz"))
+_ROOT = Path(__file__).parents[3]
+DUMPS = sorted((_ROOT / "workloads" / "dumps").glob("*.hlo.txt.gz"))
+DATA = _ROOT / "tests" / "data" / "hlo"
 
 
 def flat(text: str, pointer_bytes: int = 0) -> FlatProgram:

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memplan.compiler.analysis.aliasing import _add, _overlaps
-from memplan.compiler.analysis.flatten import flatten
 
-from .helpers import DUMPS, copies, flat, read_dump, storage
+from .helpers import DATA, copies, flat, storage
 
 
 def together(text: str, *values: str) -> bool:
@@ -187,22 +186,6 @@ def test_the_jax_compiler_for_the_cpu_inserts_the_copies_that_are_found_to_be_ne
     into_loops = [copy for copy in before.copies if before.steps[copy.time].region == 0]
     assert sorted(step.instruction.shape.bytes for step in entry) == sorted(copy.bytes for copy in into_loops)
     assert after.copies == ()
-
-
-def read_text(path):  # type: ignore[no-untyped-def]
-    from memplan.compiler.frontends import read
-
-    return read(path)
-
-
-@pytest.mark.parametrize("path", DUMPS, ids=lambda path: path.name.removesuffix(".hlo.txt.gz"))
-def test_modules_of_the_tpu_compiler_need_no_copies_and_share_what_they_say(path) -> None:  # type: ignore[no-untyped-def]
-    """The compiler states which operands and results of an instruction lie at one place: an independent witness."""
-    if path.stat().st_size > 100_000:
-        pytest.skip("a smaller dump shows the same")
-    graph = read_dump(path)
-    program = flatten(graph)
-    assert program.copies == ()
 
 
 intervals = st.lists(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from memplan.compiler.analysis.program import AccessKind, RegionKind
 from memplan.compiler.emulator.check import verify_timeline
 from memplan.compiler.emulator.timing import TimingEmulator, emulate, latency, lower_bound_all_fast
 from memplan.compiler.errors import PlanError
+from memplan.compiler.frontends import read
+from memplan.compiler.hardware.target import load_target
+from memplan.compiler.mapping.build import build_problem
 from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation, Region
 
 SLOW, FAST = 0, 1
+DUMPS = Path(__file__).parents[3] / "workloads" / "dumps"
 
 
 def problem_of(
@@ -298,8 +303,8 @@ def test_agrees_with_the_exact_reference(case: tuple[MappingProblem, Plan]) -> N
     assert latency(problem, plan) == timeline.latency
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(problems_and_plans(branches=False, max_trips=200))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(problems_and_plans(branches=False, max_trips=40))
 def test_skipped_iterations_are_exact(case: tuple[MappingProblem, Plan]) -> None:
     problem, plan = case
     expected, _ = Reference(problem, plan).run()
@@ -376,6 +381,20 @@ class TestBadPlans:
             emulate(self.problem, replace(plan, copies=(Copy(-1, 1, 0, 2),)))
         with pytest.raises(PlanError, match="serves 0 accesses, but its problem has 1"):
             emulate(self.problem, replace(plan, served=()))
+
+
+@pytest.mark.parametrize("name", ["transformer_train.tpu-v5e", "lstm_train.tpu-v4", "resnet50_train.tpu-v5e"])
+def test_what_the_compiler_planned(name: str) -> None:
+    """A real mapping has a possible timeline, beats slow memory alone, and is beaten by the bound."""
+    problem = build_problem(read(DUMPS / f"{name}.default.hlo.txt.gz"), load_target(name.split(".")[1]))
+    assert problem.given is not None
+    assert len(problem.given.copies) > 10
+    emulator = TimingEmulator(problem)
+    timeline = emulator.emulate(problem.given)
+    assert verify_timeline(problem, problem.given, timeline) == []
+    none = np.zeros(0, np.int64)
+    in_slow_memory = emulator.latency_of(np.zeros(len(problem.accesses), np.int64), none, none, none, none, np.zeros(0))
+    assert emulator.lower_bound() < timeline.latency < in_slow_memory
 
 
 def test_the_reference_itself() -> None:

@@ -1,0 +1,155 @@
+"""Our peak memory of real modules against what XLA itself gives to them on the CPU.
+
+Two figures of XLA's are compared with ours (holes and takeovers used, tables of tuples counted, see `peak_memory`):
+
+    used     the most bytes of its assignment that hold live values at one time: ours must agree within 0.1 %
+    total    the bytes of all its allocations: ours ÷ total is in the table below, and within 1 % but for
+
+    program                     ours ÷ total    why
+    fft_convolution             0.889           the result's block stands empty at the peak: no temporary fits into it
+    lstm                        0.989           one of the results' blocks is empty at the peak, likewise
+    recurrent_gradient          0.871           see TAKEN_OVER: with XLA's rule 1.000
+      (jax 0.10)
+
+TAKEN_OVER: XLA lets a result take over an operand only where nothing but these two ever shares the block; ours also
+where the operand was carried by a loop. Comparing, XLA's rule is used; what ours saves beyond it is asserted apart.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memplan.compiler.analysis.buffer_assignment import (
+    AssignedValue,
+    BufferAssignment,
+    occupied_peak,
+    parse_buffer_assignment,
+    parse_live_ranges,
+    read_buffer_assignment,
+)
+from memplan.compiler.analysis.flatten import flatten
+from memplan.compiler.analysis.liveness import peak_memory
+from memplan.compiler.analysis.program import FlatProgram
+from memplan.compiler.analysis.takeover import Takeover, takeovers
+from memplan.compiler.errors import ParseError
+from memplan.compiler.frontends import read
+
+from .buffer_assignment_programs import PROGRAMS
+
+REPORT = """BufferAssignment:
+allocation 0: size 64, page 0, output shape is |(f32[8], /*index=1*/f32[8])|, maybe-live-out:
+ value: <3 while.6{1} (phi) @0> (size=32,offset=0): f32[8]{0}
+allocation 1: size 32, color 1, parameter 2, shape |f32[8]| at ShapeIndex {1}, maybe-live-out:
+ value: <4 p{} @1> (size=32,offset=0): f32[8]{0:S(1)}
+allocation 2: size 4, constant:
+ value: <5 c @0> (size=4,offset=0): f32[]
+allocation 3: size 4, thread-local:
+ value: <6 s @0> (size=4,offset=0): f32[]
+allocation 4: size 96, preallocated-temp:
+ value: <7 x @0> (size=32,offset=0): f32[8]{0}
+ value: <8 y @0> (size=64,offset=32): (f32[8]{0}, f32[8]{0})
+"""
+
+
+def test_a_report_is_read() -> None:
+    found = parse_buffer_assignment(REPORT)
+    out, parameter, constant, local, temporary = found.allocations
+    assert [a.size for a in found.allocations] == [64, 32, 4, 4, 96]
+    assert (parameter.parameter, parameter.color, out.parameter, out.color) == (2, 1, -1, 0)
+    assert [a.is_live_out for a in found.allocations] == [True, True, False, False, False]
+    assert [a.is_constant for a in found.allocations] == [False, False, True, False, False]
+    assert local.is_thread_local
+    assert temporary.is_temporary
+    assert not constant.is_temporary
+    assert out.values == (AssignedValue("while.6{1}", 32, 0),)
+    assert parameter.values == (AssignedValue("p", 32, 0),)
+    assert temporary.values == (AssignedValue("x", 32, 0), AssignedValue("y", 64, 32))
+    assert (found.total, found.temporary) == (196, 96)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ":1:1: expected BufferAssignment:"),
+        ("HloModule m\n", ":1:1: expected BufferAssignment:"),
+        ("BufferAssignment:\nallocation 0: size 8\n", ":2:1: expected an allocation or a value"),
+        ("BufferAssignment:\n value: <7 x @0> (size=32,offset=0): f32[8]{0}\n", ":2:1: expected an allocation"),
+    ],
+)
+def test_what_is_no_report_is_refused_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(ParseError, match=message):
+        parse_buffer_assignment(text)
+    with pytest.raises(ParseError, match=":1:1: expected HloLiveRange"):
+        parse_live_ranges(text)
+
+
+def test_bytes_in_use_are_counted_once_however_many_values_lie_on_them() -> None:
+    assignment = parse_buffer_assignment(REPORT)
+    always = 4  # the constant
+    assert occupied_peak(assignment, {}) == always
+    assert occupied_peak(assignment, {"x": (0, 3), "y": (4, 5)}) == always + 64
+    assert occupied_peak(assignment, {"x": (0, 4), "y": (4, 5)}) == always + 96
+    assert occupied_peak(assignment, {"x": (0, 9), "y": (4, 5), "p": (0, 9), "while.6{1}": (5, 6)}) == always + 160
+    shared = BufferAssignment(
+        parse_buffer_assignment(
+            "BufferAssignment:\nallocation 0: size 64, preallocated-temp:\n"
+            " value: <1 a @0> (size=64,offset=0): f32[16]{0}\n value: <2 b @0> (size=32,offset=16): f32[8]{0}\n"
+        ).allocations
+    )
+    assert occupied_peak(shared, {"a": (0, 3), "b": (3, 9)}) == 64
+
+
+@pytest.fixture(scope="module")
+def dumps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("dumps")
+    script = Path(__file__).with_name("buffer_assignment_programs.py")
+    done = subprocess.run([sys.executable, script, folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    yield folder
+
+
+# Programs whose total is further than 1 % from ours, and our part of it at least; the table above says why.
+FRAGMENTED = {"fft_convolution": 0.88, "lstm": 0.98}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_peak_memory_is_what_xla_uses(name: str, dumps: Path) -> None:
+    (path,) = (dumps / name).glob("*.cpu_after_optimizations.txt")
+    assignment = read_buffer_assignment(path.with_name(f"{path.stem}-buffer-assignment.txt"))
+    used = occupied_peak(assignment, parse_live_ranges(path.with_name(f"{path.stem}-live-range.txt").read_text()))
+
+    program = flatten(read(path), pointer_bytes=8)
+    assert program.copies == ()
+    possible = takeovers(program)
+    like_xla = [takeover for takeover in possible if holds_one_value(program, takeover)]
+    ours = peak_memory(program, use_holes=True, takeovers=like_xla)
+
+    assert ours == pytest.approx(used, rel=0.001)
+    assert ours / assignment.total <= 1.001
+    assert ours / assignment.total >= FRAGMENTED.get(name, 0.99)
+    # Without reuse the figure is an upper bound of what has to be in use, with all of it a lower one.
+    assert peak_memory(program) >= ours >= peak_memory(program, use_holes=True, takeovers=possible)
+
+
+def holds_one_value(program: FlatProgram, takeover: Takeover) -> bool:
+    """Whether the operand's storage holds nothing but one value, and views of it."""
+    opcodes = {step.instruction.name: step.instruction.opcode for step in program.steps}
+    names = [value for value in program.storages[takeover.operand].values if "{" not in value]
+    views = ("bitcast", "get-tuple-element")
+    return sum(opcodes[name] not in views for name in names) <= 1 and not any(
+        opcodes[value.split("{")[0]] in ("while", "conditional", "parameter")
+        for value in program.storages[takeover.operand].values
+    )
+
+
+def test_a_loop_carried_operand_is_taken_over_too(dumps: Path) -> None:
+    (path,) = (dumps / "recurrent_gradient").glob("*.cpu_after_optimizations.txt")
+    program = flatten(read(path), pointer_bytes=8)
+    possible = takeovers(program)
+    only_ours = [takeover for takeover in possible if not holds_one_value(program, takeover)]
+    assert 1048576 in [program.storages[takeover.result].size for takeover in only_ours]

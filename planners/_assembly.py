@@ -151,7 +151,8 @@ def _pack_stays(
     """Returns offsets of the homes of some buffers, which must fit, then of some stays."""
     homes = [problem.buffers[buffer] for buffer in buffers]
     chosen = [stays[number] for number in here]
-    item, places = list(range(len(homes))), {}
+    item = list(range(len(homes)))
+    places: dict[tuple[int, int], int] = {}
     sizes = [home.size for home in homes]
     weights = [np.inf] * len(homes)
     for stay in chosen:
@@ -168,8 +169,8 @@ def _pack_stays(
     if not item:
         return np.zeros(0, np.int64)
     blocks = Blocks(
-        start=np.array([x.start for x in (*homes, *chosen)], np.int64),
-        end=np.array([x.end for x in (*homes, *chosen)], np.int64),
+        start=np.array([*(home.start for home in homes), *(stay.start for stay in chosen)], np.int64),
+        end=np.array([*(home.end for home in homes), *(stay.end for stay in chosen)], np.int64),
         item=np.array(item, np.int64),
         size=np.array(sizes, np.int64),
         weight=np.array(weights, np.float64),
@@ -223,19 +224,19 @@ def _plan(
         offset = next(slow_stays) if stay.space == 0 else int(offset_of_stay[number])
         residencies.append(Residency(stay.buffer, stay.space, offset, stay.start, stay.end))
     home_residency: dict[int, int] = {}
-    for buffer, (first, last, offset) in sorted(fixed.items()):
-        home_residency[buffer] = len(residencies)
-        residencies.append(Residency(buffer, home_of(problem, buffer), offset, first, last))
-    for (buffer, first, last), offset in zip(slow[:num_homes], offsets, strict=False):
-        home_residency[buffer] = len(residencies)
-        residencies.append(Residency(buffer, 0, offset, first, last))
+    for resident, (first, last, offset) in sorted(fixed.items()):
+        home_residency[resident] = len(residencies)
+        residencies.append(Residency(resident, home_of(problem, resident), offset, first, last))
+    for (resident, first, last), offset in zip(slow[:num_homes], offsets, strict=False):
+        home_residency[resident] = len(residencies)
+        residencies.append(Residency(resident, 0, offset, first, last))
     served = tuple(
         residency_of[stay] if stay >= 0 else home_residency[access.buffer]
         for stay, (_, access) in zip(served_by, problem.accesses, strict=True)
     )
     made = []
-    for first, done, stay, is_fill, buffer in sorted(copies):
-        home, away = home_residency[buffer], residency_of[stay]
+    for first, done, number, is_fill, buffer in sorted(copies):
+        home, away = home_residency[buffer], residency_of[number]
         made.append(Copy(home, away, first, done) if is_fill else Copy(away, home, first, done))
     return Plan(
         problem=problem.fingerprint,
@@ -284,12 +285,12 @@ def _home_needs(
     for start, done, _, is_fill, buffer in copies:
         if start != BEFORE:
             need(buffer, start, max(done, start + 1) if is_fill else done + 1)
-    for number, buffer in enumerate(problem.buffers):
-        if buffer.persistent:
-            need(number, buffer.start, buffer.end)
-        elif buffer.initial_space is not None:
+    for number, described in enumerate(problem.buffers):
+        if described.persistent:
+            need(number, described.start, described.end)
+        elif described.initial_space is not None:
             need(number, 0, 1)
-        if buffer.final_space is not None and number not in ends_there:
+        if described.final_space is not None and number not in ends_there:
             need(number, n, n + 1)
     return {buffer: _around_loops(problem, buffer, first[buffer], last[buffer]) for buffer in first}
 

@@ -87,10 +87,10 @@ def make_slots(problem: MappingProblem) -> Slots:
                 place_of_group[group] = place
         place_of_region[number] = place
 
-    for t, region in enumerate(region_of_time):
-        enter(region)
-        place_of_time.append((region, len(rows[region])))
-        rows[region].append((t, t + 1, True))
+    for t, innermost in enumerate(region_of_time):
+        enter(innermost)
+        place_of_time.append((innermost, len(rows[innermost])))
+        rows[innermost].append((t, t + 1, True))
 
     first = np.zeros(len(regions), np.int64)
     np.cumsum([len(row) for row in rows[:-1]], out=first[1:])
@@ -289,7 +289,9 @@ def _as_arrays(
 ) -> Chains:
     buffer, region, first, last, needs_home, parent = np.array(chain_rows, np.int64).reshape(-1, 6).T
     items = {name: np.array(column) for name, column in zip(_Item._fields, zip(*item_rows, strict=True), strict=False)}
-    empty = {name: np.zeros(0, np.bool_ if name in ("reads", "writes") else np.int64) for name in _Item._fields}
+    empty: dict[str, np.ndarray] = {
+        name: np.zeros(0, np.bool_ if name in ("reads", "writes") else np.int64) for name in _Item._fields
+    }
     ends = np.cumsum([len(inside) for inside in inside_of], dtype=np.int64)
     return Chains(
         buffer=buffer,

@@ -157,7 +157,7 @@ class Frame:
         facts = np.zeros(1, FACTS)
         facts["kept_buffer"], facts["can_fill"], facts["can_spill"] = NONE, into is not None, back is not None
         table = np.zeros(len(chains.buffer), CHAIN)
-        for field in CHAIN.names:
+        for field in CHAIN.names or ():
             table[field] = getattr(chains, field)
         return Tables(
             slots=slots,
@@ -193,7 +193,7 @@ class Frame:
     def _item_table(self) -> np.ndarray:
         chains, of_time = self.chains, self.slots.of_time
         table = np.zeros(len(chains.chain), ITEM)
-        for field in ITEM.names:
+        for field in ITEM.names or ():
             table[field] = getattr(chains, field, NONE)
         table["late"], table["closed"] = 0.0, False
         table["ready"], table["wanted"] = chains.slot + 1, chains.slot
@@ -404,8 +404,8 @@ class Decisions:
             again = [[*self.refill, 0, space, self.kept]] if items["run_end"][is_kept][0] < self.refill[0] else []
             rows.append(np.array([[BEFORE, 0, 0, space, self.kept], *again], np.int64))
         for stay in self.frame.elsewhere:
-            for copies, ends in ((stay.fills, (0, stay.space)), (stay.spills, (stay.space, 0))):
-                rows += [np.array([[*times_of_copy, *ends, stay.buffer]], np.int64) for times_of_copy in copies]
+            for copies, way in ((stay.fills, (0, stay.space)), (stay.spills, (stay.space, 0))):
+                rows += [np.array([[*times_of_copy, *way, stay.buffer]], np.int64) for times_of_copy in copies]
         table = np.concatenate(rows)
         table = table[np.lexsort((table[:, 1], table[:, 0]))]
         start, done, source, destination, buffer = table.T
@@ -418,7 +418,7 @@ class Decisions:
         return (chains.buffer[chain] == self.kept) & (runs == chains.first[chain]) & (chains.parent[chain] == NONE)
 
     def blocks(self) -> Blocks:
-        """Returns what is to be packed: the homes in the fast space, then the stays of `runs`, the kept one's tail last."""
+        """Returns what is to be packed: the homes in the fast space, then the stays of the runs."""
         runs, homes = self.runs(), self.frame.homes
         items, buffers = self.tables.items[runs], self.frame.problem.buffers
         first = len(homes)

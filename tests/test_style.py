@@ -63,7 +63,7 @@ def text_files() -> list[Path]:
         path
         for folder in FOLDERS
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.is_file() and path.suffix not in binary and "__pycache__" not in path.parts
+        if path.is_file() and path.suffix not in binary and not {"__pycache__", ".hypothesis"} & set(path.parts)
     ] + [path for path in sorted(ROOT.iterdir()) if path.is_file() and path.suffix in (".md", ".toml")]
 
 

@@ -348,8 +348,8 @@ class _Builder:
             if pair.operand_index not in given or pair.output_index not in nodes.number:
                 raise GraphError(
                     f"{self.schedule.graph.file or self.schedule.graph.name}: {instruction.name!r} has no operand "
-                    f"{pair.operand}{_braces(pair.operand_index)}, or no result {_braces(pair.output_index)}, that could "
-                    "share memory as it states"
+                    f"{pair.operand}{_braces(pair.operand_index)}, or no result {_braces(pair.output_index)}, that "
+                    "could share memory as it states"
                 )
             operand = values.of[positions.first[sources[pair.operand]] + given[pair.operand_index]]
             result = values.of[first + nodes.number[pair.output_index]]

@@ -131,8 +131,9 @@ def _table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
         previous = row["dump"]
     table.add_section()
     for planner, total in summary.items():
+        dumps = f"{total['dumps']} dump{'s' * (total['dumps'] != 1)}"
         table.add_row(
-            f"mean of {total['dumps']} dumps", planner, "", "", _ratio(total["mean_ratio_to_xla"]),
+            f"mean of {dumps}", planner, "", "", _ratio(total["mean_ratio_to_xla"]),
             print_percent(total["mean_gap"]), f"{total['violations']:,}", f"{total['seconds']:.2f}", style="bold",
         )  # fmt: skip
     return table

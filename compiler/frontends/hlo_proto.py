@@ -76,11 +76,8 @@ def _unwrapped(content: bytes) -> Message:
 
 
 def _is_module(message: Message) -> bool:
-    """A module names its entry computation (field 2 or 6); the messages around it have no such fields."""
-    if not any(number in message for number in (2, 6)) or not raws(message, 3):
-        return False
-    first = protobuf.read_message(raws(message, 3)[0])
-    return all(isinstance(value, bytes) for number in (1, 2) for value in first.get(number, [0]))
+    """A module has a name and names its entry; what is around it has a message, which begins with byte 10, in field 1."""
+    return (2 in message or 6 in message) and bool(raws(message, 3)) and not raw(message, 1).startswith(b"\n")
 
 
 @dataclass

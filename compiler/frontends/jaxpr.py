@@ -89,7 +89,8 @@ def graph_of_jaxpr(jaxpr: Any, name: str = "jaxpr", donated: Sequence[bool] = ()
         name=module.unique_name(f"jit_{name}"),
         computations=module.computations,
         entry=entry,
-        is_scheduled=False,  # the order is the program's; no compiler has made it safe for results to overwrite operands
+        # The order is the program's own; no compiler has seen to it that results may overwrite what they are made of.
+        is_scheduled=False,
         aliases=tuple(
             Alias((output,) if is_tuple else (), parameter, (), must=False)
             for output, parameter in sorted(reused.items())

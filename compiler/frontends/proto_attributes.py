@@ -409,8 +409,8 @@ _SPECIFIC: dict[str, Callable[[Message, Sequence[Shape]], Attributes]] = {
     "triangular-solve": _triangular_solve,
     **dict.fromkeys(
         (
-            "cbrt", "cosine", "erf", "exp2", "exponential", "exponential-minus-one", "log", "log2", "log-plus-one", "logistic",
-            "rsqrt", "sine", "sqrt", "tan", "tanh",
+            "cbrt", "cosine", "erf", "exp2", "exponential", "exponential-minus-one", "log", "log2", "log-plus-one",
+            "logistic", "rsqrt", "sine", "sqrt", "tan", "tanh",
         ),
         _unary,
     ),

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from memplan.compiler.errors import GraphError
 from memplan.compiler.hardware.matrix_work import MatrixWork, Window, convolution_work, dot_work
 from memplan.compiler.ir import Computation, Graph, Instruction, Shape
 
@@ -100,7 +101,11 @@ class WorkCounter:
         self._bodies: dict[str, Work] = {}
 
     def of(self, computation: Computation, instruction: Instruction) -> Work:
-        """Returns the work of an instruction of `computation`."""
+        """Returns the work of an instruction of `computation`.
+
+        Raises:
+          GraphError: its attributes and shapes contradict each other.
+        """
         opcode, elements = instruction.opcode, _elements(instruction.shape)
         if opcode in ELEMENTWISE:
             return Work(flops=elements)
@@ -111,7 +116,13 @@ class WorkCounter:
         operands = [computation.instructions[operand].shape for operand in instruction.operands]
         rule = _RULES.get(opcode)
         if rule is not None:
-            return rule(self, instruction, operands)
+            try:
+                return rule(self, instruction, operands)
+            except (ValueError, LookupError, ArithmeticError) as error:
+                where = f"{self._graph.file or self._graph.name}: {computation.name}"
+                raise GraphError(
+                    f"{where}: the attributes and shapes of {opcode} {instruction.name!r} do not fit: {error}"
+                ) from None
         if instruction.called:
             return add_work(self.body(name) for name in instruction.called)
         return NOTHING

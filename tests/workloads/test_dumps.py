@@ -42,7 +42,8 @@ def test_dump(path: Path) -> None:
     module.schedule().verify()
 
     entry = text[text.index("\nENTRY ") :]
-    assert entry.count('"estimated_cycles":') > 10
+    # A program that is a loop has most of its instructions in the loop's body.
+    assert text.count('"estimated_cycles":') > 10
     fast = {int(space) for space in re.findall(r"S\((\d+)\)", entry)} - {2}
     if variant == "default":
         assert FAST_SPACE[target] in fast

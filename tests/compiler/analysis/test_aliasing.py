@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,11 +177,10 @@ def test_results_have_places_of_their_own() -> None:
     assert [s.result_indices for s in program.storages if s.result_indices] == [((1,),), ((0,),), ((2,),), ((3,),)]
 
 
-def test_the_jax_compiler_for_the_cpu_inserts_the_copies_that_are_found_to_be_needed() -> None:
+def test_xla_inserts_the_copies_that_are_found_to_be_needed() -> None:
     """XLA's own copies in the optimized module, against those found in the module as it was before."""
-    folder = DUMPS[0].parents[2] / "tests" / "data" / "hlo"
     before, after = (
-        flatten(read_text(folder / f"scan_rnn.{stage}.txt"))
+        flat((DATA / f"scan_rnn.{stage}.txt").read_text())
         for stage in ("before_optimizations", "cpu_after_optimizations")
     )
     entry = [step for step in after.steps if step.region == 0 and step.instruction.opcode == "copy"]
@@ -200,6 +201,6 @@ def test_interval_lists_are_sets_of_times(parts: list[tuple[int, int]], extra: t
         _add(merged, part)
     times = {t for start, end in parts for t in range(start, end)}
     assert {t for start, end in merged for t in range(start, end)} == times
-    assert all(a[1] < b[0] for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(merged))
     start, end = extra[0], sum(extra)
     assert _overlaps(merged, (start, end)) == bool(times & set(range(start, end)))

@@ -15,7 +15,8 @@ CPU_TEXTS = sorted(file for file in (ROOT / "tests/data/hlo").iterdir() if file.
 CPU_PROTOS = sorted(file for file in (ROOT / "tests/data/hlo").iterdir() if ".hlo.pb" in file.name)
 
 # Compiled for TPUs; of the two solvers' modules the default one has the copies.
-TPU_TEXTS = sorted((ROOT / "workloads/dumps").glob("*.tpu-v5e.default.hlo.txt.gz")) + [
+TPU_TEXTS = [
+    *sorted((ROOT / "workloads/dumps").glob("*.tpu-v5e.default.hlo.txt.gz")),
     ROOT / "workloads/dumps/lstm.tpu-v4.slow.hlo.txt.gz",
     ROOT / "workloads/dumps/transformer_infer.tpu-v4.default.hlo.txt.gz",
 ]

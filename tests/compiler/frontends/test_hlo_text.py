@@ -279,7 +279,7 @@ def damaged_modules(draw: st.DrawFn) -> str:
         elif kind == "replace":
             text = (
                 text[:start]
-                + draw(st.sampled_from(list('{}()[]",=%#*/\\-\n ') + ["/*", "//", "9" * 30, "é", "\0"]))
+                + draw(st.sampled_from([*'{}()[]",=%#*/\\-\n ', "/*", "//", "9" * 30, "é", "\0"]))
                 + text[start + 1 :]
             )
         else:

@@ -36,7 +36,8 @@ from memplan.compiler.frontends import (
 )
 from memplan.compiler.frontends.jaxpr import graph_of_jaxpr, trace
 from memplan.compiler.frontends.jaxpr_arrays import hlo_dtype, literal_text, numpy_dtype, physical, shape_of
-from memplan.compiler.ir import Alias, Computation, Graph, Instruction
+from memplan.compiler.ir import Alias, Computation, Graph, Instruction, Source
+from memplan.compiler.ir.printer import print_graph
 from memplan.compiler.ir.shape import BITS_PER_ELEMENT
 from memplan.compiler.ir.trip_count import trip_count
 from memplan.compiler.ir.validate import check_graph
@@ -576,7 +577,7 @@ def test_shapes_that_are_not_numbers_are_refused() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(["sin", "dot", "sum", "scan", "cond", "jit", "where", "sort", "set"]), max_size=8))
 def test_random_compositions_keep_the_rules(steps: list[str]) -> None:
-    """Names are unique in the module, the Graph keeps every rule of the IR, and is the same each time."""
+    """Names are unique in the module, the Graph keeps every rule of the IR, is the same each time, and can be printed."""
     parts: dict[str, Callable[[Any], Any]] = {
         "sin": jnp.sin,
         "dot": lambda x: x @ x.T @ x,
@@ -600,6 +601,11 @@ def test_random_compositions_keep_the_rules(steps: list[str]) -> None:
     assert len(set(names)) == len(names)
     assert list(graph.computations)[-1] == graph.entry
     assert trace(fun, shaped(3, 4)) == graph
+    read = parse_hlo(print_graph(graph))
+    assert read.computations == {
+        name: replace(c, instructions=tuple(replace(i, source=Source()) for i in c.instructions))
+        for name, c in graph.computations.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ def test_metadata() -> None:
     assert metadata_text(b"") == ""
     assert metadata_text(field(2, b"") + field(4, 0)) == ""
     data = field(15, 4) + field(2, b"jit(f)/add") + field(1, b"add") + field(3, b"f.py") + field(4, 7) + field(99, 1)
-    assert metadata_text(data) == '{op_type="add" op_name="jit(f)/add" source_file="f.py" source_line=7 stack_frame_id=4}'
+    assert (
+        metadata_text(data) == '{op_type="add" op_name="jit(f)/add" source_file="f.py" source_line=7 stack_frame_id=4}'
+    )
 
 
 def test_frontend_attributes() -> None:

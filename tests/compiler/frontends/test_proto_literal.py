@@ -71,7 +71,12 @@ def test_floats_print_as_xla_prints_them(dtype: str, values: list[float]) -> Non
     assert ours == theirs
 
 
-NAMES = {"f8e3m4": "float8_e3m4", "f8e8m0fnu": "float8_e8m0fnu", "f4e2m1fn": "float4_e2m1fn", "f8e4m3fnuz": "float8_e4m3fnuz"}
+NAMES = {
+    "f8e3m4": "float8_e3m4",
+    "f8e8m0fnu": "float8_e8m0fnu",
+    "f4e2m1fn": "float4_e2m1fn",
+    "f8e4m3fnuz": "float8_e4m3fnuz",
+}
 FIELDS = {"f8e3m4": (29, 29), "f8e8m0fnu": (33, 33), "f4e2m1fn": (32, 32), "f8e4m3fnuz": (25, 25)}
 
 

@@ -86,7 +86,7 @@ def test_a_convolution_without_spatial_dimensions() -> None:
 
 
 def test_labels_that_are_not_understood() -> None:
-    with pytest.raises(ValueError, match="dim_labels='nonsense'"):
+    with pytest.raises(ValueError, match="dim_labels='nonsense' are no labels"):
         convolution(Shape("f32", (8, 16)), Shape("f32", (16, 4)), Shape("f32", (8, 4)), "nonsense", "")
 
 
@@ -111,3 +111,8 @@ def test_hits_are_counted_right(
         place = o * stride + k * window_dilation - pad
         met += place % dilation == 0 and 0 <= place // dilation < inputs
     assert window.hits(0, inputs, outputs) == met
+
+
+def test_a_window_of_absurd_size_is_answered() -> None:
+    window = Window.parse("{size=1000000000 stride=1}")
+    assert window.hits(0, 2 * 10**9, 10**9) == pytest.approx(1e18, rel=0.01)

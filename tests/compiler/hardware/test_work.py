@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from memplan.compiler.errors import GraphError
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.work import Work, WorkCounter, add_work, total_work
 from memplan.compiler.ir import Graph
@@ -102,6 +103,21 @@ def test_sums_and_multiples() -> None:
     assert add_work([product, Work(flops=3.0)]).total_flops == product.total_flops + 3
     assert (product * 3).matrix[0].flops == 3 * product.matrix[0].flops
     assert product * 0 == Work()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "%r = f32[8,8] dot(%p, %p), lhs_contracting_dims={7}, rhs_contracting_dims={1}",
+        "%r = f32[8,8] convolution(%p, %p), window={size=3x}, dim_labels=bf_io->bf",
+        "%r = f32[8,8] convolution(%p, %p), window={size=3 stride=0}, dim_labels=b0_i0->b0",
+        "%r = f32[8,8] convolution(%p, %p), dim_labels=bf",
+        "%r = f32[8,8] sort(%p), dimensions={5}, to_apply=%least",
+    ],
+)
+def test_attributes_that_do_not_fit_are_named(line: str) -> None:
+    with pytest.raises(GraphError, match=r"<string>: main: the attributes and shapes of \w+ 'r' do not fit"):
+        work_of(module(line), "r")
 
 
 def spec(*dims: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

@@ -27,6 +27,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.analysis.program import RegionKind
+from memplan.compiler.emulator.timing_rows import (
+    COPY,
+    ISSUE,
+    OPERATION,
+    REGION,
+    UNSET,
+    Rows,
+    Schedule,
+    new_machine,
+    new_stack,
+)
 from memplan.compiler.errors import PlanError
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -104,7 +115,7 @@ class TimingEmulator:
         self._link_channel = np.array([link.channel for link in links], np.int64)
         self.num_queues = 1 + max((link.queue for link in links), default=-1)
         self.num_channels = 1 + max([link.channel for link in links] + [space.channel for space in spaces], default=-1)
-        self._regions = _region_arrays(problem)
+        self._regions, self._opened, self._opens, self._max_depth = _region_rows(problem)
 
     def emulate(self, plan: Plan) -> Timeline:
         """Returns the timeline of a plan.
@@ -115,7 +126,7 @@ class TimingEmulator:
         """
         served, copies = self._arrays(plan)
         duration, idle_fraction, busy = self.durations(served)
-        latency, stalled, record = self._walk(duration, idle_fraction, *copies)
+        latency, stalled, operations, moves = self._walk(duration, idle_fraction, *copies)
         start, _, source, destination, size = copies
         link = self._link_of[source, destination]
         times = size * self._repetitions[self._region_at(start)] * (start != BEFORE)
@@ -123,8 +134,18 @@ class TimingEmulator:
         for number, moved in enumerate(bytes_moved):
             if moved:
                 busy[self._link_channel[number]] += moved / self._link_bandwidth[number]
-        first_start, stall, issue, begin, end = (np.where(a < 0.0, np.nan, a) for a in record)
-        return Timeline(latency, first_start, duration, stall, issue, begin, end, stalled, bytes_moved, busy)
+        return Timeline(
+            latency=latency,
+            start=_recorded(operations["start"][:-2]),
+            duration=duration,
+            stall=_recorded(operations["stall"][:-1]),
+            issue=_recorded(moves["issue"]),
+            begin=_recorded(moves["begin"]),
+            end=_recorded(moves["end"]),
+            stalled=stalled,
+            bytes_moved=bytes_moved,
+            busy=busy,
+        )
 
     def latency(self, plan: Plan) -> float:
         """Returns the latency of a plan, in seconds; raises PlanError like `emulate`."""
@@ -227,45 +248,41 @@ class TimingEmulator:
         source: Integers,
         destination: Integers,
         size: Floats,
-    ) -> tuple[float, float, tuple[Floats, ...]]:
-        from memplan.compiler.emulator import timing_kernel as kernel
+    ) -> tuple[float, float, Rows, Rows]:
+        """Runs the kernel; returns latency, stalled seconds, and the rows of operations and copies with their times."""
+        from memplan.compiler.emulator.timing_kernel import walk
 
         n = len(duration)
         link = self._link_of[source, destination]
         self._check_copies(start, done, link, source, destination)
         runs = start != BEFORE
-        is_synchronous = start == done
-        awaited = np.flatnonzero(runs & ~is_synchronous)
+        awaited = np.flatnonzero(runs & (start != done))
         awaited = awaited[np.argsort(done[awaited], kind="stable")]
-        issued = np.flatnonzero(runs)
-        issued = issued[np.argsort(start[issued], kind="stable")]
-        times = np.arange(n + 2)
-        schedule = kernel.Schedule(
-            duration,
-            idle_fraction,
-            *self._regions.arrays,
-            np.searchsorted(done[awaited], times).astype(np.int64),
-            awaited,
-            np.searchsorted(start[issued], times).astype(np.int64),
-            issued,
-            is_synchronous[issued],
-        )
-        copies = kernel.Copies(
-            size.astype(np.float64),
-            self._link_queue[link],
-            self._link_channel[link],
+        order = np.flatnonzero(runs)
+        order = order[np.argsort(start[order], kind="stable")]
+        issued = np.zeros(len(order), ISSUE)
+        issued["number"], issued["is_synchronous"] = order, (start == done)[order]
+        operations = np.zeros(n + 2, OPERATION)
+        operations["duration"][:n] = duration
+        operations["start"] = operations["stall"] = UNSET
+        operations["opens"] = self._opens
+        operations["awaits"] = np.searchsorted(done[awaited], np.arange(n + 2))
+        operations["issues"] = np.searchsorted(start[order], np.arange(n + 2))
+        moves = np.zeros(len(start), COPY)
+        moves["bytes"], moves["bandwidth"], moves["latency"] = (
+            size,
             self._link_bandwidth[link],
             self._link_latency[link],
         )
-        record = kernel.Record(*(np.full(length, kernel.UNSET) for length in (n, n + 1, *(3 * [len(start)]))))
-        in_flight = (
-            np.bincount(start[issued], minlength=n + 1) - np.bincount(done[issued] + 1, minlength=n + 2)[: n + 1]
+        moves["queue"], moves["channel"] = self._link_queue[link], self._link_channel[link]
+        moves["issue"] = moves["begin"] = moves["end"] = UNSET
+        in_flight = np.bincount(start[order], minlength=n + 2) - np.bincount(done[order] + 1, minlength=n + 2)
+        latency, stalled = walk(
+            Schedule(operations, idle_fraction, self._regions, self._opened, awaited, issued),
+            new_machine(moves, self.num_queues, self.num_channels),
+            new_stack(self._max_depth, self.num_queues, int(np.cumsum(in_flight).max(initial=0))),
         )
-        max_pending = int(np.cumsum(in_flight).max(initial=0))
-        latency, stalled = kernel.walk(
-            schedule, copies, self.num_queues, self.num_channels, self._regions.max_depth, max_pending, record
-        )
-        return latency, stalled, record
+        return latency, stalled, operations, moves
 
     def _check_copies(
         self, start: Integers, done: Integers, link: Integers, source: Integers, destination: Integers
@@ -306,46 +323,34 @@ def lower_bound_all_fast(problem: MappingProblem) -> float:
     return TimingEmulator(problem).lower_bound()
 
 
-@dataclass(frozen=True)
-class _RegionArrays:
-    """Regions as the kernel wants them (`timing_kernel.Schedule`, from `opens_at` to `is_last`), and their depth."""
-
-    arrays: tuple[
-        Integers, Integers, Integers, Integers, NDArray[np.bool_], Floats, NDArray[np.bool_], NDArray[np.bool_]
-    ]
-    max_depth: int
+def _recorded(times: Floats) -> Floats:
+    return np.where(times < 0.0, np.nan, times)
 
 
-def _region_arrays(problem: MappingProblem) -> _RegionArrays:
+def _region_rows(problem: MappingProblem) -> tuple[Rows, Integers, Integers, int]:
+    """Returns the rows of the regions; those of them that are opened, by time of their start; `[n + 2]` where the part
+    of each time begins in these; and how many frames can be open at once.
+    """
     n, regions = len(problem.operations), problem.regions
-    is_branch = [region.kind is RegionKind.BRANCH for region in regions]
-    is_first, is_last = list(is_branch), list(is_branch)
+    rows = np.zeros(len(regions), REGION)
     depth = [0] * len(regions)
     previous: dict[tuple[int, int], int] = {}
     opened = []
     for number, region in enumerate(regions):
-        if number == 0 or region.start >= region.end:
-            depth[number] = depth[region.parent] if number else 0
+        is_branch = region.kind is RegionKind.BRANCH
+        rows[number] = (region.start, region.end, region.trip_count, is_branch, is_branch, is_branch)
+        if number == 0:
+            continue
+        depth[number] = depth[region.parent]
+        if region.start >= region.end:
             continue
         opened.append(number)
-        depth[number] = depth[region.parent] + (2 if is_branch[number] else 1)
-        if is_branch[number]:
+        depth[number] += 2 if is_branch else 1
+        if is_branch:
             before = previous.get((region.parent, region.group), -1)
             if before >= 0 and regions[before].end == region.start:
-                is_last[before] = is_first[number] = False
+                rows["is_last"][before] = rows["is_first"][number] = False
             previous[region.parent, region.group] = number
     opened.sort(key=lambda number: regions[number].start)
     starts = np.array([regions[number].start for number in opened], np.int64)
-    return _RegionArrays(
-        (
-            np.searchsorted(starts, np.arange(n + 1)).astype(np.int64),
-            np.array(opened, np.int64),
-            np.array([region.start for region in regions], np.int64),
-            np.array([region.end for region in regions], np.int64),
-            np.array(is_branch, np.bool_),
-            np.array([region.trip_count for region in regions], np.float64),
-            np.array(is_first, np.bool_),
-            np.array(is_last, np.bool_),
-        ),
-        max(depth, default=0) + 1,
-    )
+    return rows, np.array(opened, np.int64), np.searchsorted(starts, np.arange(n + 2)), max(depth, default=0) + 1

@@ -76,7 +76,7 @@ def _unwrapped(content: bytes) -> Message:
 
 
 def _is_module(message: Message) -> bool:
-    """A module has a name and names its entry; what is around it has a message, which begins with byte 10, in field 1."""
+    """A module has a name and names its entry; what is around it begins with a message, so with byte 10, in field 1."""
     return (2 in message or 6 in message) and bool(raws(message, 3)) and not raw(message, 1).startswith(b"\n")
 
 

@@ -29,6 +29,7 @@ _BYTES_FIELDS: dict[str, tuple[int, int]] = {
 }  # fmt: skip
 _VARINT_FIELDS = {"pred": 2, "s32": 4, "s64": 5, "u32": 6, "u64": 7}
 _FIXED_FIELDS = {"f32": (8, "f"), "f64": (9, "d"), "c64": (12, "f"), "c128": (18, "d")}
+_FIELDS = frozenset((*_BYTES_FIELDS, *_VARINT_FIELDS, *_FIXED_FIELDS))  # f6 has none: XLA cannot write such constants
 # Significant digits that a narrow type needs (std::numeric_limits<T>::max_digits10).
 _DIGITS = {"f16": 5, "bf16": 4, "f8e3m4": 3, "f8e4m3": 3, "f8e4m3fn": 3, "f8e4m3b11fnuz": 3, "f8e4m3fnuz": 3}
 
@@ -45,7 +46,7 @@ def literal_text(data: bytes, depth: int = 0) -> str:
     if not shape.is_array:
         return ""
     rows = math.prod(dim for dim in shape.dims if dim)  # what is printed of an array without elements
-    if rows > _MAX_PRINTED or len(shape.dims) > _MAX_NESTING:
+    if rows > _MAX_PRINTED or len(shape.dims) > _MAX_NESTING or shape.dtype not in _FIELDS:
         return "{...}"
     values = _values(message, shape)
     if len(values) != shape.num_elements:

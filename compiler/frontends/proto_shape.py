@@ -18,7 +18,7 @@ PRIMITIVE_TYPES: dict[int, str] = {
     31: "u1", 27: "u2", 22: "u4", 6: "u8", 7: "u16", 8: "u32", 9: "u64",
     10: "f16", 11: "f32", 12: "f64", 16: "bf16",
     19: "f8e5m2", 28: "f8e4m3", 20: "f8e4m3fn", 23: "f8e4m3b11fnuz", 29: "f8e3m4", 24: "f8e5m2fnuz", 25: "f8e4m3fnuz",
-    32: "f4e2m1fn", 33: "f8e8m0fnu",
+    32: "f4e2m1fn", 33: "f8e8m0fnu", 35: "f6e3m2fn", 36: "f6e2m3fn",
     15: "c64", 18: "c128",
     13: "tuple", 14: "opaque", 17: "token", 34: "buffer",
 }  # fmt: skip

@@ -10,6 +10,7 @@ from jaxlib import _hlo
 from memplan.workloads import dumps_folder, names
 
 DUMPS = sorted(dumps_folder().glob("*"))
+SMALL = sorted(path for path in (Path(__file__).parents[1] / "data" / "hlo").iterdir() if path.is_file())
 FAST_SPACE = {"tpu-v4": 3, "tpu-v5e": 1, "tpu-v5p": 1, "tpu-v6e": 1, "tpu-7x": 1}
 
 
@@ -83,3 +84,11 @@ def test_the_variants_differ_in_copies_and_spaces_alone(workload: str) -> None:
     default, slow = computing("default"), computing("slow")
     assert default
     assert default == slow
+
+
+@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.name)
+def test_the_small_modules_of_other_tests_are_small_and_of_no_machine(path: Path) -> None:
+    data = path.read_bytes()
+    assert len(data) < 100_000
+    data = gzip.decompress(data) if path.suffix == ".gz" else data
+    assert not re.search(rb"site-packages|/(?:home|root|tmp|usr|work|Users)/", data)

@@ -96,7 +96,15 @@ def test_bytes_are_what_the_tpu_compiler_reports(
 
 
 def test_element_sizes_are_those_of_numpy_and_ml_dtypes() -> None:
-    names = {"pred": "bool", "bf16": "bfloat16", "c64": "complex64", "c128": "complex128", "f4e2m1fn": "float4_e2m1fn"}
+    names = {
+        "f6e2m3fn": "float6_e2m3fn",
+        "f6e3m2fn": "float6_e3m2fn",
+        "pred": "bool",
+        "bf16": "bfloat16",
+        "c64": "complex64",
+        "c128": "complex128",
+        "f4e2m1fn": "float4_e2m1fn",
+    }
     prefixes = {"s": "int", "u": "uint", "f": "float"}
     for dtype, bits in BITS_PER_ELEMENT.items():
         if dtype in ("token", "opaque"):

@@ -136,13 +136,14 @@ class _Search:
         found = self._improved(found, order, rounds)
         best, best_offsets = self._placed(Decisions(self.frame, options.rules))[:2]
         best_latency = self.latency(best)
-        for attempt in range(options.repacks + 1):
+        repacks = min(options.repacks, self.affordable)
+        for attempt in range(repacks + 1):
             if options.drop_losses:
                 found = self._without_losses(found)
             placed, offsets, left_out = self._placed(found)
             if (latency := self.latency(placed)) < best_latency:
                 best, best_offsets, best_latency = placed, offsets, latency
-            if not len(left_out) or attempt == options.repacks:
+            if not len(left_out) or attempt == repacks:
                 break
             found = self._improved(self._squeezed(found, left_out), order, rounds // 4)
         return best, best_offsets

@@ -10,6 +10,7 @@ next round (squeaky wheel optimization: Joslin and Clements, 1999).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from memplan.planners._packing_kernel import UNPLACED, place
 
 Integers = NDArray[np.int64]
 
-# Rounds in which left-over blocks choose first, fewer where a round takes long; and how many may bring nothing.
+# Rounds in which left-over blocks choose first, fewer where there are many; and how many rounds may bring nothing.
 _MAX_ROUNDS, _WORK, _MAX_IDLE_ROUNDS = 60, 100_000, 12
 
 
@@ -64,17 +65,16 @@ def pack(
         otherwise; 0 for none.
     """
     packer = _Packer(problem, space, blocks, stack_lasting)
-    best = np.full(len(blocks.size), UNPLACED)
-    best_loss = np.inf
+    best, best_loss, fit = np.full(len(blocks.size), UNPLACED), np.inf, True
     order = np.arange(len(blocks.size))
-    for candidate in packer.orders():
-        for best_fit in (True, False):
-            offsets = packer.place(candidate, best_fit)
-            loss = float(blocks.weight[offsets == UNPLACED].sum())
-            if loss < best_loss:
-                best, best_loss, order, fit = offsets, loss, candidate, best_fit
-            if best_loss == 0.0:
-                return packer.in_bytes(best)
+    choices = itertools.product(packer.orders(), (True, False))
+    for candidate, best_fit in itertools.islice(choices, max(2, _WORK // (len(blocks.size) + 1))):
+        offsets = packer.place(candidate, best_fit)
+        loss = float(blocks.weight[offsets == UNPLACED].sum())
+        if loss < best_loss:
+            best, best_loss, order, fit = offsets, loss, candidate, best_fit
+        if best_loss == 0.0:
+            return packer.in_bytes(best)
     offsets, idle_rounds = best, 0
     for _ in range(min(_MAX_ROUNDS, _WORK // (len(blocks.size) + 1))):
         left_over = offsets[order] == UNPLACED

@@ -2,6 +2,7 @@
 
 Values become one set, in this order of preference, if no two of them are live at once:
 
+    what is just in time       a value that its step hands over as soon as it is computed, in its new place
     what a loop carries        the body's result in the place of the next iteration's parameter
     in-place updates           dynamic-update-slice(x, …) in the memory of x
     what enters a loop         the initial value in the place of the parameter
@@ -87,6 +88,9 @@ def alias_sets(values: Values, intervals: dict[int, list[Interval]]) -> AliasSet
     sets = AliasSets(values, intervals)
     for a, b in values.same_place:
         sets.join(a, b)
+    for handover in (*values.back_edges, *values.entries, *values.exits, *values.results):
+        if values.is_made_by(handover.value, handover.time):
+            sets.try_join(handover.value, handover.place)
     _hand_over(sets, values.back_edges)
     for _, _, operand, result in values.in_place:
         sets.try_join(operand, result)

@@ -46,10 +46,7 @@ def flatten(graph: Graph, pointer_bytes: int = 0) -> FlatProgram:
     sets = alias_sets(values, value_intervals(values, schedule.regions, len(schedule.steps)))
     storages, storage_of = _storages(schedule, values, sets, pointer_bytes)
     accesses = _accesses(schedule, values, sets, storage_of, Traffic(graph, in_place))
-    copies = _copies(values, sets, storage_of)
-    for copy in copies:
-        accesses.append(Access(copy.time, copy.source, AccessKind.READ, -1, (), copy.bytes))
-        accesses.append(Access(copy.time, copy.destination, AccessKind.WRITE, -1, (), copy.bytes))
+    copies = _copies(values, sets, storage_of, accesses)
     accesses.sort(key=lambda access: (access.time, _ORDER[access.kind]))
     return FlatProgram(graph, schedule.steps, schedule.regions, tuple(storages), tuple(accesses), tuple(copies))
 
@@ -189,13 +186,17 @@ def _accesses(
     return accesses
 
 
-def _copies(values: Values, sets: AliasSets, storage_of: dict[int, int]) -> list[ImplicitCopy]:
+def _copies(values: Values, sets: AliasSets, storage_of: dict[int, int], accesses: list[Access]) -> list[ImplicitCopy]:
+    """Returns the copies that are needed, and adds what they access."""
     positions = values.positions
     copies = []
     for handover in sets.copies:
-        shape = positions.shape(handover.position)
+        time, shape = handover.time, positions.shape(handover.position)
         if shape.is_array:
             source, destination = storage_of[sets.find(handover.value)], storage_of[sets.find(handover.place)]
             name = positions.name(handover.position)
-            copies.append(ImplicitCopy(handover.time, source, destination, shape.bytes, name))
+            copies.append(ImplicitCopy(time, source, destination, shape.bytes, name))
+            if not values.is_made_by(handover.value, time):
+                accesses.append(Access(time, source, AccessKind.READ, -1, (), shape.bytes))
+            accesses.append(Access(time, destination, AccessKind.WRITE, -1, (), shape.bytes))
     return copies

@@ -158,7 +158,8 @@ class FlatProgram:
       regions: nested; region 0 is the program; parents stand before children.
       storages: one per alias set, in order of their start.
       accesses: sorted by time; within a step, reads before updates before writes. A READ and a WRITE for each of
-        `copies` are among them, the last of their kind in the step, in the order of `copies`.
+        `copies` are among them, the last of their kind in the step, in the order of `copies`. Where a step copies what
+        it computes itself there is no such READ: it writes its result twice.
       copies: that no instruction states, in order of time.
     """
 

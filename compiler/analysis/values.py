@@ -139,3 +139,7 @@ class Values:
         if self.defined[b] < self.defined[a]:
             a, b = b, a
         self._equal[b] = a
+
+    def is_made_by(self, value: int, time: int) -> bool:
+        """Tells whether the step at `time` computes a value."""
+        return self.defined[self.find(value)] == PHASES * time + 1

@@ -21,8 +21,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from memplan.compiler.emulator.timing_rows import UNSET
-
 # Iterations of one loop that are walked one by one at most; any others are taken to last as long as the last of these.
 # Only a conditional in a loop with a copy across it, of which what is left shrinks geometrically, comes near this.
 MAX_WALKED_ITERATIONS = 1000
@@ -141,6 +139,8 @@ def save(depth, clock, stalled, machine, stack):  # type: ignore[no-untyped-def]
             saved.remaining = copy.remaining
             saved.wait = max(0.0, copy.ready - clock)
             saved.lowest = copy.lowest
+            saved.begin = copy.begin
+            saved.end = copy.end
             saved.remaining_sum = 0.0
             saved.wait_sum = 0.0
             saved.is_left = False
@@ -212,10 +212,10 @@ def expect(depth, machine, stack):  # type: ignore[no-untyped-def]
             continue
         copy.remaining = saved.remaining_sum
         copy.ready = clock + saved.wait_sum
-        # It was recorded as finished, or as begun, on one of several ways only.
-        copy.end = UNSET
+        # If it was recorded as finished, or as begun, that was on one of several ways only.
+        copy.end = saved.end
         if machine.queues[copy.queue].tail >= 0:
-            copy.begin = UNSET
+            copy.begin = saved.begin
         append(saved.number, machine)
     return clock, frame.stalled + frame.stalled_sum
 

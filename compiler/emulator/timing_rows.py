@@ -53,10 +53,11 @@ FRAME = _row(
 )
 
 # One for each copy that was pending when a frame was made, in the order of its queue.
-#   number: of the copy. remaining, wait, lowest: bytes and seconds that were left of it, and its `lowest`.
+#   number: of the copy. remaining, wait: bytes and seconds that were left of it. lowest, begin, end: its own then.
 #   remaining_sum, wait_sum, is_left: expectations after the branches so far, and whether it was pending after any.
 SAVED = _row(
-    number=int, remaining=float, wait=float, lowest=float, remaining_sum=float, wait_sum=float, is_left=bool
+    number=int, remaining=float, wait=float, lowest=float, begin=float, end=float, remaining_sum=float, wait_sum=float,
+    is_left=bool,
 )  # fmt: skip
 
 # A copy issued, and whether it is awaited at once.

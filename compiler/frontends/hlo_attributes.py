@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from memplan.compiler.frontends.hlo_lexical import SPACE, MalformedText, excerpt
+from memplan.compiler.frontends.hlo_lexical import SPACE, MalformedText, excerpt, skip_space
 from memplan.compiler.ir.graph import Alias
 
 # Attributes that name one computation, or several between braces.
@@ -23,19 +23,21 @@ _ALIAS = re.compile(
 
 
 def called_computations(attributes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Returns the names of the computations that the attributes name, in their order.
-
+    """Returns the names of the computations that the attributes name, in their order; but what a conditional does if
+    its predicate is false comes last.
     Attributes that are not known count too where their value is marked as a name by `%`.
 
     >>> called_computations([("condition", "%cond"), ("body", "%body"), ("index", "0")])
     ('cond', 'body')
     """
     found: list[str] = []
+    if_false: list[str] = []
     for key, value in attributes:
         if key in CALLING or value.startswith(("%", "{%")):
-            names = value[1:-1].split(",") if value.startswith("{") else [value]
-            found.extend(name for part in names if (name := part.strip().removeprefix("%")))
-    return tuple(found)
+            parts = value[1:-1].split(",") if value.startswith("{") else [value]
+            names = [name for part in parts if (name := part.strip().removeprefix("%"))]
+            (if_false if key == "false_computation" else found).extend(names)
+    return (*found, *if_false)
 
 
 def parse_aliases(value: str, offset: int) -> tuple[Alias, ...]:
@@ -43,7 +45,7 @@ def parse_aliases(value: str, offset: int) -> tuple[Alias, ...]:
     inside = value[1:-1] if value.startswith("{") and value.endswith("}") else ""
     found: list[Alias] = []
     position = 0
-    while inside[position:].strip():
+    while skip_space(inside, position) < len(inside):
         match = _ALIAS.match(inside, position)
         if match is None:
             at = offset + 1 + position

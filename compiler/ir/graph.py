@@ -42,7 +42,8 @@ class Instruction:
       operands: indices into the `instructions` of the same computation.
       called: names of the computations that it calls, in the order of its attributes (of a `while`: condition and body
         stand under the attributes of those names, see `attribute`).
-      attributes: `(key, value)` pairs as printed after the operands, in order, values raw.
+      attributes: `(key, value)` pairs as printed after the operands, in order, values raw; without
+        `control-predecessors`, which have a field of their own.
       payload: text between the parentheses of a `parameter` (its number), a `constant` (its literal) and the like.
       control_predecessors: indices of instructions that must run before it though they are not operands.
       source: place in the user's program.
@@ -142,7 +143,8 @@ class Graph:
       entry: name of the computation where execution begins.
       is_scheduled: whether the compiler fixed the order of the instructions (otherwise memplan chose it).
       aliases: arguments whose memory results reuse.
-      attributes: raw `(key, value)` pairs of the module's header, in order.
+      attributes: raw `(key, value)` pairs of the module's header, in order; without `is_scheduled` and
+        `input_output_alias`, which have fields of their own.
       tables: raw text of the tables of file names and stack frames, for printing back; "" where there are none.
       origin: "hlo" or "jaxpr": what the opcodes' attributes look like.
       file: where it was read from, for messages.

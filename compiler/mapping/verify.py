@@ -115,7 +115,7 @@ def _residencies(checked: CheckedPlan) -> Iterator[Violation]:
         for rule, message in breaches:
             yield Violation(rule, f"{checked.residency(number)} {message}", r.buffer, r.start)
         low, high = max(r.start, 0), min(r.end, problem.end)
-        if buffer.size > 0 and low < high and r.offset < most_reserved[r.space].over(low, high):
+        if buffer.size > 0 and low < high and 0 <= r.offset < most_reserved[r.space].over(low, high):
             time = next(t for t in range(low, high) if problem.operations[t].reserved[r.space] > r.offset)
             reserved = problem.operations[time].reserved[r.space]
             message = f"reaches into the {reserved:,} bytes that {checked.operation(time)} keeps for itself"

@@ -80,15 +80,15 @@ class _Program:
 
     def chosen(self, available: list[int]) -> int:
         """Picks a buffer, rather a recent one."""
-        recent = available[-6:] if self.pick(0, 3) else available
-        return recent[self.pick(0, len(recent) - 1)]
+        near = available[-6:] if self.pick(0, 3) else available[-60:] if self.pick(0, 7) else available
+        return near[self.pick(0, len(near) - 1)]
 
     def block(self, region: int, length: int, available: list[int], depth: int) -> list[int]:
         """Writes `length` operations, or loops and conditionals of them; returns the buffers available at its end."""
-        available = list(available)
+        available = list(available)  # oldest first
         while length > 0:
             kind = self.pick(0, 19)
-            writable = [b for b in available if self.buffers[b].writable]
+            writable = [b for b in available[-40:] if self.buffers[b].writable]
             if kind == 0 and depth > 0 and length >= 3:
                 inner = self.pick(2, min(length, 12))
                 self.loop(region, inner, available, depth)

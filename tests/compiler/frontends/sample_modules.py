@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +21,11 @@ TPU_TEXTS = [
     ROOT / "workloads/dumps/lstm.tpu-v4.slow.hlo.txt.gz",
     ROOT / "workloads/dumps/transformer_infer.tpu-v4.default.hlo.txt.gz",
 ]
-ALL_TEXTS = [EVERY_OPCODE, *CPU_TEXTS, *TPU_TEXTS]
+
+# Modules of small programs for a TPU v5e and an H100, compiled ahead of time: int4, nested loops, collectives, Triton.
+OTHER_TEXTS = sorted(DATA.glob("*.txt.gz"))
+
+ALL_TEXTS = [EVERY_OPCODE, *CPU_TEXTS, *OTHER_TEXTS, *TPU_TEXTS]
 
 
 @cache
@@ -33,3 +38,9 @@ def text_of(file: Path) -> str:
 def name_of(file: Path) -> str:
     """Names a parametrized test."""
     return file.name.removesuffix(".gz").removesuffix(".txt")
+
+
+def readable_by_jaxlib(files: list[Path]) -> list[Path]:
+    """Returns the files that jaxlib reads: what its own version, or an older one, has written."""
+    is_old = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12)
+    return [file for file in files if not (is_old and "jax012" in file.name)]

@@ -11,6 +11,7 @@ from memplan.compiler.ir import Alias
         ([("kind", "kLoop"), ("calls", "%f.1")], ("f.1",)),
         ([("condition", "c"), ("body", "b")], ("c", "b")),
         ([("branch_computations", "{%a, b,%a}")], ("a", "b", "a")),
+        ([("false_computation", "%f"), ("true_computation", "%t")], ("t", "f")),
         ([("select", "%s"), ("scatter", "%t")], ("s", "t")),
         ([("called_computations", "{}")], ()),
         ([("new_kind_of_body", "%x"), ("more", "{%y, %z}")], ("x", "y", "z")),  # of a newer XLA

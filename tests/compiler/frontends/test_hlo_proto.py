@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jaxlib import _hlo
-from sample_modules import CPU_PROTOS, EVERY_OPCODE, TPU_TEXTS, name_of, text_of
+from sample_modules import CPU_PROTOS, EVERY_OPCODE, OTHER_TEXTS, TPU_TEXTS, name_of, readable_by_jaxlib, text_of
 from test_protobuf import field, varint
 
 from memplan.compiler.errors import ParseError
@@ -24,7 +24,7 @@ def content_of(file: Path) -> bytes:
     return gzip.decompress(content) if file.suffix == ".gz" else content
 
 
-@pytest.mark.parametrize("file", [EVERY_OPCODE, *TPU_TEXTS], ids=name_of)
+@pytest.mark.parametrize("file", [EVERY_OPCODE, *readable_by_jaxlib(OTHER_TEXTS), *TPU_TEXTS], ids=name_of)
 def test_same_graph_as_the_text_that_xla_prints_of_the_proto(file: Path) -> None:
     data = proto_of(text_of(file))
     printed = _hlo.HloModule.from_serialized_hlo_module_proto(data).to_string()

@@ -1,11 +1,18 @@
 import re
-from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sample_modules import ALL_TEXTS, CPU_TEXTS, EVERY_OPCODE, TPU_TEXTS, name_of, text_of
+from sample_modules import (
+    ALL_TEXTS,
+    CPU_TEXTS,
+    EVERY_OPCODE,
+    OTHER_TEXTS,
+    TPU_TEXTS,
+    name_of,
+    readable_by_jaxlib,
+    text_of,
+)
 
 from memplan.compiler.errors import ParseError
 from memplan.compiler.frontends.hlo_text import parse
@@ -173,12 +180,6 @@ def test_columns_do_not_count_carriage_returns() -> None:
         parse(entry("y = f32[8] add(x)").replace("\n", "\r\n"), "m.txt")
 
 
-def readable_by_jaxlib() -> list[Path]:
-    """jaxlib reads what its own version, or an older one, has written."""
-    is_old = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12)
-    return [file for file in ALL_TEXTS if not (is_old and "jax012" in file.name)]
-
-
 def snake(opcode: object) -> str:
     """`HloOpcode.kDynamicSlice` to `dynamic-slice`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", str(opcode).rpartition(".k")[2]).lower()
@@ -190,7 +191,7 @@ SPELLINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("file", readable_by_jaxlib(), ids=name_of)
+@pytest.mark.parametrize("file", readable_by_jaxlib(ALL_TEXTS), ids=name_of)
 def test_same_as_the_parser_of_xla(file) -> None:
     """jaxlib's own parser finds the same computations, and in each the same instructions, operands and order."""
     from jaxlib import _hlo
@@ -225,7 +226,7 @@ def is_fusion_body(graph, name: str) -> bool:
     return not (name == graph.entry or callers & {"while", "conditional", "call", "async-start"})
 
 
-@pytest.mark.parametrize("file", readable_by_jaxlib(), ids=name_of)
+@pytest.mark.parametrize("file", readable_by_jaxlib(ALL_TEXTS), ids=name_of)
 def test_shapes_are_those_of_xla(file) -> None:
     """jaxlib's parser prints every shape as we read it."""
     from jaxlib import _hlo
@@ -236,7 +237,9 @@ def test_shapes_are_those_of_xla(file) -> None:
         ours, theirs = computation.instructions, again.computations[name].instructions
         if not graph.is_scheduled:  # XLA prints these in an order of its own
             ours, theirs = (sorted(some, key=lambda i: i.name) for some in (ours, theirs))
-        assert [instruction.shape for instruction in theirs] == [instruction.shape for instruction in ours]
+        for our, their in zip(ours, theirs, strict=True):
+            if our.opcode != "constant":  # of these, jaxlib drops the size of packed elements
+                assert our.shape == their.shape
 
 
 @pytest.mark.parametrize("file", [f for f in CPU_TEXTS if "jax012" in f.name], ids=name_of)
@@ -258,7 +261,7 @@ def test_no_warnings_and_the_identity_of_printing(file) -> None:
     assert parse(print_graph(graph), file.name) == graph
 
 
-SMALL = [EVERY_OPCODE, *CPU_TEXTS, *(file for file in TPU_TEXTS if file.name.startswith("lstm."))]
+SMALL = [EVERY_OPCODE, *CPU_TEXTS, *OTHER_TEXTS, *(file for file in TPU_TEXTS if file.name.startswith("lstm."))]
 
 
 @st.composite
@@ -324,6 +327,7 @@ HOSTILE = {
     "deep elements": entry("y = f32[] negate(x" + "#0" * 100_000 + ")"),
     "long digits": entry("y = f32[" + "9" * 200_000 + "] negate(x)"),
     "long name": entry("y" * 200_000 + " = f32[8] negate(x)"),
+    "many aliases": "HloModule m, input_output_alias={" + ", ".join(f"{{{i}}}: (0, {{}})" for i in range(50_000)) + "}",
     "many tiles": entry("y = f32[8]{0:T" + "(2)" * 50_000 + "} negate(x)"),
 }  # fmt: skip
 

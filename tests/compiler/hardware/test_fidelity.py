@@ -1,5 +1,7 @@
 """Comparing modules compiled twice, and fitting what one foretells of the other."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from memplan.compiler.hardware.fidelity import Observation, fidelity, fit, obser
 from memplan.compiler.hardware.target import KINDS, Target, load_target
 from memplan.compiler.hardware.work import Work
 
-DUMPS = Path(__file__).parents[3] / "workloads" / "dumps"
+ROOT = Path(__file__).parents[3]
+DUMPS = ROOT / "workloads" / "dumps"
 MIB = 2**20
 
 
@@ -97,3 +100,14 @@ def test_real_modules(name: str, median: float, total: float) -> None:
         found = fidelity(direction, target)
         assert found.median < median
         assert abs(found.total - 1.0) < total
+
+
+def test_the_script_prints_a_table(tmp_path: Path) -> None:
+    for variant in ("default", "slow"):
+        name = f"lstm.tpu-v5e.{variant}.hlo.txt.gz"
+        (tmp_path / name).write_bytes((DUMPS / name).read_bytes())
+    command = [sys.executable, str(ROOT / "scripts" / "fit_cost_model"), "--fit", str(tmp_path)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[0].split()[:3] == ["target", "model", "kind"]
+    assert lines[1].split()[:6] == ["tpu-v5e", "stored", "all", "slow", "to", "default"]
+    assert any(line.startswith("tpu-v5e: vmem: exposed_bandwidth = { move = ") for line in lines)

@@ -116,7 +116,7 @@ def place(
                 keys[others] = offsets[other]
                 neighbours[others] = other
                 others += 1
-        ascending = np.argsort(keys[:others], kind="mergesort")
+        ascending = np.argsort(keys[:others])
         lowest = floor[item]
         chosen, chosen_gap = UNPLACED, np.int64(2) ** 62
         for i in range(others + 1):

@@ -439,6 +439,17 @@ def gains(s: Tables, runs: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
+def drop_useless(s: Tables, runs: np.ndarray) -> int:
+    """Serves at home again, one after another, those of some runs that save nothing; returns how many."""
+    dropped = 0
+    for i in range(len(runs)):
+        if gains(s, runs[i : i + 1])[0] <= _TINY:
+            drop(s, runs[i])
+            dropped += 1
+    return dropped
+
+
+@njit(cache=True)
 def score(
     s: Tables, lows: np.ndarray, highs: np.ndarray, elapsed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,8 @@ import numpy as np
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._assembly import Stay, assemble
-from memplan.planners._decisions import Decisions, Frame, Order, Rules, fast_spaces
+from memplan.planners._decisions import Decisions, Order, Rules
+from memplan.planners._frame import Frame, fast_spaces
 from memplan.planners.planner import Budget, Planner
 
 
@@ -28,7 +29,8 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
             Frame(problem, space, stays, "whole"), Rules(prefetch=False, evict=False, channel_price=0.0)
         )
         decisions.run(Order("density"), np.random.default_rng(budget.seed))
-        stays = (*stays, *(stay for stay in decisions.stays() if stay.value > 0.0))
+        decisions.drop_useless(only_copied=False)
+        stays = (*stays, *decisions.stays())
     return assemble(problem, stays, "bestfit").plan
 
 

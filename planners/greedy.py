@@ -12,8 +12,8 @@ the end. Differences, each with its switch in `GreedyOptions`:
 - Copies use the time that operations really leave of the link, not all of it; an operation may wait (`wait`).
 - Several orders are tried, and the emulator says which plan is best (`orders`).
 - Parts of the best plan are given up and decided anew (`rounds`): ruin and recreate, Schrimpf et al., "Record breaking
-  optimization results using the ruin and recreate principle", 2000, with their threshold acceptance.
-- Stays whose copies make operations wait for longer than they gain are dropped (`drop_losses`).
+  optimization results using the ruin and recreate principle", 2000, but nothing worse is ever accepted.
+- Stays that gain nothing, or whose copies make operations wait for longer than they gain, are dropped (`drop_losses`).
 - What finds no offset makes the memory look smaller around it, and the search goes on (`repacks`).
 """
 
@@ -31,7 +31,8 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._assembly import Stay, assemble
-from memplan.planners._decisions import Decisions, Frame, Order, Rules, fast_spaces
+from memplan.planners._decisions import Decisions, Order, Rules
+from memplan.planners._frame import Frame, fast_spaces
 from memplan.planners._tables import NONE
 from memplan.planners.packing import UNPLACED, pack
 from memplan.planners.planner import Budget, Planner
@@ -39,7 +40,10 @@ from memplan.planners.planner import Budget, Planner
 Integers = NDArray[np.int64]
 
 # Orders and rounds are tried while their number times the number of items stays below this.
-_WORK = 200_000
+_WORK = 1_500_000
+
+# A small program is decided anew no more often than this for each run of accesses that competes.
+_ROUNDS_PER_RUN = 2
 
 # Of the budget, what the search may take; packing and emulating come on top.
 _SHARE_OF_TIME = 0.7
@@ -60,7 +64,7 @@ class GreedyOptions:
       channel_price: seconds that a second of the link's time is worth, where a stay saves no time itself.
       tries: how many starts of a copy are looked at before it is given up.
       rounds: how often a part of the plan is given up and decided anew; less often in a large program.
-      drop_losses: whether to drop stays whose copies make operations wait longer than they gain.
+      drop_losses: whether to drop stays that gain nothing, or less than operations wait for their copies.
       repacks: how often to go on with less memory around what found no offset.
     """
 
@@ -80,7 +84,7 @@ class GreedyOptions:
     passes: int = 4
     channel_price: float = 0.2
     tries: int = 24
-    rounds: int = 300
+    rounds: int = 1000
     drop_losses: bool = True
     repacks: int = 6
 
@@ -122,6 +126,7 @@ class _Search:
     ):
         self.frame, self.emulator, self.options = frame, emulator, options
         self.generator, self.deadline = generator, deadline
+        self.bound = emulator.lower_bound() * (1.0 + 1e-9)
         self.affordable = max(1, _WORK // max(1, len(frame.lows)))
 
     def packed(self) -> tuple[Decisions, Integers]:
@@ -131,9 +136,8 @@ class _Search:
           PlannerError: the homes in the space do not fit.
         """
         options = self.options
-        found, order = self._best_of_orders()
-        rounds = min(options.rounds, self.affordable)
-        found = self._improved(found, order, rounds)
+        rounds = min(options.rounds, self.affordable, _ROUNDS_PER_RUN * len(self.frame.lows))
+        found = self._improved(self._best_of_orders(), rounds)
         best, best_offsets = self._placed(Decisions(self.frame, options.rules))[:2]
         best_latency = self.latency(best)
         repacks = min(options.repacks, self.affordable)
@@ -145,7 +149,7 @@ class _Search:
                 best, best_offsets, best_latency = placed, offsets, latency
             if not len(left_out) or attempt == repacks:
                 break
-            found = self._improved(self._squeezed(found, left_out), order, rounds // 4)
+            found = self._improved(self._squeezed(found, left_out), rounds // 4)
         return best, best_offsets
 
     def _placed(self, decisions: Decisions) -> tuple[Decisions, Integers, Integers]:
@@ -164,7 +168,7 @@ class _Search:
             placed.drop(run)
         return placed, offsets[~is_lost], left_out
 
-    def _best_of_orders(self) -> tuple[Decisions, Order]:
+    def _best_of_orders(self) -> Decisions:
         """Returns the best result of one search for each order, and for some arguments that stay between runs."""
         options = self.options
         best, chosen = self._decided(options.orders[0]), options.orders[0]
@@ -180,7 +184,7 @@ class _Search:
                     best, best_latency = found, latency
         if best_latency >= self.latency(nothing := Decisions(self.frame, options.rules)):
             best = nothing
-        return best, chosen
+        return best
 
     def _decided(self, order: Order, kept: int = NONE) -> Decisions:
         decisions = Decisions(self.frame, self.options.rules, kept)
@@ -203,39 +207,37 @@ class _Search:
                 gains.append((-float(accesses["saving"] @ repetitions), buffer))
         return [buffer for _, buffer in sorted(gains)[:8]]
 
-    def _improved(self, best: Decisions, order: Order, rounds: int) -> Decisions:
+    def _improved(self, best: Decisions, rounds: int) -> Decisions:
         """Returns the best of what results when parts of the plan are given up and decided anew."""
-        current = best
-        best_latency = current_latency = self.latency(best)
-        n = self.frame.problem.end
-        for number in range(rounds):
-            if time.monotonic() > self.deadline:
+        best_latency, n = self.latency(best), self.frame.problem.end
+        for _ in range(rounds):
+            if best_latency <= self.bound or time.monotonic() > self.deadline:
                 break
-            trial = current.copy()
-            runs = trial.runs()
-            if not len(runs):
-                break
-            items = trial.tables.items[runs]
-            if self.generator.random() < 0.7:
-                width = max(2, int(n * 2.0 ** -self.generator.uniform(1.0, 7.0)))
-                start = int(self.generator.integers(-width, n))
-                near = (items["run_start"] < start + width) & (items["run_end"] > start)
-                doomed = runs[near & (self.generator.random(len(runs)) < 0.7)]
-            else:
-                doomed = runs[self.generator.random(len(runs)) < self.generator.uniform(0.02, 0.3)]
-            for run in doomed.tolist():
+            trial = best.copy()
+            for run in self._doomed(trial, n):
                 trial.drop(run)
-            trial.run(Order("density", 10.0 ** self.generator.uniform(-1.0, 1.0), noise=0.4), self.generator, passes=2)
-            latency = self.latency(trial)
-            threshold = 0.003 * (1.0 - number / rounds) ** 2
-            if latency <= current_latency * (1.0 + threshold):
-                current, current_latency = trial, latency
-            if latency < best_latency:
+            order = Order("density", 10.0 ** self.generator.uniform(-1.0, 1.0), noise=0.5)
+            trial.run(order, self.generator, passes=2)
+            if (latency := self.latency(trial)) <= best_latency:
                 best, best_latency = trial, latency
         return best
 
+    def _doomed(self, decisions: Decisions, n: int) -> list[int]:
+        """Returns runs to give up: most of those in some part of time, or here and there."""
+        runs, draw = decisions.runs(), self.generator
+        items = decisions.tables.items[runs]
+        if draw.random() < 0.8:
+            width = max(2, int(n * 2.0 ** -draw.uniform(1.0, 7.0)))
+            start = int(draw.integers(-width, n))
+            is_near = (items["run_start"] < start + width) & (items["run_end"] > start)
+            return runs[is_near & (draw.random(len(runs)) < 0.7)].tolist()
+        return runs[draw.random(len(runs)) < draw.uniform(0.02, 0.3)].tolist()
+
     def _without_losses(self, decisions: Decisions) -> Decisions:
-        """Returns the decisions without the stays that cost more than they gain, as the emulator says."""
+        """Returns the decisions without the stays that cost more than they gain, or gain nothing, as the emulator says.
+
+        What gains nothing by itself may still be worth it: what is not served at home leaves the link to others.
+        """
         latency = self.latency(decisions)
         for _ in range(8):
             stall = self.emulator.emulate(decisions.sketch()).stall
@@ -243,6 +245,10 @@ class _Search:
             if not trial.drop_losers(np.nan_to_num(stall)) or (shorter := self.latency(trial)) >= latency:
                 break
             decisions, latency = trial, shorter
+        for only_copied in (False, True):
+            trial = decisions.copy()
+            if trial.drop_useless(only_copied) and self.latency(trial) <= latency:
+                return trial
         return decisions
 
     def _squeezed(self, decisions: Decisions, left_out: Integers) -> Decisions:

@@ -37,7 +37,7 @@ def _overlapping(
     # late enough.
     stack = np.empty(160, np.int64)
     depth = 0
-    low, high = leaves, leaves + np.searchsorted(starts, end)
+    low, high = leaves, leaves + int(np.searchsorted(starts, end))
     while low < high:
         if low & 1:
             stack[depth] = low

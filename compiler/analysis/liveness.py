@@ -143,4 +143,4 @@ def peak_memory(
     No packing of the storages needs less, and one needs this much if fragmentation costs it nothing. With holes and
     takeovers this is what XLA's own assignment has in use at its peak.
     """
-    return int(live_bytes(program, memory_space, use_holes=use_holes, takeovers=takeovers).max())
+    return int(np.max(live_bytes(program, memory_space, use_holes=use_holes, takeovers=takeovers)))

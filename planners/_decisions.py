@@ -120,7 +120,7 @@ class Decisions:
         worth = saved + self.rules.channel_price * (freed - copied)
         chain = frame.chains.chain[frame.lows]
         if order.key == "density":
-            whole = max(float(frame.capacity.max()), 1.0)
+            whole = max(float(np.max(frame.capacity)), 1.0)
             key = worth / (held / whole + order.channel_weight * np.maximum(copied, 0.0) + 1e-30)
         elif order.key == "saving":
             key = worth

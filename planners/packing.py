@@ -112,10 +112,10 @@ class _Packer:
         self.stacked = np.full(num_items, UNPLACED)
         if stack_lasting:
             lasting = np.flatnonzero(self.duration == problem.end + 1)
-            tops = self.floor[lasting].max(initial=0) + np.cumsum(self.size[lasting])
+            tops = np.max(self.floor[lasting], initial=0) + np.cumsum(self.size[lasting])
             lasting, tops = lasting[tops <= self.capacity], tops[tops <= self.capacity]
             self.stacked[lasting] = tops - self.size[lasting]
-            self.floor = np.maximum(self.floor, tops.max(initial=0))
+            self.floor = np.maximum(self.floor, np.max(tops, initial=0))
 
     def _floors(self, problem: MappingProblem, space: int, num_items: int) -> Integers:
         """Returns the lowest offset that each item may have: the most that is reserved while it is alive."""

@@ -71,7 +71,7 @@ def home_of(problem: MappingProblem, buffer: int) -> int:
     described = problem.buffers[buffer]
     if described.initial_space is not None:
         return described.initial_space
-    return described.final_space if described.final_space is not None else 0
+    return described.final_space if described.final_space is not None else described.spaces[0]
 
 
 def assemble(

@@ -121,7 +121,8 @@ class Decisions:
         chain = frame.chains.chain[frame.lows]
         if order.key == "density":
             whole = max(float(np.max(frame.capacity)), 1.0)
-            key = worth / (held / whole + order.channel_weight * np.maximum(copied, 0.0) + 1e-30)
+            with np.errstate(invalid="ignore"):  # What no link can carry costs infinitely much and is worth nothing.
+                key = worth / (held / whole + order.channel_weight * np.maximum(copied, 0.0) + 1e-30)
         elif order.key == "saving":
             key = worth
         elif order.key == "boundedness":

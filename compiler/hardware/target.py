@@ -250,6 +250,8 @@ def parse_target(text: str, file: str = "<string>") -> Target:
     channels: list[str] = []
     queues: list[str] = []
     spaces = tuple(_space(entry, names, channels) for entry in table.tables("space", at_least=1))
+    if not any(space.writable for space in spaces):
+        raise table.error("space", "programs can write none of the memories")
     links = tuple(_link(entry, names, channels, queues) for entry in table.tables("link"))
     target = Target(
         name=table.text("name"),

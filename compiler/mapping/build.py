@@ -10,11 +10,11 @@ awaited outside of it, and, unless its last step is an operation, one at its end
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from memplan.compiler.analysis.flatten import flatten
-from memplan.compiler.analysis.program import FlatProgram
+from memplan.compiler.analysis.program import AccessKind, FlatProgram
 from memplan.compiler.hardware.calibration import InstructionCosts
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
@@ -60,7 +60,8 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
     """
     program = flatten(graph)
     accesses = StorageAccesses(program)
-    space_of = [target.space_of_xla(storage.memory_space) if storage.size > 0 else -1 for storage in program.storages]
+    written = {access.storage for access in program.accesses if access.kind is not AccessKind.READ}
+    space_of = _spaces(target, program, written)
     moves = [
         move
         for move in find_moves(program, accesses)
@@ -77,12 +78,27 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
         links=tuple(Link(x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel) for x in target.links),
         regions=times.regions,
         operations=operations,
-        buffers=tuple(_buffer(target, program, storages, space_of, moves, times) for storages in storages_of_buffer),
+        buffers=tuple(_buffer(target, program, storages, space_of, written, times) for storages in storages_of_buffer),
         clock=target.clock,
         cross_program_prefetches=target.cross_program_prefetches,
     )
     given = given_plan(problem, program, times, moves, space_of, storages_of_buffer, served_storage)
     return BuiltProblem(replace(problem, given=given), program, times, tuple(buffer_of), tuple(moves))
+
+
+def _spaces(target: Target, program: FlatProgram, written: Collection[int]) -> list[int]:
+    """Returns where the program has each storage: the space that the target knows by XLA's number, -1 if it knows none.
+
+    What the program writes cannot be where nothing can be written: it is in the first memory where that is possible.
+    """
+    first_writable = next(i for i, space in enumerate(target.spaces) if space.writable)
+    spaces = []
+    for number, storage in enumerate(program.storages):
+        space = target.space_of_xla(storage.memory_space) if storage.size > 0 else -1
+        if space >= 0 and number in written and not target.spaces[space].writable:
+            space = first_writable
+        spaces.append(space)
+    return spaces
 
 
 def _timed_steps(
@@ -143,7 +159,7 @@ def _buffer(
     program: FlatProgram,
     storages: Sequence[int],
     space_of: Sequence[int],
-    moves: Sequence[Move],
+    written: Collection[int],
     times: OperationTimes,
 ) -> Buffer:
     """Returns the buffer made of some storages, its first value that of the earliest."""
@@ -155,14 +171,14 @@ def _buffer(
     # The caller knows the address of an argument that it keeps, and of one whose memory a result takes over.
     persistent = any((part.parameters or part.is_constant) and part.end > len(program.steps) for part in parts)
     first = min(range(len(parts)), key=lambda i: (parts[i].start, i))
+    is_written = any(storage in written for storage in storages)
+    possible = [s for s, space in enumerate(target.spaces) if space.writable or not is_written]
     return Buffer(
         name=parts[first].name,
         size=size,
         start=min(start for start, _ in ranges),
         end=max(end for _, end in ranges),
-        spaces=tuple(
-            s for s in range(len(target.spaces)) if s in (0, initial, final) or size <= target.spaces[s].capacity
-        ),
+        spaces=tuple(s for s in possible if s in (possible[0], initial, final) or size <= target.spaces[s].capacity),
         initial_space=initial,
         final_space=final,
         persistent=persistent,

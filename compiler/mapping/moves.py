@@ -64,8 +64,10 @@ def find_moves(program: FlatProgram, accesses: StorageAccesses) -> list[Move]:
 
 
 def _candidates(program: FlatProgram, accesses: StorageAccesses) -> Iterator[Move]:
-    time_of = {(step.computation, step.index): t for t, step in enumerate(program.steps)}
+    # A computation that is called twice has two steps for each instruction: what starts a move is the last one before.
+    time_of: dict[tuple[str, int], int] = {}
     for t, step in enumerate(program.steps):
+        time_of[step.computation, step.index] = t
         instruction = step.instruction
         instructions = program.graph.computations[step.computation].instructions
         if instruction.opcode == "copy":

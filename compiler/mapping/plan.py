@@ -112,6 +112,8 @@ class Plan:
             data = json.loads(text)
         except json.JSONDecodeError as error:
             raise PlanError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+        except RecursionError:
+            raise PlanError(f"{file}: not JSON that anybody means: it is nested too deeply") from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise PlanError(f"{file}: not a plan of schema {SCHEMA}")
         strings = {}

@@ -256,6 +256,8 @@ class MappingProblem:
             data = json.loads(text)
         except json.JSONDecodeError as error:
             raise PlanError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+        except RecursionError:
+            raise PlanError(f"{file}: not JSON that anybody means: it is nested too deeply") from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise PlanError(f"{file}: not a mapping problem of schema {SCHEMA}")
         try:

@@ -2,6 +2,7 @@
 
 import re
 from importlib.metadata import EntryPoint, EntryPoints
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -298,3 +299,10 @@ def test_any_damage_is_a_target_error(data: st.DataObject) -> None:
     except TargetError as error:
         message = str(error)
     assert message == "" or message.startswith("x.toml:")
+
+
+def test_a_target_that_can_write_nothing_is_refused() -> None:
+    text = (files("memplan.compiler.hardware.targets") / "generic.toml").read_text()
+    text = text.replace("[[space]]\n", "[[space]]\nwritable = false\n")
+    with pytest.raises(TargetError, match=r"dead\.toml: .*programs can write none of the memories"):
+        parse_target(text, "dead.toml")

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from memplan import planners
 from memplan.compiler.analysis.program import AccessKind, RegionKind
+from memplan.compiler.errors import PlanError
 from memplan.compiler.frontends import parse_hlo, read
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import BuiltProblem, build
-from memplan.compiler.mapping.plan import Copy, Residency
+from memplan.compiler.mapping.plan import Copy, Plan, Residency
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.mapping.violation import Violation
+from memplan.planners.planner import Budget
 from memplan.workloads import dumps_folder
 
 CYCLES = 'backend_config={"window_config":{"estimated_cycles":"1000"}}'
@@ -226,3 +229,64 @@ def test_the_mapping_of_every_dump_is_valid_but_for_its_offsets(path: Path) -> N
     assert problem.given is not None
     assert problem.given.copies or ".slow." in path.name
     assert not violations_beside_offsets(problem)
+
+
+PLAIN = """
+HloModule plain, is_scheduled=true
+
+ENTRY %main (a: f32[64]) -> f32[64] {
+  %a = f32[64]{0} parameter(0)
+  %b = f32[64]{0} negate(%a)
+  %c = f32[64]{0} negate(%b)
+  ROOT %d = f32[64]{0} add(%c, %b)
+}
+"""
+
+
+def test_what_is_written_is_never_in_a_memory_that_can_only_be_read() -> None:
+    target = load_target("mcu-256kb")
+    problem = build(parse_hlo(PLAIN), target).problem
+    flash, sram = target.space_named("flash"), target.space_named("sram")
+    argument, *others = problem.buffers
+    assert (argument.name, argument.initial_space, argument.spaces) == ("a", flash, (flash, sram))
+    assert [buffer.spaces for buffer in others] == [(sram,)] * 3
+    assert others[-1].final_space == sram
+    for planner in planners.names():
+        plan = planners.get(planner).solve(problem, Budget())
+        assert verify(problem, plan) == []
+        for (_, access), residency in zip(problem.accesses, plan.served, strict=True):
+            if access.kind is not AccessKind.READ:
+                assert target.spaces[plan.residencies[residency].space].writable
+
+
+TWICE = """
+HloModule twice, is_scheduled=true, entry_computation_layout={(f32[8,128]{1,0:T(8,128)})->f32[8,128]{1,0:T(8,128)}}
+
+%callee (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %copy-start = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)
+  %x = f32[8,128]{1,0:T(8,128)S(1)} negate(%p), CYCLES
+  %copy-done = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%copy-start)
+  ROOT %y = f32[8,128]{1,0:T(8,128)} add(%copy-done, %x), CYCLES
+}
+
+ENTRY %main (a: f32[8,128]) -> f32[8,128] {
+  %a = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %first = f32[8,128]{1,0:T(8,128)} call(%a), to_apply=%callee
+  ROOT %second = f32[8,128]{1,0:T(8,128)} call(%first), to_apply=%callee
+}
+""".replace("CYCLES", CYCLES)
+
+
+def test_each_call_of_a_computation_makes_its_own_moves() -> None:
+    problem = built(TWICE).problem
+    assert [operation.name for operation in problem.operations] == ["x", "y", "x", "y"]
+    assert problem.given is not None
+    assert [(copy.start, copy.done) for copy in problem.given.copies] == [(0, 1), (2, 3)]
+    assert not violations_beside_offsets(problem)
+
+
+@pytest.mark.parametrize("kind", [Plan, MappingProblem])
+def test_json_that_is_nested_too_deeply_is_one_clear_error(kind: type[Plan] | type[MappingProblem]) -> None:
+    with pytest.raises(PlanError, match=r"deep\.json: .*nested too deeply"):
+        kind.from_json("[" * 200_000, "deep.json")

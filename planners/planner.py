@@ -18,6 +18,9 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.registry import Registry
 
+# Makes the plans where nobody named another.
+DEFAULT_PLANNER = "greedy"
+
 
 @dataclass(frozen=True)
 class Budget:

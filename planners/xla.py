@@ -80,7 +80,7 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
     for number, ((time, access), residency) in enumerate(zip(problem.accesses, given.served, strict=True)):
         served[residency].append(number)
         gain = access.cost[home_of(problem, access.buffer)] - access.cost[given.residencies[residency].space]
-        value[residency] += gain * problem.repetitions[problem.operations[time].region]
+        value[residency] += gain * problem.runs_at(time)
     fills: list[list[tuple[int, int]]] = [[] for _ in given.residencies]
     spills: list[list[tuple[int, int]]] = [[] for _ in given.residencies]
     left_behind = set()

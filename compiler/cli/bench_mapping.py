@@ -8,17 +8,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from memplan.compiler.cli import pipeline
-from memplan.compiler.cli.bench_rows import check_file, write_bench
+from memplan.compiler.cli.bench_rows import write_bench
 from memplan.compiler.cli.console import Stages, show, write
+from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
+from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.report.units import print_percent, print_seconds
 from memplan.planners import planner as planner_registry
@@ -61,6 +64,22 @@ def _shipped() -> list[Path]:
     return files
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a planner made of a problem: its plan, in how many `seconds`, and the plan's latency."""
+
+    plan: Plan
+    seconds: float
+    latency: float
+
+
+def _make(emulator: TimingEmulator, planner: str, time_limit: float) -> _Made:
+    started = time.perf_counter()
+    plan = pipeline.plan(emulator.problem, planner=planner, time_limit=time_limit)
+    seconds = time.perf_counter() - started
+    return _Made(plan, seconds, emulator.latency(plan))
+
+
 def _rows(file: Path, names: list[str], time_limit: float) -> Iterator[dict[str, Any]]:
     graph = read(file)
     target = pipeline.guess_target(graph).name
@@ -68,28 +87,23 @@ def _rows(file: Path, names: list[str], time_limit: float) -> Iterator[dict[str,
     emulator = TimingEmulator(problem)
     bound = emulator.lower_bound()
     carried = {planner for _, planner in pipeline.reference_planners(problem)}
-    own: float | None = None
-    if OWN in carried:
-        own = emulator.latency(pipeline.plan(problem, planner=OWN, time_limit=time_limit))
+    own = _make(emulator, OWN, time_limit) if OWN in carried else None
     for name in names:
-        if name == OWN and own is None:
+        made = own if name == OWN else _make(emulator, name, time_limit)
+        if made is None:
             continue
-        started = time.perf_counter()
-        plan = pipeline.plan(problem, planner=name, time_limit=time_limit)
-        seconds = time.perf_counter() - started
-        latency = emulator.latency(plan)
         yield {
             "dump": dump_name(file),
             "target": target,
             "operations": problem.end,
             "buffers": len(problem.buffers),
             "planner": name,
-            "latency": latency,
-            "ratio_to_xla": None if own is None else latency / own,
+            "latency": made.latency,
+            "ratio_to_xla": None if own is None else made.latency / own.latency,
             "bound": bound,
-            "gap": latency / bound - 1 if bound > 0 else 0.0,
-            "violations": len(verify(problem, plan)),
-            "seconds": seconds,
+            "gap": made.latency / bound - 1 if bound > 0 else 0.0,
+            "violations": len(verify(problem, made.plan)),
+            "seconds": made.seconds,
         }
 
 

@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 
 from rich.table import Table
 
-from memplan.compiler.cli.bench_rows import check_file, positive_integers, write_bench
+from memplan.compiler.cli.bench_rows import positive_integers, write_bench
 from memplan.compiler.cli.console import Stages, note, show
+from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.synthetic import synthetic_hlo
 from memplan.compiler.report.units import print_bytes

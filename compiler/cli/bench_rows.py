@@ -24,12 +24,6 @@ def write_bench(path: Path | None, name: str, rows: Sequence[Row], summary: Row)
         write_atomically(path, bench_json(name, rows, summary))
 
 
-def check_file(path: Path | None) -> None:
-    """Raises MemplanError before the work if its result could not be written after it."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise MemplanError(f"cannot write {path}: {'it is a folder' if path.is_dir() else f'no folder {path.parent}'}")
-
-
 def positive_integers(text: str, option: str) -> list[int]:
     """Returns the numbers of a comma-separated list, ascending; raises MemplanError if there is anything else in it."""
     numbers = []

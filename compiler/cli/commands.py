@@ -13,7 +13,8 @@ from rich.table import Table
 from memplan.compiler.cli import console, pipeline
 from memplan.compiler.cli.console import Stages, note
 from memplan.compiler.cli.exit_status import VIOLATED
-from memplan.compiler.errors import MemplanError, PlanError
+from memplan.compiler.cli.outputs import check_file
+from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.target import load_target, target_names
 from memplan.compiler.ir import Graph
@@ -58,7 +59,7 @@ def plan(
 def show(plan_file: Path, dump: Path, target: str | None, report: Path | None, json: bool) -> None:
     """`memplan show`."""
     _check_outputs(None, report)
-    made = _load_plan(plan_file)
+    made = Plan.load(plan_file)
     with Stages(total=6, quiet=json) as stages:
         loaded = _load(dump, target, made, stages)
         _check_belongs(loaded.problem, made, plan_file)
@@ -71,7 +72,7 @@ def show(plan_file: Path, dump: Path, target: str | None, report: Path | None, j
 
 def verify(plan_file: Path, dump: Path, target: str | None) -> None:
     """`memplan verify`."""
-    made = _load_plan(plan_file)
+    made = Plan.load(plan_file)
     with Stages(total=3) as stages:
         loaded = _load(dump, target, made, stages)
         _check_belongs(loaded.problem, made, plan_file)
@@ -125,13 +126,6 @@ def _load(dump: Path, target: str | None, plan: Plan | None, stages: Stages) -> 
         return _Loaded(graph, build_problem(graph, described))
 
 
-def _load_plan(file: Path) -> Plan:
-    try:
-        return Plan.load(file)
-    except RecursionError:
-        raise PlanError(f"{file}: not a plan: its JSON is nested too deeply") from None
-
-
 def _check_belongs(problem: MappingProblem, plan: Plan, file: Path) -> None:
     try:
         check_belongs(problem, plan)
@@ -165,11 +159,7 @@ def _fail_with(violations: Iterable[Violation]) -> None:
 
 def _check_outputs(out: Path | None, report: Path | None) -> None:
     """Raises MemplanError at once for outputs that could not be written at the end."""
-    if out is not None:
-        if out.is_dir():
-            raise MemplanError(f"cannot write {out}: it is a folder")
-        if not out.parent.is_dir():
-            raise MemplanError(f"cannot write {out}: there is no folder {out.parent}")
+    check_file(out)
     if report is not None and report.exists() and not report.is_dir():
         raise MemplanError(f"cannot write a report to {report}: it is not a folder")
 

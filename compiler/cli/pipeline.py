@@ -17,9 +17,9 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation, check_belongs
 from memplan.compiler.mapping.verify import verify as verify_problem
 from memplan.planners import planner as planners
+from memplan.planners.planner import DEFAULT_PLANNER as DEFAULT_PLANNER
 from memplan.planners.planner import Budget
 
-DEFAULT_PLANNER = "greedy"
 DEFAULT_TIME_LIMIT = 60.0
 
 # Memory spaces in the layouts of a module, and the oldest target that has them: a dump does not name its chip.
@@ -75,9 +75,7 @@ def verify(program: Graph | MappingProblem, plan: Plan, target: str | Path | Tar
     Raises:
       PlanError: the plan was made for another program or target.
     """
-    checked = _as_problem(program, target or plan.target)
-    check_belongs(checked, plan)
-    return verify_problem(checked, plan)
+    return verify_problem(_problem_of(plan, program, target), plan)
 
 
 def emulate(program: Graph | MappingProblem, plan: Plan, target: str | Path | Target | None = None) -> Timeline:
@@ -91,9 +89,14 @@ def emulate(program: Graph | MappingProblem, plan: Plan, target: str | Path | Ta
     Raises:
       PlanError: the plan was made for another program or target.
     """
-    emulated = _as_problem(program, target or plan.target)
-    check_belongs(emulated, plan)
-    return emulate_problem(emulated, plan)
+    return emulate_problem(_problem_of(plan, program, target), plan)
+
+
+def _problem_of(plan: Plan, program: Graph | MappingProblem, target: str | Path | Target | None) -> MappingProblem:
+    """Returns the problem that a plan is for, by default for the target that it names; PlanError if it is another."""
+    answered = _as_problem(program, target or plan.target)
+    check_belongs(answered, plan)
+    return answered
 
 
 def _as_problem(program: Graph | MappingProblem, target: str | Path | Target | None) -> MappingProblem:

@@ -76,7 +76,6 @@ class Actions:
         for copy in program.copies:
             self._copies.setdefault(copy.time, []).append(copy)
         self._in_place = InPlace(program.graph)
-        self._operation_of = {step: number for number, step in enumerate(built.times.steps) if step >= 0}
         self._left_out = {step for move in built.moves for step in move.steps}
         self._known: dict[int, Action | None] = {}
 
@@ -138,8 +137,9 @@ class Actions:
     def _places(self, step: int, accesses: Sequence[Access]) -> list[Place]:
         """Returns the place of each access; the problem's accesses are those of storages that have a buffer."""
         number = 0
-        if step in self._operation_of:
-            number = self._built.problem.access_start[self._operation_of[step]]
+        operation = self._built.times.operation_of.get(step)
+        if operation is not None:
+            number = self._built.problem.access_start[operation]
         places = []
         for access in accesses:
             if self._built.buffer_of_storage[access.storage] < 0:

@@ -81,8 +81,7 @@ class _Run:
         self._actions = Actions(built, plan)
         problem, program = built.problem, built.program
 
-        operation_of = {step: number for number, step in enumerate(built.times.steps) if step >= 0}
-        entries = [(float(step), step, operation_of.get(step, -1)) for step in range(len(program.steps))]
+        entries = [(float(step), step, built.times.operation_of.get(step, -1)) for step in range(len(program.steps))]
         entries += [(built.times.places[n], -1, n) for n, step in enumerate(built.times.steps) if step < 0]
         self._entries = sorted(entries)
         self._places = [place for place, _, _ in self._entries]

@@ -11,13 +11,14 @@ awaited outside of it, and, unless its last step is an operation, one at its end
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.program import AccessKind, FlatProgram
 from memplan.compiler.hardware.calibration import InstructionCosts
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.disjoint_sets import DisjointSets
 from memplan.compiler.mapping.given import given_plan
 from memplan.compiler.mapping.moves import Move, StorageAccesses, find_moves
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation
@@ -83,7 +84,7 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
         cross_program_prefetches=target.cross_program_prefetches,
     )
     given = given_plan(problem, program, times, moves, space_of, storages_of_buffer, served_storage)
-    return BuiltProblem(replace(problem, given=given), program, times, tuple(buffer_of), tuple(moves))
+    return BuiltProblem(problem.with_given(given), program, times, tuple(buffer_of), tuple(moves))
 
 
 def _spaces(target: Target, program: FlatProgram, written: Collection[int]) -> list[int]:
@@ -119,21 +120,14 @@ def _merge(
     program: FlatProgram, space_of: Sequence[int], moves: Sequence[Move], times: OperationTimes
 ) -> tuple[list[list[int]], list[int]]:
     """Joins storages that moves connect; returns the storages of each buffer, and the buffer of each storage."""
-    parent = list(range(len(program.storages)))
-
-    def find(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
+    joined = DisjointSets(len(program.storages))
     for move in moves:
         for destination in move.destinations:
-            parent[find(destination)] = find(move.source)
+            joined.join(destination, move.source)
     groups: dict[int, list[int]] = {}
     for storage in range(len(program.storages)):
         if space_of[storage] >= 0:
-            groups.setdefault(find(storage), []).append(storage)
+            groups.setdefault(joined.find(storage), []).append(storage)
     num_steps = len(program.steps)
     num_operations = len(times.steps)
 

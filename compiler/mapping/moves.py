@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from memplan.compiler.analysis.program import AccessKind, FlatProgram
 from memplan.compiler.ir import Shape
+from memplan.compiler.mapping.disjoint_sets import DisjointSets
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +174,7 @@ def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]
     its successor was computed, and the successor's eviction to the parameter's own memory. A read is outdated if
     another storage of the buffer was written since its own was filled; the moves around that storage are returned.
     """
-    group = list(range(len(program.storages)))
-
-    def find(i: int) -> int:
-        while group[i] != i:
-            group[i] = group[group[i]]
-            i = group[i]
-        return i
-
+    joined = DisjointSets(len(program.storages))
     around: dict[int, list[int]] = {}
     fills: dict[int, list[int]] = {}
     reads: dict[int, list[int]] = {}
@@ -189,7 +183,7 @@ def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]
         moving.update(move.steps)
         for storage in (move.source, *move.destinations):
             around.setdefault(storage, []).append(i)
-            group[find(storage)] = find(move.source)
+            joined.join(storage, move.source)
         for storage in move.destinations:
             fills.setdefault(storage, []).append(move.done)
         reads.setdefault(move.source, []).append(move.start)
@@ -203,10 +197,10 @@ def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]
                 reads.setdefault(storage, []).append(access.time)
             if access.kind is not AccessKind.READ:
                 fills.setdefault(storage, []).append(access.time)
-                writes.setdefault(find(storage), []).append((access.time, storage))
+                writes.setdefault(joined.find(storage), []).append((access.time, storage))
     outdated: set[int] = set()
     for storage, times in reads.items():
-        others = [t for t, written in writes.get(find(storage), ()) if written != storage]
+        others = [t for t, written in writes.get(joined.find(storage), ()) if written != storage]
         if not others:
             continue
         others.sort()

@@ -20,6 +20,7 @@ from typing import Any
 
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
+from memplan.compiler.mapping.documents import document_of, parse_json
 
 SCHEMA = "memplan.plan/1"
 
@@ -91,31 +92,31 @@ class Plan:
 
     def to_json(self) -> str:
         """Returns the plan as JSON; `from_json` reads it back exactly."""
-        return json.dumps(
-            {
-                "schema": SCHEMA,
-                "problem": self.problem,
-                "name": self.name,
-                "target": self.target,
-                "planner": self.planner,
-                "residencies": [[r.buffer, r.space, r.offset, r.start, r.end] for r in self.residencies],
-                "copies": [[c.source, c.destination, c.start, c.done] for c in self.copies],
-                "served": self.served,
-                "info": self.info,
-            }
-        )
+        return json.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the plan as JSON values; `from_dict` reads them back exactly."""
+        return {
+            "schema": SCHEMA,
+            "problem": self.problem,
+            "name": self.name,
+            "target": self.target,
+            "planner": self.planner,
+            "residencies": [[r.buffer, r.space, r.offset, r.start, r.end] for r in self.residencies],
+            "copies": [[c.source, c.destination, c.start, c.done] for c in self.copies],
+            "served": list(self.served),
+            "info": dict(self.info),
+        }
 
     @staticmethod
     def from_json(text: str, file: str = "<string>") -> Plan:
         """Reads what `to_json` wrote; raises PlanError, naming the place, if it is malformed."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PlanError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
-        except RecursionError:
-            raise PlanError(f"{file}: not JSON that anybody means: it is nested too deeply") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise PlanError(f"{file}: not a plan of schema {SCHEMA}")
+        return Plan.from_dict(parse_json(text, file), file)
+
+    @staticmethod
+    def from_dict(data: Any, file: str = "<dict>") -> Plan:
+        """Reads what `to_dict` returned; raises PlanError, naming the file that it came from, if it is malformed."""
+        data = document_of(data, "plan", SCHEMA, file)
         strings = {}
         for key in ("problem", "name", "target", "planner"):
             if not isinstance(data.get(key), str):

@@ -25,14 +25,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
-
-if TYPE_CHECKING:
-    from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.documents import document_of, parse_json
+from memplan.compiler.mapping.plan import Plan
 
 SCHEMA = "memplan.problem/1"
 
@@ -199,10 +198,20 @@ class MappingProblem:
     clock: float = 0.0
     cross_program_prefetches: int = 0
 
+    def with_given(self, given: Plan | None) -> MappingProblem:
+        """Returns the problem with another `given`; it keeps what is cached here, none of which depends on `given`."""
+        problem = replace(self, given=given)
+        vars(problem).update(vars(self) | vars(problem))
+        return problem
+
     @property
     def end(self) -> int:
         """The time `n` after the last operation."""
         return len(self.operations)
+
+    def runs_at(self, time: int) -> float:
+        """Returns how often a moment comes in one run of the program: loops are counted, and chances of branches."""
+        return self.repetitions[self.operations[time].region] if time < self.end else 1.0
 
     @cached_property
     def access_start(self) -> tuple[int, ...]:
@@ -250,18 +259,9 @@ class MappingProblem:
     @staticmethod
     def from_json(text: str, file: str = "<string>") -> MappingProblem:
         """Reads what `to_json` wrote; raises PlanError, naming the place, if it is malformed."""
-        from memplan.compiler.mapping.plan import Plan
-
+        data = document_of(parse_json(text, file), "mapping problem", SCHEMA, file)
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PlanError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
-        except RecursionError:
-            raise PlanError(f"{file}: not JSON that anybody means: it is nested too deeply") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise PlanError(f"{file}: not a mapping problem of schema {SCHEMA}")
-        try:
-            problem = MappingProblem(
+            return MappingProblem(
                 name=data["name"],
                 target=data["target"],
                 spaces=tuple(MemorySpace(*row) for row in data["spaces"]),
@@ -278,16 +278,12 @@ class MappingProblem:
                     Buffer(name, size, start, end, tuple(spaces), initial, final, persistent, tuple(values))
                     for name, size, start, end, spaces, initial, final, persistent, values in data["buffers"]
                 ),
+                given=Plan.from_dict(data["given"], file) if data["given"] is not None else None,
                 clock=data["clock"],
                 cross_program_prefetches=data["cross_program_prefetches"],
             )  # fmt: skip
-            given = data["given"]
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(f"{file}: malformed mapping problem: {error!r}") from None
-        if given is None:
-            return problem
-        plan = Plan.from_json(json.dumps(given), file)
-        return replace(problem, given=plan)
 
     def save(self, path: str | Path) -> None:
         """Writes the problem to a file, whole or not at all."""
@@ -322,5 +318,5 @@ def _to_dict(problem: MappingProblem, with_given: bool) -> dict[str, Any]:
         ],
     }  # fmt: skip
     if with_given:
-        data["given"] = json.loads(problem.given.to_json()) if problem.given is not None else None
+        data["given"] = problem.given.to_dict() if problem.given is not None else None
     return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 from memplan.compiler.analysis.program import FlatProgram, RegionKind
 from memplan.compiler.mapping.problem import Region
@@ -31,6 +32,11 @@ class OperationTimes:
     region_of: tuple[int, ...]
     places: tuple[float, ...]
     regions: tuple[Region, ...]
+
+    @cached_property
+    def operation_of(self) -> dict[int, int]:
+        """From the steps that are operations to the numbers of these."""
+        return {step: number for number, step in enumerate(self.steps) if step >= 0}
 
     def at(self, step: int) -> int:
         """Returns the time of the first operation at or after a step."""

@@ -43,10 +43,10 @@ class TimeAxis:
 def time_axis(problem: MappingProblem, timeline: Timeline) -> TimeAxis:
     """Returns the axis of a timeline."""
     n = problem.end
-    runs = np.array(problem.repetitions, np.float64)[[operation.region for operation in problem.operations]]
-    work = timeline.duration * runs
+    runs = np.array([problem.runs_at(t) for t in range(n + 1)], np.float64)
+    work = timeline.duration * runs[:n]
     # Iterations of a loop may wait differently; what is known beyond the first is their sum.
-    stalls = np.nan_to_num(timeline.stall) * np.append(runs, 1.0)
+    stalls = np.nan_to_num(timeline.stall) * runs
     if stalls.sum() > 0:
         stalls *= timeline.stalled / stalls.sum()
     edges = np.zeros(n + 2)

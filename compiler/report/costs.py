@@ -47,7 +47,7 @@ def buffer_costs(problem: MappingProblem, plan: Plan, timeline: Timeline) -> Buf
     space = np.array([plan.residencies[r].space for r in plan.served], np.int64)
     floor = np.array([operation.floor for operation in problem.operations], np.float64)
     overhead = np.array([operation.overhead for operation in problem.operations], np.float64)
-    runs = np.array(problem.repetitions, np.float64)[[operation.region for operation in problem.operations]]
+    runs = np.array([problem.runs_at(t) for t in range(problem.end)], np.float64)
 
     rows = np.arange(len(accesses))
     cost_now = cost[rows, space]
@@ -81,7 +81,7 @@ def _waits(problem: MappingProblem, plan: Plan, timeline: Timeline) -> np.ndarra
     stall = np.nan_to_num(timeline.stall)
     for t, buffers in awaited.items():
         if t <= problem.end:
-            runs = problem.repetitions[problem.operations[t].region] if t < problem.end else 1.0
+            runs = problem.runs_at(t)
             for buffer in buffers:
                 waited[buffer] += runs * float(stall[t]) / len(buffers)
     # Later iterations of a loop may wait less than the first, or more: what is known of them is the sum.

@@ -98,11 +98,7 @@ def make_report(problem: MappingProblem, plan: Plan, others: Sequence[tuple[str,
 
 def _score(emulator: TimingEmulator, label: str, plan: Plan, bound: float) -> Contender:
     problem, timeline = emulator.problem, emulator.emulate(plan)
-    copies = sum(
-        problem.repetitions[problem.operations[copy.start].region] if copy.start < problem.end else 1.0
-        for copy in plan.copies
-        if copy.start != BEFORE
-    )
+    copies = sum(problem.runs_at(copy.start) for copy in plan.copies if copy.start != BEFORE)
     return Contender(
         label=label,
         plan=plan,

@@ -101,7 +101,7 @@ def _operations(problem: MappingProblem, contender: Contender) -> Iterator[dict[
                 f"{access.kind.value} {problem.buffers[access.buffer].name}": f"{access.bytes} B, {served[first + i]}"
                 for i, access in enumerate(operation.accesses)
             }
-            runs = problem.repetitions[operation.region]
+            runs = problem.runs_at(t)
             yield _slice(
                 track[operation.region], operation.name, start, duration,
                 t=t, opcode=operation.opcode, runs=runs, **buffers,

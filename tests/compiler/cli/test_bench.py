@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from memplan.compiler.cli import pipeline
 from memplan.compiler.cli.bench_mapping import dump_name, markdown_table, summarize
 from memplan.compiler.cli.bench_parse import STAGES, exponents
 from memplan.compiler.cli.bench_rows import positive_integers
@@ -90,6 +91,23 @@ def test_mapping(run: Run, dump: Path, module: Path, tmp_path: Path) -> None:
         assert (found["ratio_to_xla"] == 1) == (found["planner"] == "xla")
     assert set(data["summary"]) == {"slow", "xla"}
     assert "lstm.tpu-v5e.default" in done.out
+
+
+def test_xlas_own_plan_is_made_once(run: Run, module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the measure of all rows, and one of them if it is asked for."""
+    made = []
+    plan = pipeline.plan
+
+    def counted(*args: Any, planner: str, **options: Any) -> Any:
+        made.append(planner)
+        return plan(*args, planner=planner, **options)
+
+    monkeypatch.setattr(pipeline, "plan", counted)
+    assert run("bench", "mapping", "--dumps", module, "--planners", "slow,xla").status == 0
+    assert sorted(made) == ["slow", "xla"]
+    made.clear()
+    assert run("bench", "mapping", "--dumps", module, "--planners", "slow").status == 0
+    assert sorted(made) == ["slow", "xla"]
 
 
 def test_mapping_in_markdown(run: Run, module: Path) -> None:

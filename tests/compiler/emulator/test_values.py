@@ -486,27 +486,26 @@ def test_an_argument_that_is_not_left_for_the_next_run_shows() -> None:
     assert outcome(problem, plan, args, expected) == "wrong"
 
 
-def test_a_loop_that_a_wrong_plan_never_ends_is_refused() -> None:
-    """The condition reads its counter where nobody wrote it: it is -1 for ever."""
-    problem, args, _ = example("table")
-    builder = PlanBuilder(problem.problem)
-    compare = builder.time("lt")
-    counter = problem.problem.operations[compare].accesses[0].buffer
+def endless_plan(problem: MappingProblem, condition: str) -> Plan:
+    """The condition of a loop reads its counter where nobody wrote it: it is -1 for ever."""
+    builder = PlanBuilder(problem)
+    compare = builder.time(condition)
+    counter = problem.operations[compare].accesses[0].buffer
     residency = builder.reside(counter, FAST, compare, compare + 1)
     builder.serve(counter, residency, compare, compare + 1)
+    return builder.plan()
+
+
+def test_a_loop_that_a_wrong_plan_never_ends_is_refused() -> None:
+    problem, args, _ = example("table")
     with pytest.raises(PlanError, match="the loop while does not end after 20 iterations"):
-        execute(problem, builder.plan(), *args, max_iterations=20)
+        execute(problem, endless_plan(problem.problem, "lt"), *args, max_iterations=20)
 
 
 def test_a_loop_of_known_length_cannot_run_on() -> None:
     problem, args, _ = example("swaps")
-    builder = PlanBuilder(problem.problem)
-    compare = builder.time("compare")
-    counter = problem.problem.operations[compare].accesses[0].buffer
-    residency = builder.reside(counter, FAST, compare, compare + 1)
-    builder.serve(counter, residency, compare, compare + 1)
     with pytest.raises(PlanError, match="the loop scan does not end after 4 iterations"):
-        execute(problem, builder.plan(), *args)
+        execute(problem, endless_plan(problem.problem, "compare"), *args)
 
 
 # What is refused

@@ -8,11 +8,10 @@ import pytest
 
 from memplan import planners
 from memplan.compiler.analysis.program import AccessKind, RegionKind
-from memplan.compiler.errors import PlanError
 from memplan.compiler.frontends import parse_hlo, read
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import BuiltProblem, build
-from memplan.compiler.mapping.plan import Copy, Plan, Residency
+from memplan.compiler.mapping.plan import Copy, Residency
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.mapping.violation import Violation
@@ -284,9 +283,3 @@ def test_each_call_of_a_computation_makes_its_own_moves() -> None:
     assert problem.given is not None
     assert [(copy.start, copy.done) for copy in problem.given.copies] == [(0, 1), (2, 3)]
     assert not violations_beside_offsets(problem)
-
-
-@pytest.mark.parametrize("kind", [Plan, MappingProblem])
-def test_json_that_is_nested_too_deeply_is_one_clear_error(kind: type[Plan] | type[MappingProblem]) -> None:
-    with pytest.raises(PlanError, match=r"deep\.json: .*nested too deeply"):
-        kind.from_json("[" * 200_000, "deep.json")

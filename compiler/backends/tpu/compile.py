@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from memplan.compiler.backends import order_hook
 from memplan.compiler.backends.tpu.worker import read_frame, write_frame
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import write_atomically
@@ -34,6 +35,11 @@ TOPOLOGY_OF_TARGET: dict[str, str] = {
     "tpu-7x": "tpu7x:2x2x1",
 }
 
+_MESSAGES = {
+    "refused": "the TPU compiler refused: {}",
+    "order": "the order was not set: {}",
+    "unprintable": "the TPU compiler made a module that cannot be printed: {}",
+}
 _LOCKED = "libtpu multi-process lockfile"
 _LOCK_RETRIES = 5
 
@@ -42,7 +48,9 @@ class CompileError(MemplanError):
     """The TPU compiler refused a module, died, or did not answer in time.
 
     Attributes:
-      reason: "missing" (libtpu is not installed), "refused", "crashed" or "timeout".
+      reason: "missing" (libtpu is not installed), "unsupported" (this jax sets no order on a TPU), "order" (the order
+        is not one of this module, or not legal), "unprintable" (it was compiled, but this jax cannot print it),
+        "refused", "crashed" or "timeout".
     """
 
     def __init__(self, message: str, reason: str):
@@ -58,11 +66,13 @@ class CompiledModule:
       text: the scheduled, optimized module with memory spaces and estimates.
       seconds: that the compile took, when it was done.
       cached: whether it was found on disk.
+      memory: bytes by the names of XLA's CompiledMemoryStats, such as `temp_size_in_bytes`; None where it is not known.
     """
 
     text: str
     seconds: float
     cached: bool
+    memory: dict[str, int] | None = None
 
 
 def default_cache_folder() -> Path:
@@ -86,25 +96,53 @@ class TpuCompiler:
         self._use_cache, self._timeout = use_cache, timeout
         self._worker: _Worker | None = None
 
-    def compile(self, module: bytes, topology: str, options: Mapping[str, str] | None = None) -> CompiledModule:
+    def compile(
+        self,
+        module: bytes,
+        topology: str,
+        options: Mapping[str, str] | None = None,
+        order: Mapping[str, Sequence[str]] | None = None,
+    ) -> CompiledModule:
         """Compiles a module.
 
         Args:
           module: StableHLO as MLIR bytecode.
           topology: such as `v5e:2x2`.
           options: compiler options by name, as in `jax.jit(..., compiler_options=...)`.
+          order: of the module that `before_assignment` gives, names of computations to the names of their
+            instructions in the order in which they shall run; the compiler's own where None. Needs jax 0.12.
 
         Raises:
-          CompileError: libtpu is missing, the compiler refused the module or an option, died, or took too long.
+          CompileError: libtpu is missing, the compiler refused the module, an option or the order, died, or took too
+            long; or the module cannot be printed.
         """
-        options = dict(options or {})
-        path = self._folder / f"{self._key(module, topology, options)}.hlo.txt.gz"
+        request: dict[str, Any] = {"topology": topology, "options": dict(options or {})}
+        if order:
+            request["order"] = {name: list(instructions) for name, instructions in order.items()}
+        return self._compiled(module, request)
+
+    def before_assignment(
+        self, module: bytes, topology: str, options: Mapping[str, str] | None = None
+    ) -> CompiledModule:
+        """Returns a module as it is scheduled, before its values are assigned to memory spaces.
+
+        What computes keeps its name in the compiled module, save a few fusions that the compiler renames yet; views get
+        new names, and copies come on top. Arguments and errors are those of `compile`; needs jax 0.12.
+        """
+        stage = "before_assignment"
+        return self._compiled(module, {"topology": topology, "options": dict(options or {}), "stage": stage})
+
+    def _compiled(self, module: bytes, request: dict[str, Any]) -> CompiledModule:
+        """Answers a request from the cache, or else by the worker."""
+        if "order" in request or "stage" in request:
+            _demand_hook()
+        path = self._folder / f"{self._key(module, request)}.hlo.txt.gz"
         if self._use_cache and (found := _read_cached(path)) is not None:
             return found
         began = time.monotonic()
         for attempt in range(_LOCK_RETRIES):
             try:
-                text = self._request(module, topology, options)
+                header, text = self._request(module, request)
                 break
             except CompileError as error:
                 # Another process on this machine compiles; its lock is held for as long as it lives.
@@ -112,29 +150,32 @@ class TpuCompiler:
                     raise
                 self.close()
                 time.sleep(2.0**attempt)
-        compiled = CompiledModule(text, time.monotonic() - began, cached=False)
+        compiled = CompiledModule(text, time.monotonic() - began, cached=False, memory=header["memory"])
         if self._use_cache:
             path.parent.mkdir(parents=True, exist_ok=True)
-            header = json.dumps({"seconds": compiled.seconds}) + "\n"
-            write_atomically(path, gzip.compress((header + text).encode(), 6, mtime=0))
+            line = json.dumps({"seconds": compiled.seconds, "memory": compiled.memory}) + "\n"
+            write_atomically(path, gzip.compress((line + text).encode(), 6, mtime=0))
         return compiled
 
-    def _key(self, module: bytes, topology: str, options: Mapping[str, str]) -> str:
+    def _key(self, module: bytes, request: Mapping[str, Any]) -> str:
         versions = [version("jaxlib"), _libtpu_version()]
-        rest = json.dumps([topology, sorted(options.items()), versions]).encode()
+        parts = [request["topology"], sorted(request["options"].items()), versions]
+        # What was kept before there were orders is still found.
+        parts += [[name, request[name]] for name in ("order", "stage") if name in request]
+        rest = json.dumps(parts, sort_keys=True).encode()
         return hashlib.sha256(hashlib.sha256(module).digest() + rest).hexdigest()
 
-    def _request(self, module: bytes, topology: str, options: Mapping[str, str]) -> str:
+    def _request(self, module: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], str]:
         if self._worker is None:
             self._worker = _Worker(self._timeout)
         try:
-            header, payload = self._worker.ask({"topology": topology, "options": dict(options)}, module, self._timeout)
+            header, payload = self._worker.ask(request, module, self._timeout)
         except CompileError:
             self.close()
             raise
         if not header["ok"]:
-            raise CompileError(f"the TPU compiler refused: {header['error']}", "refused")
-        return payload.decode()
+            raise CompileError(_MESSAGES[header["reason"]].format(header["error"]), header["reason"])
+        return header, payload.decode()
 
     def close(self) -> None:
         """Ends the worker; a later `compile` starts another."""
@@ -155,8 +196,7 @@ class _Worker:
     """One worker process and the thread that reads its answers."""
 
     def __init__(self, timeout: float):
-        if find_spec("libtpu") is None:
-            raise CompileError("the TPU compiler is not installed: pip install 'memplan[tpu]'", "missing")
+        _demand_libtpu()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
         reading, writing = os.pipe()
         self._process = subprocess.Popen(
@@ -208,6 +248,19 @@ class _Worker:
         self._log.close()
 
 
+def _demand_libtpu() -> None:
+    if find_spec("libtpu") is None:
+        raise CompileError("the TPU compiler is not installed: pip install 'memplan[tpu]'", "missing")
+
+
+def _demand_hook() -> None:
+    _demand_libtpu()
+    if not order_hook.is_supported("tpu"):
+        raise CompileError(
+            f"seeing and setting the order on a TPU needs jax 0.12 or newer: this is {version('jax')}", "unsupported"
+        )
+
+
 def _environment() -> dict[str, str]:
     """What libtpu needs to know where there is no TPU."""
     variables = {"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
@@ -228,6 +281,7 @@ def _read_cached(path: Path) -> CompiledModule | None:
     """Returns what an earlier compile left; None if there is nothing, or if it is damaged."""
     try:
         header, _, text = gzip.decompress(path.read_bytes()).decode().partition("\n")
-        return CompiledModule(text, float(json.loads(header)["seconds"]), cached=True)
+        fields = json.loads(header)
+        return CompiledModule(text, float(fields["seconds"]), cached=True, memory=fields.get("memory"))
     except (OSError, EOFError, ValueError, KeyError):
         return None

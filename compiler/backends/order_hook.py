@@ -1,0 +1,375 @@
+"""The order of execution takes effect: JAX's hook behind the compiler's scheduler, made safe to use.
+
+    with ordering(memory_order, platform="cpu", module="jit_step") as outcome:
+        step(x)
+    print(outcome)
+
+XLA calls whoever registered with `jax.extend.xla.register_hlo_module_transformation` for every module that the process
+compiles, on whatever thread it likes, and JAX's caches know nothing of it. So a compile is marked where it begins, on
+the thread that asked for it, and only marked modules are touched:
+
+    thread in `ordering` ── compile_or_get_cached ─┬─ marked copy ── XLA ── hook: is the mark in it? ── rule, check, set
+    any other thread ──────────────────────────────┴─ persistent cache ── XLA ── hook: no mark, left alone
+
+The mark is an attribute of the module that the compiler carries along and that changes nothing else. A marked compile
+goes past the persistent cache, in both directions: it is not served from there and not kept there. An executable that
+`jax.jit` already holds is not compiled again, in a block or after it: where `outcome.modules` is empty, that is why.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.frontends import hlo_proto
+from memplan.compiler.frontends.protobuf import read_message, string
+from memplan.compiler.ir.graph import Computation, Graph
+from memplan.compiler.ir.memory_order import scheduled
+
+Orders = Mapping[str, Sequence[str]]  # computation name to the names of its instructions, in order of execution
+Rule = Callable[[Graph], Orders | None]
+
+_SINCE = {"cpu": (0, 10, 2), "tpu": (0, 12, 0)}  # jax and jaxlib that call back, by platform
+_MARK = "memplan_order"
+_FRONTEND_ATTRIBUTES = "mhlo.frontend_attributes"
+# Of JAX's compile_or_get_cached, in both versions.
+_ARGUMENTS = ("backend", "computation", "devices", "compile_options", "host_callbacks", "executable_devices")
+
+
+class OrderError(MemplanError):
+    """An order that does not fit the module or is not legal, or a JAX that takes none."""
+
+
+@dataclass(frozen=True)
+class ModuleOutcome:
+    """What became of one module.
+
+    Attributes:
+      module: its name, such as `jit_step`.
+      changed: names of the computations that run in another order now.
+      refused: why the module was left as it was; "" if nothing was wrong.
+    """
+
+    module: str
+    changed: tuple[str, ...] = ()
+    refused: str = ""
+
+    def __str__(self) -> str:
+        if self.refused:
+            return f"{self.module}: left as it was: {self.refused}"
+        return f"{self.module}: {', '.join(self.changed) if self.changed else 'nothing'} reordered"
+
+
+@dataclass
+class Outcome:
+    """What became of the modules that were compiled in an `ordering` block, in the order of their compiles."""
+
+    modules: list[ModuleOutcome] = field(default_factory=list)
+
+    @property
+    def changed(self) -> list[ModuleOutcome]:
+        return [module for module in self.modules if module.changed]
+
+    @property
+    def refused(self) -> list[ModuleOutcome]:
+        return [module for module in self.modules if module.refused]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.modules)) or "nothing was compiled: is it compiled already?"
+
+
+def is_supported(platform: str) -> bool:
+    """Tells whether the JAX that is installed calls back on a platform, without importing it.
+
+    >>> is_supported("cpu"), is_supported("abacus")
+    (True, False)
+    """
+    since = _SINCE.get(platform)
+    try:
+        return since is not None and all(_release(version(package)) >= since for package in ("jax", "jaxlib"))
+    except PackageNotFoundError:
+        return False
+
+
+def _release(text: str) -> tuple[int, ...]:
+    numbers = []
+    for part in text.split(".")[:3]:
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def memory_order(graph: Graph) -> Orders:
+    """A rule: the order with the lowest peak that `memplan.compiler.ir.memory_order` finds.
+
+    Computations whose peak would not fall keep theirs.
+    """
+    better = scheduled(graph).computations
+    return {
+        name: [instruction.name for instruction in better[name].instructions]
+        for name, computation in graph.computations.items()
+        if better[name] is not computation and list(better[name].index) != list(computation.index)
+    }
+
+
+def fixed_order(orders: Orders) -> Rule:
+    """Makes a rule of a planned order, which must name exactly the instructions that the module has."""
+    kept = {name: tuple(order) for name, order in orders.items()}
+    return lambda graph: kept
+
+
+@contextmanager
+def ordering(rule: Rule, *, platform: str, module: str | None = None) -> Iterator[Outcome]:
+    """Within the block, what this thread compiles for a platform runs in the order that a rule returns.
+
+    Of two blocks, one in the other, the inner one counts. Whatever goes wrong with an order, an exception in the rule
+    included, leaves the module as XLA scheduled it and stands in the outcome.
+
+    Args:
+      rule: is given a scheduled module and returns, for each computation that shall run in another order, the names of
+        all of its instructions in that order; None to leave the module. It runs on a thread of the compiler's choice.
+      platform: "cpu", or "tpu" once a TPU or a TPU topology was asked for.
+      module: name of the one module meant, such as `jit_step`; all of them if None, JAX's own small ones included.
+
+    Raises:
+      OrderError: the JAX that is installed does not call back on that platform.
+    """
+    outcome = Outcome()
+    block = _Block(platform, module, uuid.uuid4().hex)
+
+    def transform(content: bytes) -> bytes | None:
+        if block.token.encode() not in content:
+            return None
+        with _within(None):
+            changed, of_module = reorder(content, rule)
+        outcome.modules.append(of_module)
+        return changed
+
+    with hooked(transform, platform), _marking(block):
+        yield outcome
+
+
+@contextmanager
+def hooked(callback: Callable[[bytes], bytes | None], platform: str, module: str | None = None) -> Iterator[None]:
+    """Within the block, XLA shows every scheduled module of the process to a callback.
+
+    Args:
+      callback: is given a HloModuleProto; what it returns, if not None, takes its place, and what it raises ends the
+        compile. It runs on a thread of the compiler's choice.
+      platform: see `ordering`.
+      module: name of the modules to show; all if None.
+
+    Raises:
+      OrderError: the JAX that is installed does not call back on that platform.
+    """
+    if not is_supported(platform):
+        if platform not in _SINCE:
+            raise OrderError(f"no order can be set on {platform!r}: known are {', '.join(_SINCE)}")
+        needed = ".".join(map(str, _SINCE[platform]))
+        raise OrderError(f"setting the order on {platform!r} needs jax and jaxlib {needed} or newer")
+    from jax.extend import xla
+
+    def called(content: bytes) -> bytes | None:
+        if module is not None and string(read_message(content), 1) != module:
+            return None
+        return callback(content)
+
+    name = f"memplan-{uuid.uuid4().hex}"
+    stage = xla.PipelineStage.POST_SCHEDULER
+    try:
+        xla.register_hlo_module_transformation(called, name=name, stage=stage, platforms=platform)
+    except Exception as error:  # a plugin that is not loaded; the type differs between versions
+        first = " (ask for the topology first)" if platform == "tpu" else ""
+        raise OrderError(f"jax lets no order be set on {platform!r}{first}: {_first_line(error)}") from None
+    try:
+        yield
+    finally:
+        xla.clear_hlo_module_transformation(name, stage, platform)
+
+
+def reorder(content: bytes, rule: Rule) -> tuple[bytes | None, ModuleOutcome]:
+    """Returns a scheduled HloModuleProto in the order that a rule returns, None if it stays; and what became of it.
+
+    Never raises: what is wrong stands in the outcome.
+    """
+    from jaxlib import _hlo
+
+    name = "?"
+    try:
+        module = _hlo.HloModule.from_serialized_hlo_module_proto(content)
+        name = module.name
+        schedule = module.schedule()
+        schedule.update()  # a TPU's has empty sequences for the bodies of fusions, which run in no order
+        module.set_schedule(schedule)
+        graph = hlo_proto.parse(bytes(module.as_serialized_hlo_module_proto()), "the module being compiled")
+        orders = rule(graph) or {}
+        check_orders(graph, orders)
+        places = {
+            of: [graph.computations[of].index[instruction] for instruction in order] for of, order in orders.items()
+        }
+        places = {of: order for of, order in places.items() if order != list(range(len(order)))}
+        changed = _rescheduled(module, places) if places else None
+        return changed, ModuleOutcome(name, tuple(places))
+    except Exception as error:  # it would become the error of the compile
+        reason = str(error) if isinstance(error, MemplanError) else f"{type(error).__name__}: {_first_line(error)}"
+        return None, ModuleOutcome(name, refused=reason)
+
+
+def check_orders(graph: Graph, orders: Orders) -> None:
+    """Raises OrderError if an order does not name exactly a computation's instructions, or breaks a dependence."""
+    if orders and not graph.is_scheduled:
+        raise OrderError(f"module {graph.name} is not scheduled")
+    for name, order in orders.items():
+        computation = graph.computations.get(name)
+        if computation is None:
+            raise OrderError(f"module {graph.name} has no computation {name!r}: the order is that of another module")
+        _check_order(computation, order)
+
+
+def _check_order(computation: Computation, order: Sequence[str]) -> None:
+    place = {instruction: k for k, instruction in enumerate(order)}
+    if len(place) < len(order):
+        raise OrderError(f"{computation.name}: the order names an instruction twice")
+    if unknown := next((instruction for instruction in order if instruction not in computation.index), None):
+        raise OrderError(f"{computation.name}: the order names {unknown!r}, which is not there")
+    for instruction in computation.instructions:
+        if instruction.name not in place:
+            raise OrderError(f"{computation.name}: the order leaves out {instruction.name!r}")
+        for what, others in (("operand", instruction.operands), ("predecessor", instruction.control_predecessors)):
+            for other in others:
+                before = computation.instructions[other].name
+                if place[before] > place[instruction.name]:
+                    raise OrderError(f"{computation.name}: {instruction.name!r} runs before its {what} {before!r}")
+
+
+def _rescheduled(module: Any, places: Mapping[str, Sequence[int]]) -> bytes:
+    """Returns a module of jaxlib's with computations in another order, given as places in the present one."""
+    schedule = module.schedule()
+    found = {computation.name: computation for computation in module.computations()}
+    for name, order in places.items():
+        try:
+            sequence = schedule.sequence(found[name])
+        except (KeyError, IndexError):
+            raise OrderError(f"{name}: runs in no order of its own") from None
+        schedule.set_sequence(found[name], [sequence[i] for i in order])
+    schedule.verify()
+    module.set_schedule(schedule)
+    return bytes(module.as_serialized_hlo_module_proto())
+
+
+@dataclass(frozen=True)
+class _Block:
+    """An `ordering` block.
+
+    Attributes:
+      token: the value of its mark, which no other block has.
+    """
+
+    platform: str
+    module: str | None
+    token: str
+
+    def marked(self, computation: Any) -> Any:
+        """Returns a copy of an MLIR module with the mark, as the original may be compiled elsewhere too."""
+        from jaxlib.mlir import ir
+
+        bytecode = io.BytesIO()
+        computation.operation.write_bytecode(bytecode)
+        with computation.context:
+            copy = ir.Module.parse(bytecode.getvalue())
+            attributes = copy.operation.attributes
+            marks = {_MARK: ir.StringAttr.get(self.token)}
+            if _FRONTEND_ATTRIBUTES in attributes:
+                marks |= {entry.name: entry.attr for entry in ir.DictAttr(attributes[_FRONTEND_ATTRIBUTES])}
+            attributes[_FRONTEND_ATTRIBUTES] = ir.DictAttr.get(marks)
+        return copy
+
+    def wants(self, computation: Any, platform: str) -> bool:
+        from jaxlib.mlir import ir
+
+        name = ir.StringAttr(computation.operation.attributes["sym_name"]).value
+        return platform == self.platform and self.module in (None, name)
+
+
+class _Thread(threading.local):
+    """The blocks that a thread is in, outermost first; None while it runs a rule, whose own compiles are not meant."""
+
+    def __init__(self) -> None:
+        self.blocks: list[_Block | None] = []
+
+
+_thread = _Thread()
+_lock = threading.Lock()
+_number_of_blocks = 0  # of all threads
+_installed: Any = None  # our function, in the place of JAX's
+
+
+@contextmanager
+def _within(block: _Block | None) -> Iterator[None]:
+    _thread.blocks.append(block)
+    try:
+        yield
+    finally:
+        _thread.blocks.remove(block)
+
+
+@contextmanager
+def _marking(block: _Block) -> Iterator[None]:
+    """Within the block, compiles of this thread are marked."""
+    _count_blocks(1)
+    try:
+        with _within(block):
+            yield
+    finally:
+        _count_blocks(-1)
+
+
+def _count_blocks(change: int) -> None:
+    """Puts our function in the place of JAX's when the first block begins, and takes it away after the last."""
+    global _number_of_blocks, _installed
+    # Every compile passes here, in both versions; there is no public name for it.
+    from jax._src import compiler
+
+    with _lock:
+        _number_of_blocks += change
+        found = compiler.compile_or_get_cached
+        if change > 0 and found is not _installed:
+            _installed = compiler.compile_or_get_cached = _marking_compile(found)
+        elif _number_of_blocks == 0 and found is _installed:  # else somebody put theirs over ours, which marks no more
+            compiler.compile_or_get_cached = found.__wrapped__
+            _installed = None
+
+
+def _marking_compile(unmarked: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(unmarked)
+    def compile_or_get_cached(*args: Any, **kwargs: Any) -> Any:
+        from jax._src import compiler
+
+        block = _thread.blocks[-1] if _thread.blocks else None
+        if block is None:
+            return unmarked(*args, **kwargs)
+        given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+        if not block.wants(given["computation"], given["backend"].platform):
+            return unmarked(*args, **kwargs)
+        return compiler.backend_compile_and_load(
+            given["backend"],
+            block.marked(given["computation"]),
+            given["executable_devices"],
+            given["compile_options"],
+            given["host_callbacks"],
+        )
+
+    return compile_or_get_cached
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0]

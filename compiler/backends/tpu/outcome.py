@@ -1,0 +1,87 @@
+"""What came of planning a module on the real compiler: every candidate that was compiled, and the decisions of the best.
+
+The compiler's own default is always among the candidates, so the best is never worse than it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memplan.compiler.emulator.score import Score
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One compile of the module.
+
+    Attributes:
+      name: what was tried, such as `default`, `scoped 8192 KiB` or `plan`.
+      options: compiler options of the compile, as for `jax.jit(..., compiler_options=...)`.
+      text: the scheduled, optimized module; "" if the compile failed.
+      score: of the compiled module; None if the compile failed.
+      error: why the compile failed; "" if it did not.
+      seconds: that the compile took, when it was done.
+    """
+
+    name: str
+    options: dict[str, str]
+    text: str
+    score: Score | None
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a plan that differs from the compiler's default, and what became of it.
+
+    Attributes:
+      instruction: name of the instruction.
+      operand: number of its operand; -1 for its result.
+      value: name of the value.
+      size: bytes.
+      wanted: `fast` (resident, or written there), `slow`, or `prefetch`.
+      found: where the compiled module has it: `fast`, `slow`, `prefetch`, or `gone` if the instruction is not there.
+      state: `obeyed`, `ignored`, or `dropped` (the compiler refused it, so it was taken out of the plan).
+      reason: of a dropped decision, what the compiler said; "" otherwise.
+    """
+
+    instruction: str
+    operand: int
+    value: str
+    size: int
+    wanted: str
+    found: str
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of `optimize`.
+
+    Attributes:
+      target: name of the target.
+      default: the module as the compiler makes it without us.
+      best: the candidate with the lowest latency; `default` itself where nothing beat it.
+      candidates: all of them, in the order in which they were compiled; the first is `default`.
+      decisions: of the plan that was last injected, each with what became of it; empty if none was.
+      problem: the mapping problem of `best`.
+      plan: the mapping that `best` really has, read back from its text.
+    """
+
+    target: str
+    default: Candidate
+    best: Candidate
+    candidates: tuple[Candidate, ...]
+    decisions: tuple[Decision, ...]
+    problem: MappingProblem
+    plan: Plan
+
+    @property
+    def ratio(self) -> float:
+        """Latency of the best over that of the default; at most 1."""
+        assert self.best.score is not None and self.default.score is not None
+        return self.best.score.latency / self.default.score.latency

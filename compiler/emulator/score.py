@@ -1,0 +1,235 @@
+"""The score of a compiled module: how long it takes, by its own text.
+
+`compiler/mapping` takes the compiler's copies out of a program, to plan anew. Here nothing is taken out and nothing is
+decided: every instruction takes what the compiler states for the placement that it chose, every asynchronous copy goes
+through the queue of its link as the text starts and awaits it. So two compilations of one program can be compared,
+whoever placed their tensors.
+
+    estimated_cycles     as stated, for each execution
+    no estimate          our cost model, from operands and work (custom calls, kernels, sorts, …): never free, and listed
+    X-start … X-done     a copy on its link, if it moves data between two memories that a link connects, and costs
+                         nothing but its link; any other pair is work that is done where it is awaited
+    cross-program        a prefetch that the program's previous run made costs nothing
+    loops, branches      by trip count and probability
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memplan.compiler.analysis.flatten import flatten
+from memplan.compiler.analysis.program import AccessKind, FlatProgram, Step
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.errors import TargetError
+from memplan.compiler.hardware.calibration import InstructionCosts
+from memplan.compiler.hardware.estimates import estimated_cycles
+from memplan.compiler.hardware.target import Target
+from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
+from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation
+from memplan.compiler.mapping.times import OperationTimes, operation_times
+
+# Arguments and constants are there before the first instruction.
+_BEFORE_TIME = frozenset({"parameter", "constant"})
+
+
+@dataclass(frozen=True, slots=True)
+class Unestimated:
+    """An instruction for which the compiler states no cycles, so that our cost model had to.
+
+    Attributes:
+      name, opcode: of the instruction.
+      seconds: of one execution.
+      repetitions: how often it is executed.
+    """
+
+    name: str
+    opcode: str
+    seconds: float
+    repetitions: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a compiled module costs.
+
+    Attributes:
+      latency: seconds until the last instruction is done, waiting for copies included.
+      clock: cycles per second.
+      busy: seconds of it in which an instruction runs.
+      stalled: seconds of it in which instructions wait for copies.
+      unestimated: instructions that our cost model had to cost, in order of execution.
+    """
+
+    latency: float
+    clock: float
+    busy: float
+    stalled: float
+    unestimated: tuple[Unestimated, ...]
+
+    @property
+    def cycles(self) -> float:
+        """The latency in cycles."""
+        return self.latency * self.clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Transfer:
+    """An asynchronous copy: the steps that start and await it, the spaces it connects, and its bytes."""
+
+    start: int
+    done: int
+    source: int
+    destination: int
+    bytes: int
+    cross_program: bool
+
+
+def score(graph: Graph, target: Target) -> Score:
+    """Returns what a scheduled, optimized module costs on its target.
+
+    Raises:
+      TargetError: the target states no clock, so that cycles mean nothing.
+      GraphError: the Graph breaks a rule of the IR.
+    """
+    if not target.clock:
+        raise TargetError(f"{target.name} states no clock: its modules' cycles cannot be told in seconds")
+    program = flatten(graph)
+    accesses = _accesses_by_step(program, target)
+    transfers = _transfers(program, target)
+    moving = {step for transfer in transfers for step in (transfer.start, transfer.done)}
+    timed = {
+        t
+        for t, step in enumerate(program.steps)
+        if t not in moving
+        and step.instruction.opcode not in _BEFORE_TIME
+        and (accesses[t] or estimated_cycles(step.instruction) is not None)
+    }
+    times = operation_times(program, timed)
+    operations, unestimated = _operations(graph, target, program, accesses, times)
+    problem, plan = _as_stated(graph, target, times, operations, transfers)
+    emulator = TimingEmulator(problem)
+    timeline = emulator.emulate(plan)
+    busy = sum(
+        problem.repetitions[operation.region] * seconds
+        for operation, seconds in zip(operations, timeline.duration, strict=True)
+    )
+    return Score(timeline.latency, target.clock, busy, timeline.stalled, tuple(unestimated))
+
+
+def _accesses_by_step(program: FlatProgram, target: Target) -> list[list[tuple[AccessKind, int, int]]]:
+    """Returns per step the kind, bytes and space of its accesses to memories that the target models."""
+    accesses: list[list[tuple[AccessKind, int, int]]] = [[] for _ in range(len(program.steps) + 1)]
+    for access in program.accesses:
+        space = target.space_of_xla(program.storages[access.storage].memory_space)
+        if space >= 0 and access.bytes > 0:
+            accesses[access.time].append((access.kind, access.bytes, space))
+    return accesses
+
+
+def _transfers(program: FlatProgram, target: Target) -> list[_Transfer]:
+    """Returns the asynchronous copies between memories that a link connects, in order of their start."""
+    links = {(link.source, link.destination) for link in target.links}
+    started: dict[tuple[str, int], int] = {}
+    transfers = []
+    for t, step in enumerate(program.steps):
+        started[step.computation, step.index] = t
+        if not step.instruction.opcode.endswith("-done"):
+            continue
+        start = started.get((step.computation, step.instruction.operands[0]))
+        if start is None or program.steps[start].region != step.region:
+            continue
+        source, destination = _ends(program, program.steps[start], step)
+        size = sum(leaf.bytes for _, leaf in step.instruction.shape.leaves())
+        spaces = target.space_of_xla(source), target.space_of_xla(destination)
+        if source >= 0 and spaces in links:
+            cross_program = bool(program.steps[start].instruction.attribute("cross_program_prefetch_index"))
+            transfers.append(_Transfer(start, t, *spaces, size, cross_program))
+    return sorted(transfers, key=lambda transfer: (transfer.start, transfer.done))
+
+
+def _ends(program: FlatProgram, start: Step, done: Step) -> tuple[int, int]:
+    """Returns XLA's numbers of the memories that a copy connects; (-1, -1) for what computes, or is no copy of one."""
+    opcode = start.instruction.opcode
+    instructions = program.graph.computations[start.computation].instructions
+    leaves = [leaf for _, leaf in done.instruction.shape.leaves()]
+    if opcode not in ("copy-start", "slice-start", "dynamic-slice-start") or len(leaves) != 1:
+        return -1, -1
+    return instructions[start.instruction.operands[0]].shape.memory_space, leaves[0].memory_space
+
+
+def _operations(
+    graph: Graph,
+    target: Target,
+    program: FlatProgram,
+    accesses: Sequence[Sequence[tuple[AccessKind, int, int]]],
+    times: OperationTimes,
+) -> tuple[list[Operation], list[Unestimated]]:
+    """Returns what takes time, each as long as its placement makes it, and those that the compiler did not estimate."""
+    costs = InstructionCosts(graph, target)
+    nothing = (0,) * len(target.spaces)
+    free = (0.0,) * len(target.spaces)
+    operations = []
+    unestimated = []
+    repetitions: list[float] = []
+    for region in times.regions:
+        repetitions.append(region.trip_count * (repetitions[region.parent] if region.parent >= 0 else 1.0))
+    for t, name, region in zip(times.steps, times.names, times.region_of, strict=True):
+        if t < 0:
+            operations.append(Operation(name, "point", 0.0, 0.0, nothing, region, ()))
+            continue
+        step = program.steps[t]
+        cycles = estimated_cycles(step.instruction)
+        if cycles is not None:
+            seconds = cycles / target.clock
+        else:
+            touched = [(size, space) for _, size, space in accesses[t]]
+            cost = costs.of(graph.computations[step.computation], step.instruction, touched)
+            seconds = cost.seconds([space for _, space in touched])
+            unestimated.append(Unestimated(name, step.instruction.opcode, seconds, repetitions[region]))
+        # Buffer s stands for all that lies in space s: only the use of the bus matters here.
+        served = tuple(Access(space, kind, size, free) for kind, size, space in accesses[t])
+        operations.append(Operation(name, step.instruction.opcode, seconds, 0.0, nothing, region, served))
+    return operations, unestimated
+
+
+def _as_stated(
+    graph: Graph,
+    target: Target,
+    times: OperationTimes,
+    operations: Sequence[Operation],
+    transfers: Sequence[_Transfer],
+) -> tuple[MappingProblem, Plan]:
+    """Returns a problem in which everything takes what it is stated to take, and the plan that has the copies."""
+    end = len(operations)
+    count = len(target.spaces)
+    buffers = [Buffer(space.name, 0, 0, end + 1, (i,)) for i, space in enumerate(target.spaces)]
+    residencies = [Residency(i, i, 0, 0, end + 1) for i in range(count)]
+    copies = []
+    for transfer in transfers:
+        start, done = times.at(transfer.start), times.at(transfer.done)
+        buffer = len(buffers)
+        buffers.append(
+            Buffer(f"copy {buffer - count}", transfer.bytes, 0, end + 1, (transfer.source, transfer.destination))
+        )
+        residencies += [
+            Residency(buffer, transfer.source, 0, 0, end + 1),
+            Residency(buffer, transfer.destination, 0, start, end + 1),
+        ]
+        source = len(residencies) - 2
+        copies.append(
+            Copy(source, source + 1, BEFORE, 0) if transfer.cross_program else Copy(source, source + 1, start, done)
+        )
+    problem = MappingProblem(
+        name=graph.name,
+        target=target.name,
+        spaces=tuple(MemorySpace(s.name, s.capacity, s.alignment, s.bandwidth, s.channel) for s in target.spaces),
+        links=tuple(Link(x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel) for x in target.links),
+        regions=times.regions,
+        operations=tuple(operations),
+        buffers=tuple(buffers),
+        clock=target.clock,
+    )
+    served = tuple(access.buffer for operation in operations for access in operation.accesses)
+    return problem, Plan("", graph.name, target.name, "stated", tuple(residencies), tuple(copies), served)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memplan import workloads as workloads
+    from memplan.compiler.backends.jit import jit as jit
     from memplan.compiler.cli.pipeline import emulate as emulate
     from memplan.compiler.cli.pipeline import plan as plan
     from memplan.compiler.cli.pipeline import problem as problem
@@ -48,6 +49,7 @@ _PLACES = {
     "Timeline": ("memplan.compiler.emulator.timing", "Timeline"),
     "Violation": ("memplan.compiler.mapping.verify", "Violation"),
     "emulate": ("memplan.compiler.cli.pipeline", "emulate"),
+    "jit": ("memplan.compiler.backends.jit", "jit"),
     "load_target": ("memplan.compiler.hardware.target", "load_target"),
     "plan": ("memplan.compiler.cli.pipeline", "plan"),
     "problem": ("memplan.compiler.cli.pipeline", "problem"),

@@ -81,6 +81,8 @@ class _Builder:
             self.parameter(t, instruction)
         elif opcode == "constant":
             self.define(t, 0, len(self.positions.nodes[t]), fixed=True)
+        elif opcode.endswith("-update") and len(instruction.operands) > 1:
+            self.start(t, instruction)
         elif opcode in _FORWARDING or (opcode == "reshape" and self.is_view(t, instruction)):
             source = self.schedule.operand_times(t)[0]
             self.forward(t, 0, self.positions.first[source], len(self.positions.nodes[t]))
@@ -266,8 +268,13 @@ class _Builder:
     # -- Asynchronous operations ---------------------------------------------------------------------------------------
 
     def start(self, t: int, instruction: Instruction) -> None:
-        """The start's tuple holds its operands, its results, which are written until the done, and semaphores."""
+        """The start's tuple holds its operands, its results, which are written until the done, and semaphores.
+
+        A start may have no operands, and an update after it have them all: the update is the start then.
+        """
         nodes, sources = self.positions.nodes[t], self.schedule.operand_times(t)
+        if instruction.opcode.endswith("-update"):
+            sources = sources[1:]
         elements = instruction.shape.elements
         base = instruction.opcode.removesuffix("-start")
         forwarded: list[range] = []

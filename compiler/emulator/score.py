@@ -6,7 +6,7 @@ through the queue of its link as the text starts and awaits it. So two compilati
 whoever placed their tensors.
 
     estimated_cycles     as stated, for each execution
-    no estimate          our cost model, from operands and work (custom calls, kernels, sorts, …): never free, and listed
+    no estimate          our cost model, from operands and work (custom calls, kernels, sorts): never free, and listed
     X-start … X-done     a copy on its link, if it moves data between two memories that a link connects, and costs
                          nothing but its link; any other pair is work that is done where it is awaited
     cross-program        a prefetch that the program's previous run made costs nothing
@@ -173,8 +173,8 @@ def _operations(
     operations = []
     unestimated = []
     repetitions: list[float] = []
-    for region in times.regions:
-        repetitions.append(region.trip_count * (repetitions[region.parent] if region.parent >= 0 else 1.0))
+    for part in times.regions:
+        repetitions.append(part.trip_count * (repetitions[part.parent] if part.parent >= 0 else 1.0))
     for t, name, region in zip(times.steps, times.names, times.region_of, strict=True):
         if t < 0:
             operations.append(Operation(name, "point", 0.0, 0.0, nothing, region, ()))

@@ -33,7 +33,7 @@ _OTHER: dict[str, tuple[int, int | None]] = {
     "concatenate": (1, None), "reduce": (2, None), "reduce-window": (2, None), "scatter": (3, None),
     "sort": (1, None), "map": (1, None),
     "after-all": _ANY, "all-gather": _ANY, "all-gather-start": _ANY, "all-reduce": _ANY, "all-reduce-start": _ANY,
-    "all-to-all": _ANY, "async-done": (1, 1), "async-start": _ANY, "async-update": (1, 1), "call": _ANY,
+    "all-to-all": _ANY, "async-done": (1, 1), "async-start": _ANY, "async-update": (1, None), "call": _ANY,
     "collective-broadcast": _ANY, "collective-reduce": _ANY, "custom-call": _ANY, "fusion": _ANY,
     "ragged-all-to-all": _ANY, "shuffle": _ANY,
     "reduce-scatter": _ANY, "rng": _ANY, "scan": _ANY, "tuple": _ANY,
@@ -65,5 +65,6 @@ def operand_limits(opcode: str) -> tuple[int, int | None]:
     if opcode in OPERANDS:
         return OPERANDS[opcode]
     if is_known(opcode) and not opcode.endswith("-start"):
-        return (1, 1)
+        # An update may be given the operands that its start was not.
+        return (1, None) if opcode.endswith("-update") else (1, 1)
     return _ANY

@@ -1,4 +1,4 @@
-"""What came of planning a module on the real compiler: every candidate that was compiled, and the decisions of the best.
+"""What came of planning a module on the real compiler: every candidate that was compiled, and each decision.
 
 The compiler's own default is always among the candidates, so the best is never worse than it.
 """
@@ -23,6 +23,7 @@ class Candidate:
       score: of the compiled module; None if the compile failed.
       error: why the compile failed; "" if it did not.
       seconds: that the compile took, when it was done.
+      predicted: seconds that our model gave the plan before it was compiled; None if no plan was injected.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Candidate:
     score: Score | None
     error: str
     seconds: float
+    predicted: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Outcome:
       candidates: all of them, in the order in which they were compiled; the first is `default`.
       decisions: of the plan that was last injected, each with what became of it; empty if none was.
       problem: the mapping problem of `best`.
-      plan: the mapping that `best` really has, read back from its text.
+      plan: the mapping that `best` really has, read back from its text. The offsets are ours: a module states none.
     """
 
     target: str
@@ -83,5 +85,6 @@ class Outcome:
     @property
     def ratio(self) -> float:
         """Latency of the best over that of the default; at most 1."""
-        assert self.best.score is not None and self.default.score is not None
+        assert self.best.score is not None
+        assert self.default.score is not None
         return self.best.score.latency / self.default.score.latency

@@ -1,0 +1,408 @@
+"""Planning on the real compiler: candidates are compiled, scored by one emulator, and the best is taken.
+
+What may be decided for a module, in the order in which it is tried:
+
+    default              as the compiler does it; always there, so the result is never worse
+    no cross-program     no argument stays in fast memory from run to run: frees its place for others
+    scoped limit         what an instruction may keep for itself, against what is left to tensors: both are decided
+                         together, as a larger window makes some instructions faster and leaves less room
+    plan                 a planner's mapping of the best module so far; the compiler is steered by it (`steering.py`)
+                         through the order in which values compete for the fast memory, ranked in several ways
+    demands              what the compiler still does otherwise than the plan, demanded; what it refuses is dropped, and
+                         the buffer is barred from fast memory when the rest is planned again
+
+Each compile teaches: the next plan is made from the estimates of the best module so far.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
+from memplan.compiler.backends.tpu.decisions import Placement, decisions
+from memplan.compiler.backends.tpu.outcome import Candidate, Decision, Outcome
+from memplan.compiler.backends.tpu.steering import (
+    SORT_ORDER,
+    TENSORS,
+    Rule,
+    Site,
+    demands,
+    gain,
+    ranked,
+    sites,
+    sort_order,
+)
+from memplan.compiler.emulator.score import score
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.errors import MemplanError, PlannerError
+from memplan.compiler.frontends import parse_hlo
+from memplan.compiler.hardware.target import Target
+from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.build import BuiltProblem, build
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners import planner as planners
+from memplan.planners.planner import DEFAULT_PLANNER, Budget
+
+CROSS_PROGRAM = "xla_msa_max_cross_program_prefetches"
+SCOPED_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
+LONG_STAYS = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
+
+_STEER_RANKINGS = ("size x time", "gain per size x time", "gain per size")
+# A plan's stays may last long: the compiler's own limit, in copies of the whole memory, is lifted.
+_NO_LIMIT = "1000"
+
+# Refusals come early in a compile, and are cheap beside a whole one.
+_MOST_REFUSALS = 40
+# What gains less than this part of the latency is not demanded.
+_WORTH_DEMANDING = 2e-4
+
+_OPERAND = re.compile(r"instruction '([^']+)' operand (\d+)")
+_DEFINED = re.compile(r"(?:defining instruction '|value defined at |for defining instruction ')([^\s']+)")
+
+
+def optimize(
+    module: bytes,
+    target: Target,
+    *,
+    planner: str = DEFAULT_PLANNER,
+    compile_budget: int = 8,
+    time_limit: float = 60.0,
+    compiler: TpuCompiler | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Returns the best of several compiles of a module, the compiler's default among them.
+
+    Args:
+      module: StableHLO as MLIR bytecode.
+      target: a TPU for which there is a compiler.
+      planner: name of what makes the plans.
+      compile_budget: how many compiles may be made, refused ones aside, which end early.
+      time_limit: seconds that the planner may search, over all plans.
+      compiler: keeps its worker for other calls; one for this call only if None.
+      options: the user's own compiler options, part of every candidate; what they set is not varied.
+
+    Raises:
+      MemplanError: there is no compiler for the target, the planner is not known, or the budget is below 1.
+      CompileError: not even the default can be compiled.
+    """
+    if target.name not in TOPOLOGY_OF_TARGET:
+        known = ", ".join(sorted(TOPOLOGY_OF_TARGET))
+        raise MemplanError(f"no compiler carries out plans for {target.name}, only for {known}")
+    if compile_budget < 1:
+        raise MemplanError(f"a compile budget must be at least 1, not {compile_budget}")
+    planners.get(planner)
+    if compiler is not None:
+        return _Search(module, target, planner, compile_budget, time_limit, compiler, dict(options or {})).run()
+    with TpuCompiler() as own:
+        return _Search(module, target, planner, compile_budget, time_limit, own, dict(options or {})).run()
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A candidate with what was read from its text."""
+
+    candidate: Candidate
+    graph: Graph
+    built: BuiltProblem
+    is_steered: bool = False
+
+    @property
+    def latency(self) -> float:
+        assert self.candidate.score is not None
+        return self.candidate.score.latency
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A plan for one compiled module, and the options by which it is steered."""
+
+    base: _Compiled
+    problem: MappingProblem
+    plan: Plan
+    latency: float
+    where: tuple[Site, ...]
+    barred: int
+
+
+class _Search:
+    """One call of `optimize`."""
+
+    def __init__(
+        self,
+        module: bytes,
+        target: Target,
+        planner: str,
+        compile_budget: int,
+        time_limit: float,
+        compiler: TpuCompiler,
+        options: dict[str, str],
+    ):
+        self.module, self.target, self.compiler, self.user_options = module, target, compiler, options
+        self.planner = planners.get(planner)
+        self.compile_budget, self.seconds_per_plan = compile_budget, max(0.5, time_limit / 4)
+        self.candidates: list[Candidate] = []
+        self.dropped: dict[str, str] = {}  # name of a buffer, and why the compiler refused what was demanded of it
+        self.latest: _Planned | None = None
+        self.planned: tuple[_Planned, _Compiled] | None = None
+
+    def run(self) -> Outcome:
+        """Tries one thing after the other, and keeps what is better."""
+        first = self._compile("default", {})
+        if first is None:
+            # `_compile` raises what the compiler said.
+            raise AssertionError("the default is compiled or raises")
+        self.default = self.best = self.unsteered = first
+        self._try_without_cross_program()
+        self._try_scoped(2)
+        rankings = list(_STEER_RANKINGS)
+        self._try_plan(rankings.pop(0))
+        self._try_plan(rankings.pop(0))
+        self._try_scoped(3 if self._scoped() > self._default_scoped() else 1.5)
+        if not self.best.is_steered:
+            self._try_plan(_STEER_RANKINGS[0])
+        self._try_demands()
+        self._try_plan(rankings.pop(0))
+        return self._outcome()
+
+    # ---- what can be tried
+
+    def _try_without_cross_program(self) -> None:
+        if CROSS_PROGRAM not in self.user_options and "cross_program_prefetch_index" in self.best.candidate.text:
+            self._keep(self._compile("no cross-program prefetch", {CROSS_PROGRAM: "0"}))
+
+    def _try_scoped(self, factor: float) -> None:
+        """Tries another limit of what instructions keep for themselves; without a plan, as other names result."""
+        base = self._default_scoped()
+        if SCOPED_LIMIT in self.user_options or not base:
+            return
+        limit = int(base * factor)
+        if limit * 1024 >= self.target.spaces[self._fast()].capacity:
+            return
+        options = {**_without_plan(self.unsteered.candidate.options), SCOPED_LIMIT: str(limit)}
+        self._keep(self._compile(f"scoped limit {limit} KiB", options))
+
+    def _try_plan(self, ranking: str) -> None:
+        """Plans the best module that carries no plan, and steers the compiler by the plan."""
+        if self._spent():
+            return
+        planned = self._plan(self.unsteered)
+        if planned is None:
+            return
+        options = self._steered(planned, ranking)
+        done = self._compile(f"plan, {ranking}", options, planned.latency, is_steered=True)
+        if done is not None:
+            self.planned = (planned, done) if self.planned is None or self._is_better(done) else self.planned
+        self._keep(done)
+
+    def _try_demands(self) -> None:
+        """Demands what the plan wants and the compiler does not do; drops what it refuses."""
+        if self._spent() or self.planned is None:
+            return
+        planned, done = self.planned
+        rules = self._missing(planned, done)
+        options = dict(done.candidate.options)
+        for _ in range(_MOST_REFUSALS):
+            if not rules:
+                return
+            options[TENSORS] = " ".join(rule.text for rule in rules)
+            try:
+                demanded = self._compile("plan, demanded", options, planned.latency, is_steered=True, refusable=True)
+            except CompileError as error:
+                kept = self._without_refused(rules, planned, str(error))
+                if len(kept) == len(rules):
+                    return
+                rules = kept
+                continue
+            if demanded is not None and self._is_better(demanded):
+                self.planned = (planned, demanded)
+            self._keep(demanded)
+            return
+
+    def _missing(self, planned: _Planned, done: _Compiled) -> list[Rule]:
+        """Returns demands for the buffers that the plan has in fast memory and the compiled module has not, by gain."""
+        placement = Placement(done.graph, self.target)
+        missed: dict[int, None] = {}
+        for number, site in enumerate(planned.where):
+            found = placement.of(site)
+            if planned.plan.residencies[planned.plan.served[number]].space and found and found.space <= 0:
+                missed[planned.problem.accesses[number][1].buffer] = None
+        gains = {buffer: gain(planned.problem, planned.plan, buffer) for buffer in missed}
+        worth = [b for b in sorted(gains, key=lambda b: -gains[b]) if gains[b] > _WORTH_DEMANDING * self.best.latency]
+        names = [operation.name if operation.opcode != "point" else "" for operation in planned.problem.operations]
+        return demands(planned.problem, planned.plan, planned.where, worth, names)
+
+    def _without_refused(self, rules: Sequence[Rule], planned: _Planned, message: str) -> list[Rule]:
+        """Returns the rules without those of the buffer that the compiler's message names."""
+        operand, defined = _OPERAND.search(message), _DEFINED.search(message)
+        hit: set[int] = set()
+        if operand:
+            key = operand[1], int(operand[2])
+            hit |= {rule.buffer for rule in rules if (rule.site.instruction, rule.site.operand) == key}
+        if not hit and defined:
+            buffers = planned.problem.buffers
+            hit = {
+                rule.buffer
+                for rule in rules
+                if rule.site.instruction == defined[1]
+                or any(value.partition("{")[0] == defined[1] for value in buffers[rule.buffer].values)
+            }
+        for buffer in hit:
+            self.dropped[planned.problem.buffers[buffer].name] = _reason(message)
+        return [rule for rule in rules if rule.buffer not in hit]
+
+    # ---- planning and compiling
+
+    def _plan(self, base: _Compiled) -> _Planned | None:
+        """Returns a plan for a compiled module; None if the planner finds none."""
+        if self.latest is not None and self.latest.base is base and self.latest.barred == len(self.dropped):
+            return self.latest
+        problem = self._plannable(base)
+        try:
+            plan = self.planner.solve(problem, Budget(seconds=self.seconds_per_plan))
+        except PlannerError:
+            return None
+        latency = TimingEmulator(problem).latency(plan)
+        self.latest = _Planned(base, problem, plan, latency, sites(base.built), len(self.dropped))
+        return self.latest
+
+    def _plannable(self, base: _Compiled) -> MappingProblem:
+        """Returns the problem as the compiler will see it: its whole scoped limit is off-limits, and so are buffers of
+        which it refused what was demanded.
+        """
+        problem, fast = base.built.problem, self._fast()
+        limit = int(base.candidate.options.get(SCOPED_LIMIT, self._default_scoped())) * 1024
+        if not self._default_scoped():
+            limit = 0
+        operations = tuple(
+            replace(
+                operation,
+                reserved=tuple(max(size, limit) if i == fast else size for i, size in enumerate(operation.reserved)),
+            )
+            for operation in problem.operations
+        )
+        room = problem.spaces[fast].capacity - limit
+        buffers = tuple(
+            replace(buffer, spaces=buffer.spaces[:1])
+            if buffer.spaces[:1] == (0,)
+            and buffer.initial_space in (None, 0)
+            and buffer.final_space in (None, 0)
+            and (buffer.size > room or buffer.name in self.dropped)
+            else buffer
+            for buffer in problem.buffers
+        )
+        # Which argument stays from run to run is the compiler's choice: a plan cannot name it.
+        return replace(problem, operations=operations, buffers=buffers, cross_program_prefetches=0, given=None)
+
+    def _steered(self, planned: _Planned, ranking: str) -> dict[str, str]:
+        """Returns the options that steer the compiler by a plan."""
+        order = ranked(planned.problem, planned.plan, ranking)
+        steered = {LONG_STAYS: _NO_LIMIT, SORT_ORDER: sort_order(planned.problem, order)} if order else {}
+        if CROSS_PROGRAM not in self.user_options:
+            steered[CROSS_PROGRAM] = "0"
+        return {**_without_plan(planned.base.candidate.options), **steered}
+
+    def _compile(
+        self,
+        name: str,
+        options: Mapping[str, str],
+        predicted: float | None = None,
+        is_steered: bool = False,
+        refusable: bool = False,
+    ) -> _Compiled | None:
+        """Compiles and scores a candidate; None if the budget is spent, the same was compiled before, or it fails.
+
+        Raises:
+          CompileError: the default failed, or `refusable` is set and the compiler refused.
+        """
+        chosen = {**options, **self.user_options}
+        if self._spent() or any(candidate.options == chosen for candidate in self.candidates):
+            return None
+        try:
+            compiled = self.compiler.compile(self.module, TOPOLOGY_OF_TARGET[self.target.name], chosen)
+        except CompileError as error:
+            if not self.candidates or (refusable and error.reason == "refused"):
+                raise
+            self.candidates.append(Candidate(name, chosen, "", None, str(error), 0.0, predicted))
+            return None
+        graph = parse_hlo(compiled.text)
+        candidate = Candidate(name, chosen, compiled.text, score(graph, self.target), "", compiled.seconds, predicted)
+        self.candidates.append(candidate)
+        return _Compiled(candidate, graph, build(graph, self.target), is_steered)
+
+    def _keep(self, done: _Compiled | None) -> None:
+        """Makes a candidate the best, and the one to plan next, if it is."""
+        if done is None:
+            return
+        if not done.is_steered and done.latency < self.unsteered.latency:
+            self.unsteered = done
+        if self._is_better(done):
+            self.best = done
+
+    def _is_better(self, done: _Compiled) -> bool:
+        return done.latency < self.best.latency
+
+    def _spent(self) -> bool:
+        return len(self.candidates) >= self.compile_budget
+
+    # ---- what the hardware has
+
+    def _fast(self) -> int:
+        """Returns the index of the fast memory."""
+        return 1
+
+    def _default_scoped(self) -> int:
+        """Returns the KiB of fast memory that the compiler sets aside by default; 0 where that is another memory."""
+        return self.target.spaces[self._fast()].scoped_limit // 1024
+
+    def _scoped(self) -> int:
+        return int(self.unsteered.candidate.options.get(SCOPED_LIMIT, self._default_scoped()))
+
+    # ---- the result
+
+    def _outcome(self) -> Outcome:
+        problem = self.best.built.problem
+        # A module does not say at which offsets its values lie: the planner that reads it back finds some.
+        plan = planners.get("xla").solve(problem, Budget(seconds=self.seconds_per_plan))
+        return Outcome(
+            target=self.target.name,
+            default=self.default.candidate,
+            best=self.best.candidate,
+            candidates=tuple(self.candidates),
+            decisions=self._decisions(),
+            problem=problem,
+            plan=plan,
+        )
+
+    def _decisions(self) -> tuple[Decision, ...]:
+        if self.planned is None:
+            return ()
+        planned, done = self.planned
+        dropped = {
+            number: self.dropped[buffer.name]
+            for number, buffer in enumerate(planned.problem.buffers)
+            if buffer.name in self.dropped
+        }
+        return decisions(
+            planned.problem,
+            planned.plan,
+            planned.where,
+            Placement(planned.base.graph, self.target),
+            Placement(done.graph, self.target),
+            dropped,
+        )
+
+
+def _without_plan(options: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in options.items() if name not in (SORT_ORDER, TENSORS, LONG_STAYS)}
+
+
+def _reason(message: str) -> str:
+    """Returns what a refusal says, without the names around it.
+
+    >>> _reason("strict override failed for instruction 'a' operand 1, defining instruction 'b': Out of room")
+    'Out of room'
+    """
+    return message.rpartition("': ")[2] if "': " in message else message.rpartition(": ")[2]

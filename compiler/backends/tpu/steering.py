@@ -1,0 +1,220 @@
+"""From a Plan to the compiler options that make XLA:TPU place tensors as it says.
+
+The compiler takes these messages of `xla.memory_space_assignment` as text protos, per program:
+
+    xla_tpu_msa_sort_order_overrides      which values compete for the fast memory first: never refused
+    xla_tpu_msa_tensor_overrides          pin, keep or prefetch a value: refused if it cannot be met
+
+The order is the strongest of them: memory space assignment is greedy, so the first in line get what a plan gave them,
+and the compiler still decides what a plan cannot know (fragmentation, what instructions keep for themselves). Before
+memory space assignment, where these options are read, instructions have the same names as in the compiled module.
+
+What libtpu 0.0.52 makes of them, found by trying: values of lower `assign_value` come first, and those without one
+count as 0; a pin or keep by `hlo_operand_filter` acts on the result of the instruction, so both are stated by position;
+the results of slices and copies cannot be pinned, as the compiler may replace these by asynchronous ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from memplan.compiler.analysis.program import AccessKind
+from memplan.compiler.mapping.build import BuiltProblem
+from memplan.compiler.mapping.moves import StorageAccesses
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+
+SORT_ORDER = "xla_tpu_msa_sort_order_overrides"
+TENSORS = "xla_tpu_msa_tensor_overrides"
+
+_NOT_PINNED = frozenset({"slice", "copy", "dynamic-slice"})
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the program makes an access: an operand of an instruction, or its result.
+
+    Attributes:
+      instruction, opcode: of the access.
+      operand: its number; -1 for the result.
+      tuple_index: into the operand, or into the result.
+      kind: read, write or update.
+    """
+
+    instruction: str
+    opcode: str
+    operand: int
+    tuple_index: tuple[int, ...]
+    kind: AccessKind
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One override.
+
+    Attributes:
+      buffer: index of the buffer that it is about.
+      site: where it applies.
+      action: `pin` or `prefetch`.
+      text: the override as text proto.
+    """
+
+    buffer: int
+    site: Site
+    action: str
+    text: str
+
+
+def sites(built: BuiltProblem) -> tuple[Site, ...]:
+    """Returns where each access of the problem is made, in the accesses' numbering."""
+    program = built.program
+    accesses = StorageAccesses(program)
+    found = []
+    for t in built.times.steps:
+        if t < 0:
+            continue
+        instruction = program.steps[t].instruction
+        for number in accesses.of_step[t]:
+            access = program.accesses[number]
+            if built.buffer_of_storage[access.storage] >= 0:
+                found.append(
+                    Site(instruction.name, instruction.opcode, access.operand, access.tuple_index, access.kind)
+                )
+    return tuple(found)
+
+
+# ---- in which order values compete
+
+
+def gain(problem: MappingProblem, plan: Plan, buffer: int) -> float:
+    """Returns the seconds that a buffer's accesses in other memories than the slow one save, in one run."""
+    return sum(
+        (access.cost[0] - access.cost[plan.residencies[plan.served[number]].space]) * problem.runs_at(time)
+        for number in problem.accesses_of[buffer]
+        for time, access in (problem.accesses[number],)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stay:
+    """What a ranking looks at: the size of a buffer in fast memory, for how long, its gain, and how high it lies."""
+
+    size: int
+    duration: int
+    gain: float
+    offset: int
+
+
+# What comes first in line has the highest key. Which ranking is best depends on the program, so several are tried.
+RANKINGS: Mapping[str, Callable[[_Stay], float]] = {
+    "size x time": lambda stay: stay.size * stay.duration,
+    "gain per size x time": lambda stay: stay.gain / (stay.size * stay.duration),
+    "gain per size": lambda stay: stay.gain / stay.size,
+    "low offsets first": lambda stay: -stay.offset,
+    "gain": lambda stay: stay.gain,
+}
+
+
+def ranked(problem: MappingProblem, plan: Plan, ranking: str) -> list[int]:
+    """Returns the buffers that a plan has in fast memory, the first in line first."""
+    duration: dict[int, int] = {}
+    offset: dict[int, int] = {}
+    for residency in plan.residencies:
+        if residency.space != 0:
+            buffer = residency.buffer
+            duration[buffer] = duration.get(buffer, 0) + residency.end - residency.start
+            offset[buffer] = min(offset.get(buffer, residency.offset), residency.offset)
+    key = RANKINGS[ranking]
+    stays = {
+        buffer: _Stay(max(problem.buffers[buffer].size, 1), lasts, gain(problem, plan, buffer), offset[buffer])
+        for buffer, lasts in duration.items()
+    }
+    return sorted(stays, key=lambda buffer: (-key(stays[buffer]), buffer))
+
+
+def sort_order(problem: MappingProblem, buffers: Sequence[int]) -> str:
+    """Returns the override that lets buffers compete for the fast memory in this order, before all others."""
+    rows = []
+    for place, buffer in enumerate(buffers):
+        name, tuple_index = split_value(problem.buffers[buffer].name)
+        rows.append(
+            f"overrides {{ {_position(name, tuple_index)} "
+            f"override_options {{ assign_value: {place - len(buffers)} }} }}"
+        )
+    return " ".join(rows)
+
+
+# ---- what must be where
+
+
+def demands(
+    problem: MappingProblem, plan: Plan, where: Sequence[Site], buffers: Iterable[int], names: Sequence[str]
+) -> list[Rule]:
+    """Returns overrides that demand what a plan says of some buffers: pins of results, prefetches of operands.
+
+    Args:
+      problem, plan: what is demanded.
+      where: of each access, from `sites`.
+      buffers: which.
+      names: `[n]` of the operations, "" for points that are no instruction.
+    """
+    fills = {copy.destination: copy for copy in plan.copies if plan.residencies[copy.destination].space != 0}
+    rules = []
+    for buffer in buffers:
+        numbers = problem.accesses_of[buffer]
+        served = [plan.served[number] for number in numbers]
+        if all(plan.residencies[i].space != 0 and i not in fills for i in served):
+            first = next((n for n in numbers if where[n].kind is AccessKind.WRITE), None)
+            if first is not None and where[first].opcode not in _NOT_PINNED:
+                text = _position(where[first].instruction, where[first].tuple_index)
+                rules.append(Rule(buffer, where[first], "pin", f"overrides {{ {text} pin_in_alternate_memory {{}} }}"))
+            continue
+        filled = set()
+        for number, residency in zip(numbers, served, strict=True):
+            copy = fills.get(residency)
+            if copy is None or residency in filled or where[number].kind is AccessKind.WRITE:
+                continue
+            filled.add(residency)
+            before = next((name for name in names[max(copy.start, 0) :] if name), "")
+            start = f"before_instruction {{ instruction_name_regex: {_exactly(before)} }}"
+            rules.append(
+                Rule(
+                    buffer,
+                    where[number],
+                    "prefetch",
+                    f"overrides {{ {_operand(where[number])} prefetch {{ {start} }} }}",
+                )
+            )
+    return rules
+
+
+def split_value(name: str) -> tuple[str, tuple[int, ...]]:
+    """Returns the instruction and the tuple index of a value's name.
+
+    >>> split_value("fusion.3{1,0}"), split_value("add.2")
+    (('fusion.3', (1, 0)), ('add.2', ()))
+    """
+    instruction, _, path = name.partition("{")
+    return instruction, tuple(int(index) for index in path.rstrip("}").split(",") if index)
+
+
+def _position(name: str, tuple_index: Sequence[int]) -> str:
+    return f"hlo_position_matcher {{ instruction_name_regex: {_exactly(name)}{_index(tuple_index)} }}"
+
+
+def _operand(site: Site) -> str:
+    return (
+        f"hlo_operand_filter {{ instruction_name_regex: {_exactly(site.instruction)} "
+        f"operand_number: {site.operand}{_index(site.tuple_index)} }}"
+    )
+
+
+def _index(tuple_index: Sequence[int]) -> str:
+    return "".join((" tuple_index {", *(f" index: {i}" for i in tuple_index), " }")) if tuple_index else ""
+
+
+def _exactly(name: str) -> str:
+    """Returns a regular expression that matches one name only, as a string of a text proto."""
+    return '"^' + re.escape(name).replace("\\", "\\\\") + '$"'

@@ -11,7 +11,8 @@ What may be decided for a module, in the order in which it is tried:
     demands              what the compiler still does otherwise than the plan, demanded; what it refuses is dropped, and
                          the buffer is barred from fast memory when the rest is planned again
 
-Each compile teaches: the next plan is made from the estimates of the best module so far.
+Each compile teaches: the next plan is made from the estimates of all modules so far that have the same instructions
+(`learning.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from dataclasses import dataclass, replace
 
 from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
 from memplan.compiler.backends.tpu.decisions import Placement, decisions
+from memplan.compiler.backends.tpu.learning import Lesson, learned
 from memplan.compiler.backends.tpu.outcome import Candidate, Decision, Outcome
 from memplan.compiler.backends.tpu.steering import (
+    RANKINGS,
     SORT_ORDER,
     TENSORS,
     Rule,
@@ -50,7 +53,6 @@ CROSS_PROGRAM = "xla_msa_max_cross_program_prefetches"
 SCOPED_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
 LONG_STAYS = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
 
-_STEER_RANKINGS = ("size x time", "gain per size x time", "gain per size")
 # A plan's stays may last long: the compiler's own limit, in copies of the whole memory, is lifted.
 _NO_LIMIT = "1000"
 
@@ -117,14 +119,22 @@ class _Compiled:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A plan for one compiled module, and the options by which it is steered."""
+    """A plan for one compiled module.
+
+    Attributes:
+      base: the module.
+      problem, plan: what was planned, and the answer.
+      latency: seconds that are predicted for the module with the plan.
+      where: sites of the accesses.
+      known: from how many other modules was learned, and how many buffers were barred from fast memory.
+    """
 
     base: _Compiled
     problem: MappingProblem
     plan: Plan
     latency: float
     where: tuple[Site, ...]
-    barred: int
+    known: tuple[int, int]
 
 
 class _Search:
@@ -144,6 +154,7 @@ class _Search:
         self.planner = planners.get(planner)
         self.compile_budget, self.seconds_per_plan = compile_budget, max(0.5, time_limit / 4)
         self.candidates: list[Candidate] = []
+        self.compiled: list[_Compiled] = []
         self.dropped: dict[str, str] = {}  # name of a buffer, and why the compiler refused what was demanded of it
         self.latest: _Planned | None = None
         self.planned: tuple[_Planned, _Compiled] | None = None
@@ -157,14 +168,16 @@ class _Search:
         self.default = self.best = self.unsteered = first
         self._try_without_cross_program()
         self._try_scoped(2)
-        rankings = list(_STEER_RANKINGS)
-        self._try_plan(rankings.pop(0))
-        self._try_plan(rankings.pop(0))
+        self._try_plan("size x time", self.unsteered)
+        self._try_plan("size x time", self.unsteered)
         self._try_scoped(3 if self._scoped() > self._default_scoped() else 1.5)
-        if not self.best.is_steered:
-            self._try_plan(_STEER_RANKINGS[0])
+        self._try_plan("size x time", self.unsteered)
         self._try_demands()
-        self._try_plan(rankings.pop(0))
+        tried = 0
+        while not self._spent() and tried != len(self.candidates):
+            tried = len(self.candidates)
+            for ranking in RANKINGS:
+                self._try_plan(ranking, self._base_of_best())
         return self._outcome()
 
     # ---- what can be tried
@@ -184,11 +197,11 @@ class _Search:
         options = {**_without_plan(self.unsteered.candidate.options), SCOPED_LIMIT: str(limit)}
         self._keep(self._compile(f"scoped limit {limit} KiB", options))
 
-    def _try_plan(self, ranking: str) -> None:
-        """Plans the best module that carries no plan, and steers the compiler by the plan."""
+    def _try_plan(self, ranking: str, base: _Compiled) -> None:
+        """Plans a module that carries no plan, and steers the compiler by the plan."""
         if self._spent():
             return
-        planned = self._plan(self.unsteered)
+        planned = self._plan(base)
         if planned is None:
             return
         options = self._steered(planned, ranking)
@@ -236,43 +249,46 @@ class _Search:
 
     def _without_refused(self, rules: Sequence[Rule], planned: _Planned, message: str) -> list[Rule]:
         """Returns the rules without those of the buffer that the compiler's message names."""
-        operand, defined = _OPERAND.search(message), _DEFINED.search(message)
-        hit: set[int] = set()
-        if operand:
-            key = operand[1], int(operand[2])
-            hit |= {rule.buffer for rule in rules if (rule.site.instruction, rule.site.operand) == key}
-        if not hit and defined:
-            buffers = planned.problem.buffers
-            hit = {
-                rule.buffer
-                for rule in rules
-                if rule.site.instruction == defined[1]
-                or any(value.partition("{")[0] == defined[1] for value in buffers[rule.buffer].values)
-            }
+        operand, defined = named_by(message)
+        buffers = planned.problem.buffers
+        hit = {rule.buffer for rule in rules if (rule.site.instruction, rule.site.operand) == operand} or {
+            rule.buffer
+            for rule in rules
+            if rule.site.instruction == defined
+            or any(value.partition("{")[0] == defined for value in buffers[rule.buffer].values)
+        }
         for buffer in hit:
-            self.dropped[planned.problem.buffers[buffer].name] = _reason(message)
+            self.dropped[buffers[buffer].name] = _reason(message)
         return [rule for rule in rules if rule.buffer not in hit]
 
     # ---- planning and compiling
 
     def _plan(self, base: _Compiled) -> _Planned | None:
         """Returns a plan for a compiled module; None if the planner finds none."""
-        if self.latest is not None and self.latest.base is base and self.latest.barred == len(self.dropped):
+        where = sites(base.built)
+        others = [done for done in self.compiled if done is not base and _scoped_limit(done) == _scoped_limit(base)]
+        known = len(others), len(self.dropped)
+        if self.latest is not None and self.latest.base is base and self.latest.known == known:
             return self.latest
-        problem = self._plannable(base)
+        model = learned(base.built.problem, where, self.target, [Lesson.of(done.graph, self.target) for done in others])
+        problem = self._plannable(base, model)
         try:
             plan = self.planner.solve(problem, Budget(seconds=self.seconds_per_plan))
         except PlannerError:
             return None
-        latency = TimingEmulator(problem).latency(plan)
-        self.latest = _Planned(base, problem, plan, latency, sites(base.built), len(self.dropped))
+        # What the plan changes by our model, from what the module takes by its own estimates.
+        emulator = TimingEmulator(model)
+        given = model.given
+        assert given is not None
+        latency = base.latency + emulator.latency(plan) - emulator.latency(given)
+        self.latest = _Planned(base, problem, plan, latency, where, known)
         return self.latest
 
-    def _plannable(self, base: _Compiled) -> MappingProblem:
+    def _plannable(self, base: _Compiled, model: MappingProblem) -> MappingProblem:
         """Returns the problem as the compiler will see it: its whole scoped limit is off-limits, and so are buffers of
         which it refused what was demanded.
         """
-        problem, fast = base.built.problem, self._fast()
+        problem, fast = model, self._fast()
         limit = int(base.candidate.options.get(SCOPED_LIMIT, self._default_scoped())) * 1024
         if not self._default_scoped():
             limit = 0
@@ -330,7 +346,9 @@ class _Search:
         graph = parse_hlo(compiled.text)
         candidate = Candidate(name, chosen, compiled.text, score(graph, self.target), "", compiled.seconds, predicted)
         self.candidates.append(candidate)
-        return _Compiled(candidate, graph, build(graph, self.target), is_steered)
+        done = _Compiled(candidate, graph, build(graph, self.target), is_steered)
+        self.compiled.append(done)
+        return done
 
     def _keep(self, done: _Compiled | None) -> None:
         """Makes a candidate the best, and the one to plan next, if it is."""
@@ -340,6 +358,12 @@ class _Search:
             self.unsteered = done
         if self._is_better(done):
             self.best = done
+
+    def _base_of_best(self) -> _Compiled:
+        """Returns the module that carries no plan and led to the best."""
+        if self.planned is not None and self.planned[1] is self.best:
+            return self.planned[0].base
+        return self.unsteered
 
     def _is_better(self, done: _Compiled) -> bool:
         return done.latency < self.best.latency
@@ -395,8 +419,24 @@ class _Search:
         )
 
 
+def _scoped_limit(done: _Compiled) -> str:
+    return done.candidate.options.get(SCOPED_LIMIT, "")
+
+
 def _without_plan(options: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in options.items() if name not in (SORT_ORDER, TENSORS, LONG_STAYS)}
+
+
+def named_by(message: str) -> tuple[tuple[str, int] | None, str]:
+    """Returns the use, as instruction and operand, and the defining instruction that a refusal names.
+
+    >>> named_by("MSA strict override failed for instruction 'c' operand 1, shape f32[8], defining instruction 'b': Out")
+    (('c', 1), 'b')
+    >>> named_by("The value defined at b {1} requires allocation in the alternate memory")
+    (None, 'b')
+    """
+    operand, defined = _OPERAND.search(message), _DEFINED.search(message)
+    return (operand[1], int(operand[2])) if operand else None, defined[1] if defined else ""
 
 
 def _reason(message: str) -> str:

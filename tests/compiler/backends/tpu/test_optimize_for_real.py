@@ -27,7 +27,7 @@ TOPOLOGY = "v5e:2x2"
 
 
 def _program(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Several arrays of 64 MiB compete for 112 MiB."""
+    """Arrays of 56 MiB compete for 112 MiB, and an argument stays from run to run."""
     first = jnp.tanh(x @ w)
     second = jnp.tanh(first @ w)
     return jnp.tanh(second @ w) + first * second
@@ -35,7 +35,7 @@ def _program(x: jax.Array, w: jax.Array) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def module() -> bytes:
-    arguments = [jax.ShapeDtypeStruct((8192, 2048), jnp.float32), jax.ShapeDtypeStruct((2048, 2048), jnp.float32)]
+    arguments = [jax.ShapeDtypeStruct((8192, 1792), jnp.float32), jax.ShapeDtypeStruct((1792, 1792), jnp.float32)]
     lowered = jax.jit(_program).trace(*arguments).lower(lowering_platforms=("tpu",))
     stream = io.BytesIO()
     lowered.compiler_ir("stablehlo").operation.write_bytecode(stream)
@@ -68,9 +68,8 @@ def test_who_is_first_in_line_is_in_fast_memory(compiler: TpuCompiler, module: b
     large = [
         number
         for number, buffer in enumerate(problem.buffers)
-        if buffer.size == 64 * 2**20 and buffer.initial_space is None and buffer.final_space is None
+        if buffer.size == 56 * 2**20 and buffer.initial_space is None and buffer.final_space is None
     ]
-    assert len(large) > 1
     results = {
         problem.accesses[number][1].buffer: site
         for number, site in enumerate(sites(built))
@@ -83,8 +82,9 @@ def test_who_is_first_in_line_is_in_fast_memory(compiler: TpuCompiler, module: b
         found = {buffer: placement.of(site) for buffer, site in results.items()}
         return {buffer for buffer, place in found.items() if place and place.space == 1}
 
-    assert large[0] in fast(large[0])
-    assert large[-1] in fast(large[-1])
+    assert len(large) == 2
+    for first in large:
+        assert fast(first) == {first}
 
 
 def test_a_demand_that_cannot_be_met_is_refused_by_name(compiler: TpuCompiler, module: bytes) -> None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -178,10 +178,11 @@ class Function:
         """Returns those that compile, with their functions; only the first of them if they cannot be run to compare."""
         ready = []
         for candidate in contenders(outcome):
-            function = self.plain if candidate == outcome.default else self._with(candidate.options)
+            function = self.plain if candidate == outcome.default else self._with(candidate.options, candidate.order)
             try:
-                function.lower(*args, **kwargs).compile()
-            except jax.errors.JaxRuntimeError as error:
+                with _in_order_of(candidate):
+                    function.lower(*args, **kwargs).compile()
+            except (jax.errors.JaxRuntimeError, MemplanError) as error:
                 log.warning("memplan.jit: %s is not compiled as %r: %s", name, candidate.name, _one_line(error))
                 continue
             ready.append((candidate, function))
@@ -200,12 +201,14 @@ class Function:
 
         return median_seconds(functions, arguments, self.timer)
 
-    def _with(self, options: Mapping[str, Any]) -> Any:
-        """Returns the function with compiler options of ours; the caller's own win."""
+    def _with(self, options: Mapping[str, Any], order: order_hook.Orders | None = None) -> Any:
+        """Returns the function with compiler options and an order of ours; the caller's own options win."""
         merged = {**options, **self.settings.options}
-        key = repr(sorted(merged.items()))
+        key = repr((sorted(merged.items()), order))
         if key not in self._with_options:
-            self._with_options[key] = jax.jit(self.twin, **{**self.jit_kwargs, "compiler_options": merged})
+            # JAX's caches know options, but not orders: what has one is a function of its own.
+            twin = Twin(self.fun) if order else self.twin
+            self._with_options[key] = jax.jit(twin, **{**self.jit_kwargs, "compiler_options": merged})
         return self._with_options[key]
 
     # Called by the user.
@@ -258,8 +261,9 @@ class Function:
         outcome = self._plan_here(lowered, target, name, options)
         if outcome is not None:
             try:
-                return lowered.compile({**outcome.best.options, **self.settings.options, **options}, **others)
-            except jax.errors.JaxRuntimeError as error:
+                with _in_order_of(outcome.best):
+                    return lowered.compile({**outcome.best.options, **self.settings.options, **options}, **others)
+            except (jax.errors.JaxRuntimeError, MemplanError) as error:
                 message = "memplan.jit: %s is not compiled as %r: %s"
                 log.warning(message, name, outcome.best.name, _one_line(error))
         return lowered.compile(dict(options) or None, **others)
@@ -306,6 +310,18 @@ def _compile_in_order(compile: Callable[[], Any], name: str) -> Any:
     for module in outcome.modules:
         log.debug("memplan.jit: %s", module)
     return compiled
+
+
+@contextmanager
+def _in_order_of(candidate: Candidate) -> Iterator[None]:
+    """Lets what is compiled within run in the order that was planned for a candidate."""
+    if not candidate.order:
+        yield
+        return
+    with order_hook.ordering(order_hook.fixed_order(candidate.order), platform="tpu") as outcome:
+        yield
+    for module in outcome.refused:
+        log.warning("memplan.jit: the planned order does not take effect: %s", module)
 
 
 def _say_what_applies(platform: str) -> None:

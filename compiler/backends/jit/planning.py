@@ -126,10 +126,14 @@ def contenders(outcome: Outcome) -> list[Candidate]:
     # What was last compiled may have the options of an earlier one; the default is there in any case.
     chosen: list[Candidate] = []
     for candidate in [outcome.best, *best]:
-        if all(candidate.options != other.options for other in [outcome.default, *chosen]):
+        if all(_differs(candidate, other) for other in [outcome.default, *chosen]):
             chosen.append(candidate)
     chosen = chosen[:MOST_TIMED]
     return [*chosen, outcome.default] if outcome.best != outcome.default else [outcome.default, *chosen]
+
+
+def _differs(candidate: Candidate, other: Candidate) -> bool:
+    return (candidate.options, candidate.order) != (other.options, other.order)
 
 
 @contextmanager

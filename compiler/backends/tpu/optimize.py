@@ -10,6 +10,8 @@ What may be decided for a module, in the order in which it is tried:
                          through the order in which values compete for the fast memory, ranked in several ways
     demands              what the compiler still does otherwise than the plan, demanded; what it refuses is dropped, and
                          the buffer is barred from fast memory when the rest is planned again
+    order                of execution that keeps the least memory alive, where a JAX is installed that can set one, and
+                         the compiler's own keeps more
 
 Each compile teaches: the next plan is made from the estimates of all modules so far that have the same instructions
 (`learning.py`).
@@ -21,6 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from memplan.compiler.backends import order_hook
 from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
 from memplan.compiler.backends.tpu.decisions import Placement, decisions
 from memplan.compiler.backends.tpu.learning import Lesson, learned
@@ -173,6 +176,7 @@ class _Search:
         self._try_scoped(3 if self._scoped() > self._default_scoped() else 1.5)
         self._try_plan("size x time", self.unsteered)
         self._try_demands()
+        self._try_order()
         tried = 0
         while not self._spent() and tried != len(self.candidates):
             tried = len(self.candidates)
@@ -205,10 +209,24 @@ class _Search:
         if planned is None:
             return
         options = self._steered(planned, ranking)
-        done = self._compile(f"plan, {ranking}", options, planned.latency, is_steered=True)
+        done = self._compile(f"plan, {ranking}", options, planned.latency, is_steered=True, order=base.candidate.order)
         if done is not None:
             self.planned = (planned, done) if self.planned is None or self._is_better(done) else self.planned
         self._keep(done)
+
+    def _try_order(self) -> None:
+        """Tries the order that keeps the least memory alive, if it is not the compiler's own."""
+        if self._spent() or not order_hook.is_supported("tpu"):
+            return
+        base = self._base_of_best()
+        options = base.candidate.options
+        try:
+            scheduled = self.compiler.before_assignment(self.module, TOPOLOGY_OF_TARGET[self.target.name], options)
+        except CompileError:
+            return
+        order = order_hook.memory_order(parse_hlo(scheduled.text))
+        if order:
+            self._keep(self._compile("least memory order", options, order=order))
 
     def _try_demands(self) -> None:
         """Demands what the plan wants and the compiler does not do; drops what it refuses."""
@@ -222,7 +240,14 @@ class _Search:
                 return
             options[TENSORS] = " ".join(rule.text for rule in rules)
             try:
-                demanded = self._compile("plan, demanded", options, planned.latency, is_steered=True, refusable=True)
+                demanded = self._compile(
+                    "plan, demanded",
+                    options,
+                    planned.latency,
+                    is_steered=True,
+                    refusable=True,
+                    order=done.candidate.order,
+                )
             except CompileError as error:
                 kept = self._without_refused(rules, planned, str(error))
                 if len(kept) == len(rules):
@@ -327,6 +352,7 @@ class _Search:
         predicted: float | None = None,
         is_steered: bool = False,
         refusable: bool = False,
+        order: order_hook.Orders | None = None,
     ) -> _Compiled | None:
         """Compiles and scores a candidate; None if the budget is spent, the same was compiled before, or it fails.
 
@@ -334,17 +360,19 @@ class _Search:
           CompileError: the default failed, or `refusable` is set and the compiler refused.
         """
         chosen = {**options, **self.user_options}
-        if self._spent() or any(candidate.options == chosen for candidate in self.candidates):
+        if self._spent() or any((other.options, other.order) == (chosen, order) for other in self.candidates):
             return None
         try:
-            compiled = self.compiler.compile(self.module, TOPOLOGY_OF_TARGET[self.target.name], chosen)
+            compiled = self.compiler.compile(self.module, TOPOLOGY_OF_TARGET[self.target.name], chosen, order)
         except CompileError as error:
             if not self.candidates or (refusable and error.reason == "refused"):
                 raise
-            self.candidates.append(Candidate(name, chosen, "", None, str(error), 0.0, predicted))
+            self.candidates.append(Candidate(name, chosen, "", None, str(error), 0.0, predicted, order))
             return None
         graph = parse_hlo(compiled.text)
-        candidate = Candidate(name, chosen, compiled.text, score(graph, self.target), "", compiled.seconds, predicted)
+        candidate = Candidate(
+            name, chosen, compiled.text, score(graph, self.target), "", compiled.seconds, predicted, order
+        )
         self.candidates.append(candidate)
         done = _Compiled(candidate, graph, build(graph, self.target), is_steered)
         self.compiled.append(done)
@@ -430,7 +458,7 @@ def _without_plan(options: Mapping[str, str]) -> dict[str, str]:
 def named_by(message: str) -> tuple[tuple[str, int] | None, str]:
     """Returns the use, as instruction and operand, and the defining instruction that a refusal names.
 
-    >>> named_by("MSA strict override failed for instruction 'c' operand 1, shape f32[8], defining instruction 'b': Out")
+    >>> named_by("override failed for instruction 'c' operand 1, shape f32[8], defining instruction 'b': Out of room")
     (('c', 1), 'b')
     >>> named_by("The value defined at b {1} requires allocation in the alternate memory")
     (None, 'b')

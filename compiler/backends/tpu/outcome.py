@@ -5,6 +5,7 @@ The compiler's own default is always among the candidates, so the best is never 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from memplan.compiler.emulator.score import Score
@@ -24,6 +25,8 @@ class Candidate:
       error: why the compile failed; "" if it did not.
       seconds: that the compile took, when it was done.
       predicted: seconds that our model gave the plan before it was compiled; None if no plan was injected.
+      order: names of computations to those of their instructions, in the order of execution that was set before the
+        compiler assigned memory (`order_hook.fixed_order`); None if the compiler's own was left.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Candidate:
     error: str
     seconds: float
     predicted: float | None = None
+    order: Mapping[str, Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)

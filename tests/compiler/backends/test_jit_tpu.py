@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -69,9 +68,6 @@ def test_shardings_of_a_topology(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(
-    find_spec("memplan.compiler.backends.tpu.optimize") is None, reason="nothing plans for the TPU compiler yet"
-)
 def test_compiled_with_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMPLAN_CACHE", str(tmp_path))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from memplan.compiler.backends.tpu.compile import CompiledModule, CompileError, TpuCompiler
@@ -44,13 +44,26 @@ class FakeCompiler(TpuCompiler):
     def __init__(self, answer: Callable[[Mapping[str, str]], str]):
         super().__init__(Path("/nonexistent"), use_cache=False)
         self.answer = answer
+        self.scheduled: str | None = None
         self.requests: list[dict[str, str]] = []
+        self.orders: list[Mapping[str, Sequence[str]] | None] = []
 
     def compile(  # type: ignore[override]
-        self, module: bytes, topology: str, options: Mapping[str, str] | None = None
+        self,
+        module: bytes,
+        topology: str,
+        options: Mapping[str, str] | None = None,
+        order: Mapping[str, Sequence[str]] | None = None,
     ) -> CompiledModule:
         self.requests.append(dict(options or {}))
+        self.orders.append(order)
         return CompiledModule(self.answer(dict(options or {})), seconds=0.5, cached=False)
+
+    def before_assignment(
+        self, module: bytes, topology: str, options: Mapping[str, str] | None = None
+    ) -> CompiledModule:
+        """What the compiler schedules: the program with everything in one memory."""
+        return CompiledModule(program() if self.scheduled is None else self.scheduled, seconds=0.1, cached=False)
 
 
 def refusal(text: str) -> CompileError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 from fake_compiler import FakeCompiler, program, refusal
 
+from memplan.compiler.backends import order_hook
 from memplan.compiler.backends.tpu.compile import CompileError
 from memplan.compiler.backends.tpu.optimize import CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT, optimize
 from memplan.compiler.backends.tpu.outcome import Outcome
@@ -166,3 +167,29 @@ def test_long_stays_are_allowed_only_with_a_plan() -> None:
     compiler = FakeCompiler(obedient)
     run(compiler)
     assert all((LONG_STAYS in request) == (SORT_ORDER in request) for request in compiler.requests)
+
+
+# Which of the two large values is made first decides whether both are alive at once.
+WASTEFUL = """HloModule m, is_scheduled=true
+ENTRY e {
+  x = f32[8] parameter(0)
+  a = f32[1024,1024] broadcast(x), dimensions={}
+  b = f32[1024,1024] broadcast(x), dimensions={}
+  c = f32[8] custom-call(a), custom_call_target="k"
+  d = f32[8] custom-call(b), custom_call_target="k"
+  ROOT t = f32[8] add(c, d)
+}"""
+
+
+def test_an_order_that_needs_less_memory_is_tried_where_one_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order_hook, "is_supported", lambda platform: platform == "tpu")
+    compiler = FakeCompiler(lambda options: program())
+    compiler.scheduled = WASTEFUL
+    ordered = [candidate for candidate in run(compiler, 8).candidates if candidate.order is not None]
+    assert [candidate.name for candidate in ordered][:1] == ["least memory order"]
+    order = list(ordered[0].order["e"])  # type: ignore[index]
+    assert order.index("c") < order.index("b") or order.index("d") < order.index("a")
+    assert ordered[0].order in compiler.orders
+
+    monkeypatch.setattr(order_hook, "is_supported", lambda platform: False)
+    assert all(candidate.order is None for candidate in run(compiler, 8).candidates)

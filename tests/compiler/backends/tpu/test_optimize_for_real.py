@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +90,7 @@ def test_a_demand_that_cannot_be_met_is_refused_by_name(compiler: TpuCompiler, m
     graph = parse_hlo(compiler.compile(module, TOPOLOGY).text)
     problem = build(graph, V5E).problem
     pins = " ".join(
-        f'overrides {{ hlo_position_matcher {{ instruction_name_regex: "^{operation.name}$" size_gte: 60000000 }} '
+        f'overrides {{ hlo_position_matcher {{ instruction_name_regex: "^{operation.name}$" size_gte: 50000000 }} '
         "pin_in_alternate_memory {} }"
         for operation in problem.operations
         if operation.opcode != "point"

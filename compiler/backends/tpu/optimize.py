@@ -7,7 +7,8 @@ What may be decided for a module, in the order in which it is tried:
     scoped limit         what an instruction may keep for itself, against what is left to tensors: both are decided
                          together, as a larger window makes some instructions faster and leaves less room
     plan                 a planner's mapping of the best module so far; the compiler is steered by it (`steering.py`)
-                         through the order in which values compete for the fast memory, ranked in several ways
+                         through the order in which values compete for the fast memory: all that the plan has there,
+                         ranked in several ways, or only what gains or loses by it
     demands              what the compiler still does otherwise than the plan, demanded; what it refuses is dropped, and
                          the buffer is barred from fast memory when the rest is planned again
     order                of execution that keeps the least memory alive, where a JAX is installed that can set one, and
@@ -36,6 +37,7 @@ from memplan.compiler.backends.tpu.steering import (
     Site,
     demands,
     gain,
+    nudged,
     ranked,
     sites,
     sort_order,
@@ -61,8 +63,8 @@ _NO_LIMIT = "1000"
 
 # Refusals come early in a compile, and are cheap beside a whole one.
 _MOST_REFUSALS = 40
-# What gains less than this part of the latency is not demanded.
-_WORTH_DEMANDING = 2e-4
+# What gains less than this part of the latency is not demanded, and no reason to nudge.
+_WORTH_IT = 2e-4
 
 _OPERAND = re.compile(r"instruction '([^']+)' operand (\d+)")
 _DEFINED = re.compile(r"(?:defining instruction '|value defined at |for defining instruction ')([^\s']+)")
@@ -103,6 +105,30 @@ def optimize(
         return _Search(module, target, planner, compile_budget, time_limit, compiler, dict(options or {})).run()
     with TpuCompiler() as own:
         return _Search(module, target, planner, compile_budget, time_limit, own, dict(options or {})).run()
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A way to turn a plan into the order in which values compete.
+
+    Attributes:
+      name: of it.
+      ranking: one of `steering.RANKINGS`, of all that the plan has in fast memory; "" to nudge only what changes.
+      long_stays: whether to lift the compiler's limit on how long a value may stay.
+    """
+
+    name: str
+    ranking: str
+    long_stays: bool
+
+
+# Which is best depends on the program: the first are tried first.
+STEERING = (
+    Steering("size x time", "size x time", long_stays=True),
+    Steering("nudged", "", long_stays=False),
+    Steering("size x time, short stays", "size x time", long_stays=False),
+    *(Steering(name, name, long_stays=True) for name in RANKINGS if name != "size x time"),
+)
 
 
 @dataclass(frozen=True)
@@ -171,17 +197,17 @@ class _Search:
         self.default = self.best = self.unsteered = first
         self._try_without_cross_program()
         self._try_scoped(2)
-        self._try_plan("size x time", self.unsteered)
-        self._try_plan("size x time", self.unsteered)
+        self._try_plan(STEERING[0], self.unsteered)
+        self._try_plan(STEERING[1], self.unsteered)
         self._try_scoped(3 if self._scoped() > self._default_scoped() else 1.5)
-        self._try_plan("size x time", self.unsteered)
+        self._try_plan(STEERING[0], self.unsteered)
         self._try_demands()
         self._try_order()
         tried = 0
         while not self._spent() and tried != len(self.candidates):
             tried = len(self.candidates)
-            for ranking in RANKINGS:
-                self._try_plan(ranking, self._base_of_best())
+            for steering in STEERING:
+                self._try_plan(steering, self._base_of_best())
         return self._outcome()
 
     # ---- what can be tried
@@ -201,15 +227,17 @@ class _Search:
         options = {**_without_plan(self.unsteered.candidate.options), SCOPED_LIMIT: str(limit)}
         self._keep(self._compile(f"scoped limit {limit} KiB", options))
 
-    def _try_plan(self, ranking: str, base: _Compiled) -> None:
+    def _try_plan(self, steering: Steering, base: _Compiled) -> None:
         """Plans a module that carries no plan, and steers the compiler by the plan."""
         if self._spent():
             return
         planned = self._plan(base)
         if planned is None:
             return
-        options = self._steered(planned, ranking)
-        done = self._compile(f"plan, {ranking}", options, planned.latency, is_steered=True, order=base.candidate.order)
+        options = self._steered(planned, steering)
+        done = self._compile(
+            f"plan, {steering.name}", options, planned.latency, is_steered=True, order=base.candidate.order
+        )
         if done is not None:
             self.planned = (planned, done) if self.planned is None or self._is_better(done) else self.planned
         self._keep(done)
@@ -268,7 +296,7 @@ class _Search:
             if planned.plan.residencies[planned.plan.served[number]].space and found and found.space <= 0:
                 missed[planned.problem.accesses[number][1].buffer] = None
         gains = {buffer: gain(planned.problem, planned.plan, buffer) for buffer in missed}
-        worth = [b for b in sorted(gains, key=lambda b: -gains[b]) if gains[b] > _WORTH_DEMANDING * self.best.latency]
+        worth = [b for b in sorted(gains, key=lambda b: -gains[b]) if gains[b] > _WORTH_IT * self.best.latency]
         names = [operation.name if operation.opcode != "point" else "" for operation in planned.problem.operations]
         return demands(planned.problem, planned.plan, planned.where, worth, names)
 
@@ -337,10 +365,17 @@ class _Search:
         # Which argument stays from run to run is the compiler's choice: a plan cannot name it.
         return replace(problem, operations=operations, buffers=buffers, cross_program_prefetches=0, given=None)
 
-    def _steered(self, planned: _Planned, ranking: str) -> dict[str, str]:
+    def _steered(self, planned: _Planned, steering: Steering) -> dict[str, str]:
         """Returns the options that steer the compiler by a plan."""
-        order = ranked(planned.problem, planned.plan, ranking)
-        steered = {LONG_STAYS: _NO_LIMIT, SORT_ORDER: sort_order(planned.problem, order)} if order else {}
+        problem, given, last = planned.problem, planned.base.built.problem.given, []
+        if steering.ranking:
+            first = ranked(problem, planned.plan, steering.ranking)
+        else:
+            assert given is not None
+            first, last = nudged(problem, planned.plan, given, _WORTH_IT * planned.base.latency)
+        steered = {SORT_ORDER: sort_order(problem, first, last)} if first or last else {}
+        if steered and steering.long_stays:
+            steered[LONG_STAYS] = _NO_LIMIT
         if CROSS_PROGRAM not in self.user_options:
             steered[CROSS_PROGRAM] = "0"
         return {**_without_plan(planned.base.candidate.options), **steered}

@@ -134,15 +134,27 @@ def ranked(problem: MappingProblem, plan: Plan, ranking: str) -> list[int]:
     return sorted(stays, key=lambda buffer: (-key(stays[buffer]), buffer))
 
 
-def sort_order(problem: MappingProblem, buffers: Sequence[int]) -> str:
-    """Returns the override that lets buffers compete for the fast memory in this order, before all others."""
+def nudged(problem: MappingProblem, plan: Plan, given: Plan, least: float) -> tuple[list[int], list[int]]:
+    """Returns the buffers that gain by a plan what they do not gain now, and those that lose; most per size first.
+
+    Args:
+      problem, plan: what is wanted.
+      given: what the compiler does now.
+      least: seconds in one run below which a change is not worth one.
+    """
+    buffers = {residency.buffer for each in (plan, given) for residency in each.residencies if residency.space != 0}
+    change = {buffer: gain(problem, plan, buffer) - gain(problem, given, buffer) for buffer in buffers}
+    order = sorted(change, key=lambda buffer: (-change[buffer] / max(problem.buffers[buffer].size, 1), buffer))
+    return [b for b in order if change[b] > least], [b for b in order if change[b] < -least]
+
+
+def sort_order(problem: MappingProblem, first: Sequence[int], last: Sequence[int] = ()) -> str:
+    """Returns the override that lets buffers compete for the fast memory before all others, or after them."""
     rows = []
-    for place, buffer in enumerate(buffers):
+    places = [*range(-len(first), 0), *range(1, len(last) + 1)]
+    for place, buffer in zip(places, (*first, *last), strict=True):
         name, tuple_index = split_value(problem.buffers[buffer].name)
-        rows.append(
-            f"overrides {{ {_position(name, tuple_index)} "
-            f"override_options {{ assign_value: {place - len(buffers)} }} }}"
-        )
+        rows.append(f"overrides {{ {_position(name, tuple_index)} override_options {{ assign_value: {place} }} }}")
     return " ".join(rows)
 
 

@@ -12,6 +12,7 @@ from memplan.compiler.backends.tpu.steering import (
     RANKINGS,
     demands,
     gain,
+    nudged,
     ranked,
     sites,
     sort_order,
@@ -117,6 +118,23 @@ def test_the_order_counts_up_to_what_all_others_have(built: BuiltProblem) -> Non
     assert [int(value) for value in re.findall(r"assign_value: (-?\d+)", text)] == [-2, -1]
     assert 'instruction_name_regex: "^b$" tuple_index { index: 1 }' in text
     assert r'instruction_name_regex: "^x\\.1$"' in text
+
+
+def test_losers_compete_after_all_others(built: BuiltProblem) -> None:
+    text = sort_order(built.problem, [_buffer(built, "a")], [_buffer(built, "w"), _buffer(built, "s")])
+    assert re.findall(r'"\^(\w+)\$" } override_options { assign_value: (-?\d+)', text) == [
+        ("a", "-1"), ("w", "1"), ("s", "2"),
+    ]  # fmt: skip
+
+
+def test_a_nudge_is_what_changes(built: BuiltProblem) -> None:
+    problem = built.problem
+    a, b, w = (_buffer(built, name) for name in ("a", "b{1}", "w"))
+    given, plan = _plan(built, {"a": 0, "w": 2**21}), _plan(built, {"a": 0, "b{1}": 2**22})
+    assert nudged(problem, plan, given, 0.0) == ([b], [w])
+    assert nudged(problem, plan, plan, 0.0) == ([], [])
+    assert nudged(problem, plan, given, 1.0) == ([], [])
+    assert all(a not in buffers for buffers in nudged(problem, given, plan, 0.0))
 
 
 def test_demands_pin_results_and_prefetch_operands(built: BuiltProblem) -> None:

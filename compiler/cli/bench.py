@@ -57,3 +57,41 @@ def mapping(
     from memplan.compiler.cli import bench_mapping
 
     bench_mapping.command(dumps, planners, time_limit, markdown, json)
+
+
+@bench.command()
+def jit(
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often each function is timed.")] = 301,
+    json: JsonFile = None,
+) -> None:
+    """Time of a warm call under memplan.jit, beside jax.jit.
+
+    Both are called in turn: a function of about 1 ms, and two that show the bare dispatch.
+    """
+    from memplan.compiler.cli import bench_jit
+
+    bench_jit.command(rounds, json)
+
+
+@bench.command()
+def tpu(
+    targets: Annotated[str, typer.Option(metavar="T,T,…", help="TPUs to compile for.")] = (
+        "tpu-v4,tpu-v5e,tpu-v5p,tpu-v6e,tpu-7x"
+    ),
+    workloads: Annotated[
+        str | None, typer.Option(metavar="W,W,…", show_default=False, help="Workloads. By default all.")
+    ] = None,
+    compile_budget: Annotated[int, typer.Option(metavar="N", help="How many compiles may be made of each.")] = 8,
+    time_limit: Annotated[
+        float, typer.Option(metavar="S", help="Seconds that the planner may search, of each.")
+    ] = 60.0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Latency of what XLA:TPU compiles with our plans, beside its default.
+
+    Needs libtpu, no TPU. All of it takes hours; what was compiled once is kept.
+    """
+    from memplan.compiler.cli import bench_tpu
+
+    bench_tpu.command(targets, workloads, compile_budget, time_limit, markdown, json)

@@ -13,7 +13,7 @@ from rich.table import Table
 from memplan.compiler.cli import console, pipeline
 from memplan.compiler.cli.console import Stages, note
 from memplan.compiler.cli.exit_status import VIOLATED
-from memplan.compiler.cli.outputs import check_file
+from memplan.compiler.cli.outputs import check_file, check_folder
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.target import load_target, target_names
@@ -160,8 +160,7 @@ def _fail_with(violations: Iterable[Violation]) -> None:
 def _check_outputs(out: Path | None, report: Path | None) -> None:
     """Raises MemplanError at once for outputs that could not be written at the end."""
     check_file(out)
-    if report is not None and report.exists() and not report.is_dir():
-        raise MemplanError(f"cannot write a report to {report}: it is not a folder")
+    check_folder(report)
 
 
 def _print(report: Report, folder: Path | None, json: bool) -> None:

@@ -132,6 +132,50 @@ def show(
     commands.show(plan_file, dump, target, report, json)
 
 
+@app.command(name="compile")
+def compile_program(
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROGRAM",
+            show_default=False,
+            help="A workload, or module:function, which takes nothing and returns (fun, args), a JAX function and its "
+            "arguments.",
+        ),
+    ],
+    target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="A TPU.")] = "tpu-v5e",
+    planner: Annotated[
+        str, typer.Option("--planner", "-p", metavar="P", help="What makes the plans; see `memplan planners`.")
+    ] = "greedy",
+    compile_budget: Annotated[
+        int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made.")
+    ] = 8,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="S", help="Seconds that the planner may search, over all plans.")
+    ] = 60.0,
+    report: ReportFolder = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="MODULE",
+            show_default=False,
+            help="Write our module here, gzipped if it ends in .gz.",
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Compile a JAX program for a TPU, by XLA's default and with our plan.
+
+    The real compiler runs in a process of its own; no TPU is needed, libtpu is. Its default is always among the
+    candidates. What was decided, and whether the compiler obeyed, is listed.
+    """
+    from memplan.compiler.cli import compile_program as compiling
+
+    compiling.command(program, target, planner, compile_budget, time_limit, report, out, json)
+
+
 @app.command()
 def targets() -> None:
     """List the targets that are known."""

@@ -20,6 +20,7 @@ Each compile teaches: the next plan is made from the estimates of all modules so
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,16 +96,23 @@ def optimize(
       MemplanError: there is no compiler for the target, the planner is not known, or the budget is below 1.
       CompileError: not even the default can be compiled.
     """
+    check(target, planner, compile_budget, time_limit)
+    if compiler is not None:
+        return _Search(module, target, planner, compile_budget, time_limit, compiler, dict(options or {})).run()
+    with TpuCompiler() as own:
+        return _Search(module, target, planner, compile_budget, time_limit, own, dict(options or {})).run()
+
+
+def check(target: Target, planner: str, compile_budget: int, time_limit: float) -> None:
+    """Raises MemplanError for what `optimize` cannot be asked for."""
     if target.name not in TOPOLOGY_OF_TARGET:
         known = ", ".join(sorted(TOPOLOGY_OF_TARGET))
         raise MemplanError(f"no compiler carries out plans for {target.name}, only for {known}")
     if compile_budget < 1:
         raise MemplanError(f"a compile budget must be at least 1, not {compile_budget}")
+    if not (time_limit > 0 and math.isfinite(time_limit)):
+        raise MemplanError(f"a time limit must be a positive number of seconds, not {time_limit}")
     planners.get(planner)
-    if compiler is not None:
-        return _Search(module, target, planner, compile_budget, time_limit, compiler, dict(options or {})).run()
-    with TpuCompiler() as own:
-        return _Search(module, target, planner, compile_budget, time_limit, own, dict(options or {})).run()
 
 
 @dataclass(frozen=True)
@@ -367,7 +375,8 @@ class _Search:
 
     def _steered(self, planned: _Planned, steering: Steering) -> dict[str, str]:
         """Returns the options that steer the compiler by a plan."""
-        problem, given, last = planned.problem, planned.base.built.problem.given, []
+        problem, given = planned.problem, planned.base.built.problem.given
+        last: list[int] = []
         if steering.ranking:
             first = ranked(problem, planned.plan, steering.ranking)
         else:

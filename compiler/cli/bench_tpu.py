@@ -1,0 +1,191 @@
+"""`memplan bench tpu`: what XLA:TPU makes of the workloads with our plans, beside its default.
+
+Both are scored by the same emulator from the modules' own estimates. Rows are written as they come: an interrupted run
+keeps what it has, and what was compiled once is found in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from memplan.compiler.backends.tpu import optimize as optimizer
+from memplan.compiler.backends.tpu.compile import TpuCompiler
+from memplan.compiler.backends.tpu.outcome import Outcome
+from memplan.compiler.cli.bench_rows import write_bench
+from memplan.compiler.cli.console import Stages, note, show, write
+from memplan.compiler.cli.outputs import check_file
+from memplan.compiler.cli.programs import find_program, lower_for_tpu
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.hardware.target import load_target
+from memplan.planners.planner import DEFAULT_PLANNER
+
+Row = dict[str, Any]
+
+
+def command(
+    targets: str,
+    workloads: str | None,
+    compile_budget: int,
+    time_limit: float,
+    markdown: bool,
+    json_file: Path | None,
+) -> None:
+    """Compiles, prints the table, writes the rows."""
+    from memplan import workloads as registry
+
+    check_file(json_file)
+    described = [load_target(name) for name in _names(targets)]
+    for target in described:
+        optimizer.check(target, DEFAULT_PLANNER, compile_budget, time_limit)
+    names = _names(workloads) if workloads else registry.names()
+    for name in names:
+        registry.get(name)
+    rows: list[Row] = []
+    with Stages(total=len(names) * len(described)) as stages, TpuCompiler() as compiler:
+        for name in names:
+            module = lower_for_tpu(find_program(name))
+            for target in described:
+                with stages.stage(f"{name} for {target.name}"):
+                    started = time.perf_counter()
+                    try:
+                        outcome = optimizer.optimize(
+                            module,
+                            target,
+                            compile_budget=compile_budget,
+                            time_limit=time_limit,
+                            compiler=compiler,
+                        )
+                    except MemplanError as error:
+                        row: Row = {"workload": name, "target": target.name, "error": str(error)}
+                        note(f"{name} for {target.name}: {error}")
+                    else:
+                        row = row_of(name, outcome)
+                    row["seconds"] = time.perf_counter() - started
+                    rows.append(row)
+                    write_bench(json_file, "tpu", rows, summarize(rows))
+    summary = summarize(rows)
+    if markdown:
+        write(markdown_table(rows))
+    else:
+        show(lambda terminal: terminal.print(_table(rows, summary)))
+
+
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def row_of(workload: str, outcome: Outcome) -> Row:
+    """Returns the row of one program on one target: latencies in seconds, and in cycles."""
+    assert outcome.default.score is not None
+    assert outcome.best.score is not None
+    states = Counter(decision.state for decision in outcome.decisions)
+    return {
+        "workload": workload,
+        "target": outcome.target,
+        "default": outcome.default.score.latency,
+        "ours": outcome.best.score.latency,
+        "default_cycles": outcome.default.score.cycles,
+        "cycles": outcome.best.score.cycles,
+        "ratio": outcome.ratio,
+        "best": outcome.best.name,
+        "compiles": len(outcome.candidates),
+        "decisions": len(outcome.decisions),
+        "obeyed": states["obeyed"],
+        "dropped": states["dropped"],
+        # Of each candidate that carries a plan, the latency that was predicted before it was compiled.
+        "predictions": [
+            [candidate.predicted, candidate.score.latency]
+            for candidate in outcome.candidates
+            if candidate.predicted is not None and candidate.score is not None
+        ],
+    }
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns, per target and for all, how many are better and by how much, and how well latencies were predicted."""
+    summary = {}
+    done = [row for row in rows if "error" not in row]
+    for target in [*dict.fromkeys(row["target"] for row in done), "all"]:
+        own = [row for row in done if target in ("all", row["target"])]
+        ratios = [row["ratio"] for row in own]
+        errors = sorted(
+            abs(predicted / latency - 1) for row in own for predicted, latency in row["predictions"]
+        )  # fmt: skip
+        summary[target] = {
+            "programs": len(own),
+            "better": sum(ratio < 1 for ratio in ratios),
+            "mean_ratio": math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None,
+            "best_ratio": min(ratios, default=None),
+            "worst_ratio": max(ratios, default=None),
+            "median_prediction_error": errors[len(errors) // 2] if errors else None,
+            "high_prediction_error": errors[min(len(errors) - 1, len(errors) * 95 // 100)] if errors else None,
+        }
+    return summary
+
+
+def _table(rows: Sequence[Row], summary: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("workload", "target"):
+        table.add_column(column, no_wrap=True)
+    for column in ("default cycles", "our cycles", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("best candidate", no_wrap=True)
+    for column in ("compiles", "obeyed", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        if "error" in row:
+            table.add_row(
+                row["workload"], row["target"], "", "", "", row["error"][:60], "", "", f"{row['seconds']:.0f}"
+            )
+            continue
+        table.add_row(
+            row["workload"],
+            row["target"],
+            f"{row['default_cycles']:,.0f}",
+            f"{row['cycles']:,.0f}",
+            f"{row['ratio']:.4f}",
+            row["best"],
+            str(row["compiles"]),
+            f"{row['obeyed']} of {row['decisions']}",
+            f"{row['seconds']:.0f}",
+        )
+    for target, values in summary.items():
+        if values["programs"]:
+            error = values["median_prediction_error"]
+            told = "" if error is None else f", predicted within {error * 100:.1f} % (median)"
+            table.add_row(
+                f"{values['better']} of {values['programs']} better",
+                target,
+                "",
+                "geometric mean",
+                f"{values['mean_ratio']:.4f}",
+                f"best {values['best_ratio']:.3f}, worst {values['worst_ratio']:.3f}{told}",
+            )
+    return table
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Returns the ratios as a table in Markdown: a row for each workload, a column for each target."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    ratio = {(row["workload"], row["target"]): row.get("ratio") for row in rows}
+    lines = [f"| workload | {' | '.join(targets)} |", f"|---|{'---:|' * len(targets)}"]
+    for workload in dict.fromkeys(row["workload"] for row in rows):
+        cells = [_cell(ratio.get((workload, target))) for target in targets]
+        lines.append(f"| {workload} | {' | '.join(cells)} |")
+    summary = summarize(rows)
+    means = [_cell(summary.get(target, {}).get("mean_ratio")) for target in targets]
+    lines.append(f"| geometric mean | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
+def _cell(ratio: float | None) -> str:
+    if ratio is None:
+        return "–"
+    return f"**{ratio:.3f}**" if ratio < 0.9995 else f"{ratio:.3f}"

@@ -6,6 +6,8 @@ What may be decided for a module, in the order in which it is tried:
     no cross-program     no argument stays in fast memory from run to run: frees its place for others
     scoped limit         what an instruction may keep for itself, against what is left to tensors: both are decided
                          together, as a larger window makes some instructions faster and leaves less room
+    faster copies        how fast the compiler believes copies to be: with more faith it prefetches more, and the
+                         score says whether anybody has to wait
     plan                 a planner's mapping of the best module so far; the compiler is steered by it (`steering.py`)
                          through the order in which values compete for the fast memory: all that the plan has there,
                          ranked in several ways, or only what gains or loses by it
@@ -57,10 +59,12 @@ from memplan.planners.planner import DEFAULT_PLANNER, Budget
 
 CROSS_PROGRAM = "xla_msa_max_cross_program_prefetches"
 SCOPED_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
+COPY_SPEED = "xla_tpu_async_copy_bandwidth_scaling_factor"
 LONG_STAYS = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
 
 # A plan's stays may last long: the compiler's own limit, in copies of the whole memory, is lifted.
 _NO_LIMIT = "1000"
+_FASTER = "2"
 
 # Refusals come early in a compile, and are cheap beside a whole one.
 _MOST_REFUSALS = 40
@@ -193,19 +197,19 @@ class _Search:
         self.candidates: list[Candidate] = []
         self.compiled: list[_Compiled] = []
         self.dropped: dict[str, str] = {}  # name of a buffer, and why the compiler refused what was demanded of it
+        self.adopted: dict[str, str] = {}  # options that paid and are part of all that follows
         self.latest: _Planned | None = None
         self.planned: tuple[_Planned, _Compiled] | None = None
 
     def run(self) -> Outcome:
         """Tries one thing after the other, and keeps what is better."""
         first = self._compile("default", {})
-        if first is None:
-            # `_compile` raises what the compiler said.
-            raise AssertionError("the default is compiled or raises")
+        assert first is not None, "the default is compiled, or an error raised"
         self.default = self.best = self.unsteered = first
         self._try_without_cross_program()
         self._try_scoped(2)
         self._try_plan(STEERING[0], self.unsteered)
+        self._try_faster_copies()
         self._try_plan(STEERING[1], self.unsteered)
         self._try_scoped(3 if self._scoped() > self._default_scoped() else 1.5)
         self._try_plan(STEERING[0], self.unsteered)
@@ -232,8 +236,21 @@ class _Search:
         limit = int(base * factor)
         if limit * 1024 >= self.target.spaces[self._fast()].capacity:
             return
-        options = {**_without_plan(self.unsteered.candidate.options), SCOPED_LIMIT: str(limit)}
+        options = {**_without_plan(self.unsteered.candidate.options), **self.adopted, SCOPED_LIMIT: str(limit)}
         self._keep(self._compile(f"scoped limit {limit} KiB", options))
+
+    def _try_faster_copies(self) -> None:
+        """Tries the best so far with copies that are believed to be faster; what follows keeps it if it pays."""
+        if COPY_SPEED in self.user_options:
+            return
+        best, options = self.best, {**self.best.candidate.options, COPY_SPEED: _FASTER}
+        name = f"{best.candidate.name}, faster copies"
+        done = self._compile(name, options, best.candidate.predicted, best.is_steered, order=best.candidate.order)
+        if done is not None and self._is_better(done):
+            self.adopted[COPY_SPEED] = _FASTER
+            if self.planned is not None and self.planned[1] is best:
+                self.planned = self.planned[0], done
+        self._keep(done)
 
     def _try_plan(self, steering: Steering, base: _Compiled) -> None:
         """Plans a module that carries no plan, and steers the compiler by the plan."""
@@ -387,7 +404,7 @@ class _Search:
             steered[LONG_STAYS] = _NO_LIMIT
         if CROSS_PROGRAM not in self.user_options:
             steered[CROSS_PROGRAM] = "0"
-        return {**_without_plan(planned.base.candidate.options), **steered}
+        return {**_without_plan(planned.base.candidate.options), **self.adopted, **steered}
 
     def _compile(
         self,

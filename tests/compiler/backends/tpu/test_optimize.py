@@ -9,7 +9,7 @@ from fake_compiler import FakeCompiler, program, refusal
 
 from memplan.compiler.backends import order_hook
 from memplan.compiler.backends.tpu.compile import CompileError
-from memplan.compiler.backends.tpu.optimize import CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT, optimize
+from memplan.compiler.backends.tpu.optimize import COPY_SPEED, CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT, optimize
 from memplan.compiler.backends.tpu.outcome import Outcome
 from memplan.compiler.backends.tpu.steering import SORT_ORDER, TENSORS
 from memplan.compiler.errors import MemplanError
@@ -87,6 +87,20 @@ def test_a_wider_scoped_limit_is_part_of_what_follows() -> None:
     outcome = run(FakeCompiler(answer))
     assert outcome.best.options[SCOPED_LIMIT] == "32768"
     assert SORT_ORDER in outcome.best.options
+
+
+def test_faster_copies_are_part_of_what_follows_if_they_pay() -> None:
+    def answer(options: Mapping[str, str]) -> str:
+        return program("abc" if SORT_ORDER in options else "", 57_000 if COPY_SPEED in options else 0)
+
+    compiler = FakeCompiler(answer)
+    outcome = run(compiler)
+    assert COPY_SPEED in outcome.best.options
+    first = next(i for i, request in enumerate(compiler.requests) if COPY_SPEED in request)
+    assert all(COPY_SPEED in request for request in compiler.requests[first:])
+    compiler = FakeCompiler(obedient)
+    run(compiler)
+    assert sum(COPY_SPEED in request for request in compiler.requests) == 1
 
 
 def test_what_the_user_sets_is_not_varied() -> None:

@@ -66,6 +66,9 @@ LONG_STAYS = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
 _NO_LIMIT = "1000"
 _FASTER = "2"
 
+# What differs by less is rounding.
+_TIE = 1e-9
+
 # Refusals come early in a compile, and are cheap beside a whole one.
 _MOST_REFUSALS = 40
 # What gains less than this part of the latency is not demanded, and no reason to nudge.
@@ -443,7 +446,7 @@ class _Search:
         """Makes a candidate the best, and the one to plan next, if it is."""
         if done is None:
             return
-        if not done.is_steered and done.latency < self.unsteered.latency:
+        if not done.is_steered and done.latency < (1.0 - _TIE) * self.unsteered.latency:
             self.unsteered = done
         if self._is_better(done):
             self.best = done
@@ -455,7 +458,7 @@ class _Search:
         return self.unsteered
 
     def _is_better(self, done: _Compiled) -> bool:
-        return done.latency < self.best.latency
+        return done.latency < (1.0 - _TIE) * self.best.latency
 
     def _spent(self) -> bool:
         return len(self.candidates) >= self.compile_budget

@@ -16,7 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from memplan.compiler.backends.tpu import optimize as optimizer
-from memplan.compiler.backends.tpu.compile import TpuCompiler
+from memplan.compiler.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.compiler.backends.tpu.outcome import Outcome
 from memplan.compiler.cli.bench_rows import write_bench
 from memplan.compiler.cli.console import Stages, note, show, write
@@ -63,6 +63,8 @@ def command(
                             compiler=compiler,
                         )
                     except MemplanError as error:
+                        if isinstance(error, CompileError) and error.reason == "missing":
+                            raise
                         row: Row = {"workload": name, "target": target.name, "error": str(error)}
                         note(f"{name} for {target.name}: {error}")
                     else:

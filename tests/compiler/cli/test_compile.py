@@ -143,6 +143,17 @@ def test_bench_goes_on_after_a_failure(run: Run, fake: FakeCompiler, tmp_path: P
     assert "| lstm | – |" in bench_tpu.markdown_table([first, second]).splitlines()
 
 
+def test_bench_without_a_compiler_ends_at_once(run: Run, fake: FakeCompiler) -> None:
+    def answer(options: Any) -> str:
+        raise CompileError("the TPU compiler is not installed: pip install 'memplan[tpu]'", "missing")
+
+    fake.answer = answer
+    done = run("bench", "tpu", "--workloads", "lstm,neural_ode")
+    assert done.status == 2
+    assert done.errors == ["memplan: error: the TPU compiler is not installed: pip install 'memplan[tpu]'"]
+    assert len(fake.requests) == 1
+
+
 def test_mistakes_of_the_bench(run: Run, fake: FakeCompiler) -> None:
     assert "no workload is called 'x'" in run("bench", "tpu", "--workloads", "x").errors[0]
     assert "no compiler carries out plans" in run("bench", "tpu", "--targets", "mcu-256kb").errors[0]

@@ -95,3 +95,20 @@ def tpu(
     from memplan.compiler.cli import bench_tpu
 
     bench_tpu.command(targets, workloads, compile_budget, time_limit, markdown, json)
+
+
+@bench.command()
+def fidelity(
+    targets: Annotated[
+        str | None, typer.Option(metavar="T,T,…", show_default=False, help="TPUs. By default all with dumps.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """How well the cost model foretells the compiler's estimates.
+
+    Made to agree with one of two modules of a program, it must foretell the other, in another placement.
+    """
+    from memplan.compiler.cli import bench_fidelity
+
+    bench_fidelity.command(targets, markdown, json)

@@ -66,6 +66,9 @@ LONG_STAYS = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
 _NO_LIMIT = "1000"
 _FASTER = "2"
 
+# A plan that is foretold to take longer than the best so far by this factor is not compiled.
+_NOT_WORTH_A_COMPILE = 1.01
+
 # What differs by less is rounding.
 _TIE = 1e-9
 
@@ -260,7 +263,7 @@ class _Search:
         if self._spent():
             return
         planned = self._plan(base)
-        if planned is None:
+        if planned is None or planned.latency > _NOT_WORTH_A_COMPILE * self.best.latency:
             return
         options = self._steered(planned, steering)
         done = self._compile(

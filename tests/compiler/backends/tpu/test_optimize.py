@@ -8,6 +8,7 @@ import pytest
 from fake_compiler import FakeCompiler, program, refusal
 
 from memplan.compiler.backends import order_hook
+from memplan.compiler.backends.tpu import optimize as optimize_module
 from memplan.compiler.backends.tpu.compile import CompileError
 from memplan.compiler.backends.tpu.optimize import COPY_SPEED, CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT, optimize
 from memplan.compiler.backends.tpu.outcome import Outcome
@@ -101,6 +102,13 @@ def test_faster_copies_are_part_of_what_follows_if_they_pay() -> None:
     compiler = FakeCompiler(obedient)
     run(compiler)
     assert sum(COPY_SPEED in request for request in compiler.requests) == 1
+
+
+def test_a_plan_that_is_foretold_to_lose_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimize_module, "_NOT_WORTH_A_COMPILE", 0.0)
+    compiler = FakeCompiler(obedient)
+    assert run(compiler).best.name == "default"
+    assert all(SORT_ORDER not in request for request in compiler.requests)
 
 
 def test_what_the_user_sets_is_not_varied() -> None:

@@ -7,6 +7,7 @@ keeps what it has, and what was compiled once is found in the cache.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from memplan.compiler.backends.tpu import optimize as optimizer
 from memplan.compiler.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.compiler.backends.tpu.outcome import Outcome
 from memplan.compiler.cli.bench_rows import write_bench
+from memplan.compiler.cli.compile_program import in_short
 from memplan.compiler.cli.console import Stages, note, show, write
 from memplan.compiler.cli.outputs import check_file
-from memplan.compiler.cli.programs import find_program, lower_for_tpu
+from memplan.compiler.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.hardware.target import load_target
+from memplan.compiler.hardware.target import Target, load_target
 from memplan.planners.planner import DEFAULT_PLANNER
 
 Row = dict[str, Any]
@@ -37,50 +39,68 @@ def command(
     markdown: bool,
     json_file: Path | None,
 ) -> None:
-    """Compiles, prints the table, writes the rows."""
+    """Compiles, tells each row when it is there, writes the rows, prints the table."""
+    check_file(json_file)
+    prepare_jax()
     from memplan import workloads as registry
 
-    check_file(json_file)
-    described = [load_target(name) for name in _names(targets)]
+    described = [load_target(name) for name in _names(targets, "--targets")]
     for target in described:
         optimizer.check(target, DEFAULT_PLANNER, compile_budget, time_limit)
-    names = _names(workloads) if workloads else registry.names()
+    names = registry.names() if workloads is None else _names(workloads, "--workloads")
     for name in names:
         registry.get(name)
     rows: list[Row] = []
     with Stages(total=len(names) * len(described)) as stages, TpuCompiler() as compiler:
         for name in names:
-            module = lower_for_tpu(find_program(name))
+            try:
+                module: bytes | MemplanError = lower_for_tpu(find_program(name))
+            except MemplanError as error:
+                module = error
             for target in described:
                 with stages.stage(f"{name} for {target.name}"):
                     started = time.perf_counter()
-                    try:
-                        outcome = optimizer.optimize(
-                            module,
-                            target,
-                            compile_budget=compile_budget,
-                            time_limit=time_limit,
-                            compiler=compiler,
-                        )
-                    except MemplanError as error:
-                        if isinstance(error, CompileError) and error.reason == "missing":
-                            raise
-                        row: Row = {"workload": name, "target": target.name, "error": str(error)}
-                        note(f"{name} for {target.name}: {error}")
-                    else:
-                        row = row_of(name, outcome)
+                    row = _measured(name, module, target, compile_budget, time_limit, compiler)
                     row["seconds"] = time.perf_counter() - started
                     rows.append(row)
                     write_bench(json_file, "tpu", rows, summarize(rows))
-    summary = summarize(rows)
+                told = row["error"] if "error" in row else f"{row['ratio']:.4f} of the default, by {row['best']}"
+                note(f"{name} for {target.name}: {told}, {row['seconds']:.0f} s")
     if markdown:
         write(markdown_table(rows))
     else:
-        show(lambda terminal: terminal.print(_table(rows, summary)))
+        show(lambda terminal: terminal.print(_table(rows)))
+        write("")
+        show(lambda terminal: terminal.print(_summary_table(summarize(rows))))
 
 
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+def _names(text: str, option: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise MemplanError(f"{option} {text}: it names nothing")
+    return names
+
+
+def _measured(
+    name: str,
+    module: bytes | MemplanError,
+    target: Target,
+    compile_budget: int,
+    time_limit: float,
+    compiler: TpuCompiler,
+) -> Row:
+    """Returns the row of a program, or of why it has none; raises CompileError where no row could be had."""
+    try:
+        if isinstance(module, MemplanError):
+            raise module
+        outcome = optimizer.optimize(
+            module, target, compile_budget=compile_budget, time_limit=time_limit, compiler=compiler
+        )
+    except MemplanError as error:
+        if isinstance(error, CompileError) and error.reason == "missing":
+            raise
+        return {"workload": name, "target": target.name, "error": str(error)}
+    return row_of(name, outcome)
 
 
 def row_of(workload: str, outcome: Outcome) -> Row:
@@ -117,35 +137,33 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     for target in [*dict.fromkeys(row["target"] for row in done), "all"]:
         own = [row for row in done if target in ("all", row["target"])]
         ratios = [row["ratio"] for row in own]
-        errors = sorted(
-            abs(predicted / latency - 1) for row in own for predicted, latency in row["predictions"]
-        )  # fmt: skip
+        errors = sorted(abs(predicted / latency - 1) for row in own for predicted, latency in row["predictions"])
         summary[target] = {
             "programs": len(own),
             "better": sum(ratio < 1 for ratio in ratios),
             "mean_ratio": math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None,
             "best_ratio": min(ratios, default=None),
             "worst_ratio": max(ratios, default=None),
-            "median_prediction_error": errors[len(errors) // 2] if errors else None,
-            "high_prediction_error": errors[min(len(errors) - 1, len(errors) * 95 // 100)] if errors else None,
+            "median_prediction_error": statistics.median(errors) if errors else None,
+            "high_prediction_error": errors[math.ceil(0.95 * len(errors)) - 1] if errors else None,
         }
     return summary
 
 
-def _table(rows: Sequence[Row], summary: dict[str, Any]) -> Table:
+def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("workload", "target"):
         table.add_column(column, no_wrap=True)
     for column in ("default cycles", "our cycles", "ratio"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("best candidate", no_wrap=True)
-    for column in ("compiles", "obeyed", "seconds"):
+    table.add_column("best candidate")
+    for column in ("compiles", "obeyed", "predicted", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
+        seconds = f"{row['seconds']:.0f}"
         if "error" in row:
-            table.add_row(
-                row["workload"], row["target"], "", "", "", row["error"][:60], "", "", f"{row['seconds']:.0f}"
-            )
+            error = in_short(row["error"])
+            table.add_row(row["workload"], row["target"], "", "", "", error, "", "", "", seconds)
             continue
         table.add_row(
             row["workload"],
@@ -156,21 +174,38 @@ def _table(rows: Sequence[Row], summary: dict[str, Any]) -> Table:
             row["best"],
             str(row["compiles"]),
             f"{row['obeyed']} of {row['decisions']}",
-            f"{row['seconds']:.0f}",
+            _prediction(row),
+            seconds,
         )
+    return table
+
+
+def _prediction(row: Row) -> str:
+    """Returns what was predicted of the best candidate with a plan over what its compiled module has."""
+    if not row["predictions"]:
+        return ""
+    predicted, latency = min(row["predictions"], key=lambda pair: pair[1])
+    return f"{predicted / latency:.3f}"
+
+
+def _summary_table(summary: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("target", no_wrap=True)
+    for column in ("better", "geometric mean", "best", "worst", "prediction off by, median", "95th percentile"):
+        table.add_column(column, justify="right", no_wrap=True)
     for target, values in summary.items():
         if values["programs"]:
-            error = values["median_prediction_error"]
-            told = "" if error is None else f", predicted within {error * 100:.1f} % (median)"
             table.add_row(
-                f"{values['better']} of {values['programs']} better",
                 target,
-                "",
-                "geometric mean",
-                f"{values['mean_ratio']:.4f}",
-                f"best {values['best_ratio']:.3f}, worst {values['worst_ratio']:.3f}{told}",
+                f"{values['better']} of {values['programs']}",
+                *(f"{values[key]:.4f}" for key in ("mean_ratio", "best_ratio", "worst_ratio")),
+                *(_percent(values[key]) for key in ("median_prediction_error", "high_prediction_error")),
             )
     return table
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{part * 100:.1f} %"
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

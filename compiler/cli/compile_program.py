@@ -16,7 +16,7 @@ from memplan.compiler.backends.tpu.outcome import Candidate, Decision, Outcome
 from memplan.compiler.cli import console, pipeline
 from memplan.compiler.cli.console import Stages
 from memplan.compiler.cli.outputs import check_file, check_folder
-from memplan.compiler.cli.programs import find_program, lower_for_tpu
+from memplan.compiler.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.compiler.files import write_atomically
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.report.files import FILES, write_report
@@ -28,6 +28,9 @@ MODULES = ("default.hlo.txt.gz", "planned.hlo.txt.gz")
 DECISIONS = ("decisions.txt", "decisions.json")
 
 _SHOWN = 20
+
+# Characters of an error that a table has room for.
+_SHORT = 50
 
 
 def command(
@@ -43,6 +46,7 @@ def command(
     """Compiles, prints, writes."""
     check_file(out)
     check_folder(report)
+    prepare_jax()
     described = load_target(target)
     optimizer.check(described, planner, compile_budget, time_limit)
     with Stages(total=4, quiet=json) as stages:
@@ -89,6 +93,12 @@ def cycles_of(candidate: Candidate) -> float:
     return candidate.score.cycles
 
 
+def in_short(error: str) -> str:
+    """Returns as much of an error as a table has room for."""
+    line = " ".join(error.split())
+    return line if len(line) <= _SHORT else line[: _SHORT - 1] + "…"
+
+
 def candidates_table(outcome: Outcome) -> Table:
     """Returns the table of all compiles."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -100,7 +110,7 @@ def candidates_table(outcome: Outcome) -> Table:
     for candidate in outcome.candidates:
         mark = "best" if candidate is outcome.best else ""
         if candidate.score is None:
-            table.add_row(candidate.name, "", "", "", "", "", candidate.error)
+            table.add_row(candidate.name, "", "", "", "", "", in_short(candidate.error))
             continue
         score = candidate.score
         predicted = "" if candidate.predicted is None else f"{candidate.predicted / score.latency:.3f}"

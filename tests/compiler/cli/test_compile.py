@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_compiler import FakeCompiler, program
+from fake_compiler import FakeCompiler, program, refusal
 
 from memplan.compiler.backends.tpu import optimize as optimizer
 from memplan.compiler.backends.tpu.compile import CompileError
 from memplan.compiler.cli import bench_tpu
 from memplan.compiler.cli.compile_program import DECISIONS, MODULES
+from memplan.compiler.errors import MemplanError
 from memplan.compiler.report.files import FILES
 
 Run = Callable[..., Any]
@@ -53,6 +57,22 @@ def test_nothing_better(run: Run, fake: FakeCompiler) -> None:
     done = run("compile", "lstm", "--compile-budget", "1")
     assert "(× 1.0000, nothing beat it)" in done.out
     assert len(fake.requests) == 1
+
+
+def test_an_error_is_short_in_the_table_and_whole_in_the_json(run: Run, fake: FakeCompiler) -> None:
+    error = "no room " * 40
+
+    def answer(options: Any) -> str:
+        if optimizer.SCOPED_LIMIT in options:
+            raise refusal(error)
+        return program()
+
+    fake.answer = answer
+    lines = run("compile", "lstm", "--time-limit", "2").out.splitlines()
+    (told,) = [line for line in lines if line.startswith("scoped limit 32768 KiB")]
+    assert told.endswith("…")
+    candidates = json.loads(run("compile", "lstm", "--time-limit", "2", "--json").out)["candidates"]
+    assert error in next(c["error"] for c in candidates if c["name"] == "scoped limit 32768 KiB")
 
 
 def test_files(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
@@ -143,6 +163,79 @@ def test_bench_goes_on_after_a_failure(run: Run, fake: FakeCompiler, tmp_path: P
     assert "| lstm | – |" in bench_tpu.markdown_table([first, second]).splitlines()
 
 
+def test_bench_goes_on_after_a_workload_that_does_not_lower(
+    run: Run, fake: FakeCompiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def lower(found: Any) -> bytes:
+        if found.name == "lstm":
+            raise MemplanError("lstm does not trace")
+        return b""
+
+    monkeypatch.setattr(bench_tpu, "lower_for_tpu", lower)
+    arguments = ("--workloads", "lstm,neural_ode", "--targets", "tpu-v5e,tpu-v5p", "--time-limit", "2")
+    done = run("bench", "tpu", *arguments, "--json", tmp_path / "f")
+    assert done.status == 0
+    rows = json.loads((tmp_path / "f").read_text())["rows"]
+    assert [row.get("error", "") for row in rows] == ["lstm does not trace"] * 2 + [""] * 2
+
+
+def test_an_interrupted_bench_keeps_its_rows(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
+    arguments = ("--targets", "tpu-v5e,tpu-v5p", "--compile-budget", "1", "--json", tmp_path / "f")
+
+    def answer(options: Any) -> str:
+        if len(fake.requests) == 2:
+            raise KeyboardInterrupt
+        return program()
+
+    fake.answer = answer
+    done = run("bench", "tpu", "--workloads", "lstm", *arguments)
+    assert done.status == 130
+    assert "memplan: lstm for tpu-v5e: 1.0000 of the default, by default" in done.err
+    data = json.loads((tmp_path / "f").read_text())
+    assert [row["target"] for row in data["rows"]] == ["tpu-v5e"]
+    assert data["summary"]["all"]["programs"] == 1
+
+
+def test_summary() -> None:
+    def row(workload: str, ratio: float, *predictions: float) -> dict[str, Any]:
+        pairs = [[prediction, 1.0] for prediction in predictions]
+        return {"workload": workload, "target": "tpu-v4", "ratio": ratio, "predictions": pairs}
+
+    failed = {"workload": "c", "target": "tpu-v4", "error": "no", "seconds": 1.0}
+    rows = [row("a", 0.5, 1.01, 0.97), row("b", 1.0, 1.1, 1.2), failed]
+    summary = bench_tpu.summarize(rows)["tpu-v4"]
+    assert (summary["programs"], summary["better"]) == (2, 1)
+    assert summary["mean_ratio"] == pytest.approx(0.5**0.5)
+    assert (summary["best_ratio"], summary["worst_ratio"]) == (0.5, 1.0)
+    assert summary["median_prediction_error"] == pytest.approx((0.03 + 0.1) / 2)
+    assert summary["high_prediction_error"] == pytest.approx(0.2)
+    many = bench_tpu.summarize([row("a", 1.0, *(1 + i / 100 for i in range(1, 101)))])["all"]
+    assert many["high_prediction_error"] == pytest.approx(0.95)
+    assert bench_tpu.summarize([failed])["all"]["mean_ratio"] is None
+
+
+def test_the_table_cuts_no_figure(run: Run, fake: FakeCompiler) -> None:
+    lines = run("bench", "tpu", "--workloads", "transformer_scan_train", "--time-limit", "2").out.splitlines()
+    assert lines[0].split()[-4:] == ["compiles", "obeyed", "predicted", "seconds"]
+    assert not any("…" in line for line in lines)
+    assert any(line.startswith("all ") for line in lines)
+
+
+def test_bench_leaves_accelerators_alone(tmp_path: Path) -> None:
+    script = (
+        "from memplan.compiler.cli.bench_tpu import optimizer\n"
+        "from memplan.compiler.cli.main import main\n"
+        "from memplan.compiler.errors import MemplanError\n"
+        "def optimize(*_, **__): raise MemplanError('stop')\n"
+        "optimizer.optimize = optimize\n"
+        "main(['bench', 'tpu', '--workloads', 'lstm', '--targets', 'tpu-v5e'])\n"
+        "import jax; print(jax.config.jax_platforms)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "cpu"
+
+
 def test_bench_without_a_compiler_ends_at_once(run: Run, fake: FakeCompiler) -> None:
     def answer(options: Any) -> str:
         raise CompileError("the TPU compiler is not installed: pip install 'memplan[tpu]'", "missing")
@@ -156,6 +249,8 @@ def test_bench_without_a_compiler_ends_at_once(run: Run, fake: FakeCompiler) -> 
 
 def test_mistakes_of_the_bench(run: Run, fake: FakeCompiler) -> None:
     assert "no workload is called 'x'" in run("bench", "tpu", "--workloads", "x").errors[0]
+    assert "--targets ,: it names nothing" in run("bench", "tpu", "--targets", ",").errors[0]
+    assert "--workloads : it names nothing" in run("bench", "tpu", "--workloads", "").errors[0]
     assert "no compiler carries out plans" in run("bench", "tpu", "--targets", "mcu-256kb").errors[0]
 
 

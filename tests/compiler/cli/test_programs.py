@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from memplan.compiler.cli.programs import Program, find_program, lower_for_tpu
@@ -24,6 +27,11 @@ def nothing():
     return None
 def broken():
     raise ValueError("no data\\nat all")
+def leaving():
+    raise SystemExit(0)
+def late():
+    from neighbour_of_mine import fun
+    return fun, (shape,)
 def untraceable():
     return (lambda x: x @ "w"), (shape,)
 """
@@ -34,8 +42,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "programs_of_mine.py").write_text(SOURCE)
     (tmp_path / "programs_that_fail.py").write_text("import no_such_package\n")
     (tmp_path / "programs_that_do_not_parse.py").write_text("def (\n")
+    (tmp_path / "programs_that_leave.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "neighbour_of_mine.py").write_text("def fun(x): return x + 1\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "programs_of_mine", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("programs_of_mine", "neighbour_of_mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
@@ -54,6 +66,10 @@ def test_a_function_and_a_workload_of_a_module_in_the_current_folder(folder: Pat
     assert lower_for_tpu(tiny)[:4] == b"ML\xefR"
 
 
+def test_what_a_function_imports_when_it_is_called_is_found_as_well(folder: Path) -> None:
+    assert lower_for_tpu(find_program("programs_of_mine:late"))[:4] == b"ML\xefR"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -65,6 +81,8 @@ def test_a_function_and_a_workload_of_a_module_in_the_current_folder(folder: Pat
         ("programs_of_mine:number", "is a int: it must be a function that returns"),
         ("programs_of_mine:nothing", r"returns no \(fun, args\)"),
         ("programs_of_mine:broken", "cannot be built: ValueError: no data$"),
+        ("programs_of_mine:leaving", "cannot be built: SystemExit: 0$"),
+        ("programs_that_leave:f", "programs_that_leave cannot be imported: SystemExit: 0$"),
         ("programs_that_fail:f", "programs_that_fail cannot be imported: ModuleNotFoundError"),
         ("programs_that_do_not_parse:f", "cannot be imported: SyntaxError"),
     ],
@@ -77,6 +95,20 @@ def test_mistakes(folder: Path, name: str, message: str) -> None:
 def test_what_does_not_trace(folder: Path) -> None:
     with pytest.raises(MemplanError, match="programs_of_mine:untraceable does not trace: TypeError"):
         lower_for_tpu(find_program("programs_of_mine:untraceable"))
+
+
+def test_a_program_of_several_devices() -> None:
+    mesh = jax.sharding.AbstractMesh((2,), ("x",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    halves = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=sharding)
+    with pytest.raises(MemplanError, match="halved is for 2 devices: memplan plans programs of one device"):
+        lower_for_tpu(Program("halved", jnp.sin, (halves,)))
+
+
+def test_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(MemplanError, match=r"^JAX is not installed: pip install jax$"):
+        find_program("lstm")
 
 
 def test_names_of_programs_are_the_users() -> None:

@@ -33,7 +33,6 @@ from memplan.compiler.backends.jit.planning import (
     beside_this_process,
     contenders,
     has_compiler,
-    module_of,
     plan_jaxpr,
     plan_module,
     report_of,
@@ -274,7 +273,7 @@ class Function:
         if others:
             raise MemplanError(f"compiling for {target.name} from elsewhere takes no {', '.join(others)}")
         outcome = plan_module(lowered, target, self.settings, options)
-        return stages.CompiledElsewhere(outcome, lowered, module_of(lowered))
+        return stages.CompiledElsewhere(outcome, lowered)
 
     def _place(self, leaves: list[Any]) -> Place:
         """Returns where a call with these arguments belongs."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from memplan.compiler.backends.jit.planning import report_of
+from memplan.compiler.backends.jit.planning import module_of, report_of
 from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
 from memplan.compiler.backends.tpu.outcome import Outcome
 from memplan.compiler.errors import MemplanError
@@ -75,8 +75,8 @@ class CompiledElsewhere:
       in_tree, out_tree: pytrees of the arguments and of the result.
     """
 
-    def __init__(self, outcome: Outcome, lowered: Any, module: bytes):
-        self.outcome, self._lowered, self._module = outcome, lowered, module
+    def __init__(self, outcome: Outcome, lowered: Any):
+        self.outcome, self._lowered = outcome, lowered
         self.in_tree, self.out_tree = lowered.in_tree, lowered.out_tree
 
     @property
@@ -107,9 +107,8 @@ class CompiledElsewhere:
         They are those of `jax.stages.Compiled.memory_analysis()`, such as `temp_size_in_bytes`.
         """
         with TpuCompiler() as compiler:  # it has the module on disk
-            topology = TOPOLOGY_OF_TARGET[self.outcome.target]
-            compiled = compiler.compile(self._module, topology, self.outcome.best.options)
-        memory: dict[str, int] | None = getattr(compiled, "memory", None)
+            topology, best = TOPOLOGY_OF_TARGET[self.outcome.target], self.outcome.best
+            memory = compiler.compile(module_of(self._lowered), topology, best.options, best.order).memory
         return None if memory is None else SimpleNamespace(**memory)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

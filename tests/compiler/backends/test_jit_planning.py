@@ -329,6 +329,8 @@ def test_compiling_for_a_target_that_is_not_here(optimizer: Optimizer, monkeypat
     def fun(tree: dict[str, jax.Array], n: int, *, flag: bool) -> jax.Array:
         return tree["a"] * n if flag else tree["a"]
 
+    order = {"main": ("a", "b")}
+    optimizer.answer = outcome_of(replace(candidate("plan", FAST, 3.0), order=order))
     planned = memplan.jit(fun, target="tpu-v5e", static_argnums=1, static_argnames="flag", compile_budget=2)
     lowered = planned.lower({"a": jax.ShapeDtypeStruct((4,), jnp.float32)}, 3, flag=True)
     assert "stablehlo.multiply" in lowered.as_text()
@@ -353,8 +355,8 @@ def test_compiling_for_a_target_that_is_not_here(optimizer: Optimizer, monkeypat
         def __exit__(self, *_: object) -> None:
             pass
 
-        def compile(self, module: bytes, topology: str, options: dict[str, str]) -> CompiledModule:
-            assert (module, topology, options) == (asked["module"], "v5e:2x2", FAST)
+        def compile(self, module: bytes, topology: str, options: dict[str, str], order: Any) -> CompiledModule:
+            assert (module, topology, options, order) == (asked["module"], "v5e:2x2", FAST, {"main": ("a", "b")})
             return CompiledModule("", 0.0, cached=True, memory={"temp_size_in_bytes": 7})
 
     monkeypatch.setattr(stages, "TpuCompiler", Compiler)

@@ -10,7 +10,9 @@ by step 7 lives in `[3, 8)`. Results of the program are read by a virtual step a
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from memplan.compiler.ir import Graph, Instruction
 
@@ -46,6 +48,26 @@ class Region:
     trip_count: float
     known: bool
     owner: int
+
+
+class _Repeated(Protocol):
+    @property
+    def parent(self) -> int: ...
+
+    @property
+    def trip_count(self) -> float: ...
+
+
+def repetitions(regions: Iterable[_Repeated]) -> tuple[float, ...]:
+    """Returns how often each region runs in one run of the program: the product of the trip counts around it.
+
+    Args:
+      regions: of a FlatProgram or of a MappingProblem, parents before children.
+    """
+    counts: list[float] = []
+    for region in regions:
+        counts.append(region.trip_count * (counts[region.parent] if region.parent >= 0 else 1.0))
+    return tuple(counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,14 +30,13 @@ from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.fidelity import Observation, fidelity, observe, pairs_of
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.compiler.ir import Graph
+from memplan.compiler.ir.opcodes import ASYNCHRONOUS_COPIES
 from memplan.compiler.mapping.build import build
 
 VARIANTS = ("default", "slow")
 
 # Copies that go on beside instructions: `emulator/score.py` has them on their links, not among what is busy.
-_ASYNCHRONOUS_COPIES = frozenset(
-    f"{what}-{end}" for what in ("copy", "slice", "dynamic-slice") for end in ("start", "done")
-)
+_LEFT_OUT = frozenset(f"{copy}-{end}" for copy in ASYNCHRONOUS_COPIES for end in ("start", "done"))
 
 Pairs = list[tuple[Observation, Observation]]
 Row = dict[str, Any]
@@ -121,7 +120,7 @@ def foretold_busy(graph: Graph, other: Graph, target: Target) -> float:
     return sum(
         operation.duration(spaces[starts[t] : starts[t + 1]]) * problem.runs_at(t)
         for t, operation in enumerate(problem.operations)
-        if operation.opcode not in _ASYNCHRONOUS_COPIES
+        if operation.opcode not in _LEFT_OUT
     )
 
 

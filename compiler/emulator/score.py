@@ -19,19 +19,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memplan.compiler.analysis.flatten import flatten
-from memplan.compiler.analysis.program import AccessKind, FlatProgram, Step
+from memplan.compiler.analysis.program import AccessKind, FlatProgram, Step, repetitions
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import TargetError
 from memplan.compiler.hardware.calibration import InstructionCosts
 from memplan.compiler.hardware.estimates import estimated_cycles
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
+from memplan.compiler.ir.opcodes import ASYNCHRONOUS_COPIES
+from memplan.compiler.mapping.build import memory_links, memory_spaces
 from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
-from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation
+from memplan.compiler.mapping.problem import Access, Buffer, MappingProblem, Operation
 from memplan.compiler.mapping.times import OperationTimes, operation_times
 
 # Arguments and constants are there before the first instruction.
 _BEFORE_TIME = frozenset({"parameter", "constant"})
+
+_STARTS = frozenset(f"{copy}-start" for copy in ASYNCHRONOUS_COPIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +115,7 @@ def score(graph: Graph, target: Target) -> Score:
     problem, plan = _as_stated(graph, target, times, operations, transfers)
     emulator = TimingEmulator(problem)
     timeline = emulator.emulate(plan)
-    busy = sum(
-        problem.repetitions[operation.region] * seconds
-        for operation, seconds in zip(operations, timeline.duration, strict=True)
-    )
+    busy = sum(problem.runs_at(t) * seconds for t, seconds in enumerate(timeline.duration))
     return Score(timeline.latency, target.clock, busy, timeline.stalled, tuple(unestimated))
 
 
@@ -154,7 +155,7 @@ def _ends(program: FlatProgram, start: Step, done: Step) -> tuple[int, int]:
     opcode = start.instruction.opcode
     instructions = program.graph.computations[start.computation].instructions
     leaves = [leaf for _, leaf in done.instruction.shape.leaves()]
-    if opcode not in ("copy-start", "slice-start", "dynamic-slice-start") or len(leaves) != 1:
+    if opcode not in _STARTS or len(leaves) != 1:
         return -1, -1
     return instructions[start.instruction.operands[0]].shape.memory_space, leaves[0].memory_space
 
@@ -172,9 +173,7 @@ def _operations(
     free = (0.0,) * len(target.spaces)
     operations = []
     unestimated = []
-    repetitions: list[float] = []
-    for part in times.regions:
-        repetitions.append(part.trip_count * (repetitions[part.parent] if part.parent >= 0 else 1.0))
+    runs = repetitions(times.regions)
     for t, name, region in zip(times.steps, times.names, times.region_of, strict=True):
         if t < 0:
             operations.append(Operation(name, "point", 0.0, 0.0, nothing, region, ()))
@@ -187,7 +186,7 @@ def _operations(
             touched = [(size, space) for _, size, space in accesses[t]]
             cost = costs.of(graph.computations[step.computation], step.instruction, touched)
             seconds = cost.seconds([space for _, space in touched])
-            unestimated.append(Unestimated(name, step.instruction.opcode, seconds, repetitions[region]))
+            unestimated.append(Unestimated(name, step.instruction.opcode, seconds, runs[region]))
         # Buffer s stands for all that lies in space s: only the use of the bus matters here.
         served = tuple(Access(space, kind, size, free) for kind, size, space in accesses[t])
         operations.append(Operation(name, step.instruction.opcode, seconds, 0.0, nothing, region, served))
@@ -224,8 +223,8 @@ def _as_stated(
     problem = MappingProblem(
         name=graph.name,
         target=target.name,
-        spaces=tuple(MemorySpace(s.name, s.capacity, s.alignment, s.bandwidth, s.channel) for s in target.spaces),
-        links=tuple(Link(x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel) for x in target.links),
+        spaces=memory_spaces(target),
+        links=memory_links(target),
         regions=times.regions,
         operations=tuple(operations),
         buffers=tuple(buffers),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from memplan.compiler.analysis.flatten import flatten
+from memplan.compiler.analysis.program import repetitions
 from memplan.compiler.hardware.calibration import instruction_cost, kind_of
 from memplan.compiler.hardware.estimates import estimated_cycles
 from memplan.compiler.hardware.target import KINDS, Target, TargetSpace
@@ -71,9 +72,7 @@ def observe(graph: Graph, target: Target) -> dict[tuple[str, str], Observation]:
     The entry's computation is called "", as two compilations may name it differently.
     """
     program = flatten(graph)
-    repetitions: list[float] = []
-    for region in program.regions:
-        repetitions.append(region.trip_count * (repetitions[region.parent] if region.parent >= 0 else 1.0))
+    runs = repetitions(program.regions)
     accesses: list[list[tuple[int, int]]] = [[] for _ in range(len(program.steps) + 1)]
     for access in program.accesses:
         space = target.space_of_xla(program.storages[access.storage].memory_space)
@@ -90,7 +89,7 @@ def observe(graph: Graph, target: Target) -> dict[tuple[str, str], Observation]:
                 counter.of(graph.computations[step.computation], step.instruction),
                 tuple(accesses[t]),
                 cycles / target.clock,
-                repetitions[step.region],
+                runs[step.region],
             )
     return found
 

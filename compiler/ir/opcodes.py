@@ -46,6 +46,9 @@ OPERANDS: dict[str, tuple[int, int | None]] = {
     **_OTHER,
 }
 
+# What XLA turns into copies that go on beside instructions: `X-start` begins one, `X-done` awaits it.
+ASYNCHRONOUS_COPIES = ("copy", "slice", "dynamic-slice")
+
 _ASYNC_SUFFIXES = ("-start", "-update", "-done")
 
 

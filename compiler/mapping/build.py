@@ -75,8 +75,8 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
     problem = MappingProblem(
         name=graph.name,
         target=target.name,
-        spaces=tuple(MemorySpace(s.name, s.capacity, s.alignment, s.bandwidth, s.channel) for s in target.spaces),
-        links=tuple(Link(x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel) for x in target.links),
+        spaces=memory_spaces(target),
+        links=memory_links(target),
         regions=times.regions,
         operations=operations,
         buffers=tuple(_buffer(target, program, storages, space_of, written, times) for storages in storages_of_buffer),
@@ -85,6 +85,16 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
     )
     given = given_plan(problem, program, times, moves, space_of, storages_of_buffer, served_storage)
     return BuiltProblem(problem.with_given(given), program, times, tuple(buffer_of), tuple(moves))
+
+
+def memory_spaces(target: Target) -> tuple[MemorySpace, ...]:
+    """Returns what planners see of a target's memories."""
+    return tuple(MemorySpace(s.name, s.capacity, s.alignment, s.bandwidth, s.channel) for s in target.spaces)
+
+
+def memory_links(target: Target) -> tuple[Link, ...]:
+    """Returns what planners see of the ways to copy between a target's memories."""
+    return tuple(Link(x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel) for x in target.links)
 
 
 def _spaces(target: Target, program: FlatProgram, written: Collection[int]) -> list[int]:

@@ -27,7 +27,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from memplan.compiler.analysis.program import AccessKind, RegionKind
+from memplan.compiler.analysis.program import AccessKind, RegionKind, repetitions
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
 from memplan.compiler.mapping.documents import document_of, parse_json
@@ -237,10 +237,7 @@ class MappingProblem:
     @cached_property
     def repetitions(self) -> tuple[float, ...]:
         """Per region, how often it runs in one run of the program: the product of the trip counts around it."""
-        counts: list[float] = []
-        for region in self.regions:
-            counts.append(region.trip_count * (counts[region.parent] if region.parent >= 0 else 1.0))
-        return tuple(counts)
+        return repetitions(self.regions)
 
     @cached_property
     def link_between(self) -> dict[tuple[int, int], int]:

@@ -10,11 +10,12 @@ from memplan.compiler.backends.tpu.outcome import Decision
 from memplan.compiler.backends.tpu.steering import Site
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph, Shape
+from memplan.compiler.ir.opcodes import ASYNCHRONOUS_COPIES
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 
 # An operand that was copied into its memory is the result of one of these.
-_ARRIVALS = frozenset({"copy-done", "slice-done", "dynamic-slice-done"})
+_ARRIVALS = frozenset(f"{copy}-done" for copy in ASYNCHRONOUS_COPIES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ that it agrees with both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from memplan.compiler.backends.tpu.decisions import Placement
@@ -29,26 +29,33 @@ _MOST = 8.0
 
 @dataclass(frozen=True)
 class Lesson:
-    """A compiled module of the program, to learn from."""
+    """What a compiled module of the program teaches.
 
-    graph: Graph
+    Attributes:
+      stated: seconds that the compiler states, by the instruction's name.
+      placement: where the module has the operands and results for which it states them.
+    """
+
+    stated: Mapping[str, float]
     placement: Placement
 
     @staticmethod
     def of(graph: Graph, target: Target) -> Lesson:
-        """Returns what a module teaches."""
-        return Lesson(graph, Placement(graph, target))
+        """Returns what a module for a target teaches."""
+        stated = {
+            instruction.name: cycles / target.clock
+            for _, instruction in graph.instructions()
+            if (cycles := estimated_cycles(instruction)) is not None
+        }
+        return Lesson(stated, Placement(graph, target))
 
 
-def learned(
-    problem: MappingProblem, where: Sequence[Site], target: Target, lessons: Iterable[Lesson]
-) -> MappingProblem:
+def learned(problem: MappingProblem, where: Sequence[Site], lessons: Iterable[Lesson]) -> MappingProblem:
     """Returns the problem with costs that agree with what other modules of the same program state.
 
     Args:
       problem: made from one module, whose mapping it carries.
       where: of each access, from `steering.sites`.
-      target: whose cycles are stated.
       lessons: other modules, with the same instructions; the last is heeded most. One that differs in an instruction
         teaches nothing about it.
     """
@@ -58,13 +65,8 @@ def learned(
     operations = list(problem.operations)
     here = [given.residencies[residency].space for residency in given.served]
     for lesson in lessons:
-        stated = {
-            instruction.name: cycles / target.clock
-            for _, instruction in lesson.graph.instructions()
-            if (cycles := estimated_cycles(instruction)) is not None
-        }
         for t, operation in enumerate(operations):
-            seconds = stated.get(operation.name)
+            seconds = lesson.stated.get(operation.name)
             first, last = problem.access_start[t], problem.access_start[t + 1]
             if seconds is None or first == last:
                 continue
@@ -72,7 +74,7 @@ def learned(
             if all(place is not None and place.space >= 0 for place in there):
                 spaces = [place.space for place in there if place is not None]
                 operations[t] = _agreeing(operation, here[first:last], spaces, seconds)
-    return replace(problem, operations=tuple(operations), given=given)
+    return replace(problem, operations=tuple(operations))
 
 
 def _agreeing(operation: Operation, here: Sequence[int], there: Sequence[int], seconds: float) -> Operation:

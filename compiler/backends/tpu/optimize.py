@@ -25,7 +25,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from memplan.compiler.backends import order_hook
 from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
@@ -61,6 +63,9 @@ CROSS_PROGRAM = "xla_msa_max_cross_program_prefetches"
 SCOPED_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
 COPY_SPEED = "xla_tpu_async_copy_bandwidth_scaling_factor"
 LONG_STAYS = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
+
+# Index of the fast memory among a TPU's.
+_FAST = 1
 
 # A plan's stays may last long: the compiler's own limit, in copies of the whole memory, is lifted.
 _NO_LIMIT = "1000"
@@ -107,10 +112,8 @@ def optimize(
       CompileError: not even the default can be compiled.
     """
     check(target, planner, compile_budget, time_limit)
-    if compiler is not None:
-        return _Search(module, target, planner, compile_budget, time_limit, compiler, dict(options or {})).run()
-    with TpuCompiler() as own:
-        return _Search(module, target, planner, compile_budget, time_limit, own, dict(options or {})).run()
+    with TpuCompiler() if compiler is None else nullcontext(compiler) as used:
+        return _Search(module, target, planner, compile_budget, time_limit, used, dict(options or {})).run()
 
 
 def check(target: Target, planner: str, compile_budget: int, time_limit: float) -> None:
@@ -155,8 +158,31 @@ class _Compiled:
 
     candidate: Candidate
     graph: Graph
-    built: BuiltProblem
+    target: Target
     is_steered: bool = False
+
+    @cached_property
+    def built(self) -> BuiltProblem:
+        return build(self.graph, self.target)
+
+    @cached_property
+    def where(self) -> tuple[Site, ...]:
+        """Sites of the accesses of its problem."""
+        return sites(self.built)
+
+    @cached_property
+    def lesson(self) -> Lesson:
+        return Lesson.of(self.graph, self.target)
+
+    @property
+    def placement(self) -> Placement:
+        return self.lesson.placement
+
+    @property
+    def scoped_limit(self) -> int:
+        """KiB of fast memory that instructions keep for themselves; 0 where that is another memory."""
+        default = self.target.spaces[_FAST].scoped_limit // 1024
+        return int(self.candidate.options.get(SCOPED_LIMIT, default)) if default else 0
 
     @property
     def latency(self) -> float:
@@ -172,7 +198,6 @@ class _Planned:
       base: the module.
       problem, plan: what was planned, and the answer.
       latency: seconds that are predicted for the module with the plan.
-      where: sites of the accesses.
       known: from how many other modules was learned, and how many buffers were barred from fast memory.
     """
 
@@ -180,7 +205,6 @@ class _Planned:
     problem: MappingProblem
     plan: Plan
     latency: float
-    where: tuple[Site, ...]
     known: tuple[int, int]
 
 
@@ -217,7 +241,7 @@ class _Search:
         self._try_plan(STEERING[0], self.unsteered)
         self._try_faster_copies()
         self._try_plan(STEERING[1], self.unsteered)
-        self._try_scoped(3 if self._scoped() > self._default_scoped() else 1.5)
+        self._try_scoped(3 if self.unsteered.scoped_limit > first.scoped_limit else 1.5)
         self._try_plan(STEERING[0], self.unsteered)
         self._try_demands()
         self._try_order()
@@ -236,11 +260,10 @@ class _Search:
 
     def _try_scoped(self, factor: float) -> None:
         """Tries another limit of what instructions keep for themselves; without a plan, as other names result."""
-        base = self._default_scoped()
-        if SCOPED_LIMIT in self.user_options or not base:
+        if SCOPED_LIMIT in self.user_options or not self.default.scoped_limit:
             return
-        limit = int(base * factor)
-        if limit * 1024 >= self.target.spaces[self._fast()].capacity:
+        limit = int(self.default.scoped_limit * factor)
+        if limit * 1024 >= self.target.spaces[_FAST].capacity:
             return
         options = {**_without_plan(self.unsteered.candidate.options), **self.adopted, SCOPED_LIMIT: str(limit)}
         self._keep(self._compile(f"scoped limit {limit} KiB", options))
@@ -320,16 +343,16 @@ class _Search:
 
     def _missing(self, planned: _Planned, done: _Compiled) -> list[Rule]:
         """Returns demands for the buffers that the plan has in fast memory and the compiled module has not, by gain."""
-        placement = Placement(done.graph, self.target)
+        where = planned.base.where
         missed: dict[int, None] = {}
-        for number, site in enumerate(planned.where):
-            found = placement.of(site)
+        for number, site in enumerate(where):
+            found = done.placement.of(site)
             if planned.plan.residencies[planned.plan.served[number]].space and found and found.space <= 0:
                 missed[planned.problem.accesses[number][1].buffer] = None
         gains = {buffer: gain(planned.problem, planned.plan, buffer) for buffer in missed}
         worth = [b for b in sorted(gains, key=lambda b: -gains[b]) if gains[b] > _WORTH_IT * self.best.latency]
         names = [operation.name if operation.opcode != "point" else "" for operation in planned.problem.operations]
-        return demands(planned.problem, planned.plan, planned.where, worth, names)
+        return demands(planned.problem, planned.plan, where, worth, names)
 
     def _without_refused(self, rules: Sequence[Rule], planned: _Planned, message: str) -> list[Rule]:
         """Returns the rules without those of the buffer that the compiler's message names."""
@@ -349,12 +372,11 @@ class _Search:
 
     def _plan(self, base: _Compiled) -> _Planned | None:
         """Returns a plan for a compiled module; None if the planner finds none."""
-        where = sites(base.built)
-        others = [done for done in self.compiled if done is not base and _scoped_limit(done) == _scoped_limit(base)]
+        others = [done for done in self.compiled if done is not base and done.scoped_limit == base.scoped_limit]
         known = len(others), len(self.dropped)
         if self.latest is not None and self.latest.base is base and self.latest.known == known:
             return self.latest
-        model = learned(base.built.problem, where, self.target, [Lesson.of(done.graph, self.target) for done in others])
+        model = learned(base.built.problem, base.where, [done.lesson for done in others])
         problem = self._plannable(base, model)
         try:
             plan = self.planner.solve(problem, Budget(seconds=self.seconds_per_plan))
@@ -365,25 +387,22 @@ class _Search:
         given = model.given
         assert given is not None
         latency = base.latency + emulator.latency(plan) - emulator.latency(given)
-        self.latest = _Planned(base, problem, plan, latency, where, known)
+        self.latest = _Planned(base, problem, plan, latency, known)
         return self.latest
 
-    def _plannable(self, base: _Compiled, model: MappingProblem) -> MappingProblem:
+    def _plannable(self, base: _Compiled, problem: MappingProblem) -> MappingProblem:
         """Returns the problem as the compiler will see it: its whole scoped limit is off-limits, and so are buffers of
         which it refused what was demanded.
         """
-        problem, fast = model, self._fast()
-        limit = int(base.candidate.options.get(SCOPED_LIMIT, self._default_scoped())) * 1024
-        if not self._default_scoped():
-            limit = 0
+        limit = base.scoped_limit * 1024
         operations = tuple(
             replace(
                 operation,
-                reserved=tuple(max(size, limit) if i == fast else size for i, size in enumerate(operation.reserved)),
+                reserved=tuple(max(size, limit) if i == _FAST else size for i, size in enumerate(operation.reserved)),
             )
             for operation in problem.operations
         )
-        room = problem.spaces[fast].capacity - limit
+        room = problem.spaces[_FAST].capacity - limit
         buffers = tuple(
             replace(buffer, spaces=buffer.spaces[:1])
             if buffer.spaces[:1] == (0,)
@@ -441,7 +460,7 @@ class _Search:
             name, chosen, compiled.text, score(graph, self.target), "", compiled.seconds, predicted, order
         )
         self.candidates.append(candidate)
-        done = _Compiled(candidate, graph, build(graph, self.target), is_steered)
+        done = _Compiled(candidate, graph, self.target, is_steered)
         self.compiled.append(done)
         return done
 
@@ -465,19 +484,6 @@ class _Search:
 
     def _spent(self) -> bool:
         return len(self.candidates) >= self.compile_budget
-
-    # ---- what the hardware has
-
-    def _fast(self) -> int:
-        """Returns the index of the fast memory."""
-        return 1
-
-    def _default_scoped(self) -> int:
-        """Returns the KiB of fast memory that the compiler sets aside by default; 0 where that is another memory."""
-        return self.target.spaces[self._fast()].scoped_limit // 1024
-
-    def _scoped(self) -> int:
-        return int(self.unsteered.candidate.options.get(SCOPED_LIMIT, self._default_scoped()))
 
     # ---- the result
 
@@ -507,15 +513,11 @@ class _Search:
         return decisions(
             planned.problem,
             planned.plan,
-            planned.where,
-            Placement(planned.base.graph, self.target),
-            Placement(done.graph, self.target),
+            planned.base.where,
+            planned.base.placement,
+            done.placement,
             dropped,
         )
-
-
-def _scoped_limit(done: _Compiled) -> str:
-    return done.candidate.options.get(SCOPED_LIMIT, "")
 
 
 def _without_plan(options: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ def _problem() -> tuple[MappingProblem, MappingProblem]:
     """The chain with everything in slow memory, and what it becomes when a module with a and b in fast memory is seen."""
     built = build(parse_hlo(program()), V5E)
     lesson = Lesson.of(parse_hlo(program("ab")), V5E)
-    return built.problem, learned(built.problem, sites(built), V5E, [lesson])
+    return built.problem, learned(built.problem, sites(built), [lesson])
 
 
 def _cycles(problem: MappingProblem, name: str, fast: str) -> float:
@@ -45,7 +45,7 @@ def test_nothing_is_learned_of_what_did_not_move_and_from_what_is_not_there() ->
     assert known.operations[-1] == before.operations[-1]  # d reads c, which is slow in both
     built = build(parse_hlo(program()), V5E)
     stranger = Lesson.of(parse_hlo("ENTRY e { x = f32[8] parameter(0) ROOT y = f32[8] negate(x) }"), V5E)
-    assert learned(built.problem, sites(built), V5E, [stranger]).operations == built.problem.operations
+    assert learned(built.problem, sites(built), [stranger]).operations == built.problem.operations
 
 
 def test_costs_stay_what_a_problem_may_have() -> None:
@@ -53,7 +53,7 @@ def test_costs_stay_what_a_problem_may_have() -> None:
     built = build(parse_hlo(program()), V5E)
     for cycles in (3_000, 60_000, 200_000):
         lesson = Lesson.of(parse_hlo(program("abc", cycles + 35_000)), V5E)
-        known = learned(built.problem, sites(built), V5E, [lesson])
+        known = learned(built.problem, sites(built), [lesson])
         for operation in known.operations:
             assert operation.floor >= 0.0
             assert operation.overhead >= 0.0
@@ -65,5 +65,5 @@ def test_costs_stay_what_a_problem_may_have() -> None:
 def test_a_later_lesson_is_heeded_most() -> None:
     built = build(parse_hlo(program()), V5E)
     lessons = [Lesson.of(parse_hlo(program("abc", cycles)), V5E) for cycles in (0, 50_000)]
-    known = learned(built.problem, sites(built), V5E, lessons)
+    known = learned(built.problem, sites(built), lessons)
     assert _cycles(known, "c", "abc") == pytest.approx(15_000, rel=1e-3)

@@ -73,16 +73,14 @@ def lower_for_tpu(program: Program) -> bytes:
     """
     import jax
 
-    from memplan.compiler.backends.jit.planning import module_of, number_of_devices
+    from memplan.compiler.backends.jit.planning import module_of
 
     try:
         traced = jax.jit(program.fun, donate_argnums=program.donate_argnums).trace(*program.args)
         lowered = traced.lower(lowering_platforms=("tpu",))
     except Exception as error:
         raise MemplanError(f"{program.name} does not trace: {_one_line(error)}") from error
-    if (devices := number_of_devices(lowered)) > 1:
-        raise MemplanError(f"{program.name} is for {devices} devices: memplan plans programs of one device")
-    return module_of(lowered)
+    return module_of(lowered, program.name)
 
 
 def _imported(name: str, module_name: str, attribute: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET
+from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, no_compiler
 from memplan.compiler.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.jaxpr import graph_of_jaxpr
@@ -66,8 +66,14 @@ def has_compiler(target: Target) -> bool:
     return target.name in TOPOLOGY_OF_TARGET
 
 
-def module_of(lowered: Any) -> bytes:
-    """Returns the StableHLO bytecode of what `jax.jit(…).lower(…)` returned."""
+def module_of(lowered: Any, name: str = "the program") -> bytes:
+    """Returns the StableHLO bytecode of what `jax.jit(…).lower(…)` returned.
+
+    Raises:
+      MemplanError: it is a program of several devices; `name` is what it is called then.
+    """
+    if (devices := number_of_devices(lowered)) > 1:
+        raise MemplanError(f"{name} is for {devices} devices: memplan plans programs of one device")
     stream = io.BytesIO()
     lowered.compiler_ir("stablehlo").operation.write_bytecode(stream)
     return stream.getvalue()
@@ -90,19 +96,13 @@ def plan_module(
         compiles.
     """
     if not has_compiler(target):
-        known = ", ".join(sorted(TOPOLOGY_OF_TARGET))
-        raise MemplanError(
-            f"no compiler carries out plans for {target.name}, only for {known}; .plan(…) plans for it all the same"
-        )
-    if (devices := number_of_devices(lowered)) > 1:
-        raise MemplanError(f"the program is for {devices} devices: memplan plans programs of one device")
+        raise MemplanError(f"{no_compiler(target.name)}; .plan(…) plans for it all the same")
+    module = module_of(lowered)
     from memplan.compiler.backends.tpu.optimize import optimize
 
     # XLA reads "True" and "False" where its option is a bool; "true" it does not read everywhere.
     options = {name: str(value) for name, value in {**settings.options, **(more_options or {})}.items()}
-    return optimize(
-        module_of(lowered), target, planner=settings.planner, compile_budget=settings.compile_budget, options=options
-    )
+    return optimize(module, target, planner=settings.planner, compile_budget=settings.compile_budget, options=options)
 
 
 def plan_jaxpr(traced: Any, target: Target, settings: Settings) -> PlanResult:

@@ -44,6 +44,11 @@ _LOCKED = "libtpu multi-process lockfile"
 _LOCK_RETRIES = 5
 
 
+def no_compiler(target: str) -> str:
+    """Returns what to say of a target for which no compiler carries out plans."""
+    return f"no compiler carries out plans for {target}, only for {', '.join(sorted(TOPOLOGY_OF_TARGET))}"
+
+
 class CompileError(MemplanError):
     """The TPU compiler refused a module, died, or did not answer in time.
 

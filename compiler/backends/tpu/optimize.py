@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from memplan.compiler.backends import order_hook
-from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
+from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler, no_compiler
 from memplan.compiler.backends.tpu.decisions import Placement, decisions
 from memplan.compiler.backends.tpu.learning import Lesson, learned
 from memplan.compiler.backends.tpu.outcome import Candidate, Decision, Outcome
@@ -119,8 +119,7 @@ def optimize(
 def check(target: Target, planner: str, compile_budget: int, time_limit: float) -> None:
     """Raises MemplanError for what `optimize` cannot be asked for."""
     if target.name not in TOPOLOGY_OF_TARGET:
-        known = ", ".join(sorted(TOPOLOGY_OF_TARGET))
-        raise MemplanError(f"no compiler carries out plans for {target.name}, only for {known}")
+        raise MemplanError(no_compiler(target.name))
     if compile_budget < 1:
         raise MemplanError(f"a compile budget must be at least 1, not {compile_budget}")
     if not (time_limit > 0 and math.isfinite(time_limit)):

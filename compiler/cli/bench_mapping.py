@@ -5,7 +5,7 @@ All plans are scored by the same emulator, and checked by `verify`. The row's `s
 
 from __future__ import annotations
 
-import math
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
         ratios = [row["ratio_to_xla"] for row in own if row["ratio_to_xla"] is not None]
         summary[planner] = {
             "dumps": len(own),
-            "mean_ratio_to_xla": math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None,
+            "mean_ratio_to_xla": statistics.geometric_mean(ratios) if ratios else None,
             "worst_ratio_to_xla": max(ratios, default=None),
             "mean_gap": sum(row["gap"] for row in own) / len(own),
             "violations": sum(row["violations"] for row in own),

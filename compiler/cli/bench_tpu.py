@@ -141,7 +141,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
         summary[target] = {
             "programs": len(own),
             "better": sum(ratio < 1 for ratio in ratios),
-            "mean_ratio": math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None,
+            "mean_ratio": statistics.geometric_mean(ratios) if ratios else None,
             "best_ratio": min(ratios, default=None),
             "worst_ratio": max(ratios, default=None),
             "median_prediction_error": statistics.median(errors) if errors else None,

@@ -13,14 +13,13 @@ from rich.table import Table
 
 from memplan.compiler.backends.tpu import optimize as optimizer
 from memplan.compiler.backends.tpu.outcome import Candidate, Decision, Outcome
-from memplan.compiler.cli import console, pipeline
+from memplan.compiler.cli import console
 from memplan.compiler.cli.console import Stages
 from memplan.compiler.cli.outputs import check_file, check_folder
 from memplan.compiler.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.compiler.files import write_atomically
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.report.files import FILES, write_report
-from memplan.compiler.report.report import make_report
 from memplan.compiler.report.units import print_bytes
 
 # What `--report` writes besides the report on the plan.
@@ -176,8 +175,9 @@ def outcome_json(program: str, outcome: Outcome) -> dict[str, Any]:
 
 
 def _write_report(outcome: Outcome, folder: Path) -> None:
-    slow = pipeline.plan(outcome.problem, planner="slow")
-    write_report(make_report(outcome.problem, outcome.plan, [("all in slow memory", slow)]), folder)
+    from memplan.compiler.backends.jit.planning import report_of
+
+    write_report(report_of(outcome.problem, outcome.plan), folder)
     for name, candidate in zip(MODULES, (outcome.default, outcome.best), strict=True):
         write_atomically(folder / name, _packed(name, candidate.text))
     rows = [asdict(decision) for decision in outcome.decisions]

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compile_counter import compiles
 from jax import export
 from jax.sharding import SingleDeviceSharding
 
@@ -48,22 +49,6 @@ def dispatcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
         monkeypatch.setattr(dispatch, "_native_dispatcher", missing)
     return str(request.param)
-
-
-@contextmanager
-def compiles() -> Iterator[list[str]]:
-    """Within the block, counts what XLA compiles."""
-    seen: list[str] = []
-
-    def listener(event: str, duration: float, **_: Any) -> None:
-        if event.endswith("backend_compile_duration"):
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listener)
 
 
 def counted() -> tuple[Callable[..., jax.Array], list[int]]:

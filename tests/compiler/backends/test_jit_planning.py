@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compile_counter import compiles
 
 import memplan
 from memplan.compiler.backends.jit import machine, messages, planning, stages, wrapper
@@ -284,19 +285,10 @@ def test_what_was_lowered_is_compiled_as_by_jax_if_the_plan_fails(
 @pytest.mark.usefixtures("tpu_here")
 def test_each_contender_is_compiled_once(optimizer: Optimizer) -> None:
     optimizer.answer = outcome_of(candidate("plan", FAST, 2.0), candidate("other", FASTER, 3.0))
-    seen: list[str] = []
-
-    def listener(event: str, duration: float, **_: Any) -> None:
-        if event.endswith("backend_compile_duration"):
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    try:
+    with compiles() as seen:
         handle, _ = jitted(lambda x: jnp.tanh(x), clock(2.0, 1.0, 3.0))
         handle(X)
         handle(X)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listener)
     assert len(seen) == 3
 
 

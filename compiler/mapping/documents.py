@@ -14,6 +14,8 @@ def parse_json(text: str, file: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise PlanError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise PlanError(f"{file}: not JSON that can be read: {error}") from None
     except RecursionError:
         raise PlanError(f"{file}: not JSON that anybody means: it is nested too deeply") from None
 

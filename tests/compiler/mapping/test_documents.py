@@ -35,6 +35,12 @@ def test_json_that_is_nested_too_deeply_is_one_clear_error(kind: type[Plan] | ty
         kind.from_json("[" * 200_000, "deep.json")
 
 
+@KINDS
+def test_a_number_without_end_is_one_clear_error(kind: type[Plan] | type[MappingProblem]) -> None:
+    with pytest.raises(PlanError, match=r"^long\.json: not JSON that can be read: "):
+        kind.from_json("1" * 10_000, "long.json")
+
+
 def test_a_plan_is_no_problem_and_a_problem_no_plan() -> None:
     chain = problem("w a", "r a")
     made = plan(chain, [("a", 0, 0, 0, 2)])

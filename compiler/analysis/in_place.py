@@ -124,7 +124,7 @@ class InPlace:
                 exclusive = (
                     exclusive and pair.exclusive and instruction.operands.count(instruction.operands[pair.operand]) == 1
                 )
-                touched += max(pair.bytes, 0)
+                touched = -1 if min(pair.bytes, touched) < 0 else touched + pair.bytes
                 at, index = instruction.operands[pair.operand], pair.operand_index
 
 

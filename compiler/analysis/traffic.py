@@ -78,7 +78,9 @@ class Traffic:
                         continue
                     if number == 0 and opcode in _SLICING:
                         total += instruction.shape.bytes
-                    elif updated and any(p.operand == number for p in self._in_place.pairs(body, instruction)):
+                    elif pair := self._updates(body, instruction, number) if updated else None:
+                        if pair.bytes < 0:
+                            return WHOLE
                         follows = True
                         if opcode == "fusion":
                             total += max(self._parameters(instruction.called[0])[number], 0)
@@ -93,3 +95,7 @@ class Traffic:
                     seen.add(user)
                     pending.append(user)
         return total
+
+    def _updates(self, body: Computation, instruction: Instruction, operand: int) -> InPlacePair | None:
+        """Returns how an instruction of a body updates an operand, if it does."""
+        return next((pair for pair in self._in_place.pairs(body, instruction) if pair.operand == operand), None)

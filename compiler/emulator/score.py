@@ -22,7 +22,7 @@ from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.program import AccessKind, FlatProgram, Step, repetitions
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import TargetError
-from memplan.compiler.hardware.calibration import InstructionCosts
+from memplan.compiler.hardware.calibration import InstructionCosts, Touched
 from memplan.compiler.hardware.estimates import estimated_cycles
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
@@ -183,9 +183,9 @@ def _operations(
         if cycles is not None:
             seconds = cycles / target.clock
         else:
-            touched = [(size, space) for _, size, space in accesses[t]]
+            touched = [Touched(size, space, kind is not AccessKind.READ) for kind, size, space in accesses[t]]
             cost = costs.of(graph.computations[step.computation], step.instruction, touched)
-            seconds = cost.seconds([space for _, space in touched])
+            seconds = cost.seconds([access.space for access in touched])
             unestimated.append(Unestimated(name, step.instruction.opcode, seconds, runs[region]))
         # Buffer s stands for all that lies in space s: only the use of the bus matters here.
         served = tuple(Access(space, kind, size, free) for kind, size, space in accesses[t])

@@ -1,39 +1,58 @@
 """What an instruction costs in every placement, made to agree with the compiler's estimate in the one it chose.
 
 An instruction takes `max(floor, overhead + Σ cost)`. Without an estimate this is the roofline: launch and arithmetic at
-least, or launch and the time of its data. With the compiler's estimate `E` for the placement that the dump has, the sum
-is `E` there, and what other placements change depends on the kind of instruction. Modules that were compiled twice,
-with and without a fast memory, show how (`fidelity.py` compares them; the constants are in the targets' files):
+least, or launch and the time of its data. With the compiler's estimate `E` for the placement that the dump has, it is
+`E` there, and what other placements change is learned from modules that were compiled several times with their tensors
+in different places (`fidelity.py` compares them, `scripts/fit_cost_model` fits the constants in the targets' files):
 
-    move     copies and broadcasts   data is all they do: E is split over the accesses by their exposed time, up to
-                                     `MOST_INEFFICIENT` times of it; the rest of E is overhead
-    vector   everything else         each byte adds its exposed time, much of which the arithmetic hides; none at all
-                                     where all data, in slow memory, needs less than `HIDDEN_BELOW` of E
-    matrix   with a matrix product   each byte adds its exposed time; the floor is the time of the matrix units
+    cost        of an access: latency + bytes / rate, by memory, direction and kind of instruction; the fast memories
+                have no latency, which is why small instructions gain most by them
+    arithmetic  the rest of `E`. Data hides behind a part of it, or it behind data:
 
-Exposed time is bytes / exposed bandwidth of the space and kind. Where it exceeds E already, it is scaled to E.
+                    E = max(arithmetic, exposed · arithmetic + Σ cost)
+
+                    exposed = 1   ├── arithmetic ──┼── data ──┤     they take turns
+                    exposed < 1   ├── arithmetic ──┤                a part of it is overlapped
+                                       ├──────── data ────────┤
+
+Where data alone would take longer than `E` leaves it beside the arithmetic that we count, its costs are scaled to that;
+the accesses of `SCALED` kinds, which do nothing but move data, are scaled up as well: by how inefficient they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from memplan.compiler.hardware.cost_model import compute_seconds
 from memplan.compiler.hardware.estimates import estimated_cycles, reserved_bytes, states_reserved
-from memplan.compiler.hardware.target import Target
+from memplan.compiler.hardware.target import Exposure, Target
 from memplan.compiler.hardware.work import Work, WorkCounter
-from memplan.compiler.ir import Computation, Graph, Instruction
+from memplan.compiler.ir import Computation, Graph, Instruction, Shape
 
-# Of copies in HBM, the compiler's estimates exceed the exposed time by this factor at most; and below this part of its
-# estimate, the data of an instruction of the vector unit never mattered: seen in the pairs of modules for v5e and v4.
+# Copies are up to this much slower than others of their kind, seen in the pairs of modules for v5e and v4.
 MOST_INEFFICIENT = 2.6
-HIDDEN_BELOW = 0.4
+SCALED = frozenset({"move", "reorder"})
 
 _MOVES = frozenset({"copy", "broadcast", "iota", "transpose"})
 
 # An instruction that touches less than one tile of a TPU's registers (8 x 128 words) runs on the scalar unit.
 _ONE_TILE = 4096
+
+
+class Touched(NamedTuple):
+    """An access of an instruction.
+
+    Attributes:
+      bytes: that are touched.
+      space: index of the memory where the dump has them.
+      is_written: whether they are written or updated.
+    """
+
+    bytes: int
+    space: int
+    is_written: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +83,21 @@ class InstructionCosts:
         self._target, self._counter = target, WorkCounter(graph)
         self._states_reserved = any(states_reserved(instruction) for _, instruction in graph.instructions())
 
-    def of(
-        self, computation: Computation, instruction: Instruction, accesses: Sequence[tuple[int, int]]
-    ) -> InstructionCost:
+    def of(self, computation: Computation, instruction: Instruction, accesses: Sequence[Touched]) -> InstructionCost:
         """Returns the cost of an instruction.
 
         Args:
           computation: that holds it.
           instruction: itself.
-          accesses: per access, its bytes and the index of the space where the dump has it.
+          accesses: what it touches, where the dump has it.
         """
         target = self._target
         work = self._counter.of(computation, instruction)
         cycles = estimated_cycles(instruction) if target.clock else None
         estimate = None if cycles is None else cycles / target.clock
-        floor, overhead, rows = instruction_cost(target, instruction.opcode, work, accesses, estimate)
-        if self._states_reserved or sum(size for size, _ in accesses) <= _ONE_TILE:
+        kind = kind_of(computation, instruction, work)
+        floor, overhead, rows = instruction_cost(target, kind, compute_seconds(work, target), accesses, estimate)
+        if self._states_reserved or sum(access.bytes for access in accesses) <= _ONE_TILE:
             reserved = [0] * len(target.spaces)
         else:
             # The program was not compiled for this target yet: what the compiler sets aside is all that is known.
@@ -91,46 +109,56 @@ class InstructionCosts:
         return InstructionCost(floor, overhead, rows, tuple(reserved))
 
 
-def kind_of(opcode: str, work: Work) -> str:
-    """Returns which of `target.KINDS` an instruction is.
-
-    >>> kind_of("copy", Work()), kind_of("fusion", Work(flops=1.0))
-    ('move', 'vector')
-    """
+def kind_of(computation: Computation, instruction: Instruction, work: Work) -> str:
+    """Returns which of `target.KINDS` an instruction of a computation is."""
     if work.matrix:
         return "matrix"
-    return "move" if opcode in _MOVES else "vector"
+    if instruction.opcode not in _MOVES:
+        return "vector"
+    if instruction.opcode == "copy":
+        source = computation.instructions[instruction.operands[0]].shape
+        if _innermost(source) != _innermost(instruction.shape):
+            return "reorder"
+    return "move"
+
+
+def _innermost(shape: Shape) -> int:
+    """Returns the dimension of which neighbours are neighbours in memory; -1 where that is not stated."""
+    return shape.layout.minor_to_major[0] if shape.layout is not None and shape.layout.minor_to_major else -1
 
 
 def instruction_cost(
-    target: Target, opcode: str, work: Work, accesses: Sequence[tuple[int, int]], estimate: float | None
+    target: Target, kind: str, arithmetic: float, accesses: Sequence[Touched], estimate: float | None
 ) -> tuple[float, float, tuple[tuple[float, ...], ...]]:
     """Returns floor and overhead of an instruction, and the seconds of each access in each space.
 
     Args:
       target: the hardware.
-      opcode, work: of the instruction.
-      accesses: per access, its bytes and the space where the dump has it.
+      kind: one of `target.KINDS`.
+      arithmetic: seconds that its arithmetic takes by the data sheets.
+      accesses: what it touches, where the dump has it.
       estimate: seconds that the compiler states for that placement; None if it states nothing.
     """
-    compute = compute_seconds(work, target)
-    launch = target.compute.launch_seconds if sum(size for size, _ in accesses) > _ONE_TILE else 0.0
     if estimate is None:
-        rows = tuple(tuple(size / space.bandwidth for space in target.spaces) for size, _ in accesses)
-        return launch + compute, launch, rows
-    kind = kind_of(opcode, work)
-    bandwidths = [space.exposed_bandwidth[kind] for space in target.spaces]
-    exposed = [[size / bandwidth for bandwidth in bandwidths] for size, _ in accesses]
-    here = sum(row[space] for row, (_, space) in zip(exposed, accesses, strict=True))
-    scale = min(1.0, estimate / here) if here > 0.0 else 1.0
-    floor = min(launch + compute, estimate)
-    if kind == "move":
-        scale = min(MOST_INEFFICIENT, estimate / here) if here > 0.0 else 1.0
-        floor = 0.0
-    elif kind == "vector":
-        in_slow_memory = sum(size for size, _ in accesses) / target.spaces[0].bandwidth
-        if in_slow_memory < HIDDEN_BELOW * (estimate - launch):
-            floor = estimate
-    rows = tuple(tuple(seconds * scale for seconds in row) for row in exposed)
-    overhead = max(0.0, estimate - scale * here) if floor < estimate else 0.0
-    return floor, overhead, rows
+        is_tiny = sum(access.bytes for access in accesses) <= _ONE_TILE
+        launch = 0.0 if is_tiny else target.compute.launch_seconds
+        rows = tuple(tuple(access.bytes / space.bandwidth for space in target.spaces) for access in accesses)
+        return launch + arithmetic, launch, rows
+    exposures = [space.exposed[kind] for space in target.spaces]
+    costs = [tuple(_seconds(exposure, access) for exposure in exposures) for access in accesses]
+    here = sum(row[access.space] for row, access in zip(costs, accesses, strict=True))
+    exposed = target.compute.exposed[kind]
+    left = estimate - exposed * min(arithmetic, estimate)
+    most = MOST_INEFFICIENT if kind in SCALED else 1.0
+    scale = min(most, left / here) if here > 0.0 else 1.0
+    floor = min(estimate, max(0.0, estimate - scale * here) / exposed)
+    return floor, exposed * floor, tuple(tuple(seconds * scale for seconds in row) for row in costs)
+
+
+def _seconds(exposure: Exposure, access: Touched) -> float:
+    """Returns what an access costs in a memory."""
+    if access.is_written:
+        rate, latency = exposure.write, exposure.write_latency
+    else:
+        rate, latency = exposure.read, exposure.read_latency
+    return access.bytes / rate + (latency if access.bytes >= _ONE_TILE else 0.0)

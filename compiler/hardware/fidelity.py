@@ -1,7 +1,7 @@
 """How well the cost model foretells the compiler's estimates, and the constants with which it does so best.
 
-The same program compiled twice, with and without a fast memory, has the same instructions with other placements and
-other estimates. The model is made to agree with one of the two modules, and must then foretell the other:
+The same program compiled several times, with its tensors in other places, has the same instructions with other
+estimates. The model is made to agree with one module, and must then foretell another:
 
     module A: placement, estimate ──► instruction_cost ──► duration in B's placement ◄── compare ──► estimate in B
 """
@@ -9,15 +9,17 @@ other estimates. The model is made to agree with one of the two modules, and mus
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from memplan.compiler.analysis.flatten import flatten
-from memplan.compiler.analysis.program import repetitions
-from memplan.compiler.hardware.calibration import instruction_cost, kind_of
+from memplan.compiler.analysis.program import AccessKind, repetitions
+from memplan.compiler.hardware.calibration import Touched, instruction_cost, kind_of
+from memplan.compiler.hardware.cost_model import compute_seconds
 from memplan.compiler.hardware.estimates import estimated_cycles
-from memplan.compiler.hardware.target import KINDS, Target, TargetSpace
-from memplan.compiler.hardware.work import Work, WorkCounter
+from memplan.compiler.hardware.target import KINDS, Target
+from memplan.compiler.hardware.work import WorkCounter
 from memplan.compiler.ir import Graph
 
 
@@ -26,26 +28,46 @@ class Observation:
     """An instruction in one module.
 
     Attributes:
-      opcode, work: what it does.
-      accesses: bytes and space of each of its accesses.
+      kind: one of `target.KINDS`.
+      arithmetic: seconds that its arithmetic takes by the data sheets.
+      accesses: what it touches, and where.
       estimate: seconds that the compiler states.
       repetitions: how often it is executed.
     """
 
-    opcode: str
-    work: Work
-    accesses: tuple[tuple[int, int], ...]
+    kind: str
+    arithmetic: float
+    accesses: tuple[Touched, ...]
     estimate: float
     repetitions: float
 
-    def cost(self, target: Target) -> tuple[float, float, tuple[tuple[float, ...], ...]]:
-        """Returns the model that agrees with this observation, see `calibration.instruction_cost`."""
-        return instruction_cost(target, self.opcode, self.work, self.accesses, self.estimate)
-
     def foretell(self, other: Observation, target: Target) -> float:
         """Returns the seconds that the model which agrees with this observation gives for the placement of another."""
-        floor, overhead, rows = self.cost(target)
-        return max(floor, overhead + sum(row[space] for row, (_, space) in zip(rows, other.accesses, strict=True)))
+        floor, overhead, rows = instruction_cost(target, self.kind, self.arithmetic, self.accesses, self.estimate)
+        costs = sum(row[access.space] for row, access in zip(rows, other.accesses, strict=True))
+        return max(floor, overhead + costs)
+
+
+Pair = tuple[Observation, Observation]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two compilations of one program.
+
+    Attributes:
+      pairs: the instructions that they have in different placements.
+      seconds: that all instructions take, as one of them states.
+    """
+
+    pairs: list[Pair]
+    seconds: float
+
+    @staticmethod
+    def of(first: Mapping[tuple[str, str], Observation], second: Mapping[tuple[str, str], Observation]) -> Comparison:
+        """Returns what there is to compare in two modules, from `observe`."""
+        seconds = sum(one.estimate * one.repetitions for one in first.values())
+        return Comparison(pairs_of(first, second), seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +95,22 @@ def observe(graph: Graph, target: Target) -> dict[tuple[str, str], Observation]:
     """
     program = flatten(graph)
     runs = repetitions(program.regions)
-    accesses: list[list[tuple[int, int]]] = [[] for _ in range(len(program.steps) + 1)]
+    accesses: list[list[Touched]] = [[] for _ in range(len(program.steps) + 1)]
     for access in program.accesses:
         space = target.space_of_xla(program.storages[access.storage].memory_space)
         if space >= 0:
-            accesses[access.time].append((access.bytes, space))
+            accesses[access.time].append(Touched(access.bytes, space, access.kind is not AccessKind.READ))
     counter = WorkCounter(graph)
     found = {}
     for t, step in enumerate(program.steps):
         cycles = estimated_cycles(step.instruction)
         if cycles is not None:
             name = "" if step.computation == graph.entry else step.computation
+            computation = graph.computations[step.computation]
+            work = counter.of(computation, step.instruction)
             found[name, step.instruction.name] = Observation(
-                step.instruction.opcode,
-                counter.of(graph.computations[step.computation], step.instruction),
+                kind_of(computation, step.instruction, work),
+                compute_seconds(work, target),
                 tuple(accesses[t]),
                 cycles / target.clock,
                 runs[step.region],
@@ -94,21 +118,19 @@ def observe(graph: Graph, target: Target) -> dict[tuple[str, str], Observation]:
     return found
 
 
-def pairs_of(
-    first: Mapping[tuple[str, str], Observation], second: Mapping[tuple[str, str], Observation]
-) -> list[tuple[Observation, Observation]]:
+def pairs_of(first: Mapping[tuple[str, str], Observation], second: Mapping[tuple[str, str], Observation]) -> list[Pair]:
     """Returns the instructions that both modules have, with the same accesses in another placement."""
-    found = []
+    found: list[Pair] = []
     for key, one in first.items():
         other = second.get(key)
         if other is None or one.accesses == other.accesses:
             continue
-        if [size for size, _ in one.accesses] == [size for size, _ in other.accesses]:
+        if one.kind == other.kind and [a.bytes for a in one.accesses] == [a.bytes for a in other.accesses]:
             found.append((one, other))
     return found
 
 
-def fidelity(pairs: Sequence[tuple[Observation, Observation]], target: Target) -> Fidelity:
+def fidelity(pairs: Sequence[Pair], target: Target) -> Fidelity:
     """Compares what each pair's first observation foretells with its second."""
     if not pairs:
         return Fidelity(0, math.nan, math.nan, math.nan, math.nan)
@@ -127,56 +149,154 @@ def fidelity(pairs: Sequence[tuple[Observation, Observation]], target: Target) -
     )
 
 
-def of_kind(pairs: Iterable[tuple[Observation, Observation]], kind: str) -> list[tuple[Observation, Observation]]:
+def of_kind(pairs: Iterable[Pair], kind: str) -> list[Pair]:
     """Returns the pairs of one of `target.KINDS`."""
-    return [pair for pair in pairs if kind_of(pair[0].opcode, pair[0].work) == kind]
+    return [pair for pair in pairs if pair[0].kind == kind]
 
 
-def fit(pairs: Sequence[tuple[Observation, Observation]], target: Target) -> Target:
-    """Returns the target with the exposed bandwidths that foretell each of a pair from the other best.
+# ---- fitting
 
-    For each kind of instruction and space, one at a time, the bandwidth is multiplied or divided by a step as long as
-    that helps; then the step is reduced (compass search, Kolda, Lewis and Torczon, SIAM Review 2003). What is minimized
-    is the mean of |log(foretold / estimated)|, in both directions, weighted by the root of the time that an instruction
-    takes: the median matters, but instructions that take no time do not. No fast memory is taken to be faster than its
-    data sheet says; the slow one may seem so, where its time is hidden.
+
+@dataclass(frozen=True)
+class _Weighted:
+    """An instruction in two placements, and its part of the time that its modules take."""
+
+    pair: Pair
+    weight: float
+
+
+# What an error, |log(foretold / estimated)|, counts for at most; and how many instructions of a kind are looked at.
+_MOST_WRONG = 1.5
+_MOST_PAIRS = 500
+
+# A move of the search: what changes together by one factor.
+_RATES = ("read", "write")
+_LATENCIES = ("read_latency", "write_latency")
+_MOVES = (
+    *(((0, name),) for name in (*_RATES, *_LATENCIES)),
+    *(((1, name),) for name in _RATES),
+    ((-1, "exposed"),),
+    ((0, "read"), (0, "write")),
+    ((1, "read"), (1, "write")),
+    ((0, "read_latency"), (0, "write_latency")),
+    ((0, "read"), (0, "read_latency")),
+)
+# Where it starts: the part of the arithmetic that is exposed, and latencies as parts of what starting takes.
+_STARTS = ((0.3, 0.01), (0.6, 0.3), (1.0, 0.01), (1.0, 0.3))
+
+
+def fit(modules: Sequence[Comparison], target: Target, note: Callable[[str], None] = lambda _: None) -> Target:
+    """Returns the target with the constants that foretell each of a pair from the other best.
+
+    For each kind of instruction, a few constants at a time are multiplied or divided by a step as long as that helps;
+    then the step is reduced (compass search, Kolda, Lewis and Torczon, SIAM Review 2003), from several starts. What is
+    minimized is the mean of |log(foretold / estimated)|, in both directions, weighted by the part of a module's time
+    that the instruction takes: every module counts the same.
+
+    No fast memory is taken to be faster than its data sheet says, or slower than the slow one, which may seem faster
+    than it is where its time is hidden; no latency exceeds what starting an instruction on slow memory costs.
+
+    Args:
+      modules: for each two compilations of one program.
+      target: with two memories, the slow one first.
+      note: told what is done.
     """
     for kind in KINDS:
-        chosen = of_kind(pairs, kind)
+        chosen = _weighted(modules, kind)
         if not chosen:
             continue
-        least = _loss(chosen, target)
-        step = 2.0
-        while step > 1.02:
-            is_better = False
-            for index in range(len(target.spaces)):
-                for factor in (step, 1.0 / step):
-                    candidate = _scaled(target, index, kind, factor)
-                    loss = _loss(chosen, candidate)
-                    if loss < least - 1e-6:
-                        least, target, is_better = loss, candidate, True
-            if not is_better:
-                step = math.sqrt(step)
+        best, least = target, math.inf
+        for exposed, latency in _STARTS:
+            for step in (3.0, 1.5):
+                candidate, loss = _searched(chosen, _start(target, kind, exposed, latency), kind, step)
+                if loss < least:
+                    best, least = candidate, loss
+        note(f"{target.name}: {kind}: {len(chosen)} instructions, loss {_loss(chosen, target):.4f} to {least:.4f}")
+        target = best
     return target
 
 
-def _scaled(target: Target, index: int, kind: str, factor: float) -> Target:
-    def scaled(space: TargetSpace) -> TargetSpace:
-        rate = space.exposed_bandwidth[kind] * factor
-        exposed = {**space.exposed_bandwidth, kind: min(rate, space.peak_bandwidth) if index > 0 else rate}
-        return replace(space, exposed_bandwidth=exposed)
+def _weighted(modules: Sequence[Comparison], kind: str) -> list[_Weighted]:
+    """Returns the pairs of a kind, those that are alike only once, the ones that take most time first."""
+    weights: dict[Pair, float] = defaultdict(float)
+    for module in modules:
+        for one, other in of_kind(module.pairs, kind):
+            key = replace(one, repetitions=1.0), replace(other, repetitions=1.0)
+            weights[key] += (one.estimate + other.estimate) * one.repetitions / module.seconds
+    found = [_Weighted(pair, weight) for pair, weight in weights.items()]
+    return sorted(found, key=lambda each: -each.weight)[:_MOST_PAIRS]
 
-    spaces = tuple(scaled(space) if i == index else space for i, space in enumerate(target.spaces))
+
+def _start(target: Target, kind: str, exposed: float, latency: float) -> Target:
+    slow, fast = target.spaces
+    seconds = latency * target.compute.launch_seconds
+    target = _changed(target, kind, 0, read=slow.bandwidth, write=slow.bandwidth)
+    target = _changed(target, kind, 0, read_latency=seconds, write_latency=seconds)
+    target = _changed(target, kind, 1, read=fast.peak_bandwidth / 2, write=fast.peak_bandwidth / 2)
+    return _changed(target, kind, -1, exposed=exposed)
+
+
+def _searched(chosen: Sequence[_Weighted], target: Target, kind: str, step: float) -> tuple[Target, float]:
+    least = _loss(chosen, target)
+    while step > 1.03:
+        is_better = False
+        for move in _MOVES:
+            for factor in (step, 1.0 / step):
+                candidate = target
+                for space, name in move:
+                    candidate = _changed(
+                        candidate, kind, space, **{name: _value(candidate, kind, space, name) * factor}
+                    )
+                if candidate == target:
+                    continue
+                loss = _loss(chosen, candidate)
+                if loss < least - 1e-6:
+                    least, target, is_better = loss, candidate, True
+        if not is_better:
+            step = math.sqrt(step)
+    return target, least
+
+
+def _value(target: Target, kind: str, space: int, name: str) -> float:
+    """Returns a constant: of a space's exposure, or with space -1 the part of the arithmetic that is exposed."""
+    return target.compute.exposed[kind] if space < 0 else float(getattr(target.spaces[space].exposed[kind], name))
+
+
+def _changed(target: Target, kind: str, space: int, **values: float) -> Target:
+    """Returns the target with other constants, within what makes sense."""
+    if space < 0:
+        exposed = min(max(values["exposed"], 0.03), 1.0)
+        compute = replace(target.compute, exposed={**target.compute.exposed, kind: exposed})
+        return replace(target, compute=compute)
+    changed = [part.exposed[kind] for part in target.spaces]
+    changed[space] = replace(changed[space], **values)
+    peak = target.spaces[1].peak_bandwidth
+    limit = target.compute.launch_seconds
+    slow, fast = changed
+    slow = replace(
+        slow,
+        read=min(slow.read, peak),
+        write=min(slow.write, peak),
+        read_latency=min(slow.read_latency, limit),
+        write_latency=min(slow.write_latency, limit),
+    )
+    fast = replace(fast, read=min(max(fast.read, slow.read), peak), write=min(max(fast.write, slow.write), peak))
+    spaces = tuple(
+        replace(part, exposed={**part.exposed, kind: exposure})
+        for part, exposure in zip(target.spaces, (slow, fast), strict=True)
+    )
     return replace(target, spaces=spaces)
 
 
-def _loss(pairs: Sequence[tuple[Observation, Observation]], target: Target) -> float:
+def _loss(chosen: Sequence[_Weighted], target: Target) -> float:
     total = weights = 0.0
-    for one, other in pairs:
-        weight = math.sqrt((one.estimate + other.estimate) * max(1.0, one.repetitions))
-        weights += weight
+    for each in chosen:
+        one, other = each.pair
+        weights += each.weight
         for first, second in ((one, other), (other, one)):
-            total += weight * abs(math.log(first.foretell(second, target) / second.estimate))
+            foretold = first.foretell(second, target)
+            error = abs(math.log(foretold / second.estimate)) if foretold > 0.0 else _MOST_WRONG
+            total += each.weight * min(error, _MOST_WRONG) / 2
     return total / weights
 
 

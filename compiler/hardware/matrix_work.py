@@ -143,6 +143,17 @@ class Window:
             self.window_dilation[dimension],
         )
 
+    def covers(self, dimension: int, input_size: int, output_size: int) -> bool:
+        """Tells whether the window sees all of the input at each of its places.
+
+        >>> window = Window.parse("{size=7 pad=3_3}")
+        >>> window.covers(0, 4, 4), window.covers(0, 5, 5)
+        (True, False)
+        """
+        low, last = self.pad_low[dimension], (output_size - 1) * self.stride[dimension]
+        dilated = max(self.input_dilation[dimension], self.window_dilation[dimension]) > 1
+        return not dilated and last <= low and self.size[dimension] - low >= input_size
+
 
 def _sizes(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in text.split("x")) if text else ()

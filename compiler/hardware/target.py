@@ -27,9 +27,25 @@ from memplan.compiler.ir.shape import BITS_PER_ELEMENT
 
 GROUP = "memplan.targets"
 
-# Kinds of instructions that use memory in different ways: those that only move data, those of the vector unit, and
-# those with a matrix product.
-KINDS = ("move", "vector", "matrix")
+# Kinds of instructions that use memory in different ways: those that only move data, those that also change which
+# dimension is innermost, those of the vector unit, and those with a matrix product.
+KINDS = ("move", "reorder", "vector", "matrix")
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """By how much longer an instruction lasts because of an access to a memory: latency + bytes / rate.
+
+    Attributes:
+      read, write: bytes per second. They are less than what programs reach where accesses are inefficient, more where
+        other work hides a part.
+      read_latency, write_latency: seconds, of accesses that are not tiny.
+    """
+
+    read: float
+    write: float
+    read_latency: float = 0.0
+    write_latency: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +62,7 @@ class TargetSpace:
       alignment: offsets are multiples of it.
       peak_bandwidth: bytes per second between it and the processor, by the data sheet.
       bandwidth: bytes per second that programs reach.
-      exposed_bandwidth: bytes over the seconds by which an instruction lasts longer because they lie here, for each of
-        `KINDS`. It is less than `bandwidth` where accesses are inefficient, more where other work hides a part.
+      exposed: for each of `KINDS`, what accesses cost an instruction of which the compiler states the duration.
       channel: number of the bus that it shares with copies; -1 where it shares none.
       writable: whether programs can write it.
     """
@@ -60,7 +75,7 @@ class TargetSpace:
     alignment: int
     peak_bandwidth: float
     bandwidth: float
-    exposed_bandwidth: Mapping[str, float]
+    exposed: Mapping[str, Exposure]
     channel: int
     writable: bool
 
@@ -104,6 +119,8 @@ class Compute:
       transcendental_rate: exponentials, logarithms, sines and the like per second.
       f32_passes: passes that a product of f32 takes at precision `high` and `highest`; 1 where it is not stated.
       launch_seconds: what starting any instruction costs.
+      exposed: for each of `KINDS`, the part of the arithmetic behind which no data is moved: 1 where data and
+        arithmetic take turns, less where they overlap.
     """
 
     matrix_flops: Mapping[str, float]
@@ -113,6 +130,7 @@ class Compute:
     transcendental_rate: float
     f32_passes: Mapping[str, int]
     launch_seconds: float
+    exposed: Mapping[str, float]
 
     def matrix_peak(self, dtype: str) -> float:
         """Returns the operations per second of the matrix units for a data type.
@@ -283,7 +301,7 @@ def _space(table: _Table, names: list[str], channels: list[str]) -> TargetSpace:
     peak = table.number("peak_bandwidth")
     bandwidth = table.number("bandwidth", peak)
     channel = table.text("channel", "")
-    exposed = table.table("exposed_bandwidth")
+    exposed = table.table("exposed")
     space = TargetSpace(
         name=name,
         xla_number=table.integer("xla_number", None, minimum=0),
@@ -293,7 +311,7 @@ def _space(table: _Table, names: list[str], channels: list[str]) -> TargetSpace:
         alignment=table.integer("alignment", minimum=1),
         peak_bandwidth=peak,
         bandwidth=bandwidth,
-        exposed_bandwidth={kind: exposed.number(kind, bandwidth) for kind in KINDS},
+        exposed={kind: _exposure(exposed.table(kind), bandwidth) for kind in KINDS},
         channel=_index(channels, channel) if channel else -1,
         writable=table.boolean("writable", True),
     )
@@ -310,6 +328,17 @@ def _space(table: _Table, names: list[str], channels: list[str]) -> TargetSpace:
         )
     table.done()
     return space
+
+
+def _exposure(table: _Table, bandwidth: float) -> Exposure:
+    exposure = Exposure(
+        read=table.number("read", bandwidth),
+        write=table.number("write", bandwidth),
+        read_latency=table.number("read_latency", 0.0, positive=False),
+        write_latency=table.number("write_latency", 0.0, positive=False),
+    )
+    table.done()
+    return exposure
 
 
 def _link(table: _Table, names: list[str], channels: list[str], queues: list[str]) -> TargetLink:
@@ -349,6 +378,7 @@ def _compute(table: _Table) -> Compute:
             raise passes.error(precision, "not a precision; known: high, highest")
     if len(unit) != 2 or min(unit) < 1:
         raise table.error("matrix_unit", "must be two positive integers, rows and columns")
+    exposed = table.table("exposed")
     compute = Compute(
         matrix_flops={dtype: matrix.number(dtype) for dtype in matrix.data},
         matrix_efficiency=table.number("matrix_efficiency", 1.0),
@@ -357,7 +387,12 @@ def _compute(table: _Table) -> Compute:
         transcendental_rate=table.number("transcendental_rate"),
         f32_passes={precision: passes.integer(precision, minimum=1) for precision in passes.data},
         launch_seconds=table.number("launch_seconds", 0.0, positive=False),
+        exposed={kind: exposed.number(kind, 1.0) for kind in KINDS},
     )
+    exposed.done()
+    for kind, part in compute.exposed.items():
+        if part > 1.0:
+            raise exposed.error(kind, "is more than 1")
     if compute.matrix_efficiency > 1.0:
         raise table.error("matrix_efficiency", "is more than 1")
     table.done()

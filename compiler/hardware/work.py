@@ -9,6 +9,8 @@ computation the sum over its body. They differ where its figure is a bound rathe
              operations, N the number of elements
     complex  a multiply-add of complex numbers is four real ones, instead of one
     top-k    log2 n operations for each element, instead of none
+    windows  that all see a whole dimension (as in a softmax, whose maximum is one such) are one reduction of it,
+             instead of one for each window
 
 What a `while`, a `conditional` or a `call` calls is executed as instructions of its own: they have no work themselves.
 """
@@ -176,8 +178,16 @@ def _reduce(counter: WorkCounter, instruction: Instruction, operands: list[Shape
 
 
 def _reduce_window(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
-    size = math.prod(Window.parse(instruction.attribute("window")).size)
-    return counter.applied(instruction) * (_elements(instruction.shape) * max(0, size - 1))
+    """One application for each element of a window but one; windows that all see a whole dimension share its result."""
+    window = Window.parse(instruction.attribute("window"))
+    made = next((leaf.dims for _, leaf in instruction.shape.leaves()), ())
+    whole = [
+        size > 1 and window.covers(d, operands[0].dims[d], made[d])
+        for d, size in enumerate(window.size)
+    ]  # fmt: skip
+    size = math.prod(size for size, is_whole in zip(window.size, whole, strict=True) if not is_whole)
+    applications = _elements(instruction.shape) * max(0, size - 1) + any(whole) * _elements(operands[0])
+    return counter.applied(instruction) * applications
 
 
 def _select_and_scatter(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.program import AccessKind, FlatProgram
-from memplan.compiler.hardware.calibration import InstructionCosts
+from memplan.compiler.hardware.calibration import InstructionCosts, Touched
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
@@ -217,7 +217,7 @@ def _operations(
         cost = costs.of(
             graph.computations[step.computation],
             step.instruction,
-            [(access.bytes, space_of[access.storage]) for access in touched],
+            [Touched(access.bytes, space_of[access.storage], access.kind is not AccessKind.READ) for access in touched],
         )
         served_storage.extend(access.storage for access in touched)
         operations.append(

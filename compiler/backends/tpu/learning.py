@@ -7,6 +7,8 @@ that it agrees with both.
     stated in module A, placement A      E_A = overhead + Σ cost[A]
     foretold for placement B             E_A + S,  S = Σ cost[B] - cost[A]
     stated in module B                   E_B: the costs of accesses that moved are scaled by (E_B - E_A) / S
+
+Where the model foretells next to nothing of what is stated, there is nothing to scale: the change is split by bytes.
 """
 
 from __future__ import annotations
@@ -84,13 +86,20 @@ def _agreeing(operation: Operation, here: Sequence[int], there: Sequence[int], s
         return operation
     now = operation.duration(here)
     change = sum(operation.accesses[i].cost[there[i]] - operation.accesses[i].cost[here[i]] for i in moved)
-    if change == 0.0:
-        return operation
-    factor = min(max((seconds - now) / change, 0.0), _MOST)
     accesses = list(operation.accesses)
+    if abs(seconds - now) > _MOST * abs(change):
+        # Only what makes sense is believed: a slower memory is not the faster one.
+        faster = {there[i] > here[i] for i in moved}
+        if faster != {seconds < now}:
+            return operation
+        size = sum(accesses[i].bytes for i in moved)
+        split = {i: (seconds - now) * accesses[i].bytes / size if size else 0.0 for i in moved}
+    else:
+        factor = max((seconds - now) / change, 0.0)
+        split = {i: factor * (accesses[i].cost[there[i]] - accesses[i].cost[here[i]]) for i in moved}
     for i in moved:
-        origin = accesses[i].cost[here[i]]
-        cost = [origin + factor * (value - origin) for value in accesses[i].cost]
+        cost = list(accesses[i].cost)
+        cost[there[i]] = cost[here[i]] + split[i]
         # Costs are never negative; what lifts them all is taken from the overhead.
         lift = max(0.0, -min(cost))
         accesses[i] = replace(accesses[i], cost=tuple(value + lift for value in cost))

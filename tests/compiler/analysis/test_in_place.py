@@ -100,6 +100,18 @@ def test_what_a_custom_call_states() -> None:
     assert pairs(text) == (InPlacePair(1, (), (0,), -1), InPlacePair(0, (2,), (1,), -1))
 
 
+def test_an_update_of_unknown_size_on_the_way_is_one_of_unknown_size() -> None:
+    text = (
+        "g { p = f32[8] parameter(0) ROOT c = f32[8] copy(p) }"
+        "f { p = f32[8] parameter(0) q = f32[2] parameter(1) j = s32[] parameter(2)"
+        " c = f32[8] fusion(p), kind=kLoop, output_to_operand_aliasing={{}: (0, {})}, calls=g"
+        " ROOT d = f32[8] dynamic-update-slice(c, q, j) }"
+    )
+    assert pairs(text + HEAD + " ROOT r = f32[8] fusion(x, u, i), kind=kLoop, calls=f }") == (
+        InPlacePair(0, (), (), -1),
+    )
+
+
 def test_an_asynchronous_update_gives_its_result_in_element_one() -> None:
     text = HEAD + (
         " s = ((f32[8], f32[2], s32[]), f32[8], u32[]) dynamic-update-slice-start(x, u, i)"

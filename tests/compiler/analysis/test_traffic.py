@@ -80,6 +80,18 @@ def test_slices_of_a_nested_fusion_count() -> None:
     assert reads(text + HEAD + " ROOT r = f32[1,4] fusion(x, i), kind=kLoop, calls=f }") == [16, 4]
 
 
+def test_what_a_nested_fusion_takes_over_whole_is_read_whole() -> None:
+    """XLA:TPU changes a tiling so, in place, before a matrix product: the weights are read all the same."""
+    inner = (
+        "h { p = f32[8,4] parameter(0) ROOT c = f32[8,4] copy(p) }"
+        "g { p = f32[8,4] parameter(0)"
+        " c = f32[8,4] fusion(p), kind=kLoop, output_to_operand_aliasing={{}: (0, {})}, calls=h"
+        " ROOT b = f32[8,4] bitcast(c) }"
+    )
+    outer = "f { p = f32[8,4] parameter(0) g = f32[8,4] fusion(p), kind=kLoop, calls=g ROOT o = f32[8,4] negate(g) }"
+    assert reads(inner + outer + HEAD + " ROOT r = f32[8,4] fusion(x), kind=kOutput, calls=f }") == [128]
+
+
 def test_what_is_updated_in_place_is_touched_in_the_updated_part() -> None:
     body = f"{SLICE} a = f32[1,4] add(s, q) ROOT d = f32[8,4] dynamic-update-slice(p, a, j, k)"
     text = (

@@ -7,7 +7,7 @@ import pytest
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.cost_model import compute_seconds, matrix_seconds, work
 from memplan.compiler.hardware.matrix_work import MatrixWork
-from memplan.compiler.hardware.target import Compute, Target, load_target
+from memplan.compiler.hardware.target import KINDS, Compute, Target, load_target
 from memplan.compiler.hardware.work import Work
 
 
@@ -21,6 +21,7 @@ def machine() -> Target:
         transcendental_rate=2.0,
         f32_passes={"high": 3, "highest": 6},
         launch_seconds=0.0,
+        exposed=dict.fromkeys(KINDS, 1.0),
     )
     return replace(load_target("generic"), compute=compute)
 

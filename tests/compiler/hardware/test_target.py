@@ -13,6 +13,7 @@ from memplan.compiler.errors import TargetError
 from memplan.compiler.hardware import target as target_module
 from memplan.compiler.hardware.target import (
     KINDS,
+    Exposure,
     Target,
     load_target,
     parse_target,
@@ -48,7 +49,7 @@ size = "1.5 MiB"
 scoped_limit = "64 KiB"
 alignment = 8
 peak_bandwidth = 1e12
-exposed_bandwidth = { vector = 5e11 }
+exposed.vector = { read = 5e11, write_latency = 1e-7 }
 
 [[link]]
 from = "slow"
@@ -70,6 +71,7 @@ channel = "bus"
 vector_flops = 1e12
 transcendental_rate = 1e11
 matrix_unit = [8, 16]
+exposed = { matrix = 0.75 }
 
 [compute.matrix_flops]
 bf16 = 10e12
@@ -88,8 +90,9 @@ def test_all_that_a_file_says() -> None:
     assert (slow.name, slow.size, slow.capacity, slow.alignment) == ("slow", 2**30, 2**30 - 1024, 64)
     assert (slow.peak_bandwidth, slow.bandwidth, slow.channel, slow.writable) == (100e9, 80e9, 0, True)
     assert (fast.size, fast.scoped_limit, fast.bandwidth, fast.channel) == (3 * 2**19, 2**16, 1e12, -1)
-    assert slow.exposed_bandwidth == dict.fromkeys(KINDS, 80e9)
-    assert fast.exposed_bandwidth == {"move": 1e12, "vector": 5e11, "matrix": 1e12}
+    assert slow.exposed == dict.fromkeys(KINDS, Exposure(80e9, 80e9))
+    assert fast.exposed == {**dict.fromkeys(KINDS, Exposure(1e12, 1e12)), "vector": Exposure(5e11, 1e12, 0.0, 1e-7)}
+    assert target.compute.exposed == {**dict.fromkeys(KINDS, 1.0), "matrix": 0.75}
     there, back = target.links
     assert (there.source, there.destination, there.bandwidth, there.latency, there.queue) == (0, 1, 90e9, 1e-6, 0)
     assert (back.source, back.destination, back.bandwidth, back.latency, back.queue) == (1, 0, 45e9, 0.0, 1)
@@ -241,9 +244,12 @@ WRONG = [
     ("peak_bandwidth = 100e9", "peak_bandwidth = 0", r"space\[0\].peak_bandwidth: must be positive and finite, not 0"),
     ("bandwidth = 80e9", "bandwidth = 180e9", r"space\[0\].bandwidth: 1.8e\+11 is more than the peak_bandwidth 1e\+11"),
     ('scoped_limit = "64 KiB"', 'scoped_limit = "2 MiB"', r"space\[1\].scoped_limit: 2097152 bytes is more than the"),
-    ("{ vector = 5e11 }", "{ scalar = 5e11 }", r"space\[1\].exposed_bandwidth.scalar: unknown key; known: matrix, move, v"),
-    ("{ vector = 5e11 }", "{ vector = -1 }", r"space\[1\].exposed_bandwidth.vector: must be positive"),
-    ("{ vector = 5e11 }", "5e11", r"space\[1\].exposed_bandwidth: must be a table"),
+    ("exposed.vector", "exposed.scalar", r"space\[1\].exposed.scalar: unknown key; known: matrix, move, reorder, vector"),
+    ("{ read = 5e11", "{ rate = 5e11", r"space\[1\].exposed.vector.rate: unknown key; did you mean 'write'"),
+    ("{ read = 5e11", "{ read = -1", r"space\[1\].exposed.vector.read: must be positive"),
+    ("write_latency = 1e-7", "write_latency = -1", r"space\[1\].exposed.vector.write_latency: must be zero or more"),
+    ("{ matrix = 0.75 }", "{ matrix = 1.5 }", r"compute.exposed.matrix: is more than 1"),
+    ("{ matrix = 0.75 }", "{ matrix = 0 }", r"compute.exposed.matrix: must be positive"),
     ('name = "fast"', 'name = "slow"', r"space\[1\].name: two spaces are called 'slow'"),
     ("xla_number = 1", "xla_number = 0", r"space\[0\].xla_number: 0 is the number of two spaces"),
     ("xla_number = 1", "xla_number = true", r"space\[1\].xla_number: must be an integer"),

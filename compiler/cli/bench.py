@@ -102,13 +102,16 @@ def fidelity(
     targets: Annotated[
         str | None, typer.Option(metavar="T,T,…", show_default=False, help="TPUs. By default all with dumps.")
     ] = None,
+    compiles: Annotated[
+        bool, typer.Option("--compile", help="Compile more variants of the programs that compile fast; needs libtpu.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
     json: JsonFile = None,
 ) -> None:
     """How well the cost model foretells the compiler's estimates.
 
-    Made to agree with one of two modules of a program, it must foretell the other, in another placement.
+    Made to agree with one of several modules of a program, it must foretell the others, in other placements.
     """
     from memplan.compiler.cli import bench_fidelity
 
-    bench_fidelity.command(targets, markdown, json)
+    bench_fidelity.command(targets, compiles, markdown, json)

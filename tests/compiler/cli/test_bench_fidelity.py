@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 
 from memplan import workloads
+from memplan.compiler.backends.tpu.compile import CompiledModule, CompileError, TpuCompiler
+from memplan.compiler.backends.tpu.steering import SORT_ORDER
+from memplan.compiler.cli import bench_fidelity
 from memplan.compiler.cli.bench_fidelity import foretold_busy
 from memplan.compiler.emulator.score import score
 from memplan.compiler.frontends.reader import read
@@ -104,6 +108,35 @@ def test_prefetches_of_parts_are_left_out() -> None:
         seconds[kind] += operation.duration(spaces) * problem.runs_at(t)
     assert seconds["slice-start"] > 0.05 * seconds["other"]
     assert foretold_busy(graph, graph, target) == pytest.approx(seconds["other"], rel=1e-3)
+
+
+class Compiled(TpuCompiler):
+    """Has the dumps of one program."""
+
+    def compile(self, module: bytes, topology: str, options: Any = None, order: Any = None) -> CompiledModule:
+        if options and SORT_ORDER in options:
+            raise CompileError("no such", "refused")
+        variant = "slow" if options else "default"
+        packed = (workloads.dumps_folder() / f"lstm.tpu-v5e.{variant}.hlo.txt.gz").read_bytes()
+        return CompiledModule(gzip.decompress(packed).decode(), 0.0, cached=False)
+
+
+def test_compiled_variants(run: Run, few_dumps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_fidelity, "TpuCompiler", Compiled)
+    monkeypatch.setattr(bench_fidelity, "CHEAP", ("lstm",))
+    done = run("bench", "fidelity", "--compile", "--targets", "tpu-v5e", "--json", tmp_path / "f.json")
+    assert done.status == 0
+    assert any("random 0: no such" in line for line in done.err.splitlines())
+    rows = json.loads((tmp_path / "f.json").read_text())["rows"]
+    compiled = [row for row in rows if row["program"] == "lstm, compiled"]
+    # Two variants that place everything alike are not compared.
+    assert [(row["from"], row["to"]) for row in compiled] == [
+        ("default", "slow"), ("default", "no cross-program"), ("slow", "default"), ("no cross-program", "default"),
+    ]  # fmt: skip
+    dumped = {(row["from"], row["to"]): row["foretold"] for row in rows if row["program"] == "lstm"}
+    for row in compiled:
+        there, back = (name.replace("no cross-program", "slow") for name in (row["from"], row["to"]))
+        assert row["foretold"] == pytest.approx(dumped[there, back])
 
 
 def test_mistakes(run: Run, few_dumps: Path) -> None:

@@ -22,17 +22,25 @@ from memplan.compiler.registry import Registry
 DEFAULT_PLANNER = "greedy"
 
 
+def _tell_nobody(plan: Plan) -> None:
+    """Does nothing."""
+
+
 @dataclass(frozen=True)
 class Budget:
-    """What a planner may spend.
+    """What a planner may spend, and whom it tells of what it finds.
+
+    A planner that searches returns the best plan so far when the user interrupts it (KeyboardInterrupt), once it has one.
 
     Attributes:
-      seconds: of wall-clock time, about; a planner that needs less returns earlier.
+      seconds: of wall-clock time; a planner that needs less returns earlier.
       seed: of whatever it draws at random. The same problem and seed give the same plan, as long as the time suffices.
+      on_plan: called with each valid plan that is better than those before, as soon as it is found.
     """
 
     seconds: float = 60.0
     seed: int = 0
+    on_plan: Callable[[Plan], None] = _tell_nobody
 
 
 @dataclass(frozen=True)

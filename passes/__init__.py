@@ -1,0 +1,1 @@
+"""Rewrites of programs, one file a pass."""

@@ -1,0 +1,153 @@
+"""Which decomposition is the fastest: a model of what its steps cost on a machine.
+
+The model is that of Fu et al., "FlashFFTConv", arXiv 2311.05908, section 3.2: a step costs its arithmetic, at the
+rate of the matrix unit if the factor is large enough for it, and the movement of its result, at the bandwidth of the
+memory that holds it. Added here: products are as large as the unit's tiles make them, zeros at the end of a signal
+are not multiplied, and the matrices themselves are read from memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from memplan.passes.fft.decomposition import Decomposition
+
+MAX_ORDER = 4
+
+# No matrix is larger than this in one direction: beyond it, another step is cheaper everywhere.
+_MAX_FACTOR = 2048
+
+# All matrices of a step together may have so many bytes; more are split into groups.
+_MAX_TABLE = 32 << 20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What products and movements cost.
+
+    Attributes:
+      matrix_rate: multiplications and additions in the matrix unit, per second.
+      tile: rows and columns of the unit: smaller products take as long as one of this size.
+      vector_rate: multiplications and additions outside the matrix unit, per second.
+      bandwidth: of the slow memory, bytes per second.
+      fast_bandwidth: of the fast memory.
+      fast_bytes: its size.
+      item: bytes of a number between steps.
+    """
+
+    matrix_rate: float
+    tile: int
+    vector_rate: float
+    bandwidth: float
+    fast_bandwidth: float
+    fast_bytes: int
+    item: int
+
+
+# Rates of a TPU v5e (Google Cloud, "TPU v5e": 197 TFLOP/s in bfloat16, 819 GB/s, matrix units of 128 x 128). The
+# others are alike as far as the choice is concerned: what decides is the tile, and arithmetic against bandwidth.
+TPU = Machine(197e12, 128, 3e12, 819e9, 8e12, 96 << 20, 2)
+
+# Assumption: a core or two with vector instructions, all data in caches where it fits.
+CPU = Machine(1e11, 8, 2e10, 1e10, 5e10, 16 << 20, 4)
+
+
+@lru_cache(maxsize=512)
+def decompose(
+    length: int, rows: int, machine: Machine, real: bool = True, samples: int | None = None
+) -> Decomposition | None:
+    """Returns the cheapest decomposition of a length; None if it has a prime factor that is too large.
+
+    Args:
+      length: of the transform, exactly.
+      rows: how many signals there are.
+      machine: that it runs on.
+      real: whether they are real.
+      samples: how many samples are not zero; None for all.
+    """
+    candidates = (
+        Decomposition(groups) for factors in _factorizations(length) if (groups := _grouped(factors, machine))
+    )
+    return min(candidates, key=lambda d: seconds(d, rows, machine, real, samples), default=None)
+
+
+@lru_cache(maxsize=512)
+def decompose_at_least(length: int, rows: int, machine: Machine, samples: int) -> Decomposition:
+    """Returns the cheapest decomposition of a length that is not below the one given, for real signals.
+
+    Args:
+      length: least length of the transform.
+      rows: how many signals there are.
+      machine: that it runs on.
+      samples: how many samples are not zero.
+    """
+    found: list[Decomposition] = []
+    for exponent in range(length.bit_length()):
+        first = -(-length >> exponent)
+        first += first % 2  # so that nothing but k1 = 0 and k1 = N1/2 is its own conjugate
+        if first > _MAX_FACTOR:
+            continue
+        for tail in _factorizations(1 << exponent, MAX_ORDER - 1) if exponent else [()]:
+            if groups := _grouped((first, *tail), machine):
+                found.append(Decomposition(groups))
+    if not found:
+        raise ValueError(f"a transform of {length:,} samples is too long for {MAX_ORDER} steps")
+    return min(found, key=lambda d: seconds(d, rows, machine, True, samples))
+
+
+def seconds(decomposition: Decomposition, rows: int, machine: Machine, real: bool, samples: int | None) -> float:
+    """Returns what a transform takes, about; its inverse takes as long."""
+    factors, length = decomposition.factors, decomposition.length
+    numbers = rows * 2 * length * ((decomposition.half / factors[0]) if real else 1.0)
+    total = 0.0
+    for step, factor in enumerate(factors):
+        inner = factor * 2
+        if step == 0:
+            filled = decomposition.rows(samples) if samples is not None else factor
+            inner = filled * (1 if real else 2)
+        outer = 2 * (decomposition.half if real and step == 0 else factor)
+        products = numbers / outer * _tiled(inner, machine.tile) * _tiled(outer, machine.tile)
+        moved = (numbers + (numbers if step else rows * inner * decomposition.tail)) * machine.item
+        bandwidth = machine.fast_bandwidth if moved <= machine.fast_bytes else machine.bandwidth
+        total += max(2.0 * products / machine.matrix_rate, moved / bandwidth)
+        # What leaves a step lies otherwise than the next one wants it.
+        total += moved / bandwidth
+        total += _table(factors, step, decomposition) * machine.item / machine.bandwidth
+        if step < len(factors) - 1 and step + 1 in decomposition.ends:
+            total += 3.0 * numbers / machine.vector_rate + 2.0 * moved / bandwidth
+    return total
+
+
+def _tiled(size: int, tile: int) -> int:
+    return -(-size // tile) * tile
+
+
+def _table(factors: tuple[int, ...], step: int, decomposition: Decomposition) -> int:
+    """Returns how many numbers the matrices of a step are."""
+    start = max(end for end in (0, *decomposition.ends) if end <= step)
+    return 4 * factors[step] ** 2 * math.prod(factors[start:step])
+
+
+def _grouped(factors: tuple[int, ...], machine: Machine) -> tuple[tuple[int, ...], ...] | None:
+    """Returns factors in as few groups as the size of their matrices allows; None if one alone is too large."""
+    groups: list[list[int]] = [[]]
+    for factor in factors:
+        if 4 * factor**2 * machine.item > _MAX_TABLE:
+            return None
+        if 4 * factor**2 * math.prod(groups[-1]) * machine.item > _MAX_TABLE:
+            groups.append([])
+        groups[-1].append(factor)
+    return tuple(map(tuple, groups))
+
+
+def _factorizations(length: int, order: int = MAX_ORDER) -> Iterator[tuple[int, ...]]:
+    """Yields all ways to write a length as a product of up to `order` factors from 2 up, in every order."""
+    if 2 <= length <= _MAX_FACTOR or length == 1:
+        yield (length,)
+    if order > 1:
+        for factor in range(2, min(_MAX_FACTOR, length // 2) + 1):
+            if length % factor == 0:
+                yield from ((factor, *rest) for rest in _factorizations(length // factor, order - 1))

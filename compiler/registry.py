@@ -33,14 +33,14 @@ class Registry(Generic[T]):
 
     Args:
       kind: what is held, in the singular, for messages ("planner").
-      package: import name of the package whose modules define built-ins.
+      package: import name of the package whose modules define built-ins; the group of entry points has the same name.
       item_type: class of the objects.
       error: exception raised for an unknown name.
     """
 
     def __init__(self, kind: str, package: str, item_type: type[T], error: type[MemplanError] = MemplanError):
         self.kind, self.package, self.item_type, self.error = kind, package, item_type, error
-        self.group = f"memplan.{kind}s"
+        self.group = package  # "memplan.planners"
         self._items: dict[str, T] = {}
         self._discovered = False
 

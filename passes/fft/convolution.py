@@ -177,6 +177,7 @@ def _convolve(
             decomposition,
             arithmetic,
             real=True,
+            half=True,
             kept=kept,
         )
         for x in (u, k)
@@ -185,7 +186,7 @@ def _convolve(
         taps_spectrum = taps_spectrum * jnp.asarray(_mask(decomposition, kept, max_frequency), taps_spectrum.dtype)
     product = complex_product(signal, taps_spectrum, max(signal.ndim, taps_spectrum.ndim) - order - 1)
     rows = decomposition.rows(form.block)
-    y = backward(product, decomposition, arithmetic, rows, real=True, dtype=dtype, kept=kept)
+    y = backward(product, decomposition, arithmetic, rows, real=True, half=True, dtype=dtype, kept=kept)
     y = samples_of(jnp.squeeze(y, -order - 1), order, form.block)
     if form.blocks > 1:
         y = y.reshape(*y.shape[:-2], form.blocks * form.block)[..., :n]
@@ -220,6 +221,6 @@ def _kept(decomposition: Decomposition, max_frequency: float) -> tuple[int, ...]
 
 def _mask(decomposition: Decomposition, kept: tuple[int, ...], max_frequency: float) -> Any:
     """Returns 1 for the frequencies that are kept and 0 for the others, `[1, k1, …, kp]`."""
-    frequency = decomposition.frequencies(real=True)[..., list(kept)]
+    frequency = decomposition.frequencies(half=True)[..., list(kept)]
     length = decomposition.length
     return (abs((frequency + length // 2) % length - length // 2) <= math.floor(max_frequency * (length // 2)))[None]

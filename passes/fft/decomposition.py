@@ -78,21 +78,22 @@ class Decomposition:
         """How many values of the first digit of time hold the first `samples` samples."""
         return -(-samples // self.tail)
 
-    def forward(self, step: int, rows: int | None = None, real: bool = False) -> Floats:
+    def forward(self, step: int, rows: int | None = None, real: bool = False, half: bool = False) -> Floats:
         """Returns the matrices of a step, `[digits of k before it in its group, parts in, nj, parts out, kj]`.
 
         Args:
           step: from 0.
           rows: of the first step, how many values of its digit of time are not zero; None for all.
-          real: whether the signal is real: the first step has one part in, and `half` frequencies.
+          real: whether the signal is real: the first step has one part in.
+          half: whether only `half` values of k1 are wanted.
         """
-        matrix = self._matrix(step, real)
-        if step == 0:
-            matrix = matrix[: self.factors[0] if rows is None else rows]
-        parts = _parts(matrix)
-        return parts[:1] if real and step == 0 else parts
+        matrix = self._matrix(step, half)
+        if step > 0:
+            return _parts(matrix)
+        parts = _parts(matrix[: self.factors[0] if rows is None else rows])
+        return parts[:1] if real else parts
 
-    def backward(self, step: int, rows: int | None = None, real: bool = False) -> Floats:
+    def backward(self, step: int, rows: int | None = None, real: bool = False, half: bool = False) -> Floats:
         """Returns the matrices that undo a step, `[digits of k before it in its group, parts in, kj, parts out, nj]`.
 
         All of them together are the inverse transform, the division by the length included (in the last one).
@@ -100,46 +101,48 @@ class Decomposition:
         Args:
           step: from 0; the steps are undone from the last to the first.
           rows: of the first step, how many values of its digit of time are wanted; None for all.
-          real: whether the signal is real: see `forward`.
+          real: whether the signal is real: the first step has one part out.
+          half: whether the spectrum has only `half` values of k1, which stand for all of a real signal's.
         """
-        matrix = np.conj(np.swapaxes(self._matrix(step, real), -1, -2))
+        matrix = np.conj(np.swapaxes(self._matrix(step, half), -1, -2))
         if step > 0:
             return _parts(matrix)
         matrix = matrix[:, : self.factors[0] if rows is None else rows] / self.length
-        if not real:
-            return _parts(matrix)
-        # What is left out of the spectrum is the conjugate of what is there: it adds the same to the real part.
-        weight = np.full(self.half, 2.0)
-        weight[0] = 1.0
-        if self.factors[0] % 2 == 0:
-            weight[-1] = 1.0
-        return _parts(matrix * weight[:, None])[:, :, :1]
+        if half:
+            # What is left out of the spectrum is the conjugate of what is there: it adds the same to the real part.
+            weight = np.full(self.half, 2.0)
+            weight[0] = 1.0
+            if self.factors[0] % 2 == 0:
+                weight[-1] = 1.0
+            matrix = matrix * weight[:, None]
+        parts = _parts(matrix)
+        return parts[:, :, :1] if real else parts
 
-    def twiddles(self, group: int, real: bool = False) -> Complexes:
+    def twiddles(self, group: int, half: bool = False) -> Complexes:
         """Returns the factors after a group, `[digits of k of the group, digits of n after it]`.
 
         Args:
           group: from 0, not the last.
-          real: whether the signal is real: there are only `half` values of the first digit of the first group.
+          half: whether there are only `half` values of the first digit of the first group.
         """
         factors = self.groups[group]
         after = self.factors[self.ends[group] :]
-        known = _frequencies(factors, self.half if real and group == 0 else factors[0])
+        known = _frequencies(factors, self.half if half and group == 0 else factors[0])
         times = np.arange(math.prod(after)).reshape(after)
         period = math.prod(factors) * math.prod(after)
         # The product is below the period, so no remainder is needed.
         return roots(period)[known.reshape(*known.shape, *(1,) * len(after)) * times]
 
-    def frequencies(self, real: bool = False) -> NDArray[np.int64]:
+    def frequencies(self, half: bool = False) -> NDArray[np.int64]:
         """Returns the frequency of each entry of a spectrum, `[k1, …, kp]`."""
-        return _frequencies(self.factors, self.half if real else self.factors[0])
+        return _frequencies(self.factors, self.half if half else self.factors[0])
 
-    def _matrix(self, step: int, real: bool) -> Complexes:
+    def _matrix(self, step: int, half: bool) -> Complexes:
         """Returns the complex matrices of a step, `[digits of k before it in its group, nj, kj]`."""
         number = next(i for i, end in enumerate(self.ends) if step < end)
         group = self.groups[number]
         inner = step - (self.ends[number] - len(group))
-        frequency = _frequencies(group[: inner + 1], self.half if real and number == 0 else group[0])
+        frequency = _frequencies(group[: inner + 1], self.half if half and number == 0 else group[0])
         size, period = group[inner], math.prod(group[: inner + 1])
         turns = (np.arange(size)[:, None] * frequency[..., None, :]) % period
         return roots(period)[turns]

@@ -72,6 +72,7 @@ def forward(
     decomposition: Decomposition,
     arithmetic: Arithmetic,
     real: bool = False,
+    half: bool = False,
     kept: Sequence[int] | None = None,
 ) -> jax.Array:
     """Returns the spectrum `[…, 2, k1, …, kp]` of a signal `[…, parts, n1, …, np]`.
@@ -80,7 +81,8 @@ def forward(
       x: the signal; it may have fewer than `N1` values of the first digit: the others are zero.
       decomposition: of the length.
       arithmetic: to be used.
-      real: whether the signal is real, and has one part. Its spectrum has `decomposition.half` values of k1.
+      real: whether the signal is real, and has one part.
+      half: whether only the first `decomposition.half` values of k1 are wanted: those of a real signal tell the others.
       kept: values of the last digit of frequency that are wanted; None for all.
     """
     order = len(decomposition.factors)
@@ -88,12 +90,12 @@ def forward(
     for step in range(order):
         is_last = step == order - 1
         dtype = arithmetic.accumulate if is_last else arithmetic.storage
-        matrix = decomposition.forward(step, rows, real)
+        matrix = decomposition.forward(step, rows, real, half)
         if is_last and kept is not None:
             matrix = matrix[..., list(kept)]
         x = _apply(x, matrix, step, decomposition, arithmetic, dtype)
         if not is_last and step + 1 in decomposition.ends:
-            x = _twiddle(x, decomposition.twiddles(decomposition.ends.index(step + 1), real), order)
+            x = _twiddle(x, decomposition.twiddles(decomposition.ends.index(step + 1), half), order)
     return x
 
 
@@ -103,6 +105,7 @@ def backward(
     arithmetic: Arithmetic,
     rows: int | None = None,
     real: bool = False,
+    half: bool = False,
     dtype: Any = None,
     kept: Sequence[int] | None = None,
 ) -> jax.Array:
@@ -114,15 +117,16 @@ def backward(
       arithmetic: to be used.
       rows: how many values of the first digit of time are wanted; None for all.
       real: whether the signal is real: it has one part then.
+      half: whether the spectrum has only the first `decomposition.half` values of k1.
       dtype: of the result; by default that of sums.
       kept: values of the last digit of frequency that `x` has, the others are zero; None for all.
     """
     order = len(decomposition.factors)
     for step in reversed(range(order)):
         if step < order - 1 and step + 1 in decomposition.ends:
-            x = _twiddle(x, np.conj(decomposition.twiddles(decomposition.ends.index(step + 1), real)), order)
+            x = _twiddle(x, np.conj(decomposition.twiddles(decomposition.ends.index(step + 1), half)), order)
         result = arithmetic.storage if step else dtype or arithmetic.accumulate
-        matrix = decomposition.backward(step, rows, real)
+        matrix = decomposition.backward(step, rows, real, half)
         if step == order - 1 and kept is not None:
             matrix = matrix[..., list(kept), :, :]
         x = _apply(x, matrix, step, decomposition, arithmetic, result)

@@ -31,7 +31,7 @@ def transformed(x: np.ndarray, decomposition: Decomposition, real: bool) -> np.n
         start = max(end for end in (0, *decomposition.ends) if end <= step)
         rows = x.shape[1] if step == 0 else None
         spec = f"y{letters},{letters[start:step]}y{letters[step]}zx->z{letters[:step]}x{letters[step + 1 :]}"
-        x = np.einsum(spec, x, decomposition.forward(step, rows, real))
+        x = np.einsum(spec, x, decomposition.forward(step, rows, real, real))
         if step + 1 in decomposition.ends[:-1]:
             factors = decomposition.twiddles(decomposition.ends.index(step + 1), real)
             product = (x[0] + 1j * x[1]) * factors
@@ -49,7 +49,7 @@ def undone(x: np.ndarray, decomposition: Decomposition, rows: int | None, real: 
             x = np.stack([product.real, product.imag])
         start = max(end for end in (0, *decomposition.ends) if end <= step)
         spec = f"y{letters},{letters[start:step]}y{letters[step]}zx->z{letters[:step]}x{letters[step + 1 :]}"
-        x = np.einsum(spec, x, decomposition.backward(step, rows, real))
+        x = np.einsum(spec, x, decomposition.backward(step, rows, real, real))
     return x
 
 
@@ -87,7 +87,7 @@ def test_real_signals_need_half_of_the_spectrum(decomposition: Decomposition, da
     digits = x.reshape(1, *factors)[:, :rows]
     spectrum = transformed(digits, decomposition, real=True)
     assert spectrum.shape == (2, factors[0] // 2 + 1, *factors[1:])
-    wanted = np.fft.fft(x)[decomposition.frequencies(real=True)]
+    wanted = np.fft.fft(x)[decomposition.frequencies(half=True)]
     np.testing.assert_allclose(spectrum[0] + 1j * spectrum[1], wanted, atol=1e-12 * length)
     np.testing.assert_allclose(undone(spectrum, decomposition, rows, real=True), digits, atol=1e-13 * length)
     assert math.prod(spectrum.shape) <= length + 2 * decomposition.tail

@@ -1,0 +1,61 @@
+"""The pass `common_subexpressions`: what is computed twice from the same values is computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+from memplan.passes.base import Context, Finding, Pass, Rewritten
+from memplan.passes.jaxprs import Alias, Replacement, edited, everywhere, inner_jaxprs, where
+
+
+def rewrite(closed: Any, context: Context) -> Rewritten:
+    """Finds them everywhere; what is computed within a loop and outside of it counts as different."""
+    del context
+    findings: list[Finding] = []
+    return Rewritten(everywhere(closed, lambda inner: _shared(inner, findings)), tuple(findings))
+
+
+def _shared(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
+    seen: dict[Any, Any] = {}
+    names: dict[Any, Any] = {}
+
+    def rule(equation: Any) -> Alias | Replacement | None:
+        key = _key(equation, names)
+        if key is None:
+            return None
+        first = seen.setdefault(key, equation)
+        if first is equation:
+            return None
+        names.update(zip(equation.outvars, first.outvars, strict=True))
+        findings.append(Finding(equation.primitive.name, where(equation)))
+        return Alias(first.outvars)
+
+    return edited(closed, rule)
+
+
+def _key(equation: Any, names: dict[Any, Any]) -> Any:
+    """Returns what equal equations have in common; None for one that is never equal to another."""
+    # Comparing programs inside of equations costs more than it brings.
+    if equation.effects or next(inner_jaxprs(equation), None) is not None:
+        return None
+    if any(type(variable).__name__ == "DropVar" for variable in equation.outvars):
+        return None
+    operands = []
+    for atom in equation.invars:
+        if isinstance(atom, Literal):
+            value = np.asarray(atom.val)
+            operands.append((value.tobytes(), value.dtype.str, value.shape, str(atom.aval)))
+        else:
+            operands.append(names.get(atom, atom))
+    key = (equation.primitive, tuple(operands), tuple(sorted(equation.params.items(), key=lambda item: item[0])))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+PASS = Pass("common_subexpressions", "What is computed twice from the same values.", rewrite)

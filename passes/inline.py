@@ -1,0 +1,69 @@
+"""The pass `inline`: functions that were jitted on their own become part of the program around them.
+
+`jax.numpy` jits many of its functions, and a pattern that goes through several of them can be seen only when they are
+one program. What is inlined computes the same; only calls that say something of their own are left: donated
+arguments, shardings, compiler options, and what is marked as not to be inlined.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.extend.core import ClosedJaxpr
+
+from memplan.passes.base import Context, Finding, Pass, Rewritten
+from memplan.passes.jaxprs import everywhere, spliced, substituted, where
+
+
+def rewrite(closed: Any, context: Context) -> Rewritten:
+    """Inlines calls everywhere, also within loops and branches."""
+    del context
+    findings: list[Finding] = []
+    return Rewritten(everywhere(closed, lambda inner: _inlined(inner, findings)), tuple(findings))
+
+
+def _inlined(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
+    """Inlines the calls of one level; what they call is inlined already."""
+    jaxpr = closed.jaxpr
+    calls = [equation for equation in jaxpr.eqns if _is_plain(equation)]
+    if not calls:
+        return closed
+    names: dict[Any, Any] = {}
+    equations: list[Any] = []
+    constvars, consts = list(jaxpr.constvars), list(closed.consts)
+    known = {id(constant): variable for variable, constant in zip(constvars, consts, strict=True)}
+    for equation in jaxpr.eqns:
+        read = [substituted(atom, names) for atom in equation.invars]
+        if not _is_plain(equation):
+            equations.append(equation.replace(invars=read))
+            continue
+        findings.append(Finding(f"call of {equation.params.get('name', 'a function')}", where(equation)))
+        inner = equation.params["jaxpr"]
+        # One function called twice has its constants once.
+        inside = dict(zip(inner.jaxpr.invars, read, strict=True))
+        for variable, constant in zip(inner.jaxpr.constvars, inner.consts, strict=True):
+            if id(constant) not in known:
+                known[id(constant)] = variable
+                constvars.append(variable)
+                consts.append(constant)
+            inside[variable] = known[id(constant)]
+        results = spliced(inner.jaxpr, inside, equation, equations)
+        names.update(zip(equation.outvars, results, strict=True))
+    results = [substituted(atom, names) for atom in jaxpr.outvars]
+    return ClosedJaxpr(jaxpr.replace(constvars=constvars, eqns=equations, outvars=results), consts)
+
+
+def _is_plain(equation: Any) -> bool:
+    """Whether an equation is a call that says nothing of its own."""
+    params = equation.params
+    if equation.primitive.name not in ("jit", "pjit") or "jaxpr" not in params:
+        return False
+    shardings = (*params.get("in_shardings", ()), *params.get("out_shardings", ()))
+    return (
+        not any(params.get("donated_invars", ()))
+        and all(type(sharding).__name__ == "UnspecifiedValue" for sharding in shardings)
+        and not params.get("compiler_options_kvs")
+    )
+
+
+PASS = Pass("inline", "Jitted functions become part of the program that calls them.", rewrite)

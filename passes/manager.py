@@ -1,0 +1,179 @@
+"""Runs passes over a program, one after another, and checks what each of them made of it.
+
+A pass that raises, or returns a program that is not well formed or has other arguments or results, is named in the
+error, and nothing has happened to the program.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memplan.passes import base
+from memplan.passes.base import Context, Finding, Pass, PassError
+
+# What `passes="auto"` runs. The clean-ups bring patterns into one piece, and take away what rewrites leave behind.
+DEFAULT = (
+    "inline",
+    "constant_folding",
+    "shape_cleanup",
+    "common_subexpressions",
+    "fft_convolution",
+    "dead_code",
+    "fft_to_matmul",
+    "dead_code",
+)
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass did.
+
+    Attributes:
+      name: of the pass.
+      seconds: that it took, checks included.
+      before, after: equations of the program, those within loops and branches included.
+      findings: see `base.Rewritten`.
+    """
+
+    name: str
+    seconds: float
+    before: int
+    after: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def changed(self) -> tuple[Finding, ...]:
+        """What it changed."""
+        return tuple(finding for finding in self.findings if not finding.declined)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A program after all passes.
+
+    Attributes:
+      jaxpr: the rewritten `ClosedJaxpr`.
+      reports: one for each pass, in order.
+    """
+
+    jaxpr: Any
+    reports: tuple[PassReport, ...]
+
+
+def chosen(names: str | Iterable[str | Pass]) -> tuple[Pass, ...]:
+    """Returns the passes of names: "auto", "none", names with commas between, or a sequence of names and passes.
+
+    Raises:
+      PassError: one is not known.
+    """
+    if isinstance(names, str):
+        if names in ("auto", "none"):
+            names = DEFAULT if names == "auto" else ()
+        else:
+            names = [name.strip() for name in names.split(",")]
+    return tuple(name if isinstance(name, Pass) else base.get(name) for name in names)
+
+
+def run(
+    closed: Any,
+    passes: Sequence[Pass],
+    context: Context | None = None,
+    after: Callable[[Pass, Any], None] | None = None,
+) -> Outcome:
+    """Returns what passes make of a program.
+
+    Args:
+      closed: a `jax.extend.core.ClosedJaxpr`.
+      passes: in the order in which they run.
+      context: what they may know.
+      after: called after each pass with it and the program, to print it for instance.
+
+    Raises:
+      PassError: a pass broke the program.
+    """
+    from jax.extend import core
+
+    reports = []
+    for each in passes:
+        started = time.perf_counter()
+        before = count(closed.jaxpr)
+        try:
+            rewritten = each.rewrite(closed, context or Context())
+            new = rewritten.jaxpr
+            if new is not closed:
+                core.check_jaxpr(new.jaxpr)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            raise PassError(f"pass {each.name} broke the program: {type(error).__name__}: {lines[0]}") from error
+        for what, old_atoms, new_atoms in (
+            ("arguments", closed.jaxpr.invars, new.jaxpr.invars),
+            ("results", closed.jaxpr.outvars, new.jaxpr.outvars),
+        ):
+            types = [[atom.aval.str_short() for atom in atoms] for atoms in (old_atoms, new_atoms)]
+            if types[0] != types[1]:
+                raise PassError(f"pass {each.name} broke the program: its {what} were {types[0]} and are {types[1]}")
+        closed = new
+        seconds = time.perf_counter() - started
+        reports.append(PassReport(each.name, seconds, before, count(closed.jaxpr), rewritten.findings))
+        if after is not None:
+            after(each, closed)
+    return Outcome(closed, tuple(reports))
+
+
+def count(jaxpr: Any) -> int:
+    """Returns how many equations a jaxpr has, those of jaxprs within it included."""
+    from memplan.passes.jaxprs import inner_jaxprs
+
+    total = len(jaxpr.eqns)
+    for equation in jaxpr.eqns:
+        for _, _, inner in inner_jaxprs(equation):
+            total += count(getattr(inner, "jaxpr", inner))
+    return total
+
+
+def rewritten(
+    fun: Callable[..., Any],
+    passes: str | Iterable[str | Pass] = "auto",
+    context: Context | None = None,
+    told: Callable[[Outcome], None] | None = None,
+) -> Callable[..., Any]:
+    """Returns a function with the same arguments and results, that JAX traces to what passes make of the original.
+
+    Args:
+      fun: takes and returns pytrees of arrays; it is traced each time that the new one is.
+      passes: see `chosen`.
+      context: what they may know.
+      told: called with the outcome each time.
+    """
+    import jax
+    import numpy as np
+    from jax.extend.core import jaxpr_as_fun
+
+    selected = chosen(passes)
+
+    @functools.wraps(fun)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        # What is no array is static: a part of the program.
+        places = [number for number, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray, np.generic))]
+
+        def of_arrays(*arrays: Any) -> Any:
+            filled = list(leaves)
+            for place, array in zip(places, arrays, strict=True):
+                filled[place] = array
+            positional, named = jax.tree.unflatten(tree, filled)
+            return fun(*positional, **named)
+
+        arrays = [leaves[place] for place in places]
+        closed, shape = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
+        outcome = run(closed, selected, context)
+        if told is not None:
+            told(outcome)
+        results = jaxpr_as_fun(outcome.jaxpr)(*arrays)
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+    return call

@@ -115,3 +115,22 @@ def fidelity(
     from memplan.compiler.cli import bench_fidelity
 
     bench_fidelity.command(targets, compiles, markdown, json)
+
+
+@bench.command()
+def game(
+    dump: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Play this dump. By default a shipped one.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Games that are played at once.")] = 256,
+    steps: Annotated[int, typer.Option(metavar="N", help="Moves that each of them makes.")] = 500,
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often that is timed; the best counts.")] = 3,
+    json: JsonFile = None,
+) -> None:
+    """Moves of the mallocGame in a second.
+
+    Random legal play of a batch of games, compiled by JAX, on all cores of the CPU.
+    """
+    from memplan.compiler.cli import bench_game
+
+    bench_game.command(dump, batch, steps, rounds, json)

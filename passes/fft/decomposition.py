@@ -104,7 +104,7 @@ class Decomposition:
           real: whether the signal is real: the first step has one part out.
           half: whether the spectrum has only `half` values of k1, which stand for all of a real signal's.
         """
-        matrix = np.conj(np.swapaxes(self._matrix(step, half), -1, -2))
+        matrix: Complexes = np.conj(np.swapaxes(self._matrix(step, half), -1, -2))
         if step > 0:
             return _parts(matrix)
         matrix = matrix[:, : self.factors[0] if rows is None else rows] / self.length

@@ -1,0 +1,223 @@
+"""A game as arrays of fixed sizes, so that games of different problems are compiled once and stand in one batch."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.errors import PlannerError
+from memplan.rl_agent.game.moves import CLOSED, Game
+from memplan.rl_agent.game.reference import FILL, SPILL
+
+Array = NDArray[np.generic]
+
+
+class MoveRow(NamedTuple):
+    """A row of `GameArrays.moves`, int32.
+
+    Beside the fields of `moves.Move`: the row of the move's chain; whether it is the first move of it; of the move's
+    operation the ticks that it takes at least, of memory time and of the link's channel, everything at home.
+    """
+
+    row: jax.Array
+    is_first: jax.Array
+    parent: jax.Array
+    slot: jax.Array
+    start: jax.Array
+    end: jax.Array
+    held: jax.Array
+    lasting: jax.Array
+    size: jax.Array
+    reads: jax.Array
+    writes: jax.Array
+    is_operation: jax.Array
+    is_last: jax.Array
+    is_first_access: jax.Array
+    done: jax.Array
+    fill: jax.Array
+    spill: jax.Array
+    saving: jax.Array
+    traffic: jax.Array
+    buffer: jax.Array
+    floor: jax.Array
+    demand: jax.Array
+    taken: jax.Array
+    ready: jax.Array
+
+
+COLUMNS = MoveRow._fields
+
+
+@dataclass(frozen=True)
+class Padding:
+    """The sizes of arrays: games of one padding can be stacked.
+
+    Attributes:
+      moves, slots: at least as many as the game has.
+      rows: at least as many as chains that are being decided at once.
+      times: at least one more than the problem has operations.
+      units: at least as many as the game has.
+      reach: the game's.
+    """
+
+    moves: int
+    rows: int
+    slots: int
+    times: int
+    units: int
+    reach: int
+
+    @staticmethod
+    def of(*games: Game, multiple: int = 64) -> Padding:
+        """Returns the least sizes, multiples of some number, that suit all of some games."""
+        sizes = [_sizes(game) for game in games]
+        least = {field.name: max(getattr(size, field.name) for size in sizes) for field in fields(Padding)}
+        rounded = {name: size if name == "reach" else -(-size // multiple) * multiple for name, size in least.items()}
+        return Padding(**rounded)
+
+
+class GameArrays(NamedTuple):
+    """What does not change while a game is played. A batch has one more axis in front of all.
+
+    Attributes:
+      num_moves: int32.
+      moves: `[moves, len(COLUMNS)]` int32.
+      seconds: `[moves, 4]` float32: of the move's operation, what it takes at least and its memory time with everything
+        at home; what the move saves of that; how often it runs.
+      idle: `[slots]` int32, ticks left to copies with everything at home, or `CLOSED`.
+      slot_time: `[slots]` int32.
+      busy_until: `[units]`, before the first move: 0, or `forever` for what cannot be used.
+      no_rows: `[rows]` zeros. Its type, and that of `busy_until`, is int16 where all sizes of the padding allow that,
+        otherwise int32; `forever` is its largest number.
+      bottom: `[levels, times]` int32: units that are kept by the operations of `2**level` times.
+      queue: `[2]` int32, of copies into fast memory and home.
+      window: `[reach]` int32: 0, 1, ….
+      facts: `[4]` float32: seconds of everything at home, of a tick; units; operations.
+    """
+
+    num_moves: Array
+    moves: Array
+    seconds: Array
+    idle: Array
+    slot_time: Array
+    busy_until: Array
+    no_rows: Array
+    bottom: Array
+    queue: Array
+    window: Array
+    facts: Array
+
+
+def _sizes(game: Game) -> Padding:
+    """Returns the sizes of a game."""
+    return Padding(
+        moves=max(1, len(game.moves)),
+        rows=1 + max(_rows(game), default=0),
+        slots=max(len(game.slots.time), game.reach),
+        times=game.problem.end + 1,
+        units=game.num_units,
+        reach=game.reach,
+    )
+
+
+def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
+    """Returns a game as arrays.
+
+    Raises:
+      PlannerError: the game is larger than the padding, or has another reach.
+    """
+    padding = padding or Padding.of(game)
+    needed = _sizes(game)
+    for field in fields(Padding):
+        need, have = getattr(needed, field.name), getattr(padding, field.name)
+        if need > have or (field.name == "reach" and need != have):
+            raise PlannerError(f"{game.problem.name} needs {field.name}={need} in the game's padding, which has {have}")
+    sizes = (getattr(padding, field.name) for field in fields(Padding))
+    small = np.dtype(np.int16 if max(sizes) < forever(np.dtype(np.int16)) else np.int32)
+    rows = _rows(game)
+    seen: set[int] = set()
+    is_first = []
+    for move in game.moves:
+        is_first.append(move.chain not in seen)
+        seen.add(move.chain)
+    slot = np.array([move.slot for move in game.moves], np.int64)
+    columns = np.zeros((padding.moves, len(COLUMNS)), np.int32)
+    for number, name in enumerate(COLUMNS):
+        if name in ("floor", "demand", "taken"):
+            column = getattr(game, name)[slot]
+        elif name == "row":
+            column = np.array([rows[move.chain] for move in game.moves], np.int64)
+        elif name == "is_first":
+            column = np.array(is_first, np.int64)
+        else:
+            column = np.array([getattr(move, name) for move in game.moves], np.int64)
+        columns[: len(game.moves), number] = column
+    seconds = np.zeros((padding.moves, 4), np.float32)
+    seconds[: len(game.moves)] = np.column_stack(
+        [
+            game.floor_seconds[slot],
+            game.demand_seconds[slot],
+            np.array([move.seconds for move in game.moves], np.float64),
+            game.repetitions[slot],
+        ]
+    )
+    levels = [_padded(game.reserved, padding.times, 0)]
+    for level in range(max(padding.times - 1, 1).bit_length()):
+        shifted = np.minimum(np.arange(padding.times) + (1 << level), padding.times - 1)
+        levels.append(np.maximum(levels[-1], levels[-1][shifted]))
+    return GameArrays(
+        num_moves=np.array(len(game.moves), np.int32),
+        moves=columns,
+        seconds=seconds,
+        idle=_padded(game.idle, padding.slots, CLOSED),
+        slot_time=_padded(game.slots.time, padding.slots, game.problem.end),
+        busy_until=_padded(np.where(game.blocked, forever(small), 0), padding.units, forever(small)).astype(small),
+        no_rows=np.zeros(padding.rows, small),
+        bottom=np.stack(levels),
+        queue=np.array([game.queue[FILL], game.queue[SPILL]], np.int32),
+        window=np.arange(padding.reach, dtype=np.int32),
+        facts=np.array([game.home_latency, game.tick, game.num_units, game.problem.end], np.float32),
+    )
+
+
+def forever(dtype: np.dtype[Any]) -> int:
+    """Returns a number that is later than all times, in arrays of some type."""
+    return int(np.iinfo(dtype).max)
+
+
+def _rows(game: Game) -> list[int]:
+    """Returns a row for each chain: no two that are being decided at once have the same, and there are few."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for number, move in enumerate(game.moves):
+        first.setdefault(move.chain, number)
+        last[move.chain] = number
+    rows = [0] * game.num_chains
+    free: list[int] = []
+    ended: list[tuple[int, int]] = []
+    count = 0
+    for chain in sorted(first, key=first.__getitem__):
+        while ended and ended[0][0] < first[chain]:
+            heapq.heappush(free, heapq.heappop(ended)[1])
+        if free:
+            rows[chain] = heapq.heappop(free)
+        else:
+            rows[chain], count = count, count + 1
+        heapq.heappush(ended, (last[chain], rows[chain]))
+    return rows
+
+
+def _padded(values: NDArray[np.generic], size: int, fill: int) -> NDArray[np.int32]:
+    result = np.full(size, fill, np.int32)
+    result[: len(values)] = values
+    return result
+
+
+def stack(*arrays: GameArrays) -> GameArrays:
+    """Returns games of one padding as a batch."""
+    return GameArrays(*(np.stack(parts) for parts in zip(*arrays, strict=True)))

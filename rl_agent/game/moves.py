@@ -1,0 +1,321 @@
+"""A MappingProblem as a game: the sequence of its moves, and all numbers that the rules use, exact.
+
+One move is one decision: what becomes of a buffer at one of its items (see `planners/_chains.py`). Moves stand in
+program order. An item that is a loop or conditional stands before the items inside of it. A chain whose value must be
+at home when its region ends has one move more there, at which the value is brought home if it is not.
+
+Rounding. The rules compare whole numbers: *ticks* of time and *units* of fast memory. Supply is rounded down and demand
+up, so that what fits here fits in seconds and bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners._assembly import home_of
+from memplan.planners._chains import Chains, Slots
+from memplan.planners._frame import Frame, fast_spaces
+from memplan.planners.packing import Blocks, pack
+
+Integers = NDArray[np.int64]
+
+NONE = -1
+
+# Ticks of all operations together, everything at home: small enough for sums of 32 bits, large enough that a short
+# operation still has many.
+_ALL_TICKS = 2**29
+
+# More ticks than any supply.
+NEVER = 2**30
+
+# In place of the ticks of a slot in which no copy can move.
+CLOSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One decision.
+
+    Attributes:
+      buffer: index.
+      chain: index in `Game.chains`.
+      item: index of the item in `Game.chains`; -1 for the move at the end of a chain.
+      parent: move of the item around; -1 for none. If that one is in fast memory, so is this.
+      slot: index in `Game.slots`; at the end of a chain, the last one at which a copy can be awaited.
+      start, end: half-open times.
+      held: until when the value is wanted where it is: the end of the chain's next move, if that one needs it.
+      lasting: the end of the chain's last move that needs the value, if it stays in fast memory until then.
+      size: units of fast memory.
+      reads: whether it needs the value that the buffer has before.
+      writes: whether it changes the value.
+      is_operation: whether it is one operation, rather than a loop, a conditional or the end of a chain.
+      is_last: whether it is the end of a chain.
+      is_first_access: whether it is the first move of its operation.
+      done: last slot at or before it at which a copy can be awaited; -1 for none.
+      ready: first slot at which the chain's value may be fetched from home, if nothing was written before.
+      fill, spill: ticks of supply that a copy into fast memory, and one home, takes; `NEVER` where no link leads there.
+      saving, traffic: ticks of memory time, and of the link's channel, that its operation saves in fast memory.
+      seconds: of memory time that its operation saves in fast memory.
+      accesses: numbers of the accesses of the item, those inside of it included.
+    """
+
+    buffer: int
+    chain: int
+    item: int
+    parent: int
+    slot: int
+    start: int
+    end: int
+    held: int
+    lasting: int
+    size: int
+    reads: bool
+    writes: bool
+    is_operation: bool
+    is_last: bool
+    is_first_access: bool
+    done: int
+    ready: int
+    fill: int
+    spill: int
+    saving: int
+    traffic: int
+    seconds: float
+    accesses: tuple[int, ...]
+
+
+class Game:
+    """The moves of a problem, and what is known before the first of them.
+
+    Args:
+      problem: with a fast space; the fastest one is played for, any others stay empty.
+      units: into how many equal parts the fast space is divided, at most.
+      reach: over how many slots a copy may stretch, and be looked for.
+
+    Attributes:
+      space: index of the fast space.
+      unit: bytes of one unit.
+      num_units: how many there are.
+      tick: seconds.
+      slots, chains: see `planners/_chains.py`.
+      moves: in program order.
+      floor, demand, taken, repetitions: `[num_slots]` of an operation: ticks that it takes at least, ticks of memory
+        time and of the link's channel with everything at home, and how often it runs; 0 for loops and conditionals.
+      floor_seconds, demand_seconds: `[num_slots]` float64, the first two in seconds.
+      idle: `[num_slots]` ticks that an operation leaves to copies, everything at home; `CLOSED` for loops and
+        conditionals, and for operations that no other one of their region follows.
+      access_saving, access_traffic: `[num_accesses]` float64, seconds of memory time and of the link's channel that
+        each access saves in fast memory.
+      into, back: numbers of the links into fast memory and home; None where there is none.
+      queue: numbers of their queues, -1 for none.
+      reserved: `[n + 1]` units at the bottom that the operation of each time keeps for itself.
+      homes: offset in bytes by buffer, of what is at home in the fast space, or must be there at the end.
+      late: those of them that are moved there when the program ends.
+      blocked: `[num_units]` bool, whether a unit belongs to one of those, all the time.
+      home_latency: seconds, everything at home.
+
+    Raises:
+      PlannerError: there is no fast space, or what is at home there does not fit.
+    """
+
+    def __init__(self, problem: MappingProblem, units: int = 512, reach: int = 128):
+        spaces = fast_spaces(problem)
+        if not spaces:
+            raise PlannerError(f"{problem.target} has no fast memory: there is nothing to decide in {problem.name}")
+        if units < 1 or reach < 1:
+            raise PlannerError(f"units={units}, reach={reach}: the game needs at least one of each")
+        self.problem, self.reach = problem, reach
+        self.space = spaces[0]
+        space = problem.spaces[self.space]
+        self.unit = max(1, -(-space.capacity // (units * space.alignment))) * space.alignment
+        self.num_units = space.capacity // self.unit
+        frame = Frame(problem, self.space, (), "single")
+        self.slots: Slots = frame.slots
+        self.chains: Chains = frame.chains
+        self._set_operations()
+        self._set_room(frame.homes)
+        self.moves = self._moves()
+
+    def _set_operations(self) -> None:
+        problem, slots, n = self.problem, self.slots, self.problem.end
+        self.into = problem.link_between.get((0, self.space))
+        self.back = problem.link_between.get((self.space, 0))
+        links = [problem.links[number] for number in (self.into, self.back) if number is not None]
+        self.queue = tuple(
+            problem.links[number].queue if number is not None else NONE for number in (self.into, self.back)
+        )
+        # Of two channels the busier one would count; their sum is an upper bound of it.
+        channels = {link.channel for link in links}
+        busy = [1.0 / s.bandwidth if s.channel in channels and s.channel >= 0 else 0.0 for s in problem.spaces]
+        cost = np.array([access.cost for _, access in problem.accesses], np.float64).reshape(-1, len(problem.spaces))
+        moved = np.array([access.bytes for _, access in problem.accesses], np.float64)
+        time = np.array([t for t, _ in problem.accesses], np.int64)
+        home = np.array([home_of(problem, access.buffer) for _, access in problem.accesses], np.int64)
+        rows = np.arange(len(time))
+        self.access_saving = cost[rows, home] - cost[:, self.space]
+        self.access_traffic = moved * (np.array(busy)[home] - busy[self.space])
+
+        slot = slots.of_time[:n]
+        floor, demand, taken = (np.zeros(len(slots.time)) for _ in range(3))
+        floor[slot] = [operation.floor for operation in problem.operations]
+        demand[slot] = [operation.overhead for operation in problem.operations]
+        np.add.at(demand, slots.of_time[time], cost[rows, home])
+        np.add.at(taken, slots.of_time[time], moved * np.array(busy)[home])
+        self.repetitions = np.zeros(len(slots.time))
+        self.repetitions[slot] = np.array(problem.repetitions)[slots.region_of_time[:n]]
+        self.floor_seconds, self.demand_seconds = floor, demand
+        duration = np.maximum(floor, demand)
+        self.home_latency = float(self.repetitions @ duration)
+        self.tick = max(float(duration.sum()), 1e-30) / _ALL_TICKS
+        self.floor, self.demand = self.ticks_below(floor), self.ticks_below(demand)
+        self.taken = self.ticks_above(taken)
+        follows = np.zeros(len(slots.time), np.bool_)
+        follows[:-1] = slots.is_operation[1:]
+        follows[slots.last[slots.last > slots.first] - 1] = False
+        idle = np.maximum(np.maximum(self.floor, self.demand) - self.taken, 0)
+        self.idle = np.where(slots.is_operation & follows, idle, CLOSED)
+
+    def ticks_below(self, seconds: np.ndarray) -> Integers:
+        """Returns ticks, rounded down."""
+        return np.floor(seconds / self.tick * (1 - 1e-12)).astype(np.int64)
+
+    def ticks_above(self, seconds: np.ndarray) -> Integers:
+        """Returns ticks, rounded up, but not more than `NEVER`."""
+        return np.ceil(np.minimum(seconds / self.tick * (1 + 1e-12), NEVER)).astype(np.int64)
+
+    def _set_room(self, homes: list[int]) -> None:
+        problem, n = self.problem, self.problem.end
+        reserved = np.array([*(operation.reserved[self.space] for operation in problem.operations), 0], np.int64)
+        self.reserved = np.minimum(-(-reserved // self.unit), self.num_units)
+        self.blocked = np.zeros(self.num_units, np.bool_)
+        self.homes: dict[int, int] = {}
+        # A result that starts elsewhere is moved here when the program ends.
+        late = [
+            number
+            for number, buffer in enumerate(problem.buffers)
+            if buffer.final_space == self.space and number not in homes
+        ]
+        lasting = [*homes, *late]
+        if lasting:
+            start = [problem.buffers[b].start for b in homes] + [n] * len(late)
+            end = [problem.buffers[b].end for b in homes] + [n + 1] * len(late)
+            size = np.array([problem.buffers[b].size for b in lasting], np.int64)
+            blocks = Blocks.of(np.array(start, np.int64), np.array(end, np.int64), size)
+            for buffer, offset in zip(lasting, pack(problem, self.space, blocks).tolist(), strict=True):
+                described = problem.buffers[buffer]
+                if offset < 0:
+                    name = problem.spaces[self.space].name
+                    raise PlannerError(f"{described.name} does not fit {name}, where the program wants it")
+                self.homes[buffer] = offset
+                if buffer in homes:
+                    self.blocked[offset // self.unit : -(-(offset + described.size) // self.unit)] = True
+        self.late = tuple(late)
+
+    def _copy_ticks(self, link: int | None, buffer: int) -> int:
+        if link is None:
+            return NEVER
+        described = self.problem.links[link]
+        seconds = described.latency + self.problem.buffers[buffer].size / described.bandwidth
+        return max(1, int(self.ticks_above(np.array(seconds))))
+
+    def _done(self, slot: int, first: int) -> int:
+        """Returns the last slot at or before one, from `first` on, that is an operation; -1 for none."""
+        while slot >= first and not self.slots.is_operation[slot]:
+            slot -= 1
+        return slot if slot >= first else NONE
+
+    def _moves(self) -> tuple[Move, ...]:
+        chains = self.chains
+        drafts: list[tuple[tuple[int, int, int, int], Move]] = []
+        for chain in range(self.num_chains):
+            items = range(int(chains.first[chain]), int(chains.last[chain]))
+            drafts += [self._item(chain, item) for item in items]
+            if chains.needs_home[chain] and chains.writes[items.start : items.stop].any():
+                drafts.append(self._last(chain))
+        drafts.sort(key=lambda draft: draft[0])
+        place = {move.item: number for number, (_, move) in enumerate(drafts) if not move.is_last}
+        wanted: dict[int, tuple[int, int]] = {}  # when the next move of a chain ends, and the last, if they read
+        for number, (order, move) in reversed(list(enumerate(drafts))):
+            held, lasting = wanted.get(move.chain, (0, 0))
+            move = replace(move, held=max(move.end, held), lasting=max(move.end, lasting))
+            drafts[number] = (order, move)
+            wanted[move.chain] = (move.end, move.lasting) if move.reads else (0, 0)
+        moves: list[Move] = []
+        previous = NONE
+        for _, move in drafts:
+            around = int(chains.parent[move.chain])
+            is_first = move.is_operation and move.slot != previous
+            previous = move.slot if move.is_operation else previous
+            moves.append(replace(move, parent=place[around] if around >= 0 else NONE, is_first_access=is_first))
+        return tuple(moves)
+
+    def _item(self, chain: int, item: int) -> tuple[tuple[int, int, int, int], Move]:
+        """Returns the move of an item, and by what it is sorted."""
+        chains, slots = self.chains, self.slots
+        slot = int(chains.slot[item])
+        is_operation = bool(slots.is_operation[slot])
+        accesses = chains.accesses[chains.first_access[item] : chains.last_access[item]]
+        own = accesses[: len(accesses) * is_operation]
+        move = replace(
+            self._empty(chain, slot),
+            item=item,
+            start=int(chains.start[item]),
+            end=int(chains.end[item]),
+            reads=bool(chains.reads[item]),
+            writes=bool(chains.writes[item]),
+            is_operation=is_operation,
+            saving=int(self.ticks_above(self.access_saving[own]).sum()),
+            traffic=int(self.ticks_below(self.access_traffic[own]).sum()),
+            seconds=float(self.access_saving[own].sum()),
+            accesses=tuple(accesses.tolist()),
+        )
+        # Whole regions before what is inside of them; of an operation, reads before writes.
+        return (int(slots.time[slot]), -int(slots.end[slot]), int(not move.reads), move.buffer), move
+
+    def _last(self, chain: int) -> tuple[tuple[int, int, int, int], Move]:
+        """Returns the move at the end of a chain, and by what it is sorted."""
+        slots, region = self.slots, self.chains.region[chain]
+        last = int(slots.last[region]) - 1
+        slot = self._done(last, int(slots.first[region]))
+        move = replace(self._empty(chain, slot), reads=True, is_last=True)
+        # After all that happens in the region, before what follows it.
+        return (int(slots.end[last]) - 1, 1, 0, move.buffer), move
+
+    def _empty(self, chain: int, slot: int) -> Move:
+        """Returns a move at a slot that does nothing."""
+        buffer, first = int(self.chains.buffer[chain]), int(self.slots.first[self.chains.region[chain]])
+        return Move(
+            buffer=buffer,
+            chain=chain,
+            item=NONE,
+            parent=NONE,
+            slot=slot,
+            start=int(self.slots.time[slot]),
+            end=int(self.slots.time[slot]),
+            held=0,
+            lasting=0,
+            size=max(1, -(-self.problem.buffers[buffer].size // self.unit)),
+            reads=False,
+            writes=False,
+            is_operation=False,
+            is_last=False,
+            is_first_access=False,
+            done=self._done(slot, first),
+            ready=first,
+            fill=self._copy_ticks(self.into, buffer),
+            spill=self._copy_ticks(self.back, buffer),
+            saving=0,
+            traffic=0,
+            seconds=0.0,
+            accesses=(),
+        )
+
+    @property
+    def num_chains(self) -> int:
+        """How many chains there are."""
+        return len(self.chains.buffer)

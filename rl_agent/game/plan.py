@@ -1,0 +1,80 @@
+"""A finished game as a Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.plan import Plan
+from memplan.planners._assembly import Stay, assemble
+from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.reference import Booking, Reference, Residency
+
+
+def replay(game: Game, history: Sequence[int] | NDArray[np.integer], until: int | None = None) -> Reference:
+    """Returns the reference after the actions of some history, one a move, as a game left it after its last backup.
+
+    Args:
+      game: that was played.
+      history: an action for each move.
+      until: how many moves are made; None for all.
+
+    Raises:
+      PlannerError: an action is missing or not legal.
+    """
+    until = len(game.moves) if until is None else until
+    if len(history) < until:
+        raise PlannerError(f"{len(history)} actions are given, but {until} moves of {game.problem.name} are to be made")
+    reference = Reference(game)
+    while reference.move < until:
+        action = int(history[reference.move])
+        if reference.is_dead or not 0 <= action < len(reference.legal) or not reference.legal[action]:
+            buffer = game.problem.buffers[game.moves[reference.move].buffer].name
+            raise PlannerError(f"action {action} at move {reference.move}, of {buffer}, is not legal")
+        reference.step(action)
+    return reference
+
+
+def make_plan(reference: Reference, planner: str = "game", info: dict[str, Any] | None = None) -> Plan:
+    """Returns the plan that a finished game makes, valid and as fast as the game says.
+
+    Its latency is that of everything at home minus the game's `total`.
+
+    Raises:
+      PlannerError: the game is not over, or the buffers do not fit their homes.
+    """
+    game = reference.game
+    if not reference.done:
+        raise PlannerError(
+            f"the game stands at move {reference.move} of {len(game.moves)}: it must be over to be a plan"
+        )
+    stays = [_stay(game, residency) for _, residency in sorted(reference.residencies.items())]
+    n = game.problem.end
+    for buffer in game.late:
+        stays.append(Stay(buffer, game.space, n, n + 1, (), fills=((n, n),), offset=game.homes[buffer]))
+    return assemble(game.problem, stays, planner, info, home_offsets=game.homes).plan
+
+
+def _stay(game: Game, residency: Residency) -> Stay:
+    moves = [game.moves[number] for number in residency.moves]
+    return Stay(
+        buffer=moves[0].buffer,
+        space=game.space,
+        start=residency.start,
+        end=residency.end,
+        accesses=tuple(access for move in moves for access in move.accesses),
+        fills=_times(game, residency.fill),
+        spills=_times(game, residency.spill),
+        offset=residency.offset * game.unit,
+    )
+
+
+def _times(game: Game, booking: Booking | None) -> tuple[tuple[int, int], ...]:
+    if booking is None:
+        return ()
+    times = game.slots.time
+    return ((int(times[booking.first]), int(times[booking.last + 1])),)

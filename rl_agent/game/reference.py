@@ -1,0 +1,372 @@
+"""The rules of the game, in plain Python: what `environment.py` computes, to be read and to be compared with.
+
+The game is the mallocGame of Wang et al., "Optimizing Memory Mapping Using Deep Reinforcement Learning" (2023); what is
+theirs and what is ours is said in docs/game.md.
+
+**State.** A chain has at most one residency in fast memory that may go on, from the move that *opened* it. Its value is
+*dirty* if it was written there and home does not have it. Moves stand in program order, so all that was placed starts
+before what is decided next ends. Hence room is known from one number for each unit of fast memory, the time until which
+it is taken:
+
+    a unit is free in [start, end)   if and only if   busy_until[unit] <= start
+
+A closed residency may still have to last until its value is home, and an open one until its next use. It may as long as
+nothing was placed on its units after its end: `limit` is the start of the first that was. So that this is rare, units
+whose value is still wanted are *held*, until the end of its next use. A new residency goes to the lowest units that are
+neither taken nor held, and that no operation keeps for itself as long as the value is wanted; only if there are none,
+to the lowest ones that will do for now.
+
+**Copies.** They move in the ticks that operations, all accesses decided, leave of the link's channel. A copy is issued
+before slot `first` and awaited before slot `last + 1`, and takes ticks of slots `first` to `last`. These are neighbours
+in one region and neither loop nor conditional. No other copy has ticks of those strictly between; `first` and `last` it
+may share with copies of its own queue, with others none.
+
+So of two copies in one queue neither is issued before the other and awaited after it: sorted by start, they are sorted
+by done as well. Queues are first in, first out, and a copy waits for nothing but those before it and its latency, which
+is counted as supply. Let copy k be the first that is late. Go back from it to the last copy j that found its queue
+empty: the slots of j, …, k overlap one after the other (a copy awaited before the next is issued leaves the queue
+empty), so all slots from the issue of j to the await of k are theirs alone. Their ticks are different ones of these
+slots, which offer that many, latencies included: k is not late. No copy is in flight at the border of a loop or branch.
+Hence no operation ever waits, and the latency is the sum of durations.
+
+**Dead ends.** A move is without legal action only if its value is dirty and cannot be brought home in time. The move
+that opened the residency was not forced to DROP: it was COPY, which had brought home what was dirty before, or the
+production of a new value; at both, DROP was legal. The game restarts with all moves before it as they were, and DROP
+forced there. Each backup forces a move that was not forced before, so there are at most as many as moves: the game
+ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, Game, Move
+
+COPY, NO_COPY, DROP = 0, 1, 2
+NUM_ACTIONS = 3
+
+# Later than all times.
+FOREVER = 2**30
+
+FILL, SPILL = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """A copy: its slots `[first, last]`, and the ticks that it takes of the last one."""
+
+    first: int
+    last: int
+    rest: int
+
+
+@dataclass
+class Residency:
+    """One in fast memory: times and units, the copies that fill it and bring it home, the moves that it serves."""
+
+    chain: int
+    start: int
+    end: int
+    offset: int
+    size: int
+    moves: list[int]
+    fill: Booking | None = None
+    spill: Booking | None = None
+
+
+@dataclass
+class Chain:
+    """What is known of a chain.
+
+    Attributes:
+      opened: move that opened the residency that may go on; -1 for none.
+      end: until when it lasts by now.
+      limit: when something else is placed on its units.
+      written: slot that wrote the value which home does not have; -1 if home has it.
+      ready: slot from which home has the value.
+    """
+
+    opened: int = NONE
+    end: int = 0
+    limit: int = FOREVER
+    written: int = NONE
+    ready: int = 0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is possible at a move.
+
+    Attributes:
+      legal: `[3]` by action.
+      fill: the copy that COPY makes.
+      spill: the copy that brings a dirty value home, which COPY and DROP make.
+      start: when a new residency would start.
+      offset: units; where it would lie.
+    """
+
+    legal: tuple[bool, bool, bool]
+    fill: Booking | None = None
+    spill: Booking | None = None
+    start: int = 0
+    offset: int = NONE
+
+
+@dataclass
+class Reference:
+    """A game being played.
+
+    Attributes:
+      game: its moves and numbers.
+      move: number of the next move.
+      history: actions, by move, of this try or of the one before.
+      forced: whether a move is forced to DROP, by move.
+      replay_until: moves before this one repeat the history.
+      reward: seconds of latency that the last step saved.
+      total: seconds that all steps saved.
+      backups: how often the game was set back.
+      is_dead: whether the next step sets the game back.
+      residencies: in fast memory, by the move that opened them.
+      choices: at the next move.
+    """
+
+    game: Game
+    move: int = 0
+    history: list[int] = field(default_factory=list)
+    forced: list[bool] = field(default_factory=list)
+    replay_until: int = 0
+    reward: float = 0.0
+    total: float = 0.0
+    backups: int = 0
+    is_dead: bool = False
+    residencies: dict[int, Residency] = field(default_factory=dict)
+    choices: Choices = field(default=Choices((False, False, False)))
+
+    def __post_init__(self) -> None:
+        self.history = [NONE] * len(self.game.moves)
+        self.forced = [False] * len(self.game.moves)
+        self._clear()
+        self._look()
+
+    @property
+    def done(self) -> bool:
+        """Whether all moves are made."""
+        return self.move == len(self.game.moves)
+
+    @property
+    def legal(self) -> tuple[bool, bool, bool]:
+        """Which actions are legal: exactly one where the move is forced, none when the game is over."""
+        return self.choices.legal
+
+    def step(self, action: int) -> None:
+        """Makes a move; raises ValueError if it is not legal."""
+        if not self.legal[action]:
+            raise ValueError(f"action {action} is not legal at move {self.move}: {self.legal}")
+        if self.is_dead:
+            self.reward = -self.total
+            self._back_up()
+        else:
+            self.reward = self._play(self.game.moves[self.move], action)
+            self.total += self.reward
+        self._look()
+
+    def _clear(self) -> None:
+        """Forgets all but the history and what is forced."""
+        game = self.game
+        self.move, self.total = 0, 0.0
+        self.residencies = {}
+        self.chains = [Chain() for _ in range(game.num_chains)]
+        for move in game.moves:
+            self.chains[move.chain].ready = move.ready
+        self.left = game.idle.tolist()
+        self.owner = [NONE] * len(game.slots.time)
+        self.busy_until = [FOREVER if blocked else 0 for blocked in game.blocked]
+        self.held_until = self.busy_until.copy()
+        self.demand = self.taken = 0
+        self.demand_seconds = 0.0
+
+    def _back_up(self) -> None:
+        culprit = self.chains[self.game.moves[self.move].chain].opened
+        self.forced[culprit] = True
+        self.replay_until = culprit
+        self.backups += 1
+        self._clear()
+
+    def _play(self, move: Move, action: int) -> float:
+        """Makes a move; returns the seconds that it saves."""
+        if not self._is_covered(move):
+            self._place(move, action)
+        self.history[self.move] = action
+        self.move += 1
+        return self._serve(move, action != DROP) if move.is_operation else 0.0
+
+    def _place(self, move: Move, action: int) -> None:
+        """Makes the copies and the residency of a decision."""
+        number, chain, choices = self.move, self.chains[move.chain], self.choices
+        times = self.game.slots.time
+        if chain.opened != NONE and (action != NO_COPY or not move.reads):
+            self._release(chain)
+        if chain.written != NONE and chain.opened != NONE and move.reads and action != NO_COPY:
+            assert choices.spill is not None
+            residency = self.residencies[chain.opened]
+            residency.spill = choices.spill
+            residency.end = max(residency.end, int(times[choices.spill.last + 1]))
+            for unit in range(residency.offset, residency.offset + residency.size):
+                self.busy_until[unit] = max(self.busy_until[unit], residency.end)
+            self._book(choices.spill, SPILL)
+            chain.ready = choices.spill.last + 1
+            chain.written = NONE
+        if action == NO_COPY and move.reads:
+            residency = self.residencies[chain.opened]
+            residency.end = chain.end = move.end
+            residency.moves.append(number)
+            self._take(residency, move.end, move.held)
+        elif action != DROP:
+            residency = Residency(move.chain, choices.start, move.end, choices.offset, move.size, [number])
+            if action == COPY:
+                assert choices.fill is not None
+                residency.fill = choices.fill
+                self._book(choices.fill, FILL)
+            for other in self.chains:
+                if other.opened != NONE and _share_units(self.residencies[other.opened], residency):
+                    other.limit = min(other.limit, choices.start)
+            self.residencies[number] = residency
+            chain.opened, chain.end, chain.limit, chain.written = number, move.end, FOREVER, NONE
+            self._take(residency, move.end, move.held)
+        else:
+            chain.opened = chain.written = NONE
+        if move.writes:
+            chain.written = move.slot if action != DROP else NONE
+            chain.ready = move.slot + 1 if action == DROP else chain.ready
+
+    def _take(self, residency: Residency, end: int, held: int) -> None:
+        for unit in range(residency.offset, residency.offset + residency.size):
+            self.busy_until[unit], self.held_until[unit] = end, held
+
+    def _release(self, chain: Chain) -> None:
+        """Lets go of the units of a chain that nothing else has taken since."""
+        residency = self.residencies[chain.opened]
+        for unit in range(residency.offset, residency.offset + residency.size):
+            if self.busy_until[unit] <= chain.end:
+                self.held_until[unit] = 0
+
+    def _book(self, booking: Booking, way: int) -> None:
+        for slot in range(booking.first, booking.last + 1):
+            self.left[slot] = self.left[slot] - booking.rest if slot == booking.last else 0
+            self.owner[slot] = self.game.queue[way]
+
+    def _serve(self, move: Move, is_fast: bool) -> float:
+        """Serves the accesses of a move at an operation; returns the seconds that are saved, and sets its supply."""
+        game, slot = self.game, move.slot
+        if move.is_first_access:
+            self.demand, self.taken = int(game.demand[slot]), int(game.taken[slot])
+            self.demand_seconds = float(game.demand_seconds[slot])
+        floor = float(game.floor_seconds[slot])
+        before = max(floor, self.demand_seconds)
+        if is_fast:
+            self.demand -= move.saving
+            self.taken -= move.traffic
+            self.demand_seconds -= move.seconds
+        if self.left[slot] != CLOSED:
+            self.left[slot] = max(0, max(int(game.floor[slot]), self.demand) - self.taken)
+        return (before - max(floor, self.demand_seconds)) * float(game.repetitions[slot])
+
+    def _is_covered(self, move: Move) -> bool:
+        """Whether an item around is in fast memory as a whole."""
+        return move.parent != NONE and self.history[move.parent] != DROP
+
+    def _look(self) -> None:
+        """Finds out what is possible next."""
+        self.is_dead = False
+        if self.done:
+            self.choices = Choices((False, False, False))
+            return
+        move, number = self.game.moves[self.move], self.move
+        self.choices = self._choices(move)
+        legal = self.choices.legal
+        if number < self.replay_until:
+            only = self.history[number]
+        elif self.forced[number] and legal[DROP]:
+            only = DROP
+        elif not any(legal):
+            self.is_dead, only = True, DROP
+        else:
+            return
+        self.choices = Choices(
+            _only(only), self.choices.fill, self.choices.spill, self.choices.start, self.choices.offset
+        )
+
+    def _choices(self, move: Move) -> Choices:
+        if self._is_covered(move):
+            return Choices(_only(NO_COPY))
+        game, chain, times = self.game, self.chains[move.chain], self.game.slots.time
+        spill = fill = None
+        ready = chain.ready
+        is_dirty = move.reads and chain.opened != NONE and chain.written != NONE
+        if is_dirty:
+            low = chain.written + 1
+            spill = self._copy(SPILL, low, min(move.done, low + game.reach), move.spill)
+            if spill is not None and not self._lasts(chain, int(times[spill.last + 1])):
+                spill = None
+            ready = spill.last + 1 if spill is not None else NONE
+        can_drop = not is_dirty or spill is not None
+        can_copy = can_stay = False
+        start, offset = move.start, NONE
+        if move.reads and not move.is_last:
+            can_stay = chain.opened != NONE and chain.limit == FOREVER and self._lasts(chain, move.end)
+            fill = self._copy(FILL, max(ready, move.done - game.reach), move.done, move.fill) if can_drop else None
+            if fill is not None:
+                start = int(times[fill.first])
+                offset = self._first_fit(start, move)
+                can_copy = offset != NONE
+        elif not move.is_last:
+            offset = self._first_fit(start, move)
+            can_stay = offset != NONE
+        return Choices((can_copy, can_stay, can_drop), fill, spill, start, offset)
+
+    def _lasts(self, chain: Chain, until: int) -> bool:
+        """Whether the residency of a chain can last until some time."""
+        offset = self.residencies[chain.opened].offset
+        return until <= chain.end or (until <= chain.limit and self._bottom(chain.end, until) <= offset)
+
+    def _bottom(self, start: int, end: int) -> int:
+        """Returns the units that operations of some times keep for themselves."""
+        return int(self.game.reserved[start:end].max(initial=0))
+
+    def _first_fit(self, start: int, move: Move) -> int:
+        """Returns the lowest offset for a new residency, one where it can stay if possible; -1 for none."""
+        for until, end in ((self.held_until, move.lasting), (self.busy_until, move.end)):
+            run = 0
+            for unit in range(self._bottom(start, end), self.game.num_units):
+                run = run + 1 if max(until[unit], self.busy_until[unit]) <= start else 0
+                if run == move.size:
+                    return unit - run + 1
+        return NONE
+
+    def _copy(self, way: int, low: int, high: int, ticks: int) -> Booking | None:
+        """Returns a copy within slots `[low, high)`: into fast memory as late, home as early as can be; or None."""
+        if ticks >= NEVER:
+            return None
+        queue = self.game.queue[way]
+        candidates: Sequence[int] = range(low, high)
+        for first in candidates if way == SPILL else reversed(candidates):
+            found = 0
+            for slot in range(first, high):
+                is_taken = self.owner[slot] != NONE
+                if self.left[slot] == CLOSED or (is_taken and self.owner[slot] != queue) or not self.left[first]:
+                    break
+                if found + self.left[slot] >= ticks:
+                    return Booking(first, slot, ticks - found)
+                found += self.left[slot]
+                if is_taken and slot > first:
+                    break
+        return None
+
+
+def _share_units(one: Residency, other: Residency) -> bool:
+    return one.offset < other.offset + other.size and other.offset < one.offset + one.size
+
+
+def _only(action: int) -> tuple[bool, bool, bool]:
+    return (action == COPY, action == NO_COPY, action == DROP)

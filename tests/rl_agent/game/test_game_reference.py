@@ -1,0 +1,242 @@
+"""The rules, on programs whose picture fits in the head, and what every finished game must be: a valid plan."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from game_problems import play, seeded_game, small_game
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_problems import problems
+
+from memplan.compiler.analysis.program import AccessKind, RegionKind
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation, Region
+from memplan.compiler.mapping.verify import verify
+from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.plan import make_plan, replay
+from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, Reference
+
+READ, WRITE, UPDATE = AccessKind.READ, AccessKind.WRITE, AccessKind.UPDATE
+FAST, CAPACITY = 1, 8
+
+
+def literal(
+    operations: list[tuple[float, list[tuple[int, AccessKind]]]],
+    buffers: list[Buffer],
+    regions: tuple[Region, ...] = (),
+    region_of: dict[int, int] | None = None,
+) -> MappingProblem:
+    """Returns a problem of `(floor, accesses)`; a byte takes 1 s at home, 0 s in fast memory, and 1 s to be copied."""
+    made = []
+    for t, (floor, accesses) in enumerate(operations):
+        sizes = [(b, kind, buffers[b].size) for b, kind in accesses]
+        made.append(
+            Operation(
+                f"op.{t}",
+                "op",
+                floor,
+                0.0,
+                (0, 0),
+                (region_of or {}).get(t, 0),
+                tuple(Access(b, kind, size, (float(size), 0.0)) for b, kind, size in sizes),
+            )
+        )
+    program = Region(RegionKind.PROGRAM, 0, len(made), -1, 1.0)
+    return MappingProblem(
+        "literal", "test",
+        (MemorySpace("slow", 1000, 1, 1.0, 0), MemorySpace("fast", CAPACITY, 1, 1e9)),
+        (Link(0, 1, 1.0, 0.0, 0, 0), Link(1, 0, 1.0, 0.0, 1, 0)),
+        (program, *regions), tuple(made), tuple(buffers),
+    )  # fmt: skip
+
+
+def argument(size: int, n: int) -> Buffer:
+    return Buffer("argument", size, 0, n + 1, (0, 1), initial_space=0, persistent=True)
+
+
+def temporary(size: int, start: int, end: int, final: int | None = None) -> Buffer:
+    return Buffer("temporary", size, start, end, (0, 1), final_space=final)
+
+
+def actions(problem: MappingProblem, *wanted: int) -> Reference:
+    """Plays all actions given, then what is legal first, DROP before the others."""
+    reference = Reference(Game(problem, units=CAPACITY, reach=16))
+    for action in wanted:
+        reference.step(action)
+    return reference
+
+
+def check(reference: Reference) -> None:
+    """The plan of a finished game is valid, complete, and as fast as the game says."""
+    game = reference.game
+    plan = make_plan(reference)
+    assert verify(game.problem, plan) == []
+    latency = TimingEmulator(game.problem).latency(plan)
+    assert latency == pytest.approx(game.home_latency - reference.total, rel=1e-9, abs=1e-30)
+    placed = [r for r in plan.residencies if r.space == game.space and r.buffer not in game.homes]
+    assert len(placed) == len(reference.residencies)
+
+
+def test_a_copy_needs_supply_before_the_use() -> None:
+    # Operation 0 computes for 4.1 s and leaves the channel alone: enough for 4 bytes, not for 5.
+    for size, is_legal in ((4, True), (5, False)):
+        problem = literal([(4.1, []), (0.0, [(0, READ)])], [argument(size, 2)])
+        assert Reference(Game(problem, CAPACITY)).legal == (is_legal, False, True)
+    reference = actions(literal([(4.1, []), (0.0, [(0, READ)])], [argument(4, 2)]), COPY)
+    assert reference.done
+    assert reference.total == pytest.approx(4.0)
+    (residency,) = reference.residencies.values()
+    assert (residency.start, residency.end, residency.offset) == (0, 2, 0)
+    check(reference)
+
+
+def test_a_copy_starts_as_late_as_it_can() -> None:
+    problem = literal([(9.0, []), (3.1, []), (3.1, []), (0.0, [(0, READ)])], [argument(4, 4)])
+    reference = actions(problem, COPY)
+    assert reference.residencies[0].start == 1
+    check(reference)
+
+
+def test_a_second_copy_takes_what_the_first_one_left() -> None:
+    buffers = [argument(2, 2), argument(2, 2), argument(2, 2)]
+    problem = literal([(4.1, []), (0.0, [(0, READ), (1, READ), (2, READ)])], buffers)
+    reference = actions(problem, COPY, COPY)
+    assert reference.legal == (False, False, True)
+    reference.step(DROP)
+    check(reference)
+
+
+def test_what_is_produced_in_fast_memory_stays_as_long_as_there_is_room() -> None:
+    operations = [(0.0, [(0, WRITE)]), (0.0, [(1, WRITE)]), (0.0, [(0, READ), (1, READ)])]
+    reference = actions(literal(operations, [temporary(5, 0, 3), temporary(4, 1, 3)]), NO_COPY)
+    # 4 bytes find room only where the first value lies, which is idle but wanted.
+    assert reference.legal == (False, True, True)
+    reference = actions(literal(operations, [temporary(5, 0, 3), temporary(3, 1, 3)]), NO_COPY, NO_COPY)
+    assert reference.legal == (False, True, False)  # no time to bring it home
+    reference.step(NO_COPY)
+    reference.step(NO_COPY)
+    assert reference.total == pytest.approx(16.0)
+    assert [r.offset for r in reference.residencies.values()] == [0, 5]
+    check(reference)
+
+
+def test_a_dropped_value_is_brought_home() -> None:
+    operations = [(0.0, [(0, WRITE)]), (3.1, []), (0.0, [(0, READ)])]
+    reference = actions(literal(operations, [temporary(3, 0, 3)]), NO_COPY, DROP)
+    (residency,) = reference.residencies.values()
+    assert residency.spill is not None
+    assert (residency.start, residency.end) == (0, 2)
+    assert reference.total == pytest.approx(3.0)
+    check(reference)
+
+
+def test_a_value_may_be_evicted_and_fetched_again() -> None:
+    operations = [(0.0, [(0, WRITE)]), (3.1, []), (3.1, []), (0.0, [(0, READ)])]
+    reference = actions(literal(operations, [temporary(3, 0, 4)]), NO_COPY, COPY)
+    first, second = reference.residencies.values()
+    assert first.spill is not None
+    assert second.fill is not None
+    assert (first.end, second.start) == (2, 2)
+    check(reference)
+
+
+def test_a_dead_end_drops_the_value_that_cannot_get_home() -> None:
+    # A result that is written last has no time to be brought home: producing it in fast memory is a dead end.
+    problem = literal([(0.0, [(0, WRITE)])], [temporary(3, 0, 2, final=0)])
+    reference = Reference(Game(problem, CAPACITY))
+    reference.step(NO_COPY)
+    assert reference.is_dead
+    assert reference.legal == (False, False, True)
+    reference.step(DROP)
+    assert (reference.move, reference.backups, reference.total) == (0, 1, 0.0)
+    assert reference.reward == pytest.approx(-3.0)
+    assert reference.legal == (False, False, True)
+    reference.step(DROP)
+    reference.step(DROP)
+    assert reference.done
+    check(reference)
+
+
+def test_a_loop_is_taken_as_a_whole_or_decided_inside() -> None:
+    # enter, a loop of 5 iterations that reads an argument in one of its two operations, and what follows.
+    loop = Region(RegionKind.LOOP, 2, 4, 0, 5.0)
+    operations = [(4.1, []), (0.0, []), (1.0, [(0, READ)]), (1.0, []), (0.0, [])]
+    problem = literal(operations, [argument(4, 5)], (loop,), {2: 1, 3: 1})
+    whole = actions(problem, COPY)
+    assert whole.legal == (False, True, False)
+    whole.step(NO_COPY)
+    assert whole.total == pytest.approx(15.0)
+    check(whole)
+    inside = actions(problem, DROP)
+    assert inside.legal == (False, False, True)  # no supply comes before the use within an iteration
+    inside.step(DROP)
+    assert inside.total == 0.0
+    check(inside)
+
+
+def test_an_action_that_is_not_legal_is_refused() -> None:
+    reference = Reference(Game(literal([(0.0, [(0, WRITE)])], [temporary(3, 0, 1)]), CAPACITY))
+    with pytest.raises(ValueError, match="action 0 is not legal at move 0"):
+        reference.step(COPY)
+
+
+def test_what_is_no_game() -> None:
+    problem = literal([(0.0, [(0, WRITE)])], [temporary(3, 0, 1)])
+    slow_only = dataclasses.replace(problem, spaces=problem.spaces[:1], links=())
+    with pytest.raises(PlannerError, match="no fast memory"):
+        Game(slow_only)
+    with pytest.raises(PlannerError, match="units=0"):
+        Game(problem, units=0)
+
+
+def test_a_history_that_does_not_fit_the_game_is_no_plan() -> None:
+    game = Game(literal([(0.0, [(0, WRITE)])], [temporary(3, 0, 1)]), CAPACITY)
+    with pytest.raises(PlannerError, match="action 0 at move 0, of temporary, is not legal"):
+        replay(game, [COPY])
+    with pytest.raises(PlannerError, match="0 actions are given"):
+        replay(game, [])
+    with pytest.raises(PlannerError, match="it must be over"):
+        make_plan(Reference(game))
+
+
+def test_a_buffer_at_home_in_fast_memory_is_left_alone() -> None:
+    home = Buffer("resident", 5, 0, 3, (1,), initial_space=1, final_space=1, persistent=True)
+    problem = literal([(0.0, [(1, WRITE), (0, READ)]), (0.0, [(1, READ)])], [home, temporary(4, 0, 2)])
+    reference = Reference(Game(problem, CAPACITY))
+    assert reference.legal == (False, False, True)  # 4 bytes beside 5 do not fit 8
+    small = literal([(0.0, [(1, WRITE), (0, READ)]), (0.0, [(1, READ)])], [home, temporary(3, 0, 2)])
+    reference = actions(small, NO_COPY, NO_COPY)
+    assert reference.residencies[0].offset == 5
+    check(reference)
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(max_length=18), st.integers(0, 10**6))
+def test_every_finished_game_is_a_valid_plan(problem: MappingProblem, seed: int) -> None:
+    check(play(small_game(problem), seed))
+
+
+def test_larger_games_are_backed_up_and_end() -> None:
+    backups, used = 0, {COPY: 0, NO_COPY: 0, DROP: 0}
+    for seed in range(40):
+        reference = play(seeded_game(seed), seed)
+        check(reference)
+        assert reference.backups <= len(reference.game.moves)
+        assert sum(reference.forced) == reference.backups
+        backups += reference.backups
+        for action in reference.history:
+            used[action] += 1
+    assert backups > 10
+    assert min(used.values()) > 40
+
+
+def test_a_history_repeats_the_game() -> None:
+    for seed in range(10):
+        reference = play(seeded_game(seed), seed)
+        again = replay(reference.game, reference.history)
+        assert again.backups == 0
+        assert again.total == reference.total
+        assert again.residencies == reference.residencies

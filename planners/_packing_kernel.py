@@ -104,18 +104,18 @@ def place(
     keys = np.empty(num_items + 1, np.int64)
     for rank in range(len(order)):
         item = order[rank]
-        count = 0
+        others = 0
         for i in range(first_interval[item], first_interval[item + 1]):
             position = position_of[i]
-            count = _overlapping(tree, leaves, starts, starts[position], ends[position], found, count)
-        others = 0
-        for i in range(count):
-            other = item_at[found[i]]
-            if seen[other] != rank:
-                seen[other] = rank
-                keys[others] = offsets[other]
-                neighbours[others] = other
-                others += 1
+            count = _overlapping(tree, leaves, starts, starts[position], ends[position], found, 0)
+            # One that meets several intervals of the item is found several times.
+            for k in range(count):
+                other = item_at[found[k]]
+                if seen[other] != rank:
+                    seen[other] = rank
+                    keys[others] = offsets[other]
+                    neighbours[others] = other
+                    others += 1
         ascending = np.argsort(keys[:others])
         lowest = floor[item]
         chosen, chosen_gap = UNPLACED, np.int64(2) ** 62

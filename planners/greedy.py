@@ -25,7 +25,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
@@ -33,6 +32,7 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._assembly import Stay, assemble
 from memplan.planners._decisions import Decisions, Order, Rules
 from memplan.planners._frame import Frame, fast_spaces
+from memplan.planners._kept import arguments_to_keep
 from memplan.planners._tables import NONE
 from memplan.planners.packing import UNPLACED, pack
 from memplan.planners.planner import Budget, Planner
@@ -44,6 +44,9 @@ _WORK = 1_500_000
 
 # A small program is decided anew no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
+
+# So many arguments are tried that may stay from run to run.
+_MOST_KEPT = 8
 
 # Of the budget, what the search may take; packing and emulating come on top.
 _SHARE_OF_TIME = 0.7
@@ -178,7 +181,7 @@ class _Search:
             if (latency := self.latency(found)) < best_latency:
                 best, best_latency, chosen = found, latency, order
         if options.cross_program and self.frame.problem.cross_program_prefetches > 0:
-            for buffer in self._arguments_to_keep()[: self.affordable]:
+            for buffer in arguments_to_keep(self.frame)[: min(_MOST_KEPT, self.affordable)]:
                 found = self._decided(chosen, buffer)
                 if (latency := self.latency(found)) < best_latency:
                     best, best_latency = found, latency
@@ -190,22 +193,6 @@ class _Search:
         decisions = Decisions(self.frame, self.options.rules, kept)
         decisions.run(order, self.generator)
         return decisions
-
-    def _arguments_to_keep(self) -> list[int]:
-        """Returns arguments that the program does not change, those first whose first use gains most."""
-        problem, frame = self.frame.problem, self.frame
-        changed = {access.buffer for _, access in problem.accesses if access.kind is not AccessKind.READ}
-        gains = []
-        for chain in np.flatnonzero(frame.chains.parent == NONE).tolist():
-            buffer = int(frame.chains.buffer[chain])
-            described = problem.buffers[buffer]
-            if described.initial_space is not None and described.end > problem.end and buffer not in changed:
-                item = frame.chains.first[chain]
-                numbers = frame.chains.accesses[frame.chains.first_access[item] : frame.chains.last_access[item]]
-                accesses = frame.tables.accesses[numbers]
-                repetitions = frame.tables.operations["repetitions"][accesses["time"]]
-                gains.append((-float(accesses["saving"] @ repetitions), buffer))
-        return [buffer for _, buffer in sorted(gains)[:8]]
 
     def _improved(self, best: Decisions, rounds: int) -> Decisions:
         """Returns the best of what results when parts of the plan are given up and decided anew."""

@@ -79,6 +79,11 @@ class Timeline:
 class TimingEmulator:
     """Emulates plans of one problem. Its arrays are prepared once, so a planner can score many plans.
 
+    Attributes:
+      problem: that plans answer.
+      num_queues, num_channels: of its links.
+      region_rows, opened, opens, max_depth: its regions as the compiled walk wants them, see `_region_rows`.
+
     >>> from memplan.compiler.mapping.problem import MappingProblem, MemorySpace, Operation, Region
     >>> program = Region(RegionKind.PROGRAM, 0, 1, -1, 1.0)
     >>> operation = Operation("add", "add", 2e-6, 0.0, (0,), 0, ())
@@ -115,7 +120,7 @@ class TimingEmulator:
         self._link_channel = np.array([link.channel for link in links], np.int64)
         self.num_queues = 1 + max((link.queue for link in links), default=-1)
         self.num_channels = 1 + max([link.channel for link in links] + [space.channel for space in spaces], default=-1)
-        self._regions, self._opened, self._opens, self._max_depth = _region_rows(problem)
+        self.region_rows, self.opened, self.opens, self.max_depth = _region_rows(problem)
 
     def emulate(self, plan: Plan) -> Timeline:
         """Returns the timeline of a plan.
@@ -265,7 +270,7 @@ class TimingEmulator:
         operations = np.zeros(n + 2, OPERATION)
         operations["duration"][:n] = duration
         operations["start"] = operations["stall"] = UNSET
-        operations["opens"] = self._opens
+        operations["opens"] = self.opens
         operations["awaits"] = np.searchsorted(done[awaited], np.arange(n + 2))
         operations["issues"] = np.searchsorted(start[order], np.arange(n + 2))
         moves = np.zeros(len(start), COPY)
@@ -278,9 +283,9 @@ class TimingEmulator:
         moves["issue"] = moves["begin"] = moves["end"] = UNSET
         in_flight = np.bincount(start[order], minlength=n + 2) - np.bincount(done[order] + 1, minlength=n + 2)
         latency, stalled = walk(
-            Schedule(operations, idle_fraction, self._regions, self._opened, awaited, issued),
+            Schedule(operations, idle_fraction, self.region_rows, self.opened, awaited, issued),
             new_machine(moves, self.num_queues, self.num_channels),
-            new_stack(self._max_depth, self.num_queues, int(np.cumsum(in_flight).max(initial=0))),
+            new_stack(self.max_depth, self.num_queues, int(np.cumsum(in_flight).max(initial=0))),
         )
         return latency, stalled, operations, moves
 

@@ -15,7 +15,14 @@ from typing import Any
 from memplan.passes import base
 from memplan.passes.base import Context, Finding, Pass, PassError
 
-# What `passes="auto"` runs. The clean-ups bring patterns into one piece, and take away what rewrites leave behind.
+# Those that leave a program as good as it was, on their own: they bring patterns into one piece for others, and take
+# away what those leave behind. XLA does all of this too.
+CLEAN_UPS = frozenset({"inline", "constant_folding", "shape_cleanup", "common_subexpressions", "dead_code"})
+
+# Platforms on which a pass among those of "auto" is known to pay.
+PAYING = frozenset({"tpu"})
+
+# What `passes="auto"` runs.
 DEFAULT = (
     "inline",
     "constant_folding",
@@ -138,25 +145,52 @@ def count(jaxpr: Any) -> int:
 def rewritten(
     fun: Callable[..., Any],
     passes: str | Iterable[str | Pass] = "auto",
-    context: Context | None = None,
+    context: Context | Callable[[], Context] | None = None,
     told: Callable[[Outcome], None] | None = None,
 ) -> Callable[..., Any]:
     """Returns a function with the same arguments and results, that JAX traces to what passes make of the original.
 
+    With "auto", a program in which nothing but clean-ups find anything is left as it is, and so is every program for a
+    platform on which no pass is known to pay.
+
     Args:
       fun: takes and returns pytrees of arrays; it is traced each time that the new one is.
       passes: see `chosen`.
-      context: what they may know.
+      context: what they may know, or a function that returns it when the program is traced; as in `run`.
       told: called with the outcome each time.
     """
-    import jax
-    import numpy as np
-    from jax.extend.core import jaxpr_as_fun
+    return _Rewriting(fun, passes, context, told)
 
-    selected = chosen(passes)
 
-    @functools.wraps(fun)
-    def call(*args: Any, **kwargs: Any) -> Any:
+class _Rewriting:
+    """A function whose program is rewritten when it is traced. To JAX it looks like the original."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        passes: str | Iterable[str | Pass],
+        context: Context | Callable[[], Context] | None,
+        told: Callable[[Outcome], None] | None,
+    ):
+        functools.update_wrapper(self, fun)
+        named = fun
+        while isinstance(named, functools.partial):
+            named = named.func
+        self.__name__ = getattr(named, "__name__", type(named).__name__)
+        self._fun, self._passes, self._context, self._told = fun, passes, context, told
+        self._chosen = chosen(passes)
+
+    def __repr__(self) -> str:
+        return repr(self._fun)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        import jax
+        import numpy as np
+        from jax.extend.core import jaxpr_as_fun
+
+        context = self._context() if callable(self._context) else self._context or Context()
+        if self._passes == "auto" and context.platform not in PAYING and self._told is None:
+            return self._fun(*args, **kwargs)
         leaves, tree = jax.tree.flatten((args, kwargs))
         # What is no array is static: a part of the program.
         places = [number for number, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray, np.generic))]
@@ -166,14 +200,13 @@ def rewritten(
             for place, array in zip(places, arrays, strict=True):
                 filled[place] = array
             positional, named = jax.tree.unflatten(tree, filled)
-            return fun(*positional, **named)
+            return self._fun(*positional, **named)
 
         arrays = [leaves[place] for place in places]
         closed, shape = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
-        outcome = run(closed, selected, context)
-        if told is not None:
-            told(outcome)
-        results = jaxpr_as_fun(outcome.jaxpr)(*arrays)
+        outcome = run(closed, self._chosen, context)
+        if self._told is not None:
+            self._told(outcome)
+        found = any(report.changed for report in outcome.reports if report.name not in CLEAN_UPS)
+        results = jaxpr_as_fun(outcome.jaxpr if found or self._passes != "auto" else closed)(*arrays)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
-
-    return call

@@ -41,6 +41,9 @@ from memplan.compiler.backends.jit.timing import Timer, median_seconds, wall_clo
 from memplan.compiler.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
+from memplan.passes.base import Context
+from memplan.passes.manager import Outcome as Rewriting
+from memplan.passes.manager import PassReport, chosen, rewritten
 
 # What `.plan` plans for where nobody named a target and no TPU is there.
 ANY_TARGET = "generic"
@@ -85,7 +88,8 @@ class Function:
         self.fun, self.settings, self.timer = fun, settings, timer
         self.jit_kwargs = dict(jit_kwargs)
         # JAX's own functions run under one of them; under the other, our dispatcher keeps what they answer.
-        self.twin, self.dispatched = Twin(fun), Twin(fun)
+        program = rewritten(fun, settings.passes, self._context) if chosen(settings.passes) else fun
+        self.twin, self.dispatched = Twin(program), Twin(program)
         self.plain: Any = jax.jit(self.twin, **jit_kwargs)
         self._with_options: dict[str, Any] = {}
         # By the jaxpr of a signature, which JAX keeps as long as it knows the signature, and the arguments' shardings.
@@ -228,6 +232,19 @@ class Function:
         with beside_this_process() if place.is_here else nullcontext():
             outcome = plan_module(traced.lower(lowering_platforms=("tpu",)), target, self.settings)
         return PlanResult(outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan), outcome)
+
+    def passes(self, *args: Any, **kwargs: Any) -> tuple[PassReport, ...]:
+        """Returns what each pass finds in the program of arguments of these shapes and types."""
+        found: list[Rewriting] = []
+        retraced = rewritten(self.fun, self.settings.passes, self._context, found.append)
+        jax.jit(retraced, **self.jit_kwargs).trace(*args, **kwargs)
+        return found[-1].reports
+
+    def _context(self) -> Context:
+        target = self.settings.target
+        platform = "tpu" if target is not None and has_compiler(target) else jax.default_backend()
+        known: Any = platform if platform in ("tpu", "gpu", "cpu") else "gpu"
+        return Context(known, self.settings.fft_precision)
 
     def clear_cache(self) -> None:
         """Forgets all signatures."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -20,6 +20,7 @@ from memplan.compiler.mapping.build import build_problem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.report.report import Report, make_report
+from memplan.passes.base import Pass
 from memplan.planners import planner as planners
 from memplan.planners.planner import Budget
 
@@ -36,12 +37,16 @@ class Settings:
       planner: name of what makes plans.
       compile_budget: how often the real compiler may be asked for each signature.
       options: the caller's own compiler options.
+      passes: that rewrite the program before it is compiled, as for `memplan.passes.manager.chosen`.
+      fft_precision: of Fourier transforms that they make matrix products of.
     """
 
     target: Target | None
     planner: str
     compile_budget: int
     options: Mapping[str, Any]
+    passes: str | tuple[str | Pass, ...] = "auto"
+    fft_precision: Literal["highest", "default"] = "highest"
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FunctionType, MethodType
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import jax
 
@@ -17,12 +17,14 @@ from memplan.compiler.backends.jit.function import Function
 from memplan.compiler.backends.jit.planning import PlanResult, Settings
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
+from memplan.passes.base import Pass
+from memplan.passes.manager import PassReport, chosen
 from memplan.planners import planner as planners
 from memplan.planners.planner import DEFAULT_PLANNER
 
 
 class Jitted:
-    """What `memplan.jit` returns: a callable with all that `jax.jit` gives it, and `plan`.
+    """What `memplan.jit` returns: a callable with all that `jax.jit` gives it, `plan` and `passes`.
 
     The class of each function has the dispatcher itself as its `__call__`, so that no Python runs in between. The rest
     stands in the class too: whoever wraps a function, JAX's transformations among them, takes over its `__dict__`.
@@ -60,6 +62,10 @@ class Jitted:
         """Returns the plan for arguments of these shapes and types, and what it is worth."""
         return self._function.plan(*args, **kwargs)
 
+    def passes(self, *args: Any, **kwargs: Any) -> tuple[PassReport, ...]:
+        """Returns what each pass finds in the program of arguments of these shapes and types."""
+        return self._function.passes(*args, **kwargs)
+
     def clear_cache(self) -> None:
         """Forgets all signatures."""
         if clear := getattr(self._dispatcher, "_clear_cache", None):
@@ -75,6 +81,8 @@ def jit(
     target: str | Path | Target | None = None,
     planner: str = DEFAULT_PLANNER,
     compile_budget: int = 8,
+    passes: str | Iterable[str | Pass] = "auto",
+    fft_precision: Literal["highest", "default"] = "highest",
     **jit_kwargs: Any,
 ) -> Jitted: ...
 
@@ -85,6 +93,8 @@ def jit(
     target: str | Path | Target | None = None,
     planner: str = DEFAULT_PLANNER,
     compile_budget: int = 8,
+    passes: str | Iterable[str | Pass] = "auto",
+    fft_precision: Literal["highest", "default"] = "highest",
     **jit_kwargs: Any,
 ) -> Callable[[Callable[..., Any]], Jitted]: ...
 
@@ -96,6 +106,8 @@ def jit(
     target: str | Path | Target | None = None,
     planner: str = DEFAULT_PLANNER,
     compile_budget: int = 8,
+    passes: str | Iterable[str | Pass] = "auto",
+    fft_precision: Literal["highest", "default"] = "highest",
     **jit_kwargs: Any,
 ) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
     """Compiles a function as `jax.jit` does, with a plan of where its tensors live.
@@ -116,13 +128,18 @@ def jit(
       target: what to plan for: a target, its name, or a TOML file; by default the TPU that is there, if one is.
       planner: name of what makes plans.
       compile_budget: how often the real compiler may be asked for each signature.
+      passes: that rewrite the program before: "auto" for those that are known to pay on the platform, "none", names
+        with commas between, or a sequence of names and passes.
+      fft_precision: of Fourier transforms that become matrix products: "highest" for that of the arguments' dtype,
+        "default" for what the hardware does fastest (bfloat16 on a TPU).
       **jit_kwargs: everything that `jax.jit` takes. Compiler options given here are part of every candidate.
 
     Raises:
-      MemplanError: the target or the planner is not known.
+      MemplanError: the target, the planner or a pass is not known.
     """
     if fun is None:
-        return functools.partial(jit, target=target, planner=planner, compile_budget=compile_budget, **jit_kwargs)
+        options: dict[str, Any] = {"target": target, "planner": planner, "compile_budget": compile_budget}
+        return functools.partial(jit, **options, passes=passes, fft_precision=fft_precision, **jit_kwargs)
     if not callable(fun):
         jax.jit(fun, **jit_kwargs)  # has the words for it
     if isinstance(compile_budget, bool) or not isinstance(compile_budget, int) or compile_budget < 1:
@@ -130,7 +147,17 @@ def jit(
     planners.get(planner)
     if target is not None and not isinstance(target, Target):
         target = load_target(target)
-    settings = Settings(target, planner, compile_budget, dict(jit_kwargs.get("compiler_options") or {}))
+    if fft_precision not in ("highest", "default"):
+        raise MemplanError(f"fft_precision must be highest or default, not {fft_precision!r}")
+    chosen(passes)
+    settings = Settings(
+        target,
+        planner,
+        compile_budget,
+        dict(jit_kwargs.get("compiler_options") or {}),
+        passes if isinstance(passes, str) else tuple(passes),
+        fft_precision,
+    )
     return handle_of(_function_of(fun, settings, jit_kwargs))
 
 

@@ -68,10 +68,10 @@ def fft_conv(
         k = k[..., : u.shape[-1]]  # What comes after reaches no result.
     if pre_gate is not None:
         u = u * pre_gate
-    convolve = functools.partial(
-        _convolve, precision=precision, max_frequency=max_frequency, fft_length=fft_length, dtype=dtype
+    partial = functools.partial(
+        convolve, precision=precision, max_frequency=max_frequency, fft_length=fft_length, dtype=dtype
     )
-    on_tpu, elsewhere = (jax.checkpoint(functools.partial(convolve, machine=machine)) for machine in (TPU, CPU))
+    on_tpu, elsewhere = (jax.checkpoint(functools.partial(partial, machine=machine)) for machine in (TPU, CPU))
     y = lax.platform_dependent(u, k, tpu=on_tpu, default=elsewhere)
     return y if post_gate is None else y * post_gate
 
@@ -119,16 +119,16 @@ class _Form:
     block: int
 
 
-def _form(n: int, taps: int, rows: int, machine: Machine, fft_length: int | None) -> _Form:
+def _form(n: int, taps: int, rows: int, machine: Machine, fft_length: int | None, terms: float = math.inf) -> _Form:
     """Returns the cheapest form; raises MemplanError if a length that the user chose has no decomposition."""
     if fft_length is not None:
-        chosen = decompose(fft_length, rows, machine, samples=n)
+        chosen = decompose(fft_length, rows, machine, samples=n, terms=terms)
         if chosen is None:
             raise MemplanError(f"fft_conv: {fft_length:,} is no product of small factors; leave fft_length out")
         return _Form(chosen, 1, n)
     forms: list[tuple[float, _Form]] = []
     try:
-        whole = decompose_at_least(n + taps - 1, rows, machine, n)
+        whole = decompose_at_least(n + taps - 1, rows, machine, n, terms)
         forms.append((seconds(whole, rows, machine, True, n), _Form(whole, 1, n)))
     except ValueError:
         pass  # It is too long in one piece.
@@ -136,7 +136,7 @@ def _form(n: int, taps: int, rows: int, machine: Machine, fft_length: int | None
     while length < n or not forms:
         block = length - taps + 1
         blocks = -(-n // block)
-        inside = decompose(length, rows * blocks, machine)
+        inside = decompose(length, rows * blocks, machine, terms=terms)
         if inside is None:
             break
         forms.append((seconds(inside, rows * blocks, machine, True, None), _Form(inside, blocks, block)))
@@ -146,22 +146,31 @@ def _form(n: int, taps: int, rows: int, machine: Machine, fft_length: int | None
     return min(forms, key=lambda scored: scored[0])[1]
 
 
-def _convolve(
+def convolve(
     u: jax.Array,
     k: jax.Array,
     *,
     precision: str,
-    max_frequency: float | None,
-    fft_length: int | None,
-    dtype: Any,
     machine: Machine,
+    max_frequency: float | None = None,
+    fft_length: int | None = None,
+    dtype: Any = None,
 ) -> jax.Array:
+    """Returns `fft_conv` of arguments that were checked, in the form and the arithmetic of a machine.
+
+    Args:
+      machine: TPU or CPU, of `choice.py`.
+      dtype: of the result; that of the arguments by default.
+      u, k, precision, max_frequency, fft_length: as for `fft_conv`.
+    """
+    dtype = jnp.result_type(u, k) if dtype is None else dtype
     n, taps = u.shape[-1], k.shape[-1]
-    form = _form(n, taps, math.prod(jnp.broadcast_shapes(u.shape[:-1], k.shape[:-1])), machine, fft_length)
     if precision == "highest":
         arithmetic = Arithmetic.highest(dtype)
     else:
         arithmetic = Arithmetic.narrow() if machine is TPU else Arithmetic.fast(dtype)
+    rows = math.prod(jnp.broadcast_shapes(u.shape[:-1], k.shape[:-1]))
+    form = _form(n, taps, rows, machine, fft_length, arithmetic.terms)
     decomposition = form.decomposition
     order = len(decomposition.factors)
     if form.blocks > 1:
@@ -185,8 +194,8 @@ def _convolve(
     if max_frequency is not None and kept is not None:
         taps_spectrum = taps_spectrum * jnp.asarray(_mask(decomposition, kept, max_frequency), taps_spectrum.dtype)
     product = complex_product(signal, taps_spectrum, max(signal.ndim, taps_spectrum.ndim) - order - 1)
-    rows = decomposition.rows(form.block)
-    y = backward(product, decomposition, arithmetic, rows, real=True, half=True, dtype=dtype, kept=kept)
+    wanted = decomposition.rows(form.block)
+    y = backward(product, decomposition, arithmetic, wanted, real=True, half=True, dtype=dtype, kept=kept)
     y = samples_of(jnp.squeeze(y, -order - 1), order, form.block)
     if form.blocks > 1:
         y = y.reshape(*y.shape[:-2], form.blocks * form.block)[..., :n]

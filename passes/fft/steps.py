@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memplan.passes.fft.choice import EXACT_TERMS
 from memplan.passes.fft.decomposition import Decomposition
 
 
@@ -29,17 +30,19 @@ class Arithmetic:
       storage: dtype of matrices and of what lies between steps.
       accumulate: dtype of sums.
       precision: of the products, as for `jax.lax.dot_general`.
+      terms: how many a result may be summed of, over all steps.
     """
 
     storage: Any
     accumulate: Any
     precision: jax.lax.Precision
+    terms: float = math.inf
 
     @staticmethod
     def highest(dtype: Any) -> Arithmetic:
         """Returns arithmetic that is as exact as the dtype of the signal, at least float32."""
         wide = jnp.promote_types(dtype, jnp.float32)
-        return Arithmetic(wide, wide, jax.lax.Precision.HIGHEST)
+        return Arithmetic(wide, wide, jax.lax.Precision.HIGHEST, EXACT_TERMS)
 
     @staticmethod
     def narrow() -> Arithmetic:

@@ -59,7 +59,7 @@ def _complex(x: jax.Array, length: int, inverse: bool, arithmetic: Arithmetic, m
     if inverse:
         parts = parts[..., ::-1, :]
     rows = math.prod(x.shape[:-1])
-    chosen = decompose(length, rows, machine, real=False)
+    chosen = decompose(length, rows, machine, real=False, terms=arithmetic.terms)
     if chosen is None:
         parts = _chirped(parts, length, arithmetic, machine)
     else:
@@ -72,7 +72,7 @@ def _complex(x: jax.Array, length: int, inverse: bool, arithmetic: Arithmetic, m
 
 def _rfft(x: jax.Array, length: int, arithmetic: Arithmetic, machine: Machine) -> jax.Array:
     """Returns the frequencies up to half of the length of real signals `[…, n]`."""
-    chosen = decompose(length, math.prod(x.shape[:-1]), machine, real=False)
+    chosen = decompose(length, math.prod(x.shape[:-1]), machine, real=False, terms=arithmetic.terms)
     if chosen is None:
         parts = _chirped(jnp.stack([x, jnp.zeros_like(x)], -2), length, arithmetic, machine)
     else:
@@ -90,7 +90,7 @@ def _irfft(x: jax.Array, length: int, arithmetic: Arithmetic, machine: Machine) 
     if length % 2 == 0:
         weight[-1] = 1.0
     parts = jnp.stack([x.real, x.imag], -2) * weight.astype(arithmetic.accumulate)
-    chosen = decompose(length, math.prod(x.shape[:-1]), machine, real=False)
+    chosen = decompose(length, math.prod(x.shape[:-1]), machine, real=False, terms=arithmetic.terms)
     if chosen is None:
         whole = jnp.pad(parts, [(0, 0)] * (parts.ndim - 1) + [(0, length - length // 2 - 1)])
         return _chirped(whole[..., ::-1, :], length, arithmetic, machine)[..., 1, :] / length
@@ -130,7 +130,7 @@ def _chirped(parts: jax.Array, length: int, arithmetic: Arithmetic, machine: Mac
     """Returns the transform `[…, 2, length]` of complex numbers of any length, by Bluestein's algorithm."""
     rows = math.prod(parts.shape[:-2])
     padded = 1 << (2 * length - 2).bit_length()
-    chosen = decompose(padded, rows, machine, real=False, samples=length)
+    chosen = decompose(padded, rows, machine, real=False, samples=length, terms=arithmetic.terms)
     assert chosen is not None
     # exp(-πi·n²/length): the square is taken modulo 2·length, in integers, so that no digit of the angle is lost.
     chirp = roots(2 * length)[np.arange(length, dtype=np.int64) ** 2 % (2 * length)]

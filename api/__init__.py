@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memplan import ops as ops
     from memplan import workloads as workloads
     from memplan.compiler.backends.jit import jit as jit
     from memplan.compiler.cli.pipeline import emulate as emulate
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from memplan.compiler.mapping.plan import Plan as Plan
     from memplan.compiler.mapping.problem import MappingProblem as MappingProblem
     from memplan.compiler.mapping.verify import Violation as Violation
+    from memplan.passes.base import register as register_pass  # noqa: F401
     from memplan.planners.planner import Budget as Budget
     from memplan.planners.planner import Planner as Planner
     from memplan.planners.planner import register as register_planner  # noqa: F401
@@ -54,13 +56,17 @@ _PLACES = {
     "plan": ("memplan.compiler.cli.pipeline", "plan"),
     "problem": ("memplan.compiler.cli.pipeline", "problem"),
     "read": ("memplan.compiler.frontends.reader", "read"),
+    "register_pass": ("memplan.passes.base", "register"),
     "register_planner": ("memplan.planners.planner", "register"),
     "register_target": ("memplan.compiler.hardware.target", "register_target"),
     "trace": ("memplan.compiler.frontends.jaxpr", "trace"),
     "verify": ("memplan.compiler.cli.pipeline", "verify"),
 }
 
-__all__ = ["__version__", "workloads", *sorted(_PLACES)]
+# Public names that are modules.
+_MODULES = {"ops": "memplan.ops", "workloads": "memplan.workloads"}
+
+__all__ = ["__version__", *sorted(_MODULES), *sorted(_PLACES)]
 
 
 def __getattr__(name: str) -> Any:
@@ -68,8 +74,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value: Any = version("memplan")
-    elif name == "workloads":
-        value = importlib.import_module("memplan.workloads")
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
     elif name in _PLACES:
         module, attribute = _PLACES[name]
         value = getattr(importlib.import_module(module), attribute)

@@ -2,7 +2,7 @@
 
 >>> from memplan import planners
 >>> planners.names()
-['bestfit', 'greedy', 'slow', 'xla']
+['auto', 'bestfit', 'evolution', 'greedy', 'ilp', 'search', 'slow', 'xla']
 """
 
 from memplan.planners.planner import Budget, Planner, get, names, register

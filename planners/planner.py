@@ -19,7 +19,7 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.registry import Registry
 
 # Makes the plans where nobody named another.
-DEFAULT_PLANNER = "greedy"
+DEFAULT_PLANNER = "auto"
 
 
 def _tell_nobody(plan: Plan) -> None:

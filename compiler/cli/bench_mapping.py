@@ -1,6 +1,7 @@
 """`memplan bench mapping`: what each planner makes of each dump, beside XLA's own plan and the bound.
 
-All plans are scored by the same emulator, and checked by `verify`. The row's `seconds` are those of the planner alone.
+All plans are scored by the same emulator, and checked by `verify`. The bound is the best that any of the planners
+proved. The row's `seconds` are those of the planner alone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from memplan.planners import planner as planner_registry
 
 # The planner that states what the dump's own compiler did.
 OWN = "xla"
+
+# A plan with no larger gap to the bound counts as proven to be the best.
+OPTIMAL = 1e-4
 
 
 def command(dumps: list[Path] | None, planners: str, time_limit: float, markdown: bool, json_file: Path | None) -> None:
@@ -85,11 +89,11 @@ def _rows(file: Path, names: list[str], time_limit: float) -> Iterator[dict[str,
     target = pipeline.guess_target(graph).name
     problem = pipeline.problem(graph, target)
     emulator = TimingEmulator(problem)
-    bound = emulator.lower_bound()
     carried = {planner for _, planner in pipeline.reference_planners(problem)}
     own = _make(emulator, OWN, time_limit) if OWN in carried else None
-    for name in names:
-        made = own if name == OWN else _make(emulator, name, time_limit)
+    found = {name: own if name == OWN else _make(emulator, name, time_limit) for name in names}
+    bound = max([emulator.lower_bound(), *(made.plan.info.get("bound", 0.0) for made in found.values() if made)])
+    for name, made in found.items():
         if made is None:
             continue
         yield {
@@ -118,6 +122,8 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "mean_ratio_to_xla": statistics.geometric_mean(ratios) if ratios else None,
             "worst_ratio_to_xla": max(ratios, default=None),
             "mean_gap": sum(row["gap"] for row in own) / len(own),
+            "median_gap": statistics.median(row["gap"] for row in own),
+            "optimal": sum(row["gap"] <= OPTIMAL for row in own),
             "violations": sum(row["violations"] for row in own),
             "seconds": sum(row["seconds"] for row in own),
         }
@@ -148,7 +154,8 @@ def _table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
         dumps = f"{total['dumps']} dump{'s' * (total['dumps'] != 1)}"
         table.add_row(
             f"mean of {dumps}", planner, "", "", _ratio(total["mean_ratio_to_xla"]),
-            print_percent(total["mean_gap"]), f"{total['violations']:,}", f"{total['seconds']:.2f}", style="bold",
+            f"{print_percent(total['median_gap'])} median", f"{total['violations']:,}", f"{total['seconds']:.2f}",
+            style="bold",
         )  # fmt: skip
     return table
 
@@ -160,23 +167,26 @@ def _ratio(ratio: float | None) -> str:
 def markdown_table(rows: list[dict[str, Any]]) -> str:
     """Returns a table with one row per dump and one column of latencies per planner, in Markdown.
 
-    Latencies that beat XLA's own plan for the same dump are bold.
+    Latencies that beat XLA's own plan for the same dump are bold. The gap to the bound is that of the last planner.
     """
     planners = list(dict.fromkeys(row["planner"] for row in rows))
     lines = [
-        "| dump | operations | " + " | ".join(planners) + " | bound |",
-        "|---|---:|" + "---:|" * (len(planners) + 1),
+        "| dump | operations | " + " | ".join(planners) + " | bound | gap |",
+        "|---|---:|" + "---:|" * (len(planners) + 2),
     ]
     for dump in dict.fromkeys(row["dump"] for row in rows):
         found = {row["planner"]: row for row in rows if row["dump"] == dump}
         any_row = next(iter(found.values()))
         cells = [_markdown_cell(found[planner]) if planner in found else "–" for planner in planners]
         lines.append(
-            f"| {dump} | {any_row['operations']:,} | {' | '.join(cells)} | {print_seconds(any_row['bound'])} |"
+            f"| {dump} | {any_row['operations']:,} | {' | '.join(cells)} | {print_seconds(any_row['bound'])} "
+            f"| {print_percent(found[planners[-1]]['gap']) if planners[-1] in found else '–'} |"
         )
-    means = [summary["mean_ratio_to_xla"] for summary in summarize(rows).values()]
+    summaries = summarize(rows)
+    means = [summary["mean_ratio_to_xla"] for summary in summaries.values()]
     cells = ["–" if mean is None else f"{mean:.3f}" for mean in means]
-    lines.append(f"| geometric mean, relative to XLA | | {' | '.join(cells)} | |")
+    median = print_percent(summaries[planners[-1]]["median_gap"])
+    lines.append(f"| geometric mean, relative to XLA; median gap | | {' | '.join(cells)} | | {median} |")
     return "\n".join(lines)
 
 

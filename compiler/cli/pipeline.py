@@ -20,7 +20,7 @@ from memplan.planners import planner as planners
 from memplan.planners.planner import DEFAULT_PLANNER as DEFAULT_PLANNER
 from memplan.planners.planner import Budget
 
-DEFAULT_TIME_LIMIT = 60.0
+DEFAULT_TIME_LIMIT = 10.0
 
 # Memory spaces in the layouts of a module, and the oldest target that has them: a dump does not name its chip.
 _TARGET_OF_SPACE = {3: "tpu-v4", 1: "tpu-v5e"}

@@ -24,6 +24,9 @@ from memplan.passes.base import Pass
 from memplan.planners import planner as planners
 from memplan.planners.planner import Budget
 
+# That a planner may search where no compiler is asked.
+_SECONDS = 10.0
+
 # Of the candidates, how many are run to find the fastest, the compiler's default not counted.
 MOST_TIMED = 2
 
@@ -114,7 +117,7 @@ def plan_jaxpr(traced: Any, target: Target, settings: Settings) -> PlanResult:
     """Returns a plan by our own model alone, for what `jax.jit(…).trace(…)` returned."""
     donated = [info.donated for info in jax.tree.leaves(traced.args_info)]
     problem = build_problem(graph_of_jaxpr(traced.jaxpr, traced.fun_name, donated), target)
-    plan = planners.get(settings.planner).solve(problem, Budget())
+    plan = planners.get(settings.planner).solve(problem, Budget(seconds=_SECONDS))
     return PlanResult(plan, problem, report_of(problem, plan))
 
 

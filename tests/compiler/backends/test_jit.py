@@ -476,7 +476,7 @@ def test_plan_for_a_target_without_a_compiler(target: str | None) -> None:
     jitted = memplan.jit(lambda x, w: jnp.tanh(x @ w), target=target, donate_argnums=0)
     found = jitted.plan(jnp.ones((16, 16)), w=jax.ShapeDtypeStruct((16, 16), jnp.float32))
     assert found.plan.target == found.problem.target == (target or "generic")
-    assert found.plan.planner == "greedy"
+    assert found.plan.planner == "auto"
     assert found.outcome is None
     assert found.report.subject.plan is found.plan
     assert found.report.contender("slow") is not None

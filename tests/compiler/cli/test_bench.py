@@ -42,16 +42,18 @@ def test_summary_takes_the_geometric_mean() -> None:
     assert summary["greedy"]["worst_ratio_to_xla"] == pytest.approx(2.0)
     assert summary["greedy"]["dumps"] == 3
     assert summary["greedy"]["mean_gap"] == pytest.approx(2.0)
+    assert summary["greedy"]["median_gap"] == pytest.approx(2.0)
+    assert summary["greedy"]["optimal"] == 0
 
 
 def test_markdown() -> None:
     assert markdown_table(ROWS).splitlines() == [
-        "| dump | operations | xla | greedy | bound |",
-        "|---|---:|---:|---:|---:|",
-        "| a | 1,234 | 4.00 ms | **2.00 ms (0.50)** | 1.00 ms |",
-        "| b | 1,234 | 2.00 ms | 4.00 ms (2.00) | 1.00 ms |",
-        "| c | 1,234 | – | 3.00 ms | 1.00 ms |",
-        "| geometric mean, relative to XLA | | 1.000 | 1.000 | |",
+        "| dump | operations | xla | greedy | bound | gap |",
+        "|---|---:|---:|---:|---:|---:|",
+        "| a | 1,234 | 4.00 ms | **2.00 ms (0.50)** | 1.00 ms | +100.0 % |",
+        "| b | 1,234 | 2.00 ms | 4.00 ms (2.00) | 1.00 ms | +300.0 % |",
+        "| c | 1,234 | – | 3.00 ms | 1.00 ms | +200.0 % |",
+        "| geometric mean, relative to XLA; median gap | | 1.000 | 1.000 | | +200.0 % |",
     ]
 
 
@@ -113,7 +115,7 @@ def test_xlas_own_plan_is_made_once(run: Run, module: Path, monkeypatch: pytest.
 def test_mapping_in_markdown(run: Run, module: Path) -> None:
     done = run("bench", "mapping", "--dumps", module, "--planners", "slow,xla", "--markdown")
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith("| dump | operations | slow | xla | bound |\n")
+    assert done.out.startswith("| dump | operations | slow | xla | bound | gap |\n")
 
 
 def test_parse(run: Run, tmp_path: Path) -> None:

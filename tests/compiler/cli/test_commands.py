@@ -18,7 +18,7 @@ def test_plan_prints_the_report(run: Run, module: Path) -> None:
         "step on tpu-v5e",
         "all in hbm",
         "XLA's own plan",
-        "greedy",
+        "auto",
         "bound that no plan beats",
         "gap to bound",
     ):
@@ -29,7 +29,7 @@ def test_plan_writes_the_plan_and_verify_accepts_it(run: Run, module: Path, tmp_
     file = tmp_path / "plan.json"
     assert run("plan", module, "--out", file).status == 0
     plan = memplan.Plan.load(file)
-    assert (plan.planner, plan.target) == ("greedy", "tpu-v5e")
+    assert (plan.planner, plan.target) == ("auto", "tpu-v5e")
     done = run("verify", file, module)
     assert (done.status, done.err) == (0, "")
     assert "plan.json is valid for step on tpu-v5e: " in done.out
@@ -48,7 +48,7 @@ def test_json_is_all_that_is_printed(run: Run, module: Path, tmp_path: Path) -> 
     assert (done.status, done.err) == (0, "")
     data = json.loads(done.out)
     assert data == json.loads((tmp_path / "report" / "report.json").read_text())
-    assert [mapping["planner"] for mapping in data["mappings"]] == ["slow", "xla", "greedy"]
+    assert [mapping["planner"] for mapping in data["mappings"]] == ["slow", "xla", "auto"]
 
 
 def test_show_says_of_a_plan_what_plan_said(run: Run, module: Path, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def _solve(
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.max_deterministic_time = effort
+    solver.parameters.catch_sigint_signal = False  # Ctrl-C is Python's.
     if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     return [solver.value(variables[number]) for number in movable]

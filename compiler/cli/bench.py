@@ -45,7 +45,7 @@ def mapping(
     ] = None,
     planners: Annotated[
         str, typer.Option(metavar="P,P,…", help="Planners to compare; see `memplan planners`.")
-    ] = "slow,xla,greedy",
+    ] = "slow,xla,greedy,auto",
     time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that each planner may search.")] = 60.0,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
     json: JsonFile = None,
@@ -134,3 +134,62 @@ def game(
     from memplan.compiler.cli import bench_game
 
     bench_game.command(dump, batch, steps, rounds, json)
+
+
+@bench.command()
+def memory(
+    workloads: Annotated[
+        str | None, typer.Option(metavar="W,W,…", show_default=False, help="Workloads. By default all.")
+    ] = None,
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that packing may take, of each.")] = 30.0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Bytes of programs on the CPU, by XLA's assignment and by ours.
+
+    Each is compiled in XLA's order of execution and in ours, and packed by both.
+    """
+    from memplan.compiler.cli import bench_memory
+
+    bench_memory.command(workloads, time_limit, markdown, json)
+
+
+@bench.command()
+def packing(
+    instances: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Pack only this instance (repeatable); a name like x.1024.csv says its capacity.",
+        ),
+    ] = None,
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that may be searched, for each row.")] = 60.0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Heights and seconds of offset allocation.
+
+    By default the shipped instances, the live ranges of all shipped dumps, and made-up ones in large numbers.
+    """
+    from memplan.compiler.cli import bench_packing
+
+    bench_packing.command(instances, time_limit, markdown, json)
+
+
+@bench.command()
+def fft(
+    lengths: Annotated[str, typer.Option(metavar="N,N,…", help="Samples of the signals.")] = "1024,4096,8192,32768",
+    target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="A TPU.")] = "tpu-v5e",
+    batch: Annotated[int, typer.Option(metavar="N", help="Signals for each filter.")] = 4,
+    channels: Annotated[int, typer.Option(metavar="N", help="Filters.")] = 128,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Cycles of long convolutions as matrix products.
+
+    Beside those by XLA's own Fourier transforms, both compiled by the production compiler; needs libtpu, no TPU.
+    """
+    from memplan.compiler.cli import bench_fft
+
+    bench_fft.command(lengths, target, batch, channels, markdown, json)

@@ -3,8 +3,9 @@
 The exit status is one of
 
     0    done
-    1    the plan breaks rules (all of them are listed)
+    1    the plan breaks rules (all of them are listed); the blocks of `pack` do not fit
     2    a mistake of the user: one line `memplan: error: …` on standard error, and no output file
+    3    `pack` could not tell in time whether the blocks fit
     130  interrupted from the keyboard
     141  whoever read our output went away
 """
@@ -22,6 +23,9 @@ import typer
 from memplan.compiler.cli.bench import bench
 from memplan.compiler.cli.exit_status import DONE, FAILED, INTERRUPTED, READER_GONE, ReaderGoneError
 from memplan.compiler.errors import MemplanError
+
+# As in `planners/planner.py` and `pipeline.py`, which are not imported before they are needed.
+DEFAULT_PLANNER, DEFAULT_TIME_LIMIT = "auto", 10.0
 
 app = typer.Typer(
     name="memplan",
@@ -88,10 +92,10 @@ def plan(
     target: TargetName = None,
     planner: Annotated[
         str, typer.Option("--planner", "-p", metavar="P", help="What makes the plan; see `memplan planners`.")
-    ] = "greedy",
+    ] = DEFAULT_PLANNER,
     time_limit: Annotated[
         float, typer.Option("--time-limit", metavar="S", help="Seconds that the planner may search.")
-    ] = 60.0,
+    ] = DEFAULT_TIME_LIMIT,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="PLAN.json", show_default=False, help="Write the plan here.")
     ] = None,
@@ -146,7 +150,7 @@ def compile_program(
     target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="A TPU.")] = "tpu-v5e",
     planner: Annotated[
         str, typer.Option("--planner", "-p", metavar="P", help="What makes the plans; see `memplan planners`.")
-    ] = "greedy",
+    ] = DEFAULT_PLANNER,
     compile_budget: Annotated[
         int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made.")
     ] = 8,
@@ -174,6 +178,35 @@ def compile_program(
     from memplan.compiler.cli import compile_program as compiling
 
     compiling.command(program, target, planner, compile_budget, time_limit, report, out, json)
+
+
+@app.command()
+def pack(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.csv", show_default=False, help="Blocks: id,lower,upper,size and more columns."),
+    ],
+    capacity: Annotated[
+        int | None,
+        typer.Option(
+            "--capacity", "-c", metavar="B", show_default=False, help="Bytes. Left out, the height is minimized."
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="S", help="Seconds that may be searched.")
+    ] = 60.0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="OUT.csv", show_default=False, help="Write the file with offsets here."),
+    ] = None,
+) -> None:
+    """Give offsets to blocks whose times are fixed.
+
+    The exit status is 0 if they fit, 1 if it is proven that they do not, and 3 if neither could be told in time.
+    """
+    from memplan.compiler.cli import pack as packing
+
+    packing.command(file, capacity, time_limit, out)
 
 
 @app.command()

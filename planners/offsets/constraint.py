@@ -1,0 +1,66 @@
+"""The same question to a constraint solver: CP-SAT's two-dimensional no-overlap, and its cumulative constraint.
+
+It reasons about what the search over canonical placements does not, and so proves some instances infeasible that the
+search cannot; the search finds most packings sooner.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ortools.sat.python import cp_model
+
+from memplan.planners.offsets.geometry import Sections
+from memplan.planners.offsets.instance import Instance, Integers
+
+# The solver's variables end here; larger instances are not given to it.
+_LARGEST = 2**50
+
+
+class ConstraintModel:
+    """Whether an instance, which has no block of size 0, fits a capacity."""
+
+    def __init__(self, instance: Instance, capacity: int, seed: int):
+        self._model = model = cp_model.CpModel()
+        self._solver = cp_model.CpSolver()
+        self._solver.parameters.num_workers = 1
+        # Ctrl-C is for the thread that waits, which stops this one.
+        self._solver.parameters.catch_sigint_signal = False
+        self._solver.parameters.random_seed = seed % 2**31
+        sections = Sections.of(instance)
+        self._offsets, heights = [], []
+        for size, alignment, fixed in zip(
+            instance.size.tolist(), instance.alignment.tolist(), instance.fixed.tolist(), strict=True
+        ):
+            if fixed >= 0:
+                offset = model.new_constant(fixed)
+            elif alignment == 1:
+                offset = model.new_int_var(0, capacity - size, "")
+            else:
+                offset = model.new_int_var(0, (capacity - size) // alignment, "") * alignment
+            self._offsets.append(offset)
+            heights.append(model.new_fixed_size_interval_var(offset, size, ""))
+        block = sections.block_of_range().tolist()
+        times = [
+            model.new_fixed_size_interval_var(first, last - first, "")
+            for first, last in zip(sections.first.tolist(), sections.last.tolist(), strict=True)
+        ]
+        model.add_no_overlap_2d(times, [heights[number] for number in block])
+        model.add_cumulative(times, [int(instance.size[number]) for number in block], capacity)
+
+    @staticmethod
+    def can_hold(instance: Instance, capacity: int) -> bool:
+        """Whether the solver can be given an instance: its numbers are small enough, and each block fits by itself."""
+        is_small = capacity < _LARGEST and int(np.max(instance.upper, initial=0)) < _LARGEST
+        return is_small and bool((np.maximum(instance.fixed, 0) + instance.size <= capacity).all())
+
+    def stop(self) -> None:
+        """Ends `solve`, which runs in another thread, soon."""
+        self._solver.stop_search()
+
+    def solve(self, seconds: float) -> tuple[bool | None, Integers]:
+        """Returns whether it fits (None if that could not be told in time), and the offsets if so."""
+        self._solver.parameters.max_time_in_seconds = seconds
+        status = self._solver.solve(self._model)
+        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            return True, np.array([self._solver.value(offset) for offset in self._offsets], np.int64)
+        return (False if status == cp_model.INFEASIBLE else None), np.empty(0, np.int64)

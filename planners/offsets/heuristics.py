@@ -1,0 +1,127 @@
+"""Packings without a search for proof: several orders, first fit and best fit, and rounds that mend the best one.
+
+By size and by area as the planners of small runtimes do (Pisarchyk and Lee, "Efficient memory management for deep
+neural net inference", 2020, section 4), by duration as XLA's heap simulator does, by start as an allocator at run time
+would, and by the load of the fullest section that a block is in (Moffitt, "MiniMalloc", ASPLOS 2023).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from memplan.planners.offsets._fit_kernel import fit, improve
+from memplan.planners.offsets.geometry import Sections
+from memplan.planners.offsets.instance import Instance, Integers
+
+# Rounds of improvement are tried while their number times the number of blocks stays below this.
+_WORK = 2_000_000
+
+# Rounds between two looks at the clock, in blocks placed.
+_STRIDE = 200_000
+
+_UNLIMITED = 2**62
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A packing that a heuristic found.
+
+    Attributes:
+      offsets: `[num_blocks] int64` bytes.
+      height: bytes.
+      method: what found it.
+    """
+
+    offsets: Integers
+    height: int
+    method: str
+
+
+class Fitter:
+    """First fit and best fit of one instance, which has no block of size 0."""
+
+    def __init__(self, instance: Instance):
+        self._instance = instance
+        self._sections = sections = Sections.of(instance)
+        block = sections.block_of_range()
+        by_start = np.argsort(sections.first, kind="stable")
+        position = np.empty(len(by_start), np.int64)
+        position[by_start] = np.arange(len(by_start))
+        starts, ends = sections.first[by_start], sections.last[by_start]
+        before = np.searchsorted(starts, ends).astype(np.int64)
+        self._geometry = (sections.pointer, position, starts, ends, block[by_start], before)
+        self._blocks = (instance.size, instance.alignment, instance.fixed)
+
+    def orders(self) -> Iterator[tuple[str, Integers]]:
+        """Yields `(name, order)` of those to try, the most promising first."""
+        size, lower = self._instance.size, self._instance.lower
+        duration = self._instance.upper - lower
+        area = size.astype(np.float64) * duration
+        fullest = self._sections.most(self._sections.loads(size))
+        yield "size", np.lexsort((lower, -duration, -size))
+        yield "duration", np.lexsort((lower, -size, -duration))
+        yield "area", np.lexsort((lower, -area))
+        yield "load", np.lexsort((lower, -area, -duration, -fullest))
+        yield "start", np.lexsort((-size, lower))
+
+    def fitted(self, order: Integers, name: str, target: int, is_best_fit: bool, limit: int = _UNLIMITED) -> Fitted:
+        """Returns what one pass gives; its height is 2**62 if it would be above the limit."""
+        offsets = np.empty(len(self._instance), np.int64)
+        height = int(fit(order.astype(np.int64), *self._geometry, *self._blocks, limit, target, is_best_fit, offsets))
+        return Fitted(offsets, height, f"{'best' if is_best_fit else 'first'} fit by {name}")
+
+    def best(self, target: int, deadline: float, seed: int, stop: Integers | None = None) -> Fitted:
+        """Returns the lowest packing found.
+
+        Args:
+          target: height that is low enough.
+          deadline: on the monotonic clock. One pass is made in any case.
+          seed: of the rounds of improvement.
+          stop: `[1] int64` ends the rounds when another thread makes it other than zero.
+        """
+        flag = np.zeros(1, np.int64) if stop is None else stop
+        best: Fitted | None = None
+        best_order = np.empty(0, np.int64)
+        for is_best_fit in (False, True):
+            for name, order in self.orders():
+                limit = _UNLIMITED if best is None else best.height - 1
+                found = self.fitted(order, name, target, is_best_fit, limit)
+                if best is None or found.height < best.height:
+                    best = found
+                    if not is_best_fit:
+                        best_order = order.astype(np.int64)
+                if best.height <= target or time.monotonic() > deadline or flag[0]:
+                    return best
+        assert best is not None
+        return self._improved(best, best_order, target, deadline, seed, flag)
+
+    def _improved(
+        self, best: Fitted, order: Integers, target: int, deadline: float, seed: int, stop: Integers
+    ) -> Fitted:
+        """Returns what rounds of improvement make of the best order for first fit, if it is better than the best."""
+        num_blocks = len(self._instance)
+        start = self.fitted(order, "order", target, False)
+        offsets, height = start.offsets, start.height
+        rounds = min(20_000, _WORK // num_blocks)
+        stride = max(1, _STRIDE // num_blocks)
+        for done in range(0, rounds, stride):
+            if height <= target or time.monotonic() > deadline or stop[0]:
+                break
+            height = int(
+                improve(
+                    order, *self._geometry, *self._blocks, height, target, min(stride, rounds - done),
+                    (seed * 1_000_003 + done) % 2**32, stop, offsets,
+                )
+            )  # fmt: skip
+        return Fitted(offsets, height, "squeaky wheel") if height < best.height else best
+
+
+def greedy_by_size(instance: Instance) -> int:
+    """Returns the height of first fit by descending size: the usual baseline."""
+    fitter = Fitter(instance)
+    order = dict(fitter.orders())["size"]
+    return fitter.fitted(order, "size", 0, False).height

@@ -1,0 +1,98 @@
+"""Why does it not fit? A subset of the blocks that does not fit either, from which none can be left out.
+
+Blocks are left out as long as the rest does not fit, many at a time while that works, and one at a time in the end: the
+deletion filter (Chinneck and Dravnieks, "Locating minimal infeasible constraint sets in linear programs", 1991).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from memplan.planners.offsets.geometry import Sections, components
+from memplan.planners.offsets.instance import Instance, Integers
+from memplan.planners.offsets.race import decide
+
+# Of what is left of the time, the share that one question may take.
+_SHARE = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class InfeasibleSubset:
+    """Blocks that do not fit a capacity together.
+
+    Attributes:
+      blocks: `int64` their numbers, ascending; that they do not fit is proven.
+      irreducible: whether it is proven that they fit if any one is left out.
+    """
+
+    blocks: Integers
+    irreducible: bool
+
+
+def irreducible_infeasible_subset(
+    instance: Instance, capacity: int, seconds: float = 60.0, seed: int = 0, within: Integers | None = None
+) -> InfeasibleSubset | None:
+    """Returns a subset of an instance that does not fit a capacity, irreducible if the time suffices.
+
+    Returns None if it could not be proven in time that the instance itself does not fit.
+
+    Args:
+      instance: any.
+      capacity: bytes.
+      seconds: of wall-clock time.
+      seed: of what is drawn at random.
+      within: numbers of blocks that are known not to fit, as in `Packing.conflict`.
+    """
+    return _Reduction(instance, capacity, time.monotonic() + seconds, seed).run(within)
+
+
+class _Reduction:
+    def __init__(self, instance: Instance, capacity: int, deadline: float, seed: int):
+        self._instance, self._capacity, self._deadline, self._seed = instance, capacity, deadline, seed
+
+    def _fits(self, blocks: Integers, share: float) -> bool | None:
+        now = time.monotonic()
+        deadline = now + share * max(0.0, self._deadline - now)
+        return decide(self._instance.subset(blocks), self._capacity, deadline, self._seed).fits
+
+    def run(self, within: Integers | None) -> InfeasibleSubset | None:
+        overloaded = self._overloaded()
+        kept = within if overloaded is None else overloaded
+        if kept is None or not len(kept):
+            parts = components(self._instance)
+            # Parts are infeasible by themselves, so the first is enough.
+            kept = next((part for part in parts if self._fits(part, 1.0) is False), None)
+            if kept is None:
+                return None
+        irreducible = True
+        candidates = kept[np.argsort(self._instance.size[kept], kind="stable")].tolist()
+        width = max(1, len(candidates) // 4)
+        needed: set[int] = set()
+        while candidates:
+            trial = candidates[:width]
+            rest = np.setdiff1d(kept, trial)
+            fits = self._fits(rest, _SHARE)
+            if fits is False:
+                kept = rest
+                candidates = candidates[width:]
+                width = max(1, min(2 * width, len(candidates) // 4))
+            elif len(trial) > 1:
+                width = max(1, width // 4)
+            else:
+                irreducible = irreducible and fits is True
+                needed.add(trial[0])
+                candidates = candidates[1:]
+        return InfeasibleSubset(np.sort(kept), irreducible)
+
+    def _overloaded(self) -> Integers | None:
+        """Returns the blocks of the section that is over the capacity by most, if one is."""
+        sections = Sections.of(self._instance)
+        loads = sections.loads(self._instance.size)
+        if int(np.max(loads, initial=0)) <= self._capacity:
+            return None
+        fullest = int(np.argmax(loads))
+        inside = (sections.first <= fullest) & (fullest < sections.last)
+        return np.unique(sections.block_of_range()[inside])

@@ -1,0 +1,247 @@
+"""The one entry: from an instance to a packing, checked, with what is proven about it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from memplan.compiler.errors import PlannerError
+from memplan.planners.offsets.bounds import lower_bound, maximum_load
+from memplan.planners.offsets.check import check
+from memplan.planners.offsets.heuristics import Fitted, Fitter
+from memplan.planners.offsets.instance import Instance, Integers
+from memplan.planners.offsets.race import search_part
+from memplan.planners.offsets.reduction import Part, reduced
+
+# Seconds that the first round of lowering a height takes for its first one, and how many heights a round tries.
+_PATIENCE, _HEIGHTS = 2.0, 6
+
+# Of the time, what heuristics may take, and at most, in seconds, before the exact methods begin.
+_HEURISTIC_SHARE, _HEURISTIC_SECONDS = 0.1, 0.2
+
+
+class Status(Enum):
+    """What is known at the end."""
+
+    FITS = "fits"  # the capacity that was given
+    INFEASIBLE = "does not fit"  # proven: no packing is within the capacity
+    TIMED_OUT = "not decided"  # the time ran out before the capacity was met, or the height proven the lowest
+    OPTIMAL = "optimal"  # without a capacity: proven, no packing is lower
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Offsets, and what is known of them.
+
+    Attributes:
+      status: see `Status`.
+      offsets: `[num_blocks] int64` bytes, a valid packing of this height, even where that is over the capacity.
+      height: bytes, the top of the highest block.
+      lower_bound: bytes; proven: no packing is lower.
+      maximum_load: bytes, the most that is needed at one time.
+      method: what found the offsets, or proved that there are none.
+      seconds: of wall-clock time.
+      conflict: `int64` numbers of blocks that are proven not to fit together; empty unless it is INFEASIBLE.
+      interrupted: whether the user stopped it from the keyboard; the packing is the best one so far.
+    """
+
+    status: Status
+    offsets: Integers
+    height: int
+    lower_bound: int
+    maximum_load: int
+    method: str
+    seconds: float
+    conflict: Integers
+    interrupted: bool = False
+
+
+def pack(instance: Instance, capacity: int | None = None, seconds: float = 60.0, seed: int = 0) -> Packing:
+    """Returns offsets within a capacity, or as low as possible.
+
+    Parts of the time that no block spans are packed one by one, first by heuristics, then by exact methods that run in
+    parallel. Which of these answers first, and so the offsets, may differ from call to call.
+
+    Args:
+      instance: what to pack.
+      capacity: bytes. Without one, the height is minimized.
+      seconds: of wall-clock time after which the best packing so far is returned. One pass of first fit is made in any
+        case; for 100,000 blocks it takes some seconds.
+      seed: of what is drawn at random.
+
+    Raises:
+      PlannerError: the time is not a positive number, or the capacity is negative.
+    """
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise PlannerError(f"a time limit must be a positive number of seconds, not {seconds}")
+    if capacity is not None and capacity < 0:
+        raise PlannerError(f"a capacity must be a number of bytes, not {capacity}")
+    work = _Packer(instance, capacity, seconds, seed)
+    interrupted = False
+    try:
+        work.run()
+    except KeyboardInterrupt:
+        interrupted = True
+    return work.packing(interrupted)
+
+
+@dataclass(eq=False)
+class _Progress:
+    """The best that is known of a part.
+
+    Attributes:
+      part: what is packed.
+      bound: units above the base; no packing of the part is lower.
+      best: packing in units above the base; None before there is one.
+    """
+
+    part: Part
+    bound: int
+    best: Fitted | None = None
+
+    @property
+    def height(self) -> int:
+        """Bytes that the best packing takes, with the base."""
+        assert self.best is not None
+        return self.part.base + self.part.unit * self.best.height
+
+    @property
+    def bound_in_bytes(self) -> int:
+        return self.part.base + self.part.unit * self.bound
+
+
+class _Packer:
+    """The state of one call of `pack`, which can be looked at whenever it is interrupted."""
+
+    def __init__(self, instance: Instance, capacity: int | None, seconds: float, seed: int):
+        self._instance, self._capacity, self._seed = instance, capacity, seed
+        self._started = time.monotonic()
+        self._deadline = self._started + seconds
+        self._heuristics_end = self._started + min(_HEURISTIC_SECONDS, _HEURISTIC_SHARE * seconds)
+        self._infeasible, self._method = "", ""
+        self._conflict = np.empty(0, np.int64)
+        self._offsets: Integers | None = None
+        self._parts: list[_Progress] = []
+
+    def run(self) -> None:
+        parts, offsets = reduced(self._instance)
+        progress = [_Progress(part, lower_bound(part.instance)) for part in parts]
+        for one in progress:
+            # Something first, so that an interrupt finds a packing of every part.
+            fitter = Fitter(one.part.instance)
+            name, order = next(fitter.orders())
+            one.best = fitter.fitted(order, name, one.bound, False)
+        self._parts, self._offsets = progress, offsets
+        if self._capacity is not None and self._bound() > self._capacity:
+            worst = max(progress, key=lambda one: one.bound_in_bytes)
+            self._disproven("lower bound", worst.part)
+            return
+        for one in progress:
+            target = self._target(one)
+            if one.best is not None and one.best.height > target:
+                self._improve(one, target, self._heuristics_end, self._seed)
+        for one in sorted(progress, key=lambda one: -one.height):
+            if self._capacity is None:
+                self._lower(one)
+            elif not self._fit(one, self._capacity):
+                return
+
+    def _bound(self) -> int:
+        return max((one.bound_in_bytes for one in self._parts), default=0)
+
+    def _target(self, one: _Progress) -> int:
+        """Returns the height that is low enough for a part, in its units: others may be higher anyway."""
+        wanted = self._bound() if self._capacity is None else self._capacity
+        return max(one.bound, one.part.room(wanted))
+
+    def _disproven(self, method: str, part: Part) -> None:
+        self._infeasible = method
+        self._conflict = np.sort(np.concatenate([part.blocks, part.beneath]))
+
+    def _fit(self, one: _Progress, capacity: int) -> bool:
+        """Tries to get a part below a capacity; returns whether it is."""
+        if one.height > capacity and self._try(one, one.part.room(capacity), self._deadline) is False:
+            self._disproven(self._method, one.part)
+        return one.height <= capacity
+
+    def _lower(self, one: _Progress) -> None:
+        """Makes a part as low as it can be, or as other parts must be.
+
+        In rounds, each with twice the time of the one before: first the lowest height that is not disproven is tried,
+        then heuristics from another seed, then some heights in the middle of those between what took too long in this
+        round and the best.
+        """
+        assert one.best is not None
+        patience, seed = _PATIENCE, self._seed
+        while one.best.height > self._target(one) and time.monotonic() < self._deadline:
+            lowest, share = self._target(one), 1.0
+            height = lowest
+            for _ in range(_HEIGHTS):
+                fits = self._try(one, height, min(self._deadline, time.monotonic() + share * patience))
+                if fits is False:
+                    one.bound = max(one.bound, height + 1)
+                if not fits:
+                    lowest = height + 1
+                if share == 1.0 and one.best.height > lowest:
+                    seed += 1
+                    end = min(self._deadline, time.monotonic() + patience / _HEIGHTS)
+                    self._improve(one, lowest, end, seed)
+                if one.best.height <= lowest or time.monotonic() > self._deadline:
+                    break
+                height, share = (lowest + one.best.height) // 2, 1.0 / _HEIGHTS
+            patience *= 2
+
+    def _improve(self, one: _Progress, target: int, deadline: float, seed: int) -> None:
+        """Replaces the packing of a part by one of the heuristics, if that is lower."""
+        found = Fitter(one.part.instance).best(target, deadline, seed)
+        if one.best is None or found.height < one.best.height:
+            one.best = found
+
+    def _try(self, one: _Progress, height: int, deadline: float) -> bool | None:
+        """Returns whether a part fits a height, in its units; None if that took too long."""
+        found = search_part(one.part.instance, height, deadline, self._seed)
+        self._method = found.method
+        if found.fits:
+            top = int(np.max(found.offsets + one.part.instance.size))
+            one.best = Fitted(found.offsets, top, found.method)
+        return found.fits
+
+    def packing(self, interrupted: bool) -> Packing:
+        """Returns what is known now."""
+        if self._offsets is None:
+            # Interrupted before there was anything.
+            raise KeyboardInterrupt
+        offsets = self._offsets.copy()
+        for one in self._parts:
+            assert one.best is not None
+            offsets[one.part.blocks] = one.part.base + one.part.unit * one.best.offsets
+        height = int(np.max((offsets + self._instance.size)[self._instance.size > 0], initial=0))
+        bound = self._bound()
+        if self._infeasible:
+            status, method = Status.INFEASIBLE, self._infeasible
+            bound = max(bound, (self._capacity or 0) + 1)
+        else:
+            highest = max(self._parts, key=lambda one: one.height, default=None)
+            method = highest.best.method if highest is not None and highest.best is not None else "nothing to pack"
+            if self._capacity is not None:
+                status = Status.FITS if height <= self._capacity else Status.TIMED_OUT
+            else:
+                status = Status.OPTIMAL if height <= bound else Status.TIMED_OUT
+        wrong = check(self._instance, offsets, self._capacity if status == Status.FITS else None)
+        if wrong:
+            raise AssertionError(f"{method} gave a wrong packing: {wrong[0]}")
+        return Packing(
+            status=status,
+            offsets=offsets,
+            height=height,
+            lower_bound=bound,
+            maximum_load=maximum_load(self._instance),
+            method=method,
+            seconds=time.monotonic() - self._started,
+            conflict=self._conflict,
+            interrupted=interrupted,
+        )

@@ -1,0 +1,134 @@
+"""`pack`, beside a solver that tries every offset: what fits, what does not, and how low it can be."""
+
+import importlib
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_instances import can_fit, hard, instances, lowest_height
+
+from memplan import workloads
+from memplan.compiler.errors import PlannerError
+from memplan.planners.offsets import race
+from memplan.planners.offsets.bounds import lower_bound
+from memplan.planners.offsets.check import check
+from memplan.planners.offsets.constraint import ConstraintModel
+from memplan.planners.offsets.csv_file import read_instance
+from memplan.planners.offsets.instance import Instance
+from memplan.planners.offsets.pack import Status, pack
+from memplan.planners.offsets.race import decide
+
+PACKING = Path(workloads.dumps_folder()).parent / "packing"
+
+# 6 bytes are needed at one time, but no packing is that low.
+NEEDS_SEVEN = Instance.of(
+    [0, 0, 1, 2, 2, 4, 4, 3], [2, 4, 3, 5, 4, 6, 6, 6], [2, 3, 1, 1, 1, 2, 1, 2], ids=list("abcdefgh")
+)
+
+
+@given(instances(), st.integers(-2, 1))
+@settings(max_examples=60, deadline=None)
+def test_it_says_whether_a_capacity_is_enough(instance: Instance, more: int) -> None:
+    capacity = max(0, lowest_height(instance) + more)
+    packing = pack(instance, capacity)
+    if can_fit(instance, capacity):
+        assert packing.status == Status.FITS
+        assert check(instance, packing.offsets, capacity) == []
+        assert len(packing.conflict) == 0
+    else:
+        assert packing.status == Status.INFEASIBLE
+        assert packing.lower_bound > capacity
+        assert not can_fit(instance.subset(packing.conflict), capacity)
+        # The offsets are those of a valid packing all the same.
+        assert check(instance, packing.offsets) == []
+    assert decide(instance, capacity, time.monotonic() + 60).fits == can_fit(instance, capacity)
+
+
+@given(instances())
+@settings(max_examples=60, deadline=None)
+def test_it_finds_the_lowest_height(instance: Instance) -> None:
+    packing = pack(instance)
+    assert packing.status == Status.OPTIMAL
+    assert packing.height == packing.lower_bound == lowest_height(instance)
+    assert check(instance, packing.offsets, packing.height) == []
+
+
+@given(instances(max_blocks=5), st.integers(0, 2))
+@settings(max_examples=25, deadline=None)
+def test_the_constraint_solver_agrees(instance: Instance, less: int) -> None:
+    instance = instance.subset(np.flatnonzero(instance.size > 0))
+    capacity = max(0, lowest_height(instance) - less)
+    if not len(instance) or not ConstraintModel.can_hold(instance, capacity):
+        return
+    fits, offsets = ConstraintModel(instance, capacity, 0).solve(60.0)
+    assert fits == can_fit(instance, capacity)
+    if fits:
+        assert check(instance, offsets, capacity) == []
+
+
+def test_nothing_to_pack() -> None:
+    for instance in (Instance.of([], [], []), Instance.of([0], [1], [0])):
+        packing = pack(instance)
+        assert (packing.status, packing.height, packing.lower_bound) == (Status.OPTIMAL, 0, 0)
+        assert pack(instance, capacity=0).status == Status.FITS
+
+
+def test_a_shipped_instance() -> None:
+    instance = read_instance(PACKING / "K.1048576.csv").instance
+    packing = pack(instance, 1048576)
+    assert packing.status == Status.FITS
+    assert packing.maximum_load == 1048576 == packing.height
+
+
+def test_when_the_time_runs_out_the_best_packing_is_returned() -> None:
+    instance = hard()
+    capacity = lower_bound(instance)
+    packing = pack(instance, capacity, seconds=0.3)
+    assert packing.status == Status.TIMED_OUT
+    assert packing.height > capacity
+    assert check(instance, packing.offsets, packing.height) == []
+    lowest = pack(instance, seconds=0.3)
+    assert lowest.status == Status.TIMED_OUT
+    assert lowest.lower_bound == capacity < lowest.height
+    assert not [thread for thread in threading.enumerate() if "search" in thread.name or "CP-SAT" in thread.name]
+
+
+def test_an_interrupt_returns_the_best_packing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("memplan.planners.offsets.pack"), "search_part", interrupted)
+    packing = pack(hard(), lower_bound(hard()))
+    assert packing.interrupted
+    assert packing.status == Status.TIMED_OUT
+    assert check(hard(), packing.offsets, packing.height) == []
+
+
+def test_an_interrupt_of_the_race_stops_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(race.time, "monotonic", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        race.search_part(hard(), lower_bound(hard()), 1e9, 0)
+    assert not [thread for thread in threading.enumerate() if "search" in thread.name or "CP-SAT" in thread.name]
+
+
+def test_an_error_of_a_method_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(race.Search, "fixed_orders", broken)
+    with pytest.raises(ZeroDivisionError):
+        race.search_part(hard(), lower_bound(hard()), time.monotonic() + 60, 0)
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": 0.0}, {"seconds": float("inf")}, {"capacity": -1}])
+def test_what_cannot_be_asked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(PlannerError):
+        pack(NEEDS_SEVEN, **wrong)

@@ -1,0 +1,98 @@
+"""The exact search, beside a solver that tries every offset; each technique on and off."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_instances import can_fit, hard, instances, lowest_height
+
+from memplan.planners.offsets.bounds import lower_bound
+from memplan.planners.offsets.check import check
+from memplan.planners.offsets.instance import Instance
+from memplan.planners.offsets.search import EXHAUSTED, FOUND, LIMIT, Search, Techniques, luby
+
+TECHNIQUES = {
+    "all": Techniques(reordering=True),
+    "none": Techniques(False, False, False, False),
+    "no sections": Techniques(sections=False),
+    "no dominance": Techniques(dominance=False),
+    "no blocked": Techniques(blocked=False),
+    "no decomposition": Techniques(decomposition=False),
+}
+NEVER = np.zeros(1, np.int64)
+
+
+@given(instances(), st.integers(-2, 1), st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_it_finds_offsets_where_there_are_some(instance: Instance, more: int, shuffle: object) -> None:
+    instance = instance.subset(np.flatnonzero(instance.size > 0))
+    if not len(instance):
+        return
+    capacity = max(0, lowest_height(instance) + more)
+    order = np.array(shuffle.sample(range(len(instance)), len(instance)))  # type: ignore[attr-defined]
+    expected = FOUND if can_fit(instance, capacity) else EXHAUSTED
+    nodes = {}
+    for name, techniques in TECHNIQUES.items():
+        outcome, offsets, _, nodes[name] = Search(instance, capacity).run(order, 10**6, NEVER, techniques)
+        assert outcome == expected, name
+        if outcome == FOUND:
+            assert check(instance, offsets, capacity) == []
+    assert nodes["all"] <= nodes["none"] or expected == FOUND
+
+
+def test_limits_and_the_flag_of_other_threads_end_it() -> None:
+    instance = hard()
+    search = Search(instance, lower_bound(instance))
+    order = np.arange(len(instance))
+    outcome, _, conflicts, nodes = search.run(order, 5000, NEVER, Techniques())
+    assert (outcome, nodes) == (LIMIT, 5000)
+    assert conflicts.sum() > 0
+    stopped = np.ones(1, np.int64)
+    assert search.run(order, 10**9, stopped, Techniques())[0] == LIMIT
+    assert search.fixed_orders(stopped)[0] == LIMIT
+    assert search.random_orders(stopped, 0)[0] == LIMIT
+
+
+@pytest.mark.parametrize("more", [0, -1])
+def test_restarts_come_to_an_end(more: int) -> None:
+    # Three high blocks, pairwise alive at once, beside a fourth: 6 bytes are needed at one time, 7 in all.
+    instance = Instance.of([0, 1, 2, 0, 3], [2, 3, 4, 1, 5], [2, 3, 2, 3, 3])
+    capacity = lowest_height(instance) + more
+    expected = FOUND if more == 0 else EXHAUSTED
+    search = Search(instance, capacity)
+    for outcome, offsets in (search.fixed_orders(NEVER), search.random_orders(NEVER, 1)):
+        assert outcome == expected
+        if outcome == FOUND:
+            assert check(instance, offsets, capacity) == []
+
+
+@given(instances(max_blocks=8, plain=True), st.integers(0, 8))
+@settings(max_examples=60, deadline=None)
+def test_rounded_sizes_leave_a_packing_of_the_sizes(instance: Instance, more: int) -> None:
+    capacity = lower_bound(instance) + more
+    search = Search(instance, capacity)
+    for grain in search.grains:
+        outcome, offsets, _, _ = search.run(np.arange(len(instance)), 10**6, NEVER, Techniques(), grain)
+        if outcome == FOUND:
+            assert (offsets % grain == 0).all()
+            assert check(instance, offsets, capacity) == []
+
+
+def test_sizes_are_rounded_only_where_that_cannot_break_a_rule() -> None:
+    assert Search(Instance.of([0, 0], [1, 1], [3, 3]), 8).grains == [2, 3, 4]
+    assert Search(Instance.of([0, 0], [1, 1], [3, 3]), 6).grains == [3]
+    assert Search(Instance.of([0, 0], [1, 1], [3, 3], fixed=[0, -1]), 8).grains == []
+    assert Search(Instance.of([0, 0], [1, 1], [3, 3], alignment=[2, 1]), 8).grains == []
+
+
+def test_the_same_seed_searches_the_same() -> None:
+    instance = Instance.of([0, 1, 2, 0, 3, 1], [2, 3, 4, 1, 5, 4], [2, 3, 2, 3, 3, 1])
+    capacity = lowest_height(instance)
+    first, second = (Search(instance, capacity).random_orders(NEVER, 5)[1].tolist() for _ in range(2))
+    assert first == second
+
+
+def test_lubys_sequence() -> None:
+    assert list(itertools.islice(luby(), 15)) == [1, 1, 2, 1, 1, 2, 4, 1, 1, 2, 1, 1, 2, 4, 8]

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from memplan.planners._search import _book_run, _has_room, _serve, drop, refresh, score, try_all
+from memplan.planners._search import book_run, drop, has_room, refresh, score, serve, try_all
 from memplan.planners._tables import NONE, Tables
 
 # Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
@@ -261,12 +261,12 @@ def _shift(s: Tables, m: Moves) -> bool:
     if slot < earliest or slot == item.fill_start or not s.slots[slot].is_operation:
         return False
     start = s.slots[slot].time
-    if start < item.run_start and not _has_room(s, start, item.run_start, s.buffers[chain.buffer].size):
+    if start < item.run_start and not has_room(s, start, item.run_start, s.buffers[chain.buffer].size):
         return False
     m.span[0], m.span[1] = min(start, item.run_start), max(start, item.run_start)
-    _book_run(s, run, -1)
+    book_run(s, run, -1)
     item.run_start, item.fill_start, item.late = start, slot, 0.0
-    _book_run(s, run, 1)
+    book_run(s, run, 1)
     return True
 
 
@@ -374,13 +374,13 @@ def take_again(s: Tables, rows: np.ndarray) -> None:
         is_kept = chain.buffer == s.facts[0].kept_buffer and row.run == chain.first and chain.parent == NONE
         if item.reads and is_kept == (row.fill_start != NONE):
             continue
-        if not _has_room(s, row.run_start, row.run_end, s.buffers[chain.buffer].size):
+        if not has_room(s, row.run_start, row.run_end, s.buffers[chain.buffer].size):
             continue
         for k in range(item.first_access, s.items[row.run_last].last_access):
-            _serve(s, s.order[k], True)
+            serve(s, s.order[k], True)
         for number in range(row.run, row.run_last + 1):
             s.items[number].run = row.run
         item.run_last, item.run_start, item.run_end = row.run_last, row.run_start, row.run_end
         item.fill_start, item.fill_done, item.late = row.fill_start, row.fill_done, row.late
         item.spill_start, item.spill_done = row.spill_start, row.spill_done
-        _book_run(s, row.run, 1)
+        book_run(s, row.run, 1)

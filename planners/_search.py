@@ -109,7 +109,7 @@ def _book(s: Tables, start: int, done: int, seconds: float) -> None:
 
 
 @njit(cache=True)
-def _book_run(s: Tables, run: int, sign: int) -> float:
+def book_run(s: Tables, run: int, sign: int) -> float:
     """Takes the memory and copies that a run remembers, or gives them back; returns the seconds of its copies."""
     item = s.items[run]
     buffer = s.buffers[s.chains[item.chain].buffer]
@@ -126,7 +126,7 @@ def _book_run(s: Tables, run: int, sign: int) -> float:
 
 
 @njit(cache=True)
-def _has_room(s: Tables, start: int, end: int, size: int) -> bool:
+def has_room(s: Tables, start: int, end: int, size: int) -> bool:
     for t in range(start, end):  # noqa: SIM110
         if s.free[t] < size:
             return False
@@ -134,7 +134,7 @@ def _has_room(s: Tables, start: int, end: int, size: int) -> bool:
 
 
 @njit(cache=True)
-def _serve(s: Tables, access: int, fast: bool) -> float:
+def serve(s: Tables, access: int, fast: bool) -> float:
     """Serves an access from the fast space, or at home; returns the seconds of the program that this saves."""
     row = s.accesses[access]
     if row.is_fast == fast:
@@ -167,7 +167,7 @@ def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int
     buffer, region = s.buffers[chain.buffer], s.regions[chain.region]
     size, seconds = buffer.size, buffer.fill_seconds
     done = _operation_at_or_before(s, item.slot, region.first)
-    if done == NONE or not _has_room(s, s.slots[done].time, item.start, size):
+    if done == NONE or not has_room(s, s.slots[done].time, item.start, size):
         return NONE, NONE, 0.0
     earliest = region.first
     if item.writer != NONE:
@@ -181,7 +181,7 @@ def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int
     for slot in range(done, earliest - 1, -1):
         row = s.slots[slot]
         if slot < done:
-            if not _has_room(s, row.time, row.end, size):
+            if not has_room(s, row.time, row.end, size):
                 break
             offered += _idle(s, slot)
         if not row.is_operation:
@@ -235,7 +235,7 @@ def _find_spill(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, 
         if wanted > 0.0 or done > latest:
             break  # Later starts leave even less time.
         until = max(s.slots[done].time, s.slots[start].time + 1)
-        if until > run_end and not _has_room(s, run_end, until, buffer.size):
+        if until > run_end and not has_room(s, run_end, until, buffer.size):
             break
         if _delays_nobody(s, start, region.last, buffer.spill_seconds):
             return start, done
@@ -287,7 +287,7 @@ def _has_room_between(s: Tables, low: int, high: int, size: int) -> bool:
     """Whether what a run of items [low, high] needs beyond the runs that it would absorb is free."""
     for number in range(low, high + 1):
         item = s.items[number]
-        if item.run == NONE and item.first_child == item.last_child and not _has_room(s, item.start, item.end, size):
+        if item.run == NONE and item.first_child == item.last_child and not has_room(s, item.start, item.end, size):
             return False
         if number < high:
             following = s.items[number + 1]
@@ -296,7 +296,7 @@ def _has_room_between(s: Tables, low: int, high: int, size: int) -> bool:
                 start = max(start, s.items[item.run].run_end)
             if following.run != NONE:
                 end = min(end, s.items[following.run].run_start)
-            if not _has_room(s, start, end, size):
+            if not has_room(s, start, end, size):
                 return False
     return True
 
@@ -332,7 +332,7 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, p
 
     copied_before = 0.0
     for i in range(count):
-        copied_before += _book_run(s, old[i], -1)
+        copied_before += book_run(s, old[i], -1)
     # Accesses inside that inner runs serve already are no news: remember which are, to undo exactly.
     first, last = item.first_access, s.items[high].last_access
     news = np.empty(last - first, np.int64)
@@ -343,16 +343,16 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, p
         if not s.accesses[access].is_fast:
             news[num_news] = access
             num_news += 1
-            saved += _serve(s, access, True)
+            saved += serve(s, access, True)
             freed += s.accesses[access].traffic * s.operations[s.accesses[access].time].repetitions
 
     repetitions = s.slots[item.slot].repetitions
     run_start, run_end = item.start, s.items[high].end
     fill_start, fill_done, spill_start, spill_done, late, copied = NONE, NONE, NONE, NONE, 0.0, 0.0
-    ok = _has_room(s, run_start, run_end, buffer.size)
+    ok = has_room(s, run_start, run_end, buffer.size)
     if ok and item.reads:
         if chain.buffer == s.facts[0].kept_buffer and low == chain.first and chain.parent == NONE:
-            ok = _has_room(s, 0, run_start, buffer.size)
+            ok = has_room(s, 0, run_start, buffer.size)
             run_start = 0
         else:
             worth = saved + channel_price * (freed + copied_before - buffer.fill_seconds * repetitions)
@@ -379,9 +379,9 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, p
         ok = worth > _TINY
     if not ok:
         for i in range(num_news):
-            _serve(s, news[i], False)
+            serve(s, news[i], False)
         for i in range(count):
-            _book_run(s, old[count - 1 - i], 1)
+            book_run(s, old[count - 1 - i], 1)
         return False
     for i in range(count):
         for inner in range(old[i], s.items[old[i]].run_last + 1):
@@ -391,7 +391,7 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, p
     item.run_last, item.run_start, item.run_end = high, run_start, run_end
     item.fill_start, item.fill_done, item.late = fill_start, fill_done, late
     item.spill_start, item.spill_done = spill_start, spill_done
-    _book_run(s, low, 1)
+    book_run(s, low, 1)
     return True
 
 
@@ -416,10 +416,10 @@ def try_all(
 @njit(cache=True)
 def drop(s: Tables, run: int) -> None:
     """Serves a run at home again. The plan stays valid: other runs are filled from home, where its value is then."""
-    _book_run(s, run, -1)
+    book_run(s, run, -1)
     last = s.items[run].run_last
     for i in range(s.items[run].first_access, s.items[last].last_access):
-        _serve(s, s.order[i], False)
+        serve(s, s.order[i], False)
     for number in range(run, last + 1):
         s.items[number].run = NONE
 
@@ -432,9 +432,9 @@ def gains(s: Tables, runs: np.ndarray) -> np.ndarray:
         run = runs[i]
         first, last = s.items[run].first_access, s.items[s.items[run].run_last].last_access
         for k in range(first, last):
-            result[i] -= _serve(s, s.order[k], False)
+            result[i] -= serve(s, s.order[k], False)
         for k in range(first, last):
-            _serve(s, s.order[k], True)
+            serve(s, s.order[k], True)
     return result
 
 

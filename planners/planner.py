@@ -30,7 +30,7 @@ def _tell_nobody(plan: Plan) -> None:
 class Budget:
     """What a planner may spend, and whom it tells of what it finds.
 
-    A planner that searches returns the best plan so far when the user interrupts it (KeyboardInterrupt), once it has one.
+    A planner that searches returns the best plan so far when the user interrupts it (KeyboardInterrupt), if it has one.
 
     Attributes:
       seconds: of wall-clock time; a planner that needs less returns earlier.

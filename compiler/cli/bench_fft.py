@@ -70,7 +70,8 @@ def _row(size: int, batch: int, channels: int, target: str, cycles: Callable[[Ca
 
     row: Row = {"samples": size, "batch": batch, "channels": channels, "target": target, "xla": cycles(by_xla)}
     for name, precision in FORMS.items():
-        row[name] = cycles(functools.partial(fft_conv, precision=precision))
+        fun: Any = functools.partial(fft_conv, precision=precision)
+        row[name] = cycles(fun)
     row["errors"] = errors(size)
     return row
 

@@ -23,6 +23,7 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._chains import outlives
+from memplan.planners._must_fit import place_all
 from memplan.planners.packing import UNPLACED, Blocks, pack
 
 
@@ -176,13 +177,14 @@ def _pack_stays(
         weight=np.array(weights, np.float64),
     )
     offsets = pack(problem, space, blocks, exact_effort=exact_effort)[blocks.item]
-    for home, offset in zip(homes, offsets, strict=False):
-        if offset == UNPLACED:
-            raise PlannerError(f"{home.name} does not fit {problem.spaces[space].name}, where the program wants it")
-    for stay, offset in zip(chosen, offsets[len(homes) :], strict=True):
-        if offset == UNPLACED and stay.value == np.inf:
-            name = problem.buffers[stay.buffer].name
-            raise PlannerError(f"{name} does not fit {problem.spaces[space].name}, where the program wants it")
+    wanted = np.array([True] * len(homes) + [stay.value == np.inf for stay in chosen])
+    if (offsets[wanted] == UNPLACED).any():
+        # What must be there comes first; nothing else is placed then.
+        names = [home.name for home in homes] + [problem.buffers[stay.buffer].name for stay in chosen]
+        sizes_of = blocks.size[blocks.item]
+        rows = [(int(blocks.start[i]), int(blocks.end[i]), int(sizes_of[i])) for i in np.flatnonzero(wanted)]
+        offsets = np.full(len(offsets), UNPLACED)
+        offsets[wanted] = place_all(problem, space, [names[i] for i in np.flatnonzero(wanted)], rows)
     return offsets
 
 
@@ -256,11 +258,9 @@ def _pack_slow(problem: MappingProblem, residencies: Sequence[tuple[int, int, in
     size = np.array([problem.buffers[buffer].size for buffer, _, _ in residencies], np.int64)
     offsets = pack(problem, 0, Blocks.of(start, end, size), stack_lasting=True)
     if (offsets == UNPLACED).any():
-        buffer = problem.buffers[residencies[int(np.argmin(offsets))][0]]
-        raise PlannerError(
-            f"{buffer.name} ({buffer.size:,} bytes) and what is alive with it do not fit {problem.spaces[0].name}, "
-            f"which has {problem.spaces[0].capacity:,}: plan for a target with more memory"
-        )
+        names = [problem.buffers[buffer].name for buffer, _, _ in residencies]
+        rows = zip(*(column.tolist() for column in (start, end, size)), strict=True)
+        offsets = place_all(problem, 0, names, list(rows))
     return offsets.tolist()
 
 

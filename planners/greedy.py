@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.emulator.timing import TimingEmulator
-from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._assembly import Stay, assemble
 from memplan.planners._decisions import Decisions, Order, Rules
 from memplan.planners._frame import Frame, fast_spaces
 from memplan.planners._kept import arguments_to_keep
+from memplan.planners._must_fit import place_all
 from memplan.planners._tables import NONE
 from memplan.planners.packing import UNPLACED, pack
 from memplan.planners.planner import Budget, Planner
@@ -162,9 +162,11 @@ class _Search:
         is_lost = offsets == UNPLACED
         num_homes = len(frame.homes)
         if is_lost[:num_homes].any():
-            name = frame.problem.buffers[frame.homes[int(np.argmax(is_lost))]].name
-            space = frame.problem.spaces[frame.space].name
-            raise PlannerError(f"{name} does not fit {space}, where the program wants it")
+            buffers = [frame.problem.buffers[number] for number in frame.homes]
+            rows = [(buffer.start, buffer.end, buffer.size) for buffer in buffers]
+            homes = place_all(frame.problem, frame.space, [buffer.name for buffer in buffers], rows)
+            offsets = np.concatenate([homes, np.full(len(runs), UNPLACED)])
+            is_lost = offsets == UNPLACED
         left_out = runs[is_lost[num_homes:]]
         placed = decisions.copy()
         for run in left_out.tolist():

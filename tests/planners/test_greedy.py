@@ -158,7 +158,7 @@ def test_homes_in_fast_memory_that_do_not_fit_are_refused() -> None:
     mapped = dataclasses.replace(
         mapped, buffers=tuple(dataclasses.replace(buffer, initial_space=1) for buffer in mapped.buffers)
     )
-    with pytest.raises(PlannerError, match="does not fit fast, where the program wants it"):
+    with pytest.raises(PlannerError, match="do not fit fast, which has 16, where the program wants them"):
         solve(mapped, Budget())
 
 

@@ -59,5 +59,5 @@ def test_an_argument_that_must_end_elsewhere_is_copied_at_the_end() -> None:
 
 def test_what_does_not_fit_the_memory_that_the_program_wants_is_refused() -> None:
     mapped = with_spaces(problem("r a", arguments="a", sizes={"a": 17}), "a", 1, None)
-    with pytest.raises(PlannerError, match="a does not fit fast, where the program wants it"):
+    with pytest.raises(PlannerError, match="do not fit fast, which has 16, where the program wants them"):
         solve(mapped, Budget())

@@ -5,7 +5,7 @@ computational problems", 1997; Gomes and Selman, "Algorithm portfolios", 2001), 
 a core, and the best plan that any of them finds is the answer:
 
     time     0 ────────────────────────────────────────────────────► limit
-    here     greedy │ waits, keeps the best plan that it hears of
+    here     greedy │ xla │ waits, keeps the best plan that it hears of
     core 1     ilp  ├───── proves, or runs out of time ─────────────┤
     core 2          └──── search ───────────────────────────────────┤
 
@@ -150,6 +150,9 @@ def _run(
     try:
         for _ in range(options.num_processes):
             start()
+        if problem.given is not None:  # What the program's compiler decided is worth knowing, if only to beat it.
+            with contextlib.suppress(PlannerError):
+                best.hear(planners.get("xla").solve(problem, Budget(budget.seconds, budget.seed)))
         while running and not best.is_optimal and (left := end - time.monotonic()) > 0:
             try:
                 told = news.get(timeout=left)

@@ -1,0 +1,127 @@
+"""Lower bounds on the latency of all valid plans of a problem: what no plan beats.
+
+Three bounds, of which the greatest counts:
+
+- `no capacity`: every access in the cheapest space that its buffer may lie in, no copies, and everything fits.
+- `windows`: the program is cut into windows of time, and each has a linear relaxation of its own (`_ilp_model.py`) that
+  begins with every value in every memory and ends as it likes. Their bounds add up.
+- `linear program`: the relaxation of the whole program, where there is time for it.
+
+The linear programs' bounds come from dual solutions by weak duality, and hold whatever the solver's tolerances
+(`_linear.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners._chains import make_slots
+from memplan.planners._ilp_model import Relaxation, Span, longest
+from memplan.planners._linear_solver import solve_linear
+
+# Operations of a window; and of a whole program, if it is to be solved at once.
+_WINDOW, _WHOLE = 192, 1500
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A latency that no plan beats.
+
+    Attributes:
+      value: seconds.
+      method: which of the bounds it is.
+      values: seconds, by method, of all that were computed.
+    """
+
+    value: float
+    method: str
+    values: dict[str, float]
+
+
+class WindowBound(NamedTuple):
+    """What a window of the program takes at least, in seconds."""
+
+    span: Span
+    seconds: float
+
+
+def lower_bound(problem: MappingProblem, seconds: float = 10.0) -> Bound:
+    """Returns the best bound that was found in time.
+
+    >>> from memplan.compiler.analysis.program import RegionKind
+    >>> from memplan.compiler.mapping.problem import MappingProblem, MemorySpace, Operation, Region
+    >>> program = Region(RegionKind.PROGRAM, 0, 1, -1, 1.0)
+    >>> operation = Operation("add", "add", 2e-6, 0.0, (0,), 0, ())
+    >>> problem = MappingProblem("p", "t", (MemorySpace("hbm", 64, 1, 1e9),), (), (program,), (operation,), ())
+    >>> lower_bound(problem).value
+    2e-06
+
+    Args:
+      problem: whose plans are bounded.
+      seconds: of wall-clock time; the same problem has the same bound, as long as the time suffices.
+    """
+    deadline = time.monotonic() + seconds
+    values = {"no capacity": TimingEmulator(problem).lower_bound()}
+    most = longest(problem)
+    spans = windows(problem, _WINDOW)
+    if len(problem.spaces) > 1:
+        if len(spans) > 1:
+            pieces = window_bounds(problem, spans, deadline - (0.5 * seconds if problem.end <= _WHOLE else 0.0))
+            values["windows"] = sum(piece.seconds for piece in pieces)
+        if problem.end <= _WHOLE and time.monotonic() < deadline:
+            values["linear program"] = span_bound(problem, Span(0, problem.end), deadline)
+    # Every column of the relaxation is limited to what it may be in a plan that is no slower than `most`.
+    values = {name: min(value, most) for name, value in values.items()}
+    method = max(values, key=lambda name: values[name])
+    return Bound(values[method], method, values)
+
+
+def windows(problem: MappingProblem, operations: int) -> list[Span]:
+    """Returns the program cut into windows of that many operations at least; no loop or conditional is cut."""
+    slots = make_slots(problem)
+    spans, first = [], 0
+    for slot in range(slots.first[0], slots.last[0]):
+        end = min(int(slots.end[slot]), problem.end)
+        if end - first >= operations or (end == problem.end and end > first):
+            spans.append(Span(first, end))
+            first = end
+    return spans
+
+
+def window_bounds(problem: MappingProblem, spans: list[Span], deadline: float) -> list[WindowBound]:
+    """Returns what each window takes at least; those that there is no time for count with the no-capacity bound."""
+    found = []
+    for number, span in enumerate(spans):
+        now = time.monotonic()
+        share = now + (deadline - now) / (len(spans) - number) * 2.0
+        found.append(WindowBound(span, span_bound(problem, span, min(share, deadline))))
+    return found
+
+
+def span_bound(problem: MappingProblem, span: Span, deadline: float) -> float:
+    """Returns what the operations of a span, and the waits between them, take at least, in seconds."""
+    least = no_capacity(problem, span)
+    if time.monotonic() >= deadline:
+        return least
+    model = Relaxation(problem, span)
+    solution = solve_linear(model.program.finished(), deadline - time.monotonic())
+    return max(least, solution.bound * model.unit)
+
+
+def no_capacity(problem: MappingProblem, span: Span) -> float:
+    """Returns what the operations of a span take if each access is served by the cheapest space allowed."""
+    seconds = np.zeros(span.last - span.first)
+    for t in range(span.first, span.last):
+        operation = problem.operations[t]
+        cheapest = sum(
+            min(access.cost[space] for space in problem.buffers[access.buffer].spaces) for access in operation.accesses
+        )
+        repetitions = problem.repetitions[operation.region]
+        seconds[t - span.first] = repetitions * max(operation.floor, operation.overhead + cheapest)
+    return float(seconds.sum())

@@ -23,6 +23,9 @@ from memplan.planners.packing import UNPLACED, pack
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+# Placements that an exact search for offsets may try where heuristics leave stays over.
+_EXACT_NODES = 50_000
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -186,7 +189,8 @@ class Annealer:
         tables.free[:] += self.pressure
         self.pressure //= 2
         runs = decisions.runs()
-        offsets = pack(self.frame.problem, self.frame.space, decisions.blocks())
+        blocks = decisions.blocks()
+        offsets = pack(self.frame.problem, self.frame.space, blocks, exact_nodes=_EXACT_NODES)
         for run in runs[offsets[num_homes:] == UNPLACED].tolist():
             item = tables.items[run]
             half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners._reserved import reserved_runs
 from memplan.planners.offsets.instance import FREE, Instance
 from memplan.planners.offsets.pack import Status, pack
 
@@ -33,7 +34,7 @@ def place_all(
       PlannerError: they do not fit, which is proven, or no offsets were found in time; it says which of the two.
     """
     memory = problem.spaces[space]
-    reserved = _reserved(problem, space)
+    reserved = reserved_runs(problem, space)
     start, end, size = (
         np.array([*column, *extra], np.int64)
         for column, extra in zip(
@@ -57,15 +58,3 @@ def place_all(
         f"no offsets were found in {memory.name}, which has {memory.capacity:,} bytes, for {what}, nor was it proven "
         f"that there are none: plan for a target with more memory"
     )
-
-
-def _reserved(problem: MappingProblem, space: int) -> list[tuple[int, int, int]]:
-    """Returns start, end and bytes of what operations keep for themselves, neighbours that keep as much together."""
-    runs: list[tuple[int, int, int]] = []
-    for time, operation in enumerate(problem.operations):
-        size = operation.reserved[space]
-        if runs and runs[-1][1] == time and runs[-1][2] == size:
-            runs[-1] = (runs[-1][0], time + 1, size)
-        elif size:
-            runs.append((time, time + 1, size))
-    return runs

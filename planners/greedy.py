@@ -45,6 +45,9 @@ _WORK = 1_500_000
 # A small program is decided anew no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
 
+# Placements that an exact search for offsets may try where heuristics leave stays over.
+_EXACT_NODES = 10_000
+
 # So many arguments are tried that may stay from run to run.
 _MOST_KEPT = 8
 
@@ -147,7 +150,7 @@ class _Search:
         for attempt in range(repacks + 1):
             if options.drop_losses:
                 found = self._without_losses(found)
-            placed, offsets, left_out = self._placed(found)
+            placed, offsets, left_out = self._placed(found, _EXACT_NODES)
             if (latency := self.latency(placed)) < best_latency:
                 best, best_offsets, best_latency = placed, offsets, latency
             if not len(left_out) or attempt == repacks:
@@ -155,10 +158,10 @@ class _Search:
             found = self._improved(self._squeezed(found, left_out), rounds // 4)
         return best, best_offsets
 
-    def _placed(self, decisions: Decisions) -> tuple[Decisions, Integers, Integers]:
+    def _placed(self, decisions: Decisions, exact_nodes: int = 0) -> tuple[Decisions, Integers, Integers]:
         """Returns the decisions without the runs that find no offset, the offsets of the rest, and those runs."""
         frame, runs = self.frame, decisions.runs()
-        offsets = pack(frame.problem, frame.space, decisions.blocks())
+        offsets = pack(frame.problem, frame.space, decisions.blocks(), exact_nodes=exact_nodes)
         is_lost = offsets == UNPLACED
         num_homes = len(frame.homes)
         if is_lost[:num_homes].any():

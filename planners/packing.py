@@ -20,11 +20,17 @@ from numpy.typing import NDArray
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners._exact_packing import place_left_over
 from memplan.planners._packing_kernel import UNPLACED, place
+from memplan.planners._reserved import reserved_runs
+from memplan.planners.offsets.instance import FREE, Instance
+from memplan.planners.offsets.limited import fit_within
 
 Integers = NDArray[np.int64]
 
 # Rounds in which left-over blocks choose first, fewer where there are many; and how many rounds may bring nothing.
 _MAX_ROUNDS, _WORK, _MAX_IDLE_ROUNDS = 60, 100_000, 12
+
+# Of the blocks that are left over, an exact search is tried without the 0, 1, 2, 4, … least precious, fewer than this.
+_MOST_GIVEN_UP = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,12 @@ class Blocks:
 
 
 def pack(
-    problem: MappingProblem, space: int, blocks: Blocks, stack_lasting: bool = False, exact_effort: float = 0.0
+    problem: MappingProblem,
+    space: int,
+    blocks: Blocks,
+    stack_lasting: bool = False,
+    exact_effort: float = 0.0,
+    exact_nodes: int = 0,
 ) -> Integers:
     """Returns offsets for blocks, in bytes; `UNPLACED` (-1) for those that found no place.
 
@@ -63,6 +74,8 @@ def pack(
         good where the space has room for everything.
       exact_effort: of constraint programming, in its deterministic seconds, for each block that finds no place
         otherwise; 0 for none.
+      exact_nodes: of an exact search for offsets of all blocks, or of all but a few of those that were left over; 0 for
+        none.
     """
     packer = _Packer(problem, space, blocks, stack_lasting)
     best, best_loss, fit = np.full(len(blocks.size), UNPLACED), np.inf, True
@@ -88,6 +101,8 @@ def pack(
             return packer.in_bytes(best)
         if idle_rounds == _MAX_IDLE_ROUNDS:
             break
+    if exact_nodes:
+        best = packer.place_exactly(best, blocks.weight, exact_nodes)
     return packer.in_bytes(packer.place_left_over(best, exact_effort) if exact_effort else best)
 
 
@@ -106,6 +121,7 @@ class _Packer:
         self.position_of = by_item
         self.first_interval = np.searchsorted(self.item_at[by_item], np.arange(num_items + 1))
         self.floor = self._floors(problem, space, num_items)
+        self.reserved_runs = reserved_runs(problem, space, self.unit)
         self.duration = np.bincount(blocks.item, blocks.end - blocks.start, minlength=num_items)
         self.first_start = np.full(num_items, problem.end + 1)
         np.minimum.at(self.first_start, blocks.item, blocks.start)
@@ -153,6 +169,45 @@ class _Packer:
             best_fit,
         )
         return np.where(self.stacked == UNPLACED, offsets, self.stacked)
+
+    def place_exactly(self, offsets: Integers, weight: NDArray[np.float64], nodes: int) -> Integers:
+        """Returns offsets of all blocks, or of all but the least precious of those left over, if some were found.
+
+        Args:
+          offsets: `[num_items]` units of the alignment, that heuristics found.
+          weight: `[num_items]` what is lost if a block finds no place.
+          nodes: that each search may try.
+        """
+        left_over = np.flatnonzero(offsets == UNPLACED)
+        left_over = left_over[np.argsort(weight[left_over], kind="stable")]
+        given_up = 0
+        while given_up < min(len(left_over), _MOST_GIVEN_UP):
+            chosen = np.setdiff1d(np.arange(len(offsets)), left_over[:given_up])
+            found = fit_within(self._instance(chosen), self.capacity, nodes)
+            if found is not None:
+                placed = np.full(len(offsets), UNPLACED)
+                placed[chosen] = found[: len(chosen)]
+                return placed
+            given_up = max(1, 2 * given_up)
+        return offsets
+
+    def _instance(self, chosen: Integers) -> Instance:
+        """Returns some blocks, and then what operations reserve, as an instance in units of the alignment."""
+        lower, upper, gaps = [], [], []
+        for item in chosen.tolist():
+            own = self.position_of[self.first_interval[item] : self.first_interval[item + 1]]
+            starts, ends = np.sort(self.starts[own]).tolist(), np.sort(self.ends[own]).tolist()
+            lower.append(starts[0])
+            upper.append(ends[-1])
+            gaps.append([(end, start) for end, start in zip(ends[:-1], starts[1:], strict=True) if end < start])
+        runs = self.reserved_runs
+        return Instance.of(
+            lower=[*lower, *(start for start, _, _ in runs)],
+            upper=[*upper, *(end for _, end, _ in runs)],
+            size=[*self.size[chosen].tolist(), *(size for _, _, size in runs)],
+            fixed=[FREE] * len(chosen) + [0] * len(runs),
+            gaps=[*gaps, *([] for _ in runs)],
+        )
 
     def place_left_over(self, offsets: Integers, effort: float) -> Integers:
         """Returns offsets in units of the alignment, with what constraint programming could place beside."""

@@ -124,16 +124,19 @@ class Search:
         )
         return int(outcome), grain * offsets[rank], conflicts, int(nodes[0])
 
-    def fixed_orders(self, stop: Integers) -> tuple[int, Integers]:
-        """Returns FOUND with offsets, or EXHAUSTED; LIMIT only where another thread stopped it."""
-        orders = [
+    def _fixed_orders(self) -> list[tuple[Integers, bool]]:
+        """Returns MiniMalloc's orders, and whether parts are ordered anew in each."""
+        return [
             (np.lexsort((-self._area, -self._duration, -self._fullest)), False),
             (np.lexsort((-self._fullest, -self._area, -self._duration)), False),
             (np.lexsort((-self._duration, -self._area, -self._fullest)), True),
         ]
+
+    def fixed_orders(self, stop: Integers) -> tuple[int, Integers]:
+        """Returns FOUND with offsets, or EXHAUSTED; LIMIT only where another thread stopped it."""
         node_limit = 2 * len(self._instance)
         while True:
-            for order, reordering in orders:
+            for order, reordering in self._fixed_orders():
                 outcome, offsets, _, _ = self.run(order, node_limit, stop, Techniques(reordering=reordering))
                 if outcome != LIMIT or stop[0]:
                     return outcome, offsets
@@ -152,6 +155,30 @@ class Search:
                 return outcome, offsets
             weights = _FADING * weights + conflicts / max(1, int(conflicts.sum()))
         raise AssertionError("Luby's sequence has no end")
+
+    def limited(self, nodes: int, seed: int) -> tuple[int, Integers]:
+        """Returns FOUND with offsets, EXHAUSTED, or LIMIT after so many nodes; the same each time.
+
+        Fixed and random orders take turns, with limits that grow.
+        """
+        never = np.zeros(1, np.int64)
+        draw, weights = np.random.default_rng(seed), np.zeros(self._sections.count)
+        node_limit = 2 * len(self._instance)
+        while nodes > 0:
+            for number in range(2 * len(self._fixed_orders())):
+                order, reordering = self._fixed_orders()[number // 2]
+                if number % 2:
+                    order, reordering = self._drawn(draw, weights), False
+                techniques = Techniques(reordering=reordering)
+                outcome, offsets, conflicts, used = self.run(order, min(node_limit, nodes), never, techniques)
+                if outcome != LIMIT:
+                    return outcome, offsets
+                weights = _FADING * weights + conflicts / max(1, int(conflicts.sum()))
+                nodes -= used
+                if nodes <= 0:
+                    break
+            node_limit *= 2
+        return LIMIT, np.empty(0, np.int64)
 
     def _drawn(self, draw: np.random.Generator, weights: NDArray[np.float64]) -> Integers:
         """Returns an order by a product of random powers: of fullness, or trouble before, of duration, and of size."""

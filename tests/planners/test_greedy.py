@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_problems import loop, problem
 from random_problems import REAL, problems, seeded_problem
 
-from memplan.compiler.emulator.timing import emulate, latency
+from memplan.compiler.emulator.timing import TimingEmulator, emulate, latency
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
-from memplan.planners import slow
+from memplan.planners import greedy, slow
 from memplan.planners._decisions import Order
+from memplan.planners._frame import Frame
 from memplan.planners.greedy import GreedyOptions, solve, solve_with
 from memplan.planners.planner import Budget
 
@@ -93,10 +95,13 @@ def test_an_argument_may_stay_between_runs() -> None:
 
 def test_the_better_of_several_orders_is_taken() -> None:
     mapped = seeded_problem(5, 60, REAL)
-    orders = GreedyOptions().orders
-    each = [latency(mapped, solve_with(mapped, Budget(), only(orders=(order,)))) for order in orders]
+    options = only(orders=GreedyOptions().orders)
+    search = greedy._Search(
+        Frame(mapped, 1), TimingEmulator(mapped), options, np.random.default_rng(0), deadline=float("inf")
+    )
+    each = [search.latency(search._decided(order)) for order in options.orders]
     assert min(each) < max(each)
-    assert latency(mapped, solve_with(mapped, Budget(), only(orders=orders))) <= min(each)
+    assert search.latency(search._best_of_orders()) <= min(each)
 
 
 def test_deciding_anew_does_not_lose_and_often_gains() -> None:

@@ -169,10 +169,11 @@ class _Life:
 
     def _kept_between_runs(self) -> dict[int, Affine]:
         """Returns by space whether the previous run of the program left the buffer there."""
-        if self.problem.cross_program_prefetches <= 0 or any(
-            self.problem.accesses[access][1].kind is not AccessKind.READ
-            for access in self.problem.accesses_of[self.number]
-        ):
+        # It must be left behind for the next run, so it lives beyond the end of this one.
+        if self.problem.cross_program_prefetches <= 0 or self.buffer.end <= self.problem.end:
+            return {}
+        accesses = self.problem.accesses_of[self.number]
+        if any(self.problem.accesses[access][1].kind is not AccessKind.READ for access in accesses):
             return {}
         kept = {}
         for space in self.spaces:

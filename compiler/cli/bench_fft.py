@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -23,7 +23,7 @@ from memplan.compiler.errors import MemplanError
 Row = dict[str, Any]
 
 # Name to what `fft_conv` is called with.
-FORMS = {"default": "default", "highest": "highest"}
+FORMS: dict[str, Literal["highest", "default"]] = {"default": "default", "highest": "highest"}
 
 # Signals and filters whose errors are measured.
 _SIGNALS = (2, 3)

@@ -68,7 +68,7 @@ def test_a_bound_that_a_member_proves_ends_it() -> None:
 
 def test_members_that_fail_are_named_and_the_others_count() -> None:
     found = solve_with(PROBLEM, Budget(20.0), AutoOptions("xla", ("nonsense", "greedy"), processes=1))
-    assert latency(PROBLEM, found) == pytest.approx(latency(PROBLEM, solved("greedy", PROBLEM)))
+    assert latency(PROBLEM, found) <= latency(PROBLEM, solved("greedy", PROBLEM)) * (1 + 1e-9)
     assert "no planner is called 'nonsense'" in found.info["failed"]["nonsense"]
     assert "carries no mapping" in found.info["failed"]["xla"]
 

@@ -81,6 +81,9 @@ def tpu(
     workloads: Annotated[
         str | None, typer.Option(metavar="W,W,…", show_default=False, help="Workloads. By default all.")
     ] = None,
+    planner: Annotated[
+        str, typer.Option("--planner", "-p", metavar="P", help="What makes the plans; see `memplan planners`.")
+    ] = "auto",
     compile_budget: Annotated[int, typer.Option(metavar="N", help="How many compiles may be made of each.")] = 8,
     time_limit: Annotated[
         float, typer.Option(metavar="S", help="Seconds that the planner may search, of each.")
@@ -94,7 +97,7 @@ def tpu(
     """
     from memplan.compiler.cli import bench_tpu
 
-    bench_tpu.command(targets, workloads, compile_budget, time_limit, markdown, json)
+    bench_tpu.command(targets, workloads, planner, compile_budget, time_limit, markdown, json)
 
 
 @bench.command()

@@ -26,7 +26,6 @@ from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
-from memplan.planners.planner import DEFAULT_PLANNER
 
 Row = dict[str, Any]
 
@@ -34,6 +33,7 @@ Row = dict[str, Any]
 def command(
     targets: str,
     workloads: str | None,
+    planner: str,
     compile_budget: int,
     time_limit: float,
     markdown: bool,
@@ -46,7 +46,7 @@ def command(
 
     described = [load_target(name) for name in _names(targets, "--targets")]
     for target in described:
-        optimizer.check(target, DEFAULT_PLANNER, compile_budget, time_limit)
+        optimizer.check(target, planner, compile_budget, time_limit)
     names = registry.names() if workloads is None else _names(workloads, "--workloads")
     for name in names:
         registry.get(name)
@@ -60,7 +60,7 @@ def command(
             for target in described:
                 with stages.stage(f"{name} for {target.name}"):
                     started = time.perf_counter()
-                    row = _measured(name, module, target, compile_budget, time_limit, compiler)
+                    row = _measured(name, module, target, planner, compile_budget, time_limit, compiler)
                     row["seconds"] = time.perf_counter() - started
                     rows.append(row)
                     write_bench(json_file, "tpu", rows, summarize(rows))
@@ -85,6 +85,7 @@ def _measured(
     name: str,
     module: bytes | MemplanError,
     target: Target,
+    planner: str,
     compile_budget: int,
     time_limit: float,
     compiler: TpuCompiler,
@@ -94,7 +95,12 @@ def _measured(
         if isinstance(module, MemplanError):
             raise module
         outcome = optimizer.optimize(
-            module, target, compile_budget=compile_budget, time_limit=time_limit, compiler=compiler
+            module,
+            target,
+            planner=planner,
+            compile_budget=compile_budget,
+            time_limit=time_limit,
+            compiler=compiler,
         )
     except MemplanError as error:
         if isinstance(error, CompileError) and error.reason == "missing":

@@ -249,6 +249,7 @@ def test_bench_without_a_compiler_ends_at_once(run: Run, fake: FakeCompiler) -> 
 
 def test_mistakes_of_the_bench(run: Run, fake: FakeCompiler) -> None:
     assert "no workload is called 'x'" in run("bench", "tpu", "--workloads", "x").errors[0]
+    assert "no planner is called 'x'" in run("bench", "tpu", "--planner", "x").errors[0]
     assert "--targets ,: it names nothing" in run("bench", "tpu", "--targets", ",").errors[0]
     assert "--workloads : it names nothing" in run("bench", "tpu", "--workloads", "").errors[0]
     assert "no compiler carries out plans" in run("bench", "tpu", "--targets", "mcu-256kb").errors[0]

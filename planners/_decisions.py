@@ -158,6 +158,40 @@ class Decisions:
         """Gives up a run."""
         drop(self.tables, run)
 
+    def partly_anew(self, generator: np.random.Generator) -> Decisions:
+        """Returns the decisions with a random part given up and decided anew, in a random order.
+
+        Ruin and recreate: Schrimpf et al., "Record breaking optimization results using the ruin and recreate
+        principle", 2000.
+        """
+        trial = self.copy()
+        for run in trial._doomed(generator):
+            trial.drop(run)
+        trial.run(Order("density", 10.0 ** generator.uniform(-1.0, 1.0), noise=0.5), generator, passes=2)
+        return trial
+
+    def _doomed(self, draw: np.random.Generator) -> list[int]:
+        """Returns runs to give up: most of those in some part of time, or here and there."""
+        runs, n = self.runs(), self.frame.problem.end
+        items = self.tables.items[runs]
+        if draw.random() < 0.8:
+            width = max(2, int(n * 2.0 ** -draw.uniform(1.0, 7.0)))
+            start = int(draw.integers(-width, n))
+            is_near = (items["run_start"] < start + width) & (items["run_end"] > start)
+            return runs[is_near & (draw.random(len(runs)) < 0.7)].tolist()
+        return runs[draw.random(len(runs)) < draw.uniform(0.02, 0.3)].tolist()
+
+    def squeezed(self, left_out: Integers) -> Decisions:
+        """Returns the decisions without the runs that found no offset, and with less memory where they were."""
+        smaller = self.copy()
+        tables = smaller.tables
+        for run in left_out.tolist():
+            smaller.drop(run)
+            item = tables.items[run]
+            half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2
+            tables.free[item["run_start"] : item["run_end"]] -= half
+        return smaller
+
     def gains(self, runs: Integers) -> Floats:
         """Returns the seconds of the program that each of some runs saves, given all others, waits not subtracted."""
         return gains(self.tables, runs)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.emulator.timing import TimingEmulator
-from memplan.planners._decisions import Decisions, Order
+from memplan.planners._decisions import Decisions
 from memplan.planners._frame import Frame
 from memplan.planners._search import book_run, has_room
 from memplan.planners._tables import NONE
@@ -77,7 +77,7 @@ class Polish:
             yield placed
             if not len(left_out) or attempt == _REPACKS or time.monotonic() > effort.deadline:
                 return
-            found = self._squeezed(found, left_out)
+            found = found.squeezed(left_out)
 
     def latency(self, decisions: Decisions) -> float:
         """Returns the seconds of the program under the decisions."""
@@ -89,29 +89,15 @@ class Polish:
         for _ in range(effort.rounds):
             if best_latency <= self.goal or time.monotonic() > effort.deadline:
                 break
-            trial = best.copy()
             if self.generator.random() < _SHARE_OF_SHIFTS:
+                trial = best.copy()
                 if not self._shift(trial):
                     continue
             else:
-                for run in self._doomed(trial):
-                    trial.drop(run)
-                order = Order("density", 10.0 ** self.generator.uniform(-1.0, 1.0), noise=0.5)
-                trial.run(order, self.generator, passes=2)
+                trial = best.partly_anew(self.generator)
             if (latency := self.latency(trial)) <= best_latency:
                 best, best_latency = trial, latency
         return best
-
-    def _doomed(self, decisions: Decisions) -> list[int]:
-        """Returns runs to give up: most of those in some part of time, or here and there."""
-        runs, draw, n = decisions.runs(), self.generator, self.frame.problem.end
-        items = decisions.tables.items[runs]
-        if draw.random() < 0.8:
-            width = max(2, int(n * 2.0 ** -draw.uniform(1.0, 7.0)))
-            start = int(draw.integers(-width, n))
-            is_near = (items["run_start"] < start + width) & (items["run_end"] > start)
-            return runs[is_near & (draw.random(len(runs)) < 0.7)].tolist()
-        return runs[draw.random(len(runs)) < draw.uniform(0.02, 0.3)].tolist()
 
     def _shift(self, decisions: Decisions) -> bool:
         """Lets a random copy into fast memory start at another time; returns whether there is room for it."""
@@ -157,14 +143,3 @@ class Polish:
         for run in left_out.tolist():
             placed.drop(run)
         return Packed(placed, offsets[~is_lost], self.latency(placed)), left_out
-
-    def _squeezed(self, decisions: Decisions, left_out: Integers) -> Decisions:
-        """Returns the decisions without the runs that found no offset, and with less memory where they were."""
-        smaller = decisions.copy()
-        tables = smaller.tables
-        for run in left_out.tolist():
-            smaller.drop(run)
-            item = tables.items[run]
-            half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2
-            tables.free[item["run_start"] : item["run_end"]] -= half
-        return smaller

@@ -155,7 +155,7 @@ class _Search:
                 best, best_offsets, best_latency = placed, offsets, latency
             if not len(left_out) or attempt == repacks:
                 break
-            found = self._improved(self._squeezed(found, left_out), rounds // 4)
+            found = self._improved(found.squeezed(left_out), rounds // 4)
         return best, best_offsets
 
     def _placed(self, decisions: Decisions, exact_nodes: int = 0) -> tuple[Decisions, Integers, Integers]:
@@ -201,29 +201,14 @@ class _Search:
 
     def _improved(self, best: Decisions, rounds: int) -> Decisions:
         """Returns the best of what results when parts of the plan are given up and decided anew."""
-        best_latency, n = self.latency(best), self.frame.problem.end
+        best_latency = self.latency(best)
         for _ in range(rounds):
             if best_latency <= self.bound or time.monotonic() > self.deadline:
                 break
-            trial = best.copy()
-            for run in self._doomed(trial, n):
-                trial.drop(run)
-            order = Order("density", 10.0 ** self.generator.uniform(-1.0, 1.0), noise=0.5)
-            trial.run(order, self.generator, passes=2)
+            trial = best.partly_anew(self.generator)
             if (latency := self.latency(trial)) <= best_latency:
                 best, best_latency = trial, latency
         return best
-
-    def _doomed(self, decisions: Decisions, n: int) -> list[int]:
-        """Returns runs to give up: most of those in some part of time, or here and there."""
-        runs, draw = decisions.runs(), self.generator
-        items = decisions.tables.items[runs]
-        if draw.random() < 0.8:
-            width = max(2, int(n * 2.0 ** -draw.uniform(1.0, 7.0)))
-            start = int(draw.integers(-width, n))
-            is_near = (items["run_start"] < start + width) & (items["run_end"] > start)
-            return runs[is_near & (draw.random(len(runs)) < 0.7)].tolist()
-        return runs[draw.random(len(runs)) < draw.uniform(0.02, 0.3)].tolist()
 
     def _without_losses(self, decisions: Decisions) -> Decisions:
         """Returns the decisions without the stays that cost more than they gain, or gain nothing, as the emulator says.
@@ -242,17 +227,6 @@ class _Search:
             if trial.drop_useless(only_copied) and self.latency(trial) <= latency:
                 return trial
         return decisions
-
-    def _squeezed(self, decisions: Decisions, left_out: Integers) -> Decisions:
-        """Returns the decisions without the runs that found no offset, and with less memory where they were."""
-        smaller = decisions.copy()
-        tables = smaller.tables
-        for run in left_out.tolist():
-            smaller.drop(run)
-            item = tables.items[run]
-            half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2
-            tables.free[item["run_start"] : item["run_end"]] -= half
-        return smaller
 
     def latency(self, decisions: Decisions) -> float:
         """Returns the seconds of the program under the decisions."""

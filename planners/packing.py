@@ -121,7 +121,7 @@ class _Packer:
         self.position_of = by_item
         self.first_interval = np.searchsorted(self.item_at[by_item], np.arange(num_items + 1))
         self.floor = self._floors(problem, space, num_items)
-        self.reserved_runs = reserved_runs(problem, space, self.unit)
+        self._problem, self._space = problem, space
         self.duration = np.bincount(blocks.item, blocks.end - blocks.start, minlength=num_items)
         self.first_start = np.full(num_items, problem.end + 1)
         np.minimum.at(self.first_start, blocks.item, blocks.start)
@@ -200,7 +200,7 @@ class _Packer:
             lower.append(starts[0])
             upper.append(ends[-1])
             gaps.append([(end, start) for end, start in zip(ends[:-1], starts[1:], strict=True) if end < start])
-        runs = self.reserved_runs
+        runs = reserved_runs(self._problem, self._space, self.unit)
         return Instance.of(
             lower=[*lower, *(start for start, _, _ in runs)],
             upper=[*upper, *(end for _, end, _ in runs)],

@@ -221,13 +221,19 @@ def _start(blocks: Blocks, num_sections: int, conflicts: np.ndarray, offsets: np
     for block in range(num_blocks):
         offsets[block] = UNPLACED
         state.lowest[block] = max(blocks.fixed[block], 0)
-        for i in range(blocks.pointer[block], blocks.pointer[block + 1]):
-            for section in range(blocks.first[i], blocks.last[i]):
-                state.total[section] += blocks.size[block]
-        begin, end = _span(blocks, block)
-        for section in range(begin, end - 1):
-            state.cuts[section] += 1
+        _count_in(blocks, state, block)
     return state
+
+
+@njit(cache=True, nogil=True)
+def _count_in(blocks: Blocks, state: _State, block: int) -> None:
+    """Counts a block among those still to come: its size in its sections, and the borders that it spans."""
+    for i in range(blocks.pointer[block], blocks.pointer[block + 1]):
+        for section in range(blocks.first[i], blocks.last[i]):
+            state.total[section] += blocks.size[block]
+    begin, end = _span(blocks, block)
+    for section in range(begin, end - 1):
+        state.cuts[section] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -329,12 +335,7 @@ def _take_back(frame: np.ndarray, blocks: Blocks, state: _State, trail: int) -> 
     while trail > frame[_TRAIL]:
         trail -= 1
         state.lowest[state.trail_block[trail]] = state.trail_lowest[trail]
-    for i in range(blocks.pointer[block], blocks.pointer[block + 1]):
-        for section in range(blocks.first[i], blocks.last[i]):
-            state.total[section] += blocks.size[block]
-    begin, end = _span(blocks, block)
-    for section in range(begin, end - 1):
-        state.cuts[section] += 1
+    _count_in(blocks, state, block)
     return trail
 
 

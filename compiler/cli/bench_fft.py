@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
-
-from memplan.compiler.cli.bench_rows import positive_integers, write_bench
+from memplan.compiler.cli.bench_rows import markdown_of, positive_integers, table_of, write_bench
 from memplan.compiler.cli.console import Stages, show, write
 from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.cli.programs import Program, lower_for_tpu, prepare_jax
@@ -53,7 +51,7 @@ def command(lengths: str, target: str, batch: int, channels: int, markdown: bool
     if markdown:
         write(markdown_table(rows))
     else:
-        show(lambda terminal: terminal.print(_table(rows)))
+        show(lambda terminal: terminal.print(table_of(_COLUMNS, [_cells(row) for row in rows])))
     write_bench(json_file, "fft", rows, {"least_gain": summary})
 
 
@@ -120,16 +118,6 @@ def _cells(row: Row) -> list[str]:
     return [*cells, f"{row['errors']['jnp.fft']:.1e}"]
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in _COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
-
-
 def markdown_table(rows: Sequence[Row]) -> str:
     """Returns the table in Markdown: cycles, how many times fewer than XLA's they are, and relative errors."""
-    lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---:|" * len(_COLUMNS)]
-    return "\n".join([*lines, *(f"| {' | '.join(_cells(row))} |" for row in rows)])
+    return markdown_of(_COLUMNS, [_cells(row) for row in rows])

@@ -25,7 +25,7 @@ from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileErr
 from memplan.compiler.backends.tpu.decisions import Placement
 from memplan.compiler.backends.tpu.steering import sites
 from memplan.compiler.backends.tpu.variants import CHEAP, variants
-from memplan.compiler.cli.bench_rows import write_bench
+from memplan.compiler.cli.bench_rows import markdown_of, table_of, write_bench
 from memplan.compiler.cli.console import Stages, note, show, write
 from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.cli.programs import find_program, lower_for_tpu
@@ -91,7 +91,7 @@ def command(targets: str | None, compiles: bool, markdown: bool, json_file: Path
         for target in pairs
     }
     if markdown:
-        write("\n\n".join(_markdown(columns, lines) for columns, lines in _tables(summary)))
+        write("\n\n".join(markdown_of(columns, lines, _TEXT_COLUMNS) for columns, lines in _tables(summary)))
     else:
         show(lambda terminal: terminal.print(Group(*_printed(summary))))
     write_bench(json_file, "fidelity", rows, summary)
@@ -242,23 +242,9 @@ def _direction(variant: str) -> str:
 _TEXT_COLUMNS = frozenset({"target", "foretold", "which is"})
 
 
-def _table(columns: Cells, lines: list[Cells]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="left" if column in _TEXT_COLUMNS else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    return table
-
-
 def _printed(summary: dict[str, Row]) -> Iterator[Table | str]:
     """Yields the tables, with an empty line between them."""
     for number, (columns, lines) in enumerate(_tables(summary)):
         if number:
             yield ""
-        yield _table(columns, lines)
-
-
-def _markdown(columns: Cells, lines: list[Cells]) -> str:
-    rule = "".join("---|" if column in _TEXT_COLUMNS else "---:|" for column in columns)
-    return "\n".join([f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(line)} |" for line in lines)])
+        yield table_of(columns, lines, _TEXT_COLUMNS)

@@ -22,7 +22,7 @@ from memplan.compiler.analysis.program import FlatProgram
 from memplan.compiler.analysis.takeover import Takeover, takeovers
 from memplan.compiler.backends import order_hook
 from memplan.compiler.backends.cpu import CpuModule, compile_for_cpu
-from memplan.compiler.cli.bench_rows import write_bench
+from memplan.compiler.cli.bench_rows import table_of, write_bench
 from memplan.compiler.cli.console import Stages, note, show, write
 from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.cli.programs import Program, find_program, prepare_jax
@@ -212,11 +212,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _table(rows: Sequence[Row], summary: Row) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*_cells(row))
+    table = table_of(_COLUMNS, [_cells(row) for row in rows], _COLUMNS[:2])
     table.add_section()
     for order, found in summary.items():
         if order in ORDERS:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from memplan.compiler.cli import pipeline
 from memplan.compiler.cli.bench_mapping import dump_name
-from memplan.compiler.cli.bench_rows import write_bench
+from memplan.compiler.cli.bench_rows import markdown_of, table_of, write_bench
 from memplan.compiler.cli.console import Stages, show, write
 from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.errors import MemplanError
@@ -194,18 +194,17 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+_ALL_COLUMNS = ("blocks of", *_COLUMNS)
+_TEXT = ("blocks of", "result", "method")
+
+
 def _totals(summary: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for kind, total in summary.items():
         yield f"{total['rows']} {kind}{'s' * (kind == 'instance' and total['rows'] != 1)}", total
 
 
 def _table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("blocks of", no_wrap=True)
-    for column in _COLUMNS:
-        table.add_column(column, justify="left" if column in ("result", "method") else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(row["name"], *_cells(row))
+    table = table_of(_ALL_COLUMNS, [(row["name"], *_cells(row)) for row in rows], _TEXT)
     table.add_section()
     for name, total in _totals(summary):
         table.add_row(
@@ -217,11 +216,7 @@ def _table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
 
 def markdown_table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
     """Returns the rows and their totals in Markdown."""
-    lines = [
-        "| blocks of | " + " | ".join(_COLUMNS) + " |",
-        "|---|" + "".join("---|" if column in ("result", "method") else "---:|" for column in _COLUMNS),
-        *(f"| {row['name']} | {' | '.join(_cells(row))} |" for row in rows),
-    ]
+    lines = [markdown_of(_ALL_COLUMNS, [(row["name"], *_cells(row)) for row in rows], _TEXT)]
     for name, total in _totals(summary):
         share = f"at the load: {total['share_at_load']:.1%}"
         lines.append(

@@ -1,11 +1,13 @@
-"""What all benches share: rows, their file, and numbers from the command line."""
+"""What all benches share: rows, their file, their tables, and numbers from the command line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich.table import Table
 
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import write_atomically
@@ -32,3 +34,19 @@ def positive_integers(text: str, option: str) -> list[int]:
             raise MemplanError(f"{option} {text}: {part.strip()!r} is not a number from 1 to 10000000")
         numbers.append(int(part))
     return sorted(set(numbers))
+
+
+def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]], text: Collection[str] = ()) -> Table:
+    """Returns a table for the terminal; columns are of numbers, flush right, but for those named in `text`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in text else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def markdown_of(columns: Sequence[str], lines: Sequence[Sequence[str]], text: Collection[str] = ()) -> str:
+    """Returns the same table in Markdown."""
+    rule = "".join("---|" if column in text else "---:|" for column in columns)
+    return "\n".join([f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(line)} |" for line in lines)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
@@ -244,6 +244,14 @@ def _finish(program: _Program, pick: Pick, scale: Scale) -> MappingProblem:
 def seeded_problem(seed: int, length: int, scale: Scale = REAL, depth: int = 2) -> MappingProblem:
     """Returns the problem of a seed."""
     return random_problem(random.Random(seed).randint, length, scale, depth)
+
+
+def with_home_in_fast(problem: MappingProblem, buffer: int) -> MappingProblem:
+    """Returns a problem in which an argument of two bytes lives in the fast memory, which has room for it."""
+    buffers = list(problem.buffers)
+    buffers[buffer] = replace(buffers[buffer], size=2, initial_space=1, final_space=None)
+    slow, fast = problem.spaces
+    return replace(problem, buffers=tuple(buffers), spaces=(slow, replace(fast, capacity=fast.capacity + 2)))
 
 
 @st.composite

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_problems import loop, problem
-from random_problems import REAL, problems, seeded_problem
+from random_problems import REAL, problems, seeded_problem, with_home_in_fast
 
 from memplan.compiler.emulator.timing import TimingEmulator, emulate, latency
 from memplan.compiler.errors import PlannerError
@@ -172,13 +172,7 @@ def test_homes_in_fast_memory_that_do_not_fit_are_refused() -> None:
 def test_buffers_that_live_in_fast_memory_are_left_there(mapped: MappingProblem, data: st.DataObject) -> None:
     arguments = [i for i, buffer in enumerate(mapped.buffers) if buffer.initial_space is not None]
     chosen = data.draw(st.sampled_from(arguments))
-    buffers = list(mapped.buffers)
-    buffers[chosen] = dataclasses.replace(buffers[chosen], size=2, initial_space=1, final_space=None)
-    roomy = dataclasses.replace(
-        mapped,
-        buffers=tuple(buffers),
-        spaces=(mapped.spaces[0], dataclasses.replace(mapped.spaces[1], capacity=mapped.spaces[1].capacity + 2)),
-    )
+    roomy = with_home_in_fast(mapped, chosen)
     made = solve_with(roomy, Budget(), GreedyOptions(rounds=3, repacks=1))
     assert verify(roomy, made) == []
     assert {r.space for r in made.residencies if r.buffer == chosen} == {1}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_problems import problem
 from numpy.typing import NDArray
-from random_problems import REAL, problems, seeded_problem
+from random_problems import REAL, problems, seeded_problem, with_home_in_fast
 
 from memplan.compiler.emulator.timing import TimingEmulator, latency
 from memplan.compiler.errors import PlannerError
@@ -282,13 +282,7 @@ def test_several_fast_memories_are_searched_in_turn(seed: int) -> None:
 def test_buffers_that_live_in_fast_memory_are_left_there(mapped: MappingProblem, data: st.DataObject) -> None:
     arguments = [i for i, buffer in enumerate(mapped.buffers) if buffer.initial_space is not None]
     chosen = data.draw(st.sampled_from(arguments))
-    buffers = list(mapped.buffers)
-    buffers[chosen] = dataclasses.replace(buffers[chosen], size=2, initial_space=1, final_space=None)
-    roomy = dataclasses.replace(
-        mapped,
-        buffers=tuple(buffers),
-        spaces=(mapped.spaces[0], dataclasses.replace(mapped.spaces[1], capacity=mapped.spaces[1].capacity + 2)),
-    )
+    roomy = with_home_in_fast(mapped, chosen)
     made = solve_with(roomy, LONG, SearchOptions(rounds=60))
     assert verify(roomy, made) == []
     assert {r.space for r in made.residencies if r.buffer == chosen} == {1}

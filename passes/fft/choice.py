@@ -69,7 +69,7 @@ def decompose(
     samples: int | None = None,
     terms: float = math.inf,
 ) -> Decomposition | None:
-    """Returns the cheapest decomposition of a length; None if it has a prime factor that is too large.
+    """Returns the cheapest decomposition of a length; None if it has a prime factor too large for a matrix.
 
     Args:
       length: of the transform, exactly.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from memplan.passes.fft.choice import CPU, TPU, decompose, decompose_at_least, seconds
@@ -13,15 +13,23 @@ from memplan.passes.fft.decomposition import Decomposition
 
 
 @settings(deadline=None, max_examples=30)
+@example(1597, 1, CPU)
+@example(1597, 1, TPU)
+@example(2 * 2063, 1, TPU)
 @given(st.integers(1, 5000), st.integers(1, 1000), st.sampled_from([TPU, CPU]))
 def test_lengths(length: int, rows: int, machine) -> None:
     longer = decompose_at_least(length, rows, machine, length)
     assert length <= longer.length <= 2 * length + 2
     found = decompose(length, rows, machine)
-    if found is None:
-        assert max(factor for factor in range(2, length + 1) if length % factor == 0) > 2048
-    else:
+    # There is one exactly if the largest prime factor is no larger than a matrix may be, in a row and in bytes.
+    prime = max(factor for factor in range(1, length + 1) if length % factor == 0 and is_prime(factor))
+    assert (found is not None) == (prime <= 2048 and 4 * prime**2 * machine.item <= 32 << 20)
+    if found is not None:
         assert found.length == length
+
+
+def is_prime(number: int) -> bool:
+    return all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
 @pytest.mark.parametrize(

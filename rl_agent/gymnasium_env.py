@@ -45,6 +45,7 @@ class MallocGame(gymnasium.Env[Any, np.int64]):
       view: how much is observed.
       normalize: whether rewards are shares of the latency with everything at home, rather than seconds.
       render_mode: `rgb_array` or None.
+      guide: a plan whose offsets are preferred, or the name of the planner that makes it; None for no preference.
 
     An action that is not legal is replaced by the first legal one, and `info["is_legal"]` says so. Other keys of
     `info`: `latency`, seconds of the plan as far as it is decided, all else at home; `moves`, how many are made;
@@ -64,13 +65,14 @@ class MallocGame(gymnasium.Env[Any, np.int64]):
         view: View | None = None,
         normalize: bool = True,
         render_mode: str | None = None,
+        guide: Plan | str | None = "greedy",
     ):
         if not isinstance(problem, MappingProblem):
             problem = MappingProblem.load(problem)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise PlannerError(f"render_mode={render_mode!r}: the game can be rendered as rgb_array only")
         view = view or View()
-        self.game = Game(problem, units, reach)
+        self.game = Game(problem, units, reach, guide)
         if not self.game.moves:
             raise PlannerError(f"no buffer of {problem.name} may move: there is nothing to decide")
         self.normalize, self.render_mode = normalize, render_mode

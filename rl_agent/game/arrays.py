@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.errors import PlannerError
-from memplan.rl_agent.game.moves import CLOSED, Game
+from memplan.rl_agent.game.moves import CLOSED, NONE, Game
 from memplan.rl_agent.game.reference import FILL, SPILL
 
 Array = NDArray[np.generic]
@@ -37,8 +37,13 @@ class MoveRow(NamedTuple):
     writes: jax.Array
     is_operation: jax.Array
     is_last: jax.Array
+    is_stay: jax.Array
+    is_long: jax.Array
     is_first_access: jax.Array
     done: jax.Array
+    border: jax.Array
+    worth: jax.Array
+    place: jax.Array
     fill: jax.Array
     spill: jax.Array
     saving: jax.Array
@@ -87,16 +92,21 @@ class GameArrays(NamedTuple):
     Attributes:
       num_moves: int32.
       moves: `[moves, len(COLUMNS)]` int32.
-      seconds: `[moves, 4]` float32: of the move's operation, what it takes at least and its memory time with everything
-        at home; what the move saves of that; how often it runs.
+      seconds: `[moves, 6]` float32: of the move's operation, what it takes at least and its memory time with everything
+        at home; what the move saves of that; how often it runs; how often the operation runs that waits for the move's
+        copy into fast memory; what that copy takes of the link.
       idle: `[slots]` int32, ticks left to copies with everything at home, or `CLOSED`.
+      duration: `[slots]` int32, ticks that an operation takes with everything at home.
       slot_time: `[slots]` int32.
       busy_until: `[units]`, before the first move: 0, or `forever` for what cannot be used.
       no_rows: `[rows]` zeros. Its type, and that of `busy_until`, is int16 where all sizes of the padding allow that,
         otherwise int32; `forever` is its largest number.
       bottom: `[levels, times]` int32: units that are kept by the operations of `2**level` times.
+      wanted_from: `[times, units]` when the guide next wants a unit, of the type of `busy_until`.
       queue: `[2]` int32, of copies into fast memory and home.
       window: `[reach]` int32: 0, 1, ….
+      limits: `[3]` int32: ticks of latency of a copy into fast memory; whether operations may wait for one; how many
+        arguments may stay from run to run.
       facts: `[4]` float32: seconds of everything at home, of a tick; units; operations.
     """
 
@@ -104,12 +114,15 @@ class GameArrays(NamedTuple):
     moves: Array
     seconds: Array
     idle: Array
+    duration: Array
     slot_time: Array
     busy_until: Array
     no_rows: Array
     bottom: Array
+    wanted_from: Array
     queue: Array
     window: Array
+    limits: Array
     facts: Array
 
 
@@ -157,30 +170,38 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
         else:
             column = np.array([getattr(move, name) for move in game.moves], np.int64)
         columns[: len(game.moves), number] = column
-    seconds = np.zeros((padding.moves, 4), np.float32)
+    done = np.array([move.done for move in game.moves], np.int64)
+    seconds = np.zeros((padding.moves, 6), np.float32)
     seconds[: len(game.moves)] = np.column_stack(
         [
             game.floor_seconds[slot],
             game.demand_seconds[slot],
             np.array([move.seconds for move in game.moves], np.float64),
             game.repetitions[slot],
+            np.where(done == NONE, 0.0, game.repetitions[done]),
+            game.fill_seconds[np.array([move.buffer for move in game.moves], np.int64)],
         ]
     )
     levels = [_padded(game.reserved, padding.times, 0)]
     for level in range(max(padding.times - 1, 1).bit_length()):
         shifted = np.minimum(np.arange(padding.times) + (1 << level), padding.times - 1)
         levels.append(np.maximum(levels[-1], levels[-1][shifted]))
+    wanted_from = np.full((padding.times, padding.units), forever(small), small)
+    wanted_from[: game.wanted_from.shape[0], : game.num_units] = game.wanted_from
     return GameArrays(
         num_moves=np.array(len(game.moves), np.int32),
         moves=columns,
         seconds=seconds,
         idle=_padded(game.idle, padding.slots, CLOSED),
+        duration=_padded(np.maximum(game.floor, game.demand), padding.slots, 0),
         slot_time=_padded(game.slots.time, padding.slots, game.problem.end),
         busy_until=_padded(np.where(game.blocked, forever(small), 0), padding.units, forever(small)).astype(small),
         no_rows=np.zeros(padding.rows, small),
         bottom=np.stack(levels),
+        wanted_from=wanted_from,
         queue=np.array([game.queue[FILL], game.queue[SPILL]], np.int32),
         window=np.arange(padding.reach, dtype=np.int32),
+        limits=np.array([game.latency, game.can_wait, game.most_stays], np.int32),
         facts=np.array([game.home_latency, game.tick, game.num_units, game.problem.end], np.float32),
     )
 

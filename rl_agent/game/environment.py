@@ -12,6 +12,7 @@ end of a chain. `step_to_choice` makes those by itself.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -19,9 +20,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, MoveRow, forever
-from memplan.rl_agent.game.moves import CLOSED, NONE
+from memplan.rl_agent.game.guide import LOST
+from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE
 from memplan.rl_agent.game.reference import COPY, DROP, FILL, NO_COPY, NUM_ACTIONS, SPILL
-from memplan.rl_agent.game.search import Copy, find_copy, first_fit, most_kept
+from memplan.rl_agent.game.search import Copy, choose_offset, find_copy, late_copy, most_kept, offsets
 
 # Bits of the history: the action, and whether it was forced by a backup.
 ACTIONS, FORCED = 3, 4
@@ -61,9 +63,13 @@ class State(NamedTuple):
       owner: `[slots]` int8, queue whose copies move there, or -1.
       busy_until, held_until: `[units]`, see `GameArrays`: times until which a unit is taken, and its value wanted.
       chains: see `Chains`.
+      duration: `[slots]` ticks of each operation, as decided so far.
+      stays: how many arguments stay from run to run.
       demand, taken: ticks of memory time, and of the link's channel, of the operation at hand, as decided so far.
       demand_seconds: float32, the first of them in seconds.
       fill, spill: the copies that COPY makes, and that COPY or DROP make to bring a dirty value home.
+      is_late: bool, whether that of COPY is late.
+      wait: float32, seconds that the operation waits for it each time.
       start, offset: time and units of a new residency, if the next move opens one.
     """
 
@@ -81,16 +87,20 @@ class State(NamedTuple):
     busy_until: jax.Array
     held_until: jax.Array
     chains: Chains
+    duration: jax.Array
+    stays: jax.Array
     demand: jax.Array
     taken: jax.Array
     demand_seconds: jax.Array
     fill: Copy
     spill: Copy
+    is_late: jax.Array
+    wait: jax.Array
     start: jax.Array
     offset: jax.Array
 
 
-_FLAGS = ("reads", "writes", "is_operation", "is_last", "is_first_access", "is_first")
+_FLAGS = ("reads", "writes", "is_operation", "is_last", "is_stay", "is_long", "is_first_access", "is_first")
 
 
 def read_move(arrays: GameArrays, number: jax.Array) -> MoveRow:
@@ -119,11 +129,15 @@ def init(arrays: GameArrays) -> State:
         busy_until=jnp.asarray(arrays.busy_until),
         held_until=jnp.asarray(arrays.busy_until),
         chains=Chains(*(jnp.asarray(arrays.no_rows) for _ in Chains._fields)),
+        duration=jnp.asarray(arrays.duration),
+        stays=zero,
         demand=zero,
         taken=zero,
         demand_seconds=jnp.float32(0.0),
         fill=no_copy,
         spill=no_copy,
+        is_late=jnp.bool_(False),
+        wait=jnp.float32(0.0),
         start=zero,
         offset=none,
     )
@@ -204,13 +218,20 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     taken = jnp.where(is_fast, taken - move.traffic, taken)
     after = jnp.where(is_fast, before - seconds[2], before)
     saved = (jnp.maximum(seconds[0], before) - jnp.maximum(seconds[0], after)) * seconds[3]
-    saved = jnp.where(move.is_operation & is_played, saved, 0.0)
+    waits = fills & state.is_late
+    saved = jnp.where(move.is_operation & is_played, saved, 0.0) - jnp.where(waits, state.wait * seconds[4], 0.0)
     idle = jnp.maximum(jnp.maximum(move.floor, demand) - taken, 0)
     slot = lax.iota(jnp.int32, state.left.shape[0])
     passed = jnp.where(move.is_operation & is_played, move.slot, NONE)
     left = jnp.where((slot == passed) & (state.left != CLOSED), idle, state.left)
+    duration = jnp.where(slot == passed, jnp.maximum(move.floor, demand), state.duration)
     left, owner = _booked(left, state.owner, slot, state.spill, spills, arrays.queue[SPILL])
-    left, owner = _booked(left, owner, slot, state.fill, fills, arrays.queue[FILL])
+    left, owner = _booked(left, owner, slot, state.fill, fills & ~state.is_late, arrays.queue[FILL])
+    # A late copy has its slots to itself, and nothing may be in flight where the program waits for it.
+    is_closed = (slot >= jnp.minimum(state.fill.first, move.done - 1)) & (slot < move.done) & (slot >= move.border)
+    is_closed &= waits & (left != CLOSED)
+    left = jnp.where(is_closed, 0, left)
+    owner = jnp.where(is_closed, arrays.queue[FILL].astype(jnp.int8), owner)
 
     # Room.
     offset = jnp.where(opens, state.offset, own.offset)
@@ -269,6 +290,8 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
         busy_until=jnp.where(is_back, jnp.asarray(arrays.busy_until), busy_until),
         held_until=jnp.where(is_back, jnp.asarray(arrays.busy_until), held_until),
         chains=chains,
+        duration=jnp.where(is_back, jnp.asarray(arrays.duration), duration),
+        stays=jnp.where(is_back, 0, state.stays + (opens & move.is_stay)),
         demand=demand,
         taken=taken,
         demand_seconds=after,
@@ -313,17 +336,59 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     )  # fmt: skip
     can_spill = is_dirty & spill.exists & lasts(times[spill.last + 1])
     can_drop = ~is_dirty | can_spill
+    ready = jnp.where(is_dirty, spill.last + 1, own.ready)
     fill = find_copy(
-        state.left, state.owner, arrays.window, arrays.queue[FILL],
-        jnp.where(is_dirty, spill.last + 1, own.ready), move.done, move.fill, is_late=True,
+        state.left, state.owner, arrays.window, arrays.queue[FILL], ready, move.done, move.fill, is_late=True
+    )
+    may_fill = move.reads & ~move.is_last & can_drop
+
+    # A late copy: from when its place and all slots before the use are free, or from the use itself.
+    units, tick, latency = state.busy_until.shape[0], arrays.facts[1], arrays.limits[0]
+    unit = lax.iota(jnp.int32, units)
+    at_place = (unit >= move.place) & (unit < move.place + move.size) & (move.place >= 0)
+    until = jnp.max(jnp.where(at_place, state.busy_until, 0)).astype(jnp.int32)
+    low = jnp.maximum(ready, move.done - reach)
+    seconds = jnp.asarray(arrays.seconds)[number]
+    late = late_copy(
+        state.left, (state.owner == NONE) & (times >= until), state.duration, arrays.window,
+        low, move.done, latency, move.fill, seconds[5] / tick,
     )  # fmt: skip
-    can_fill = move.reads & ~move.is_last & can_drop & fill.exists
-    start = jnp.where(can_fill, times[fill.first], move.start)
-    kept = tuple(most_kept(jnp.asarray(arrays.bottom), start, end) for end in (move.lasting, move.end))
-    offset = first_fit(state.busy_until, state.held_until, kept, start, move.size)
-    fits = (offset != NONE) & ~move.is_last
-    can_stay = jnp.where(move.reads, is_open & (own.limit == forever(small)) & lasts(move.end) & ~move.is_last, fits)
-    possible = jnp.stack([can_fill & fits, can_stay, can_drop])
+    may_wait = may_fill & (arrays.limits[1] != 0) & (low <= move.done) & (move.fill < NEVER)
+
+    # Room, for each of the starts.
+    is_new = ~move.reads & ~move.is_last & (~move.is_stay | (state.stays < arrays.limits[2]))
+    first = jnp.stack([fill.first, late.first, move.done])
+    starts = jnp.where(move.reads, times[jnp.maximum(first, 0)], move.start)
+    may = jnp.stack(
+        [
+            jnp.where(move.reads, may_fill & fill.exists, is_new),
+            may_wait & (late.lacking < move.worth),
+            may_wait & (move.fill < move.worth),
+        ]
+    )
+    bottom = jnp.asarray(arrays.bottom)
+    kept, lasting = (
+        jax.vmap(partial(most_kept, bottom), (0, None))(starts, end).astype(small) for end in (move.end, move.lasting)
+    )
+    small_starts = starts.astype(small)[:, None]
+    is_free = (state.busy_until <= small_starts) & (unit >= kept[:, None])
+    is_good = is_free & (state.held_until <= small_starts) & (unit >= lasting[:, None])
+    is_good &= jnp.asarray(arrays.wanted_from)[starts] >= move.end.astype(small)
+    is_offset = offsets(jnp.where(move.place == LOST, is_good, is_free), move.size)
+    fits = may & jnp.any(is_offset, axis=1)
+    chosen = jnp.argmax(fits)
+    is_late = jnp.any(fits) & (chosen > 0)
+    start = starts[chosen]
+    offset = choose_offset(is_offset[chosen], is_good[chosen], move.place, move.size, move.is_long)
+    offset = jnp.where(jnp.any(fits), offset, NONE)
+    fill = Copy(
+        jnp.where(is_late, first[chosen], fill.first),
+        jnp.where(is_late, move.done - 1, fill.last),
+        jnp.where(is_late, 0, fill.rest),
+    )
+    wait = jnp.where(chosen == 1, late.wait * tick, latency * tick + seconds[5])
+    can_stay = jnp.where(move.reads, is_open & (own.limit == forever(small)) & lasts(move.end), jnp.any(fits))
+    possible = jnp.stack([move.reads & jnp.any(fits), can_stay & ~move.is_last, can_drop])
     is_covered = _is_covered(state, move)
     is_stuck = ~jnp.any(possible) & ~is_covered & ~state.done
     only = jnp.where(
@@ -333,5 +398,12 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     )
     possible = jnp.where(only != NONE, lax.iota(jnp.int32, NUM_ACTIONS) == only, possible)
     return state._replace(
-        legal=possible & ~state.done, is_dead=is_stuck, fill=fill, spill=spill, start=start, offset=offset
+        legal=possible & ~state.done,
+        is_dead=is_stuck,
+        fill=fill,
+        spill=spill,
+        is_late=is_late,
+        wait=jnp.where(is_late, wait, 0.0),
+        start=start,
+        offset=offset,
     )

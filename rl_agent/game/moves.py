@@ -2,7 +2,9 @@
 
 One move is one decision: what becomes of a buffer at one of its items (see `planners/_chains.py`). Moves stand in
 program order. An item that is a loop or conditional stands before the items inside of it. A chain whose value must be
-at home when its region ends has one move more there, at which the value is brought home if it is not.
+at home when its region ends has one move more there, at which the value is brought home if it is not. Before all others
+stand those of the arguments that may stay in fast memory from one run of the program to the next, the most useful
+first; all other moves of such an argument are inside of it.
 
 Rounding. The rules compare whole numbers: *ticks* of time and *units* of fast memory. Supply is rounded down and demand
 up, so that what fits here fits in seconds and bytes.
@@ -15,12 +17,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners import planner
 from memplan.planners._assembly import home_of
 from memplan.planners._chains import Chains, Slots
 from memplan.planners._frame import Frame, fast_spaces
 from memplan.planners.packing import Blocks, pack
+from memplan.rl_agent.game.guide import NOWHERE, Places, no_places, places_of
 
 Integers = NDArray[np.int64]
 
@@ -29,6 +35,9 @@ NONE = -1
 # Ticks of all operations together, everything at home: small enough for sums of 32 bits, large enough that a short
 # operation still has many.
 _ALL_TICKS = 2**29
+
+# So many arguments are offered that may stay from run to run.
+_MOST_STAYS = 16
 
 # More ticks than any supply.
 NEVER = 2**30
@@ -44,7 +53,7 @@ class Move:
     Attributes:
       buffer: index.
       chain: index in `Game.chains`.
-      item: index of the item in `Game.chains`; -1 for the move at the end of a chain.
+      item: index of the item in `Game.chains`; -1 for the move at the end of a chain, and for a whole argument.
       parent: move of the item around; -1 for none. If that one is in fast memory, so is this.
       slot: index in `Game.slots`; at the end of a chain, the last one at which a copy can be awaited.
       start, end: half-open times.
@@ -53,14 +62,19 @@ class Move:
       size: units of fast memory.
       reads: whether it needs the value that the buffer has before.
       writes: whether it changes the value.
-      is_operation: whether it is one operation, rather than a loop, a conditional or the end of a chain.
+      is_operation: whether it is one operation, rather than a loop, a conditional, the end of a chain, or all the time.
       is_last: whether it is the end of a chain.
+      is_stay: whether it is an argument that may stay from run to run.
       is_first_access: whether it is the first move of its operation.
       done: last slot at or before it at which a copy can be awaited; -1 for none.
       ready: first slot at which the chain's value may be fetched from home, if nothing was written before.
+      border: the first slot of the region, before which no copy of the chain can move.
+      worth: ticks that its accesses can save each time that the operation of `done` runs, if its memory time counts.
+      place: units, where the guide has the value; `NOWHERE` or `LOST` if it has no place.
       fill, spill: ticks of supply that a copy into fast memory, and one home, takes; `NEVER` where no link leads there.
       saving, traffic: ticks of memory time, and of the link's channel, that its operation saves in fast memory.
-      seconds: of memory time that its operation saves in fast memory.
+      seconds, traffic_seconds: of memory time, and of the link's channel, that its operation saves in fast memory.
+      is_long: whether its value is wanted there for long, if it stays until its last use.
       accesses: numbers of the accesses of the item, those inside of it included.
     """
 
@@ -78,14 +92,20 @@ class Move:
     writes: bool
     is_operation: bool
     is_last: bool
+    is_stay: bool
     is_first_access: bool
     done: int
     ready: int
+    border: int
+    worth: int
+    place: int
     fill: int
     spill: int
     saving: int
     traffic: int
     seconds: float
+    traffic_seconds: float
+    is_long: bool
     accesses: tuple[int, ...]
 
 
@@ -96,6 +116,7 @@ class Game:
       problem: with a fast space; the fastest one is played for, any others stay empty.
       units: into how many equal parts the fast space is divided, at most.
       reach: over how many slots a copy may stretch, and be looked for.
+      guide: a plan whose offsets are preferred, or the name of the planner that makes it; None for no preference.
 
     Attributes:
       space: index of the fast space.
@@ -118,12 +139,21 @@ class Game:
       late: those of them that are moved there when the program ends.
       blocked: `[num_units]` bool, whether a unit belongs to one of those, all the time.
       home_latency: seconds, everything at home.
+      duration_seconds, taken_seconds: `[num_slots]` float64, of an operation and of the link's channel, everything at
+        home.
+      can_wait: whether an operation may wait for a copy: both links must be on one channel.
+      latency_seconds, fill_seconds: float64, of the link into fast memory, and `[num_buffers]` of each buffer's bytes.
+      latency: ticks, the first of them.
+      places: what the guide says; `wanted_from`: see `Places.wanted_from`.
+      most_stays: how many arguments may stay from run to run.
 
     Raises:
-      PlannerError: there is no fast space, or what is at home there does not fit.
+      PlannerError: there is no fast space, or what is at home there does not fit, or no planner has the guide's name.
     """
 
-    def __init__(self, problem: MappingProblem, units: int = 512, reach: int = 128):
+    def __init__(
+        self, problem: MappingProblem, units: int = 512, reach: int = 128, guide: Plan | str | None = "greedy"
+    ):
         spaces = fast_spaces(problem)
         if not spaces:
             raise PlannerError(f"{problem.target} has no fast memory: there is nothing to decide in {problem.name}")
@@ -139,6 +169,15 @@ class Game:
         self.chains: Chains = frame.chains
         self._set_operations()
         self._set_room(frame.homes)
+        if isinstance(guide, str):
+            guide = planner.get(guide).solve(problem, planner.Budget())
+        self.places: Places = (
+            no_places(problem)
+            if guide is None
+            else places_of(guide, problem, self.space, self.unit, self.reserved, self.access_saving)
+        )
+        self.wanted_from = self.places.wanted_from(problem.end + 1, self.num_units)
+        self.most_stays = problem.cross_program_prefetches if self.into is not None else 0
         self.moves = self._moves()
 
     def _set_operations(self) -> None:
@@ -168,8 +207,9 @@ class Game:
         np.add.at(taken, slots.of_time[time], moved * np.array(busy)[home])
         self.repetitions = np.zeros(len(slots.time))
         self.repetitions[slot] = np.array(problem.repetitions)[slots.region_of_time[:n]]
-        self.floor_seconds, self.demand_seconds = floor, demand
+        self.floor_seconds, self.demand_seconds, self.taken_seconds = floor, demand, taken
         duration = np.maximum(floor, demand)
+        self.duration_seconds = duration
         self.home_latency = float(self.repetitions @ duration)
         self.tick = max(float(duration.sum()), 1e-30) / _ALL_TICKS
         self.floor, self.demand = self.ticks_below(floor), self.ticks_below(demand)
@@ -179,6 +219,14 @@ class Game:
         follows[slots.last[slots.last > slots.first] - 1] = False
         idle = np.maximum(np.maximum(self.floor, self.demand) - self.taken, 0)
         self.idle = np.where(slots.is_operation & follows, idle, CLOSED)
+        self.can_wait = self.into is not None and len(channels) == 1
+        self.latency_seconds, self.latency = 0.0, 0
+        self.fill_seconds = np.zeros(len(problem.buffers))
+        if self.into is not None:
+            link = problem.links[self.into]
+            self.latency_seconds = link.latency
+            self.latency = int(self.ticks_above(np.array(link.latency)))
+            self.fill_seconds = np.array([buffer.size for buffer in problem.buffers]) / link.bandwidth
 
     def ticks_below(self, seconds: np.ndarray) -> Integers:
         """Returns ticks, rounded down."""
@@ -237,21 +285,26 @@ class Game:
             drafts += [self._item(chain, item) for item in items]
             if chains.needs_home[chain] and chains.writes[items.start : items.stop].any():
                 drafts.append(self._last(chain))
+        drafts += self._stays()
         drafts.sort(key=lambda draft: draft[0])
-        place = {move.item: number for number, (_, move) in enumerate(drafts) if not move.is_last}
+        place = {move.item: number for number, (_, move) in enumerate(drafts) if move.item != NONE}
+        stay = {move.chain: number for number, (_, move) in enumerate(drafts) if move.is_stay}
         wanted: dict[int, tuple[int, int]] = {}  # when the next move of a chain ends, and the last, if they read
         for number, (order, move) in reversed(list(enumerate(drafts))):
             held, lasting = wanted.get(move.chain, (0, 0))
             move = replace(move, held=max(move.end, held), lasting=max(move.end, lasting))
+            # What lasts longer than an eighth of the program is kept apart from what comes and goes.
+            move = replace(move, is_long=move.lasting - move.start > self.problem.end // 8)
             drafts[number] = (order, move)
             wanted[move.chain] = (move.end, move.lasting) if move.reads else (0, 0)
         moves: list[Move] = []
         previous = NONE
         for _, move in drafts:
             around = int(chains.parent[move.chain])
+            inside = place[around] if around >= 0 else NONE if move.is_stay else stay.get(move.chain, NONE)
             is_first = move.is_operation and move.slot != previous
             previous = move.slot if move.is_operation else previous
-            moves.append(replace(move, parent=place[around] if around >= 0 else NONE, is_first_access=is_first))
+            moves.append(replace(move, parent=inside, is_first_access=is_first))
         return tuple(moves)
 
     def _item(self, chain: int, item: int) -> tuple[tuple[int, int, int, int], Move]:
@@ -272,10 +325,55 @@ class Game:
             saving=int(self.ticks_above(self.access_saving[own]).sum()),
             traffic=int(self.ticks_below(self.access_traffic[own]).sum()),
             seconds=float(self.access_saving[own].sum()),
+            traffic_seconds=float(self.access_traffic[own].sum()),
             accesses=tuple(accesses.tolist()),
         )
+        if len(accesses):
+            place = int(self.places.of_access[accesses[0]])
+            move = replace(move, worth=self._worth(accesses, move.done), place=place)
         # Whole regions before what is inside of them; of an operation, reads before writes.
         return (int(slots.time[slot]), -int(slots.end[slot]), int(not move.reads), move.buffer), move
+
+    def _worth(self, accesses: Integers, slot: int) -> int:
+        """Returns the ticks that accesses can save in fast memory each time that the operation of a slot runs."""
+        repetitions = self.repetitions[slot] if slot != NONE else 0.0
+        if repetitions <= 0.0:
+            return 0
+        often = self.repetitions[self.slots.of_time[[self.problem.accesses[access][0] for access in accesses]]]
+        saved = max(float(self.access_saving[accesses] @ often), 0.0)
+        return int(self.ticks_below(np.array(min(saved / repetitions, self.tick * NEVER))))
+
+    def _stays(self) -> list[tuple[tuple[int, int, int, int], Move]]:
+        """Returns the moves of the arguments that may stay from run to run, and by what they are sorted."""
+        problem, chains, n = self.problem, self.chains, self.problem.end
+        if not self.most_stays:
+            return []
+        changed = {access.buffer for _, access in problem.accesses if access.kind is not AccessKind.READ}
+        often = self.repetitions[self.slots.of_time[[time for time, _ in problem.accesses]]]
+        ranked: list[tuple[float, int, tuple[int, ...]]] = []
+        for chain in np.flatnonzero((chains.parent == NONE) & (chains.first < chains.last)).tolist():
+            buffer = problem.buffers[chains.buffer[chain]]
+            if buffer.initial_space is None or buffer.end <= n or chains.buffer[chain] in changed:
+                continue
+            accesses = chains.accesses[
+                chains.first_access[chains.first[chain]] : chains.last_access[chains.last[chain] - 1]
+            ]
+            saved = float(self.access_saving[accesses] @ often[accesses])
+            if saved > 0.0:
+                ranked.append((-saved, chain, tuple(accesses.tolist())))
+        drafts = []
+        for rank, (_, chain, served) in enumerate(sorted(ranked)[:_MOST_STAYS]):
+            move = replace(
+                self._empty(chain, int(self.slots.of_time[0])),
+                start=0,
+                end=n + 1,
+                is_stay=True,
+                done=NONE,
+                place=int(self.places.of_access[served[0]]),
+                accesses=served,
+            )
+            drafts.append(((-1, rank, 0, move.buffer), move))
+        return drafts
 
     def _last(self, chain: int) -> tuple[tuple[int, int, int, int], Move]:
         """Returns the move at the end of a chain, and by what it is sorted."""
@@ -304,14 +402,20 @@ class Game:
             writes=False,
             is_operation=False,
             is_last=False,
+            is_stay=False,
             is_first_access=False,
             done=self._done(slot, first),
             ready=first,
+            border=first,
+            worth=0,
+            place=NOWHERE,
             fill=self._copy_ticks(self.into, buffer),
             spill=self._copy_ticks(self.back, buffer),
             saving=0,
             traffic=0,
             seconds=0.0,
+            traffic_seconds=0.0,
+            is_long=False,
             accesses=(),
         )
 

@@ -26,7 +26,7 @@ ITEM_FEATURES = (
     "distance",  # operations until then, logarithm, of all
     "reads",
     "writes",
-    "is_whole",  # a loop or conditional
+    "is_whole",  # a loop or conditional, or an argument that may stay from run to run
     "is_last",  # the end of a chain
     "is_first",  # the first of its chain
     "is_covered",  # an item around is in fast memory
@@ -51,6 +51,8 @@ FACTS = (
     "room_at",  # where a new residency would lie, -1 for nowhere
     "starts_before",  # operations between a new residency's start and the move
     "taken",  # share of the fast memory that is taken now
+    "is_late",  # the operation would wait for COPY
+    "wait",  # and how long, all repetitions, of the latency with everything at home
 )
 
 
@@ -109,6 +111,8 @@ def observe(arrays: GameArrays, state: State, view: View) -> Observation:
             jnp.where(state.offset == NONE, -1.0, state.offset / units),
             (now.start - state.start) / operations,
             in_use / units,
+            state.is_late,
+            state.wait * jnp.asarray(arrays.seconds)[jnp.minimum(state.move, arrays.moves.shape[0] - 1), 4] / home,
         ]
     ).astype(jnp.float32)
     seen = Observation(board, _supply(state, now.done, now.fill, view), items, facts)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.errors import PlannerError
-from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.planners._assembly import Stay, assemble
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.game.reference import Booking, Reference, Residency
@@ -61,13 +61,14 @@ def make_plan(reference: Reference, planner: str = "game", info: dict[str, Any] 
 
 def _stay(game: Game, residency: Residency) -> Stay:
     moves = [game.moves[number] for number in residency.moves]
+    is_kept = moves[0].is_stay
     return Stay(
         buffer=moves[0].buffer,
         space=game.space,
         start=residency.start,
         end=residency.end,
         accesses=tuple(access for move in moves for access in move.accesses),
-        fills=_times(game, residency.fill),
+        fills=((BEFORE, 0),) if is_kept else _times(game, residency.fill),
         spills=_times(game, residency.spill),
         offset=residency.offset * game.unit,
     )

@@ -12,9 +12,14 @@ it is taken:
 
 A closed residency may still have to last until its value is home, and an open one until its next use. It may as long as
 nothing was placed on its units after its end: `limit` is the start of the first that was. So that this is rare, units
-whose value is still wanted are *held*, until the end of its next use. A new residency goes to the lowest units that are
-neither taken nor held, and that no operation keeps for itself as long as the value is wanted; only if there are none,
-to the lowest ones that will do for now.
+whose value is still wanted are *held*, until the end of its next use. A new residency goes to its place in the guide
+(see `guide.py`), if that is free. Otherwise it goes to units that are neither taken nor held, nor wanted in the guide
+before it ends, and that no operation keeps for itself as long as the value is wanted; only if there are none, and its
+place was not lost in units, to any that will do for now. Of these, what is wanted long takes the highest, anything else
+the lowest.
+
+An argument that stays from run to run lies at one offset all the time, and all its accesses are fast. Its move is at
+the beginning, when all is free, and all other moves of the argument are inside of it.
 
 **Copies.** They move in the ticks that operations, all accesses decided, leave of the link's channel. A copy is issued
 before slot `first` and awaited before slot `last + 1`, and takes ticks of slots `first` to `last`. These are neighbours
@@ -27,7 +32,15 @@ is counted as supply. Let copy k be the first that is late. Go back from it to t
 empty: the slots of j, …, k overlap one after the other (a copy awaited before the next is issued leaves the queue
 empty), so all slots from the issue of j to the await of k are theirs alone. Their ticks are different ones of these
 slots, which offer that many, latencies included: k is not late. No copy is in flight at the border of a loop or branch.
-Hence no operation ever waits, and the latency is the sum of durations.
+Hence no operation waits for these copies.
+
+**Waiting.** If no copy into fast memory is in time, or none with room, COPY is a *late* one, as long as the wait is
+shorter than what this use can save at most. It is issued before slot `first` and awaited before the use. Slots
+`[first, done)` are free of copies, and are closed to all later ones; if `first` is the use itself, the slot before it
+is. So nothing else is in flight when it is issued, nor until it is done, and no copy overtakes it or is overtaken: how
+long the use waits follows from its own bytes and the operations of its slots, which are all decided. `first` is the
+start of the free slots before the use, but not before its place in the guide is free; if there is no room then, the use
+itself. The latency is the sum of durations and waits.
 
 **Dead ends.** A move is without legal action only if its value is dirty and cannot be brought home in time. The move
 that opened the residency was not forced to DROP: it was COPY, which had brought home what was dirty before, or the
@@ -38,9 +51,12 @@ ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, Game, Move
 
 COPY, NO_COPY, DROP = 0, 1, 2
@@ -54,11 +70,16 @@ FILL, SPILL = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """A copy: its slots `[first, last]`, and the ticks that it takes of the last one."""
+    """A copy: its slots `[first, last]`, and the ticks that it takes of the last one.
+
+    A late copy has all slots to itself, none if it starts where it is awaited; `wait` is how many seconds it is late.
+    """
 
     first: int
     last: int
     rest: int
+    is_late: bool = False
+    wait: float = 0.0
 
 
 @dataclass
@@ -127,6 +148,7 @@ class Reference:
       total: seconds that all steps saved.
       backups: how often the game was set back.
       is_dead: whether the next step sets the game back.
+      stays: how many arguments stay from run to run.
       residencies: in fast memory, by the move that opened them.
       choices: at the next move.
     """
@@ -140,6 +162,7 @@ class Reference:
     total: float = 0.0
     backups: int = 0
     is_dead: bool = False
+    stays: int = 0
     residencies: dict[int, Residency] = field(default_factory=dict)
     choices: Choices = field(default=Choices((False, False, False)))
 
@@ -183,8 +206,11 @@ class Reference:
         self.owner = [NONE] * len(game.slots.time)
         self.busy_until = [FOREVER if blocked else 0 for blocked in game.blocked]
         self.held_until = self.busy_until.copy()
-        self.demand = self.taken = 0
-        self.demand_seconds = 0.0
+        self.demand = self.taken = self.stays = 0
+        self.demand_seconds = self.taken_seconds = 0.0
+        # Of each operation, as decided: its duration, and the part of the link's channel that it leaves to copies.
+        self.duration = game.duration_seconds.tolist()
+        self.idle_seconds = np.maximum(game.duration_seconds - game.taken_seconds, 0.0).tolist()
 
     def _back_up(self) -> None:
         culprit = self.chains[self.game.moves[self.move].chain].opened
@@ -195,15 +221,16 @@ class Reference:
 
     def _play(self, move: Move, action: int) -> float:
         """Makes a move; returns the seconds that it saves."""
+        waited = 0.0
         if not self._is_covered(move):
-            self._place(move, action)
+            waited = self._place(move, action)
         self.history[self.move] = action
         self.move += 1
-        return self._serve(move, action != DROP) if move.is_operation else 0.0
+        return (self._serve(move, action != DROP) if move.is_operation else 0.0) - waited
 
-    def _place(self, move: Move, action: int) -> None:
-        """Makes the copies and the residency of a decision."""
-        number, chain, choices = self.move, self.chains[move.chain], self.choices
+    def _place(self, move: Move, action: int) -> float:
+        """Makes the copies and the residency of a decision; returns the seconds that the program waits for them."""
+        number, chain, choices, waited = self.move, self.chains[move.chain], self.choices, 0.0
         times = self.game.slots.time
         if chain.opened != NONE and (action != NO_COPY or not move.reads):
             self._release(chain)
@@ -228,6 +255,10 @@ class Reference:
                 assert choices.fill is not None
                 residency.fill = choices.fill
                 self._book(choices.fill, FILL)
+                if choices.fill.is_late:
+                    self._close(move)
+                    waited = choices.fill.wait * float(self.game.repetitions[move.done])
+            self.stays += move.is_stay
             for other in self.chains:
                 if other.opened != NONE and _share_units(self.residencies[other.opened], residency):
                     other.limit = min(other.limit, choices.start)
@@ -239,6 +270,7 @@ class Reference:
         if move.writes:
             chain.written = move.slot if action != DROP else NONE
             chain.ready = move.slot + 1 if action == DROP else chain.ready
+        return waited
 
     def _take(self, residency: Residency, end: int, held: int) -> None:
         for unit in range(residency.offset, residency.offset + residency.size):
@@ -253,8 +285,16 @@ class Reference:
 
     def _book(self, booking: Booking, way: int) -> None:
         for slot in range(booking.first, booking.last + 1):
-            self.left[slot] = self.left[slot] - booking.rest if slot == booking.last else 0
+            is_shared = slot == booking.last and not booking.is_late
+            self.left[slot] = self.left[slot] - booking.rest if is_shared else 0
             self.owner[slot] = self.game.queue[way]
+
+    def _close(self, move: Move) -> None:
+        """Keeps later copies from being in flight where the program waits for that of a move."""
+        slot = move.done - 1
+        if slot >= move.border and self.left[slot] != CLOSED:
+            self.left[slot] = 0
+            self.owner[slot] = self.game.queue[FILL]
 
     def _serve(self, move: Move, is_fast: bool) -> float:
         """Serves the accesses of a move at an operation; returns the seconds that are saved, and sets its supply."""
@@ -262,15 +302,19 @@ class Reference:
         if move.is_first_access:
             self.demand, self.taken = int(game.demand[slot]), int(game.taken[slot])
             self.demand_seconds = float(game.demand_seconds[slot])
+            self.taken_seconds = float(game.taken_seconds[slot])
         floor = float(game.floor_seconds[slot])
         before = max(floor, self.demand_seconds)
         if is_fast:
             self.demand -= move.saving
             self.taken -= move.traffic
             self.demand_seconds -= move.seconds
+            self.taken_seconds -= move.traffic_seconds
+        self.duration[slot] = max(floor, self.demand_seconds)
+        self.idle_seconds[slot] = max(0.0, self.duration[slot] - self.taken_seconds)
         if self.left[slot] != CLOSED:
             self.left[slot] = max(0, max(int(game.floor[slot]), self.demand) - self.taken)
-        return (before - max(floor, self.demand_seconds)) * float(game.repetitions[slot])
+        return (before - self.duration[slot]) * float(game.repetitions[slot])
 
     def _is_covered(self, move: Move) -> bool:
         """Whether an item around is in fast memory as a whole."""
@@ -315,13 +359,11 @@ class Reference:
         start, offset = move.start, NONE
         if move.reads and not move.is_last:
             can_stay = chain.opened != NONE and chain.limit == FOREVER and self._lasts(chain, move.end)
-            fill = self._copy(FILL, max(ready, move.done - game.reach), move.done, move.fill) if can_drop else None
-            if fill is not None:
-                start = int(times[fill.first])
-                offset = self._first_fit(start, move)
+            if can_drop:
+                fill, start, offset = self._fill(move, ready)
                 can_copy = offset != NONE
-        elif not move.is_last:
-            offset = self._first_fit(start, move)
+        elif not move.is_last and (not move.is_stay or self.stays < game.most_stays):
+            offset = self._fit(start, move)
             can_stay = offset != NONE
         return Choices((can_copy, can_stay, can_drop), fill, spill, start, offset)
 
@@ -334,14 +376,70 @@ class Reference:
         """Returns the units that operations of some times keep for themselves."""
         return int(self.game.reserved[start:end].max(initial=0))
 
-    def _first_fit(self, start: int, move: Move) -> int:
-        """Returns the lowest offset for a new residency, one where it can stay if possible; -1 for none."""
-        for until, end in ((self.held_until, move.lasting), (self.busy_until, move.end)):
-            run = 0
-            for unit in range(self._bottom(start, end), self.game.num_units):
-                run = run + 1 if max(until[unit], self.busy_until[unit]) <= start else 0
-                if run == move.size:
-                    return unit - run + 1
+    def _fill(self, move: Move, ready: int) -> tuple[Booking | None, int, int]:
+        """Returns a copy that COPY makes, in time or late, or None; when its residency starts, and its offset or -1."""
+        times = self.game.slots.time
+        low = max(ready, move.done - self.game.reach)
+        fill = self._copy(FILL, low, move.done, move.fill)
+        start, offset = move.start, NONE
+        if fill is not None:
+            start = int(times[fill.first])
+            offset = self._fit(start, move)
+        if offset == NONE and self.game.can_wait and low <= move.done and move.fill < NEVER:
+            for first in self._late_starts(low, move):
+                ticks = move.fill - sum(self.left[first : move.done])
+                start = int(times[first])
+                offset = self._fit(start, move) if ticks < move.worth else NONE
+                if offset != NONE:
+                    return Booking(first, move.done - 1, 0, True, self._wait(first, move)), start, offset
+        return fill, start, offset
+
+    def _late_starts(self, low: int, move: Move) -> tuple[int, int]:
+        """Returns slots at which a late copy may start: as soon as its place and all slots are free, and at the use."""
+        times, until = self.game.slots.time, 0
+        if move.place >= 0:
+            until = max(self.busy_until[move.place : move.place + move.size])
+        first = move.done
+        while first > low and self.left[first - 1] != CLOSED and self.owner[first - 1] == NONE:
+            if times[first - 1] < until:
+                break
+            first -= 1
+        return first, move.done
+
+    def _wait(self, first: int, move: Move) -> float:
+        """Returns the seconds that a use waits for a copy that has slots from `first` on to itself."""
+        latency, moved = self.game.latency_seconds, 0.0
+        for slot in range(first, move.done):
+            duration = self.duration[slot]
+            passed = min(latency, duration)
+            latency -= passed
+            if duration > 0.0:
+                moved += self.idle_seconds[slot] / duration * (duration - passed)
+        return latency + max(0.0, float(self.game.fill_seconds[move.buffer]) - moved)
+
+    def _fit(self, start: int, move: Move) -> int:
+        """Returns the offset of a new residency; -1 if there is no room."""
+        busy, held, size = self.busy_until, self.held_until, move.size
+        low = self._bottom(start, move.end)
+        if move.place >= max(low, 0) and all(until <= start for until in busy[move.place : move.place + size]):
+            return move.place
+        wanted = self.game.wanted_from[start]
+        lasting = self._bottom(start, move.lasting)
+        rules: list[Callable[[int], bool]] = [
+            lambda unit: unit >= lasting and max(busy[unit], held[unit]) <= start and wanted[unit] >= move.end
+        ]
+        if move.place != LOST:
+            rules.append(lambda unit: unit >= low and busy[unit] <= start)
+        for is_free in rules:
+            run, found = 0, NONE
+            for unit in range(self.game.num_units):
+                run = run + 1 if is_free(unit) else 0
+                if run >= size:
+                    found = unit - size + 1
+                    if not move.is_long:
+                        return found
+            if found != NONE:
+                return found
         return NONE
 
     def _copy(self, way: int, low: int, high: int, ticks: int) -> Booking | None:

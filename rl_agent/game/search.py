@@ -108,25 +108,88 @@ def most_kept(bottom: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     return jnp.where(start < end, most, 0)
 
 
-def first_fit(
-    busy_until: jax.Array,
-    held_until: jax.Array,
-    bottoms: tuple[jax.Array, jax.Array],
-    start: jax.Array,
-    size: jax.Array,
-) -> jax.Array:
-    """Returns the lowest offset of `size` units that are free from `start` on; -1 for none.
+class Late(NamedTuple):
+    """A copy that may be late, in slots `[first, done)`.
 
-    Those are preferred that are not held then, and stand on the first of the bottoms; any others stand on the second.
+    Attributes:
+      first: int32.
+      lacking: int32 ticks, at most, that it is late.
+      wait: float32 ticks that it is late.
     """
-    units, small = busy_until.shape[0], busy_until.dtype
+
+    first: jax.Array
+    lacking: jax.Array
+    wait: jax.Array
+
+
+def late_copy(
+    left: jax.Array,
+    is_open: jax.Array,
+    duration: jax.Array,
+    window: jax.Array,
+    low: jax.Array,
+    done: jax.Array,
+    latency: jax.Array,
+    ticks: jax.Array,
+    moving: jax.Array,
+) -> Late:
+    """Returns the copy that has all open slots before a use to itself.
+
+    Args:
+      left: `[slots]` int32 ticks, or `CLOSED`.
+      is_open: `[slots]` bool, whether nothing moves there and the place is free.
+      duration: `[slots]` int32 ticks of the operations.
+      window: `[reach]` int32: 0, 1, ….
+      low, done: int32, it has slots of `[low, done)`, no more than the window.
+      latency: int32 ticks, after which it moves.
+      ticks: int32, of supply that it takes, latency included.
+      moving: float32 ticks of supply that it takes, latency not included.
+    """
+    reach, slots = window.shape[0], left.shape[0]
+    base = jnp.clip(done - reach, 0, slots - reach)
+    slot = base + window
+    supply, lasts, is_usable = (lax.dynamic_slice(column, (base,), (reach,)) for column in (left, duration, is_open))
+    is_usable &= supply != CLOSED
+    first = jnp.maximum(low, jnp.max(jnp.where(~is_usable & (slot < done), slot + 1, 0)))
+    is_own = (slot >= first) & (slot < done)
+    supply, lasts = jnp.where(is_own, supply, 0), jnp.where(is_own, lasts, 0)
+    through = sums(lasts)
+    passed = jnp.clip(latency - (through - lasts), 0, lasts)
+    share = 1.0 - passed / jnp.maximum(lasts, 1)
+    moved = jnp.sum(supply * share)
+    wait = jnp.maximum(latency - through[-1], 0) + jnp.maximum(moving - moved, 0.0)
+    return Late(first, ticks - jnp.sum(supply), wait)
+
+
+def offsets(is_free: jax.Array, size: jax.Array) -> jax.Array:
+    """Returns at which offsets `size` units are free, `[starts, units]` bool, from which units are."""
+    return jax.vmap(_offsets, (0, None))(is_free, size)
+
+
+def _offsets(is_free: jax.Array, size: jax.Array) -> jax.Array:
+    units = is_free.shape[0]
+    small = jnp.int16 if units < jnp.iinfo(jnp.int16).max else jnp.int32
     unit = lax.iota(small, units)
-    start, size = start.astype(small), size.astype(small)
-    is_free = busy_until <= start
-    low, lowest = (unit >= bottom.astype(small) for bottom in bottoms)
-    offsets = []
-    for is_good in (is_free & low & (held_until <= start), is_free & lowest):
-        next_bad = minima_from(jnp.where(is_good, units, unit).astype(small))
-        offsets.append(jnp.min(jnp.where(next_bad - unit >= size, unit, units)).astype(jnp.int32))
-    best = jnp.where(offsets[0] == units, offsets[1], offsets[0])
-    return jnp.where(best == units, NONE, best)
+    return minima_from(jnp.where(is_free, small(units), unit)) - unit >= size.astype(small)
+
+
+def choose_offset(
+    is_offset: jax.Array, is_good: jax.Array, place: jax.Array, size: jax.Array, is_long: jax.Array
+) -> jax.Array:
+    """Returns the offset of a residency; -1 if there is none.
+
+    Args:
+      is_offset: `[units]` bool, whether it may lie there.
+      is_good: `[units]`, units that are preferred.
+      place: int32, the offset that is preferred to all, -1 for none.
+      size: int32 units.
+      is_long: bool, whether the highest offset is wanted, rather than the lowest.
+    """
+    units = is_offset.shape[0]
+    unit = lax.iota(jnp.int32, units)
+    best = is_offset & _offsets(is_good, size)
+    best = jnp.where(jnp.any(best), best, is_offset)
+    highest = jnp.max(jnp.where(best, unit, NONE))
+    lowest = jnp.min(jnp.where(best, unit, units))
+    found = jnp.where(is_long | (highest == NONE), highest, lowest)
+    return jnp.where((place >= 0) & is_offset[jnp.maximum(place, 0)], place, found)

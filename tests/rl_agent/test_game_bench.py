@@ -18,7 +18,7 @@ def test_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     bench_game.command(dumps_folder() / "lstm.tpu-v5e.default.hlo.txt.gz", 4, 8, 1, file)
     (row,) = json.loads(file.read_text())["rows"]
     assert row["steps_per_second"] == pytest.approx(4 * 8 / row["seconds"])
-    assert row["moves"] == 73
+    assert row["moves"] == 85
     assert f"{row['steps_per_second']:,.0f}" in capsys.readouterr().out
 
 

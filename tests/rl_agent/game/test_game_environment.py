@@ -42,6 +42,7 @@ def same(reference: Reference, state: State) -> None:
     assert bool(state.done) == reference.done
     assert bool(state.is_dead) == reference.is_dead
     assert (int(state.move), int(state.backups)) == (reference.move, reference.backups)
+    assert int(state.stays) == reference.stays
     home = reference.game.home_latency
     assert float(state.reward) == pytest.approx(reference.reward, abs=1e-4 * home)
     assert float(state.total) == pytest.approx(reference.total, abs=1e-4 * home)
@@ -52,6 +53,8 @@ def same(reference: Reference, state: State) -> None:
     if choices.legal[COPY]:
         assert choices.fill is not None
         assert tuple(map(int, state.fill)) == (choices.fill.first, choices.fill.last, choices.fill.rest)
+        assert bool(state.is_late) == choices.fill.is_late
+        assert float(state.wait) == pytest.approx(choices.fill.wait, abs=1e-4 * home)
     if choices.spill is not None:
         assert tuple(map(int, state.spill)) == (choices.spill.first, choices.spill.last, choices.spill.rest)
 

@@ -34,6 +34,12 @@ def test_what_is_seen_is_so(seed: int) -> None:
             assert (np.abs(part) <= 1.0).all()
         facts = dict(zip(FACTS, np.asarray(seen.facts).tolist(), strict=True))
         assert [facts["can_copy"], facts["can_stay"], facts["can_drop"]] == list(map(float, reference.legal))
+        fill = reference.choices.fill
+        if reference.legal[COPY]:
+            assert fill is not None
+            wait = fill.wait * game.repetitions[game.moves[reference.move].done] / game.home_latency
+            assert facts["is_late"] == float(fill.is_late)
+            assert facts["wait"] == pytest.approx(min(wait, 1.0), abs=1e-4)
         assert facts["progress"] == pytest.approx(reference.move / len(game.moves))
         move, chain = game.moves[reference.move], reference.chains[game.moves[reference.move].chain]
         items = np.asarray(seen.items)

@@ -13,6 +13,7 @@ from random_problems import problems
 from memplan.compiler.analysis.program import AccessKind, RegionKind
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.plan import BEFORE
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation, Region
 from memplan.compiler.mapping.verify import verify
 from memplan.rl_agent.game.moves import Game
@@ -82,9 +83,12 @@ def check(reference: Reference) -> None:
 
 def test_a_copy_needs_supply_before_the_use() -> None:
     # Operation 0 computes for 4.1 s and leaves the channel alone: enough for 4 bytes, not for 5.
-    for size, is_legal in ((4, True), (5, False)):
+    for size, is_late in ((4, False), (5, True)):
         problem = literal([(4.1, []), (0.0, [(0, READ)])], [argument(size, 2)])
-        assert Reference(Game(problem, CAPACITY)).legal == (is_legal, False, True)
+        reference = Reference(Game(problem, CAPACITY))
+        assert reference.legal == (True, False, True)
+        assert reference.choices.fill is not None
+        assert reference.choices.fill.is_late == is_late
     reference = actions(literal([(4.1, []), (0.0, [(0, READ)])], [argument(4, 2)]), COPY)
     assert reference.done
     assert reference.total == pytest.approx(4.0)
@@ -107,6 +111,88 @@ def test_a_second_copy_takes_what_the_first_one_left() -> None:
     assert reference.legal == (False, False, True)
     reference.step(DROP)
     check(reference)
+
+
+def test_a_use_waits_for_a_late_copy() -> None:
+    # Operation 0 leaves 4.1 s to a copy of 5 bytes: the read gains 5 s and waits for 0.9.
+    problem = literal([(4.1, []), (0.0, [(0, READ)])], [argument(5, 2)])
+    reference = actions(problem, COPY)
+    assert reference.total == pytest.approx(4.1)
+    (residency,) = reference.residencies.values()
+    assert residency.fill is not None
+    assert residency.fill.wait == pytest.approx(0.9)
+    check(reference)
+
+
+def test_a_link_begins_late() -> None:
+    # The first 1.5 s of 4.1 move nothing.
+    problem = literal([(1.0, []), (3.1, []), (0.0, [(0, READ)])], [argument(5, 3)])
+    slow = dataclasses.replace(problem.links[0], latency=1.5)
+    reference = actions(dataclasses.replace(problem, links=(slow, problem.links[1])), COPY)
+    assert reference.total == pytest.approx(5.0 - 2.4)
+    check(reference)
+
+
+def test_what_does_not_pay_is_not_waited_for() -> None:
+    # A copy that overlaps with nothing takes as long as the read that it saves.
+    problem = literal([(0.0, []), (0.0, [(0, READ)])], [argument(5, 2)])
+    assert Reference(Game(problem, CAPACITY)).legal == (False, False, True)
+
+
+def test_a_late_copy_has_its_time_to_itself() -> None:
+    # The second argument could be copied in operation 0 beside the first one, if that were not late.
+    buffers = [argument(5, 3), argument(1, 3)]
+    reads: list[tuple[float, list[tuple[int, AccessKind]]]] = [(0.0, [(0, READ)]), (0.0, [(1, READ)])]
+    for spare, is_late, is_legal in ((4.1, True, False), (6.1, False, True)):
+        reference = actions(literal([(spare, []), *reads], buffers), COPY)
+        assert reference.residencies[0].fill is not None
+        assert reference.residencies[0].fill.is_late == is_late
+        assert reference.legal[COPY] == is_legal
+        reference.step(COPY if is_legal else DROP)
+        check(reference)
+
+
+def test_a_late_copy_starts_when_its_place_is_free() -> None:
+    # 8 bytes are taken until operation 1 has read them. Operation 2 offers 3 s, the copy needs 4.
+    operations = [(0.0, [(0, WRITE)]), (0.0, [(0, READ)]), (3.0, []), (0.0, [(1, READ)])]
+    problem = literal(operations, [temporary(8, 0, 2), argument(4, 4)])
+    alone = Reference(Game(problem, CAPACITY, 16, None))
+    for action in (NO_COPY, NO_COPY):
+        alone.step(action)
+    assert not alone.legal[COPY]  # no room from the first free slot on, and nothing to gain at the use itself
+    reference = actions(problem, NO_COPY, NO_COPY, COPY)
+    _, residency = reference.residencies.values()
+    assert residency.start == 2
+    assert residency.fill is not None
+    assert residency.fill.wait == pytest.approx(1.0)
+    check(reference)
+
+
+def test_an_argument_stays_from_run_to_run() -> None:
+    operations = [(0.0, [(0, READ)]), (0.0, [(1, READ)]), (0.0, [(1, READ)])]
+    problem = literal(operations, [argument(3, 3), argument(2, 3)])
+    problem = dataclasses.replace(problem, cross_program_prefetches=1)
+    reference = Reference(Game(problem, CAPACITY))
+    first, second = reference.game.moves[:2]
+    assert (first.buffer, second.buffer) == (1, 0)  # the one that saves more comes first
+    assert reference.legal == (False, True, True)
+    reference.step(NO_COPY)
+    assert reference.legal == (False, False, True)  # one may stay, no more
+    reference.step(DROP)
+    while not reference.done:
+        reference.step(reference.legal.index(True))
+    assert reference.total == pytest.approx(4.0)
+    (residency,) = reference.residencies.values()
+    assert (residency.start, residency.end) == (0, 4)
+    assert any(copy.start == BEFORE for copy in make_plan(reference).copies)
+    check(reference)
+
+
+def test_an_argument_that_is_changed_does_not_stay() -> None:
+    changed = dataclasses.replace(argument(3, 2), final_space=0)
+    problem = literal([(0.0, [(0, READ)]), (0.0, [(0, UPDATE)])], [changed])
+    game = Game(dataclasses.replace(problem, cross_program_prefetches=1), CAPACITY)
+    assert not any(move.is_stay for move in game.moves)
 
 
 def test_what_is_produced_in_fast_memory_stays_as_long_as_there_is_room() -> None:
@@ -220,16 +306,21 @@ def test_every_finished_game_is_a_valid_plan(problem: MappingProblem, seed: int)
 
 
 def test_larger_games_are_backed_up_and_end() -> None:
-    backups, used = 0, {COPY: 0, NO_COPY: 0, DROP: 0}
+    backups, late, stays, used = 0, 0, 0, {COPY: 0, NO_COPY: 0, DROP: 0}
     for seed in range(40):
         reference = play(seeded_game(seed), seed)
         check(reference)
         assert reference.backups <= len(reference.game.moves)
         assert sum(reference.forced) == reference.backups
         backups += reference.backups
+        fills = [residency.fill for residency in reference.residencies.values() if residency.fill is not None]
+        late += sum(fill.is_late for fill in fills)
+        stays += reference.stays
         for action in reference.history:
             used[action] += 1
     assert backups > 10
+    assert late > 10
+    assert stays > 5
     assert min(used.values()) > 40
 
 

@@ -1,0 +1,118 @@
+"""Where a given plan would have each move's value: offsets that the game prefers.
+
+Offsets are what a game played in program order finds hardest: what comes later is not known yet, and memory is left in
+pieces. A packer that knows all times does better. So the residencies of a *guide*, any plan for the problem, are packed
+anew in whole units, and a move that is in fast memory there has the offset of its residency as its *place*. The game
+takes it where it is free. What finds no place, since a unit is more than it needs, may take room from nothing else.
+Nothing else of the guide enters the rules: all decisions are the player's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners._assembly import home_of
+from memplan.planners.packing import UNPLACED, Blocks, pack
+
+Integers = NDArray[np.int64]
+
+# In place of an offset, where the guide has nothing, and where it has something that finds no place in whole units.
+NOWHERE, LOST = -1, -2
+
+# Placements that an exact search for offsets may try where heuristics leave residencies over.
+_EXACT_NODES = 10_000
+
+# Seconds: the weight of a residency that serves nothing, or saves nothing.
+_LEAST_WEIGHT = 1e-15
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a guide says.
+
+    Attributes:
+      of_access: `[num_accesses]` units, the offset of the residency that serves it in the fast space; `NOWHERE` if none
+        does, `LOST` if it has no place.
+      times: `[num_placed, 2]` half-open times of the residencies that have a place.
+      units: `[num_placed, 2]` their units.
+    """
+
+    of_access: Integers
+    times: Integers
+    units: Integers
+
+    def wanted_from(self, num_times: int, num_units: int) -> Integers:
+        """Returns when the next residency of the guide starts on a unit.
+
+        Returns: `[num_times, num_units]`, seen from each time, at that time or later; `num_times` for never.
+        """
+        table = np.full((num_times, num_units), num_times, np.int64)
+        for (start, _), (low, high) in zip(self.times.tolist(), self.units.tolist(), strict=True):
+            table[start, low:high] = start
+        return np.minimum.accumulate(table[::-1], axis=0)[::-1]
+
+
+def no_places(problem: MappingProblem) -> Places:
+    """Returns what no guide says."""
+    return Places(np.full(len(problem.accesses), NOWHERE), np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64))
+
+
+def places_of(
+    plan: Plan, problem: MappingProblem, space: int, unit: int, reserved: Integers, saving: NDArray[np.float64]
+) -> Places:
+    """Returns the places of a plan's residencies in a space that is divided into units.
+
+    Args:
+      plan: for the problem.
+      problem: that is played.
+      space: the fast one.
+      unit: bytes.
+      reserved: `[n + 1]` units at the bottom that operations keep for themselves.
+      saving: `[num_accesses]` seconds that each access saves in the space.
+    """
+    here = [
+        number
+        for number, residency in enumerate(plan.residencies)
+        if residency.space == space and home_of(problem, residency.buffer) != space
+    ]
+    if not here:
+        return no_places(problem)
+    residencies = [plan.residencies[number] for number in here]
+    repetitions = np.array([problem.runs_at(time) for time, _ in problem.accesses])
+    worth = np.bincount(np.array(plan.served, np.int64), saving * repetitions, minlength=len(plan.residencies))[here]
+    size = np.array([-(-problem.buffers[residency.buffer].size // unit) for residency in residencies], np.int64)
+    blocks = Blocks(
+        np.array([residency.start for residency in residencies], np.int64),
+        np.array([residency.end for residency in residencies], np.int64),
+        np.arange(len(here)),
+        size * unit,
+        np.maximum(worth, _LEAST_WEIGHT),
+    )
+    packed = pack(_in_units(problem, space, unit, reserved), space, blocks, exact_nodes=_EXACT_NODES)
+    offset = np.where(packed == UNPLACED, LOST, packed // unit)
+    of_residency = np.full(len(plan.residencies), NOWHERE)
+    of_residency[here] = offset
+    is_placed = packed != UNPLACED
+    return Places(
+        of_access=of_residency[np.array(plan.served, np.int64)],
+        times=np.column_stack([blocks.start, blocks.end])[is_placed],
+        units=np.column_stack([offset, offset + size])[is_placed],
+    )
+
+
+def _in_units(problem: MappingProblem, space: int, unit: int, reserved: Integers) -> MappingProblem:
+    """Returns a problem in whose fast space everything is a multiple of a unit."""
+    described = problem.spaces[space]
+    spaces = list(problem.spaces)
+    spaces[space] = replace(described, capacity=described.capacity // unit * unit, alignment=unit)
+    operations = []
+    for operation, units in zip(problem.operations, reserved.tolist(), strict=False):
+        kept = list(operation.reserved)
+        kept[space] = units * unit
+        operations.append(replace(operation, reserved=tuple(kept)))
+    return replace(problem, spaces=tuple(spaces), operations=tuple(operations))

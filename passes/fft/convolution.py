@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +30,8 @@ from memplan.passes.fft.steps import Arithmetic, backward, complex_product, digi
 
 Precision = Literal["highest", "default"]
 PRECISIONS = ("highest", "default")
+Kernel = Literal["auto", "pallas", "xla"]
+KERNELS = ("auto", "pallas", "xla")
 
 
 def fft_conv(
@@ -39,6 +43,7 @@ def fft_conv(
     precision: Precision = "highest",
     max_frequency: float | None = None,
     fft_length: int | None = None,
+    kernel: Kernel = "auto",
 ) -> jax.Array:
     """Returns the causal convolution of signals with filters, times gates.
 
@@ -55,6 +60,10 @@ def fft_conv(
         computed. What they are depends on the length of the transform, so that has to be stated too. None for all
         frequencies.
       fft_length: of the transform, at least n + taps - 1; None for the one that costs least.
+      kernel: "pallas" for one fused kernel on a TPU (up to 32,768 samples) and on a GPU (up to 8,192), differentiable
+        once and backwards only; what it does not take, and other platforms, get "xla": products that XLA compiles. If
+        neither platform's kernel takes it, a warning says why. "auto" is "xla" as long as the kernel was not measured
+        to be faster on hardware.
 
     Returns:
       `[..., n]`, in the dtype of the arguments.
@@ -64,16 +73,57 @@ def fft_conv(
     """
     dtype = jnp.result_type(u, k)
     _check(u, k, dtype, precision, max_frequency, fft_length)
+    if kernel not in KERNELS:
+        raise MemplanError(f"fft_conv: kernel is {kernel!r}, not one of {', '.join(KERNELS)}")
     if max_frequency is None:
         k = k[..., : u.shape[-1]]  # What comes after reaches no result.
-    if pre_gate is not None:
-        u = u * pre_gate
-    partial = functools.partial(
-        convolve, precision=precision, max_frequency=max_frequency, fft_length=fft_length, dtype=dtype
-    )
+    options: dict[str, Any] = {"max_frequency": max_frequency, "fft_length": fft_length, "dtype": dtype}
+    partial = functools.partial(convolve, precision=precision, **options)
     on_tpu, elsewhere = (jax.checkpoint(functools.partial(partial, machine=machine)) for machine in (TPU, CPU))
-    y = lax.platform_dependent(u, k, tpu=on_tpu, default=elsewhere)
-    return y if post_gate is None else y * post_gate
+    if kernel == "pallas":
+        taken = _kernels(u, k, pre_gate, post_gate, precision, max_frequency is not None or fft_length is not None)
+        if taken:
+            products = functools.partial(_gated, elsewhere), functools.partial(_gated, on_tpu)
+            branches = {"tpu": products[1], **taken}
+            return lax.platform_dependent(u, k, pre_gate, post_gate, default=products[0], **branches)
+    y = lax.platform_dependent(_times(u, pre_gate), k, tpu=on_tpu, default=elsewhere)
+    return _times(y, post_gate)
+
+
+def _times(x: jax.Array, gate: jax.Array | None) -> jax.Array:
+    return x if gate is None else x * gate
+
+
+def _gated(
+    form: Callable[..., jax.Array], u: jax.Array, k: jax.Array, before: jax.Array | None, after: jax.Array | None
+) -> jax.Array:
+    return _times(form(_times(u, before), k), after)
+
+
+def _kernels(
+    u: jax.Array, k: jax.Array, before: jax.Array | None, after: jax.Array | None, precision: str, has_transform: bool
+) -> dict[str, Callable[..., jax.Array]]:
+    """Returns the kernels that take a convolution, by JAX's names of platforms; warns if there are none."""
+    from memplan.passes.fft.kernel import fused, reason_against
+    from memplan.passes.fft.kernel_form import KernelPlatform
+
+    wide = Arithmetic.highest(jnp.float32)
+    is_exact = precision == "highest"
+    platforms: tuple[tuple[str, KernelPlatform, Arithmetic], ...] = (
+        ("tpu", "tpu", wide if is_exact else Arithmetic.narrow()),
+        ("cuda", "gpu", wide if is_exact else Arithmetic.fast(jnp.float32)),
+    )
+    found: dict[str, Callable[..., jax.Array]] = {}
+    reasons = []
+    for name, platform, arithmetic in platforms:
+        if reason := reason_against(u, k, before, after, has_transform, platform):
+            reasons.append(reason)
+        else:
+            # Only the arguments are kept for the backward pass.
+            found[name] = jax.checkpoint(functools.partial(fused, arithmetic=arithmetic, platform=platform))
+    if not found:
+        warnings.warn(f"fft_conv has no kernel for this, and leaves it to XLA: {reasons[0]}", stacklevel=3)
+    return found
 
 
 def _check(

@@ -66,6 +66,8 @@ class Annealer:
         self.moves = Moves(
             lows=frame.lows,
             highs=frame.highs,
+            starts=frame.chains.start[frame.lows],
+            ends=frame.chains.end[frame.highs],
             prior=np.ascontiguousarray(prior, np.float64),
             capacity=np.array([max(float(np.max(frame.capacity)), 1.0)]),
             low=np.zeros(most, np.int64),
@@ -76,7 +78,7 @@ class Annealer:
             random=np.array([seed & (2**64 - 1)], np.uint64),
         )
         self.weights, self.earned, self.used = kinds.astype(np.float64), np.zeros(NUM_KINDS), np.zeros(NUM_KINDS)
-        self.rounds = np.zeros(1, np.int64)
+        self.rounds, self.credit = np.zeros(1, np.int64), np.zeros(1)
         reserved = np.array([*(operation.reserved[frame.space] for operation in frame.problem.operations), 0, 0])
         self.places = Places(
             start=np.zeros(0, np.int64),
@@ -86,10 +88,10 @@ class Annealer:
             reserved=-(-reserved.astype(np.int64) // frame.unit),
             capacity=np.array([frame.problem.spaces[frame.space].capacity // frame.unit], np.int64),
             kept=np.array([NONE, NONE], np.int64),
+            unsorted=np.zeros((2 * num_items + len(frame.homes), 4), np.int64),
             blocks=np.zeros((2 * num_items + len(frame.homes), 4), np.int64),
             waiting=np.zeros(num_items, np.int64),
             claim=np.zeros(num_items),
-            gaps=np.zeros((2 * num_items + len(frame.homes), 2), np.int64),
         )
         self.pressure = np.zeros(n + 1, np.int64)
         self._evaluations: dict[int, Evaluation] = {}
@@ -109,7 +111,15 @@ class Annealer:
             start=start, end=end, offset=offset, kept=np.array([self.evaluation.kept_item[0], refill], np.int64)
         )
         self.walk = Walk(
-            whole, whole.copy(), whole.copy(), np.zeros(2), self.weights, self.earned, self.used, self.rounds
+            now=whole,
+            accepted=whole.copy(),
+            best=whole.copy(),
+            latency=np.zeros(2),
+            weights=self.weights,
+            earned=self.earned,
+            used=self.used,
+            rounds=self.rounds,
+            credit=self.credit,
         )
 
     def resume(self, solution: Solution, kept: int) -> None:
@@ -161,10 +171,11 @@ class Annealer:
                 return row
         return None
 
-    def run(self, rounds: int, temperature: float, cooling: float, is_placed: bool) -> None:
-        """Makes some rounds; see `_annealing_kernel.anneal`."""
-        tables = self.decisions.tables
+    def run(self, rounds: int, temperature: float, cooling: float, is_placed: bool) -> float:
+        """Makes some rounds, see `_annealing_kernel.anneal`; returns what neighbourhoods earned in them."""
+        tables, before = self.decisions.tables, float(self.credit[0])
         anneal(tables, self.evaluation, self.moves, self.places, self.walk, rounds, temperature, cooling, is_placed)
+        return float(self.credit[0]) - before
 
     @property
     def best_latency(self) -> float:

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from memplan.planners._evaluation import Evaluation
-from memplan.planners._evaluation_kernel import latency_of_tables
+from memplan.planners._evaluation_kernel import keep, latency_after, latency_of_tables, undo
 from memplan.planners._moves_kernel import NUM_KINDS, Moves, move, uniform
 from memplan.planners._places_kernel import Places, place_new
 from memplan.planners._tables import Tables
@@ -27,6 +27,9 @@ _BEST, _BETTER, _ACCEPTED = 10.0, 4.0, 1.0
 
 # How fast the weights follow, after how many rounds, and the least share that each neighbourhood keeps.
 _REACTION, _SEGMENT, _LEAST = 0.2, 100, 0.05
+
+# Rounds after which everything is evaluated anew, so that rounding does not add up.
+_RENEWAL = 1000
 
 # A neighbourhood whose weight is 0 is turned off: no other may come near that.
 _NEVER_LESS = 1e-6
@@ -41,6 +44,7 @@ class Walk(NamedTuple):
       latency: `[2]` seconds of these two.
       weights, earned, used: `[num_kinds]` of the neighbourhoods.
       rounds: `[1]` how many were made.
+      credit: `[1]` what all neighbourhoods earned in all rounds.
     """
 
     now: NDArray[np.int64]
@@ -51,6 +55,7 @@ class Walk(NamedTuple):
     earned: NDArray[np.float64]
     used: NDArray[np.float64]
     rounds: NDArray[np.int64]
+    credit: NDArray[np.float64]
 
 
 @njit(**_INTERNAL)
@@ -79,6 +84,31 @@ def _learn(w: Walk) -> None:
 
 
 @njit(cache=True)
+def judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: float) -> float:
+    """Accepts what is decided now, or goes back to what was accepted before; returns what its neighbourhood earns."""
+    latency = latency_after(s, e)
+    change = latency - w.latency[0]
+    if change > 0.0 and uniform(random) >= np.exp(-change / temperature):
+        undo(e)
+        w.now[:] = w.accepted
+        return 0.0
+    keep(e)
+    w.accepted[:] = w.now
+    w.latency[0] = latency
+    earned = 0.0
+    if latency < w.latency[1] * (1.0 - 1e-12):
+        earned = _BEST
+        w.latency[1] = latency
+        w.best[:] = w.now
+    elif change < 0.0:
+        earned = _BETTER
+    elif change > 0.0:
+        earned = _ACCEPTED
+    w.credit[0] += earned
+    return earned
+
+
+@njit(cache=True)
 def anneal(
     s: Tables,
     e: Evaluation,
@@ -90,7 +120,7 @@ def anneal(
     cooling: float,
     is_placed: bool,
 ) -> None:
-    """Makes some rounds.
+    """Makes some rounds. What is accepted must be the evaluation's reference.
 
     Args:
       temperature: seconds, of the first round.
@@ -101,30 +131,17 @@ def anneal(
     for _ in range(rounds):
         kind = _chosen(w.weights, uniform(m.random))
         w.used[kind] += 1.0
-        is_taken = False
         if move(s, m, kind):
             if is_placed:
                 for number in range(len(shuffle)):
                     shuffle[number] = 0.5 + uniform(m.random)
                 place_new(s, p, uniform(m.random) < 0.7, uniform(m.random) < 0.5, shuffle)
-            latency = latency_of_tables(s, e)
-            change = latency - w.latency[0]
-            if change <= 0.0 or uniform(m.random) < np.exp(-change / temperature):
-                is_taken = True
-                if latency < w.latency[1] * (1.0 - 1e-12):
-                    w.earned[kind] += _BEST
-                    w.latency[1] = latency
-                    w.best[:] = w.now
-                elif change < 0.0:
-                    w.earned[kind] += _BETTER
-                elif change > 0.0:
-                    w.earned[kind] += _ACCEPTED
-                w.latency[0] = latency
-        if is_taken:
-            w.accepted[:] = w.now
+            w.earned[kind] += judge(s, e, m.random, w, temperature)
         else:
             w.now[:] = w.accepted
         w.rounds[0] += 1
         if w.rounds[0] % _SEGMENT == 0:
             _learn(w)
+        if w.rounds[0] % _RENEWAL == 0:
+            w.latency[0] = latency_of_tables(s, e)
         temperature *= cooling

@@ -36,6 +36,7 @@ class Moves(NamedTuple):
 
     Attributes:
       lows, highs: `[num_runs]` items of the runs that compete.
+      starts, ends: `[num_runs]` half-open times of these items.
       prior: `[num_items]` by how much the claim of a run that begins with each item is multiplied.
       capacity: `[1]` largest room that there is at any time, in units of the alignment.
       low, high, key: `[num_runs + num_chains + 2]` scratch: the candidates of one round.
@@ -46,6 +47,8 @@ class Moves(NamedTuple):
 
     lows: NDArray[np.int64]
     highs: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
     prior: NDArray[np.float64]
     capacity: NDArray[np.float64]
     low: NDArray[np.int64]
@@ -83,28 +86,29 @@ def _give_up(s: Tables, m: Moves, run: int) -> None:
 @njit(**_INTERNAL)
 def _random_run(s: Tables, random: np.ndarray) -> int:
     """Returns a run; -1 if there is none."""
-    count, chosen = 0, NONE
-    for number in range(len(s.items)):
-        if s.items[number].run == number:
+    items = s.items
+    count = 0
+    for number in range(len(items)):
+        if items[number].run == number:
             count += 1
     if count == 0:
         return NONE
     left = below(random, count)
-    for number in range(len(s.items)):
-        if s.items[number].run == number:
+    for number in range(len(items)):
+        if items[number].run == number:
             if left == 0:
-                chosen = number
-                break
+                return number
             left -= 1
-    return chosen
+    return NONE
 
 
 @njit(**_INTERNAL)
 def _ruin_window(s: Tables, m: Moves, start: int, end: int, share: float) -> None:
     """Gives up a random share of the runs in [start, end)."""
-    for number in range(len(s.items)):
-        item = s.items[number]
-        if item.run == number and item.run_start < end and item.run_end > start and uniform(m.random) < share:
+    items, random = s.items, m.random
+    for number in range(len(items)):
+        item = items[number]
+        if item.run == number and item.run_start < end and item.run_end > start and uniform(random) < share:
             _give_up(s, m, number)
 
 
@@ -153,14 +157,15 @@ def _ruin_buffer(s: Tables, m: Moves) -> bool:
 @njit(**_INTERNAL)
 def _make_room(s: Tables, m: Moves, start: int, end: int, size: int) -> bool:
     """Gives up random runs in [start, end) until `size` units are free; returns whether they are."""
+    items, free, random = s.items, s.free, m.random
     for t in range(start, end):
-        while s.free[t] < size:
+        while free[t] < size:
             seen, chosen = 0, NONE
-            for number in range(len(s.items)):
-                item = s.items[number]
+            for number in range(len(items)):
+                item = items[number]
                 if item.run == number and item.run_start <= t < item.run_end:
                     seen += 1
-                    if below(m.random, seen) == 0:
+                    if below(random, seen) == 0:
                         chosen = number
             if chosen == NONE:
                 return False
@@ -273,27 +278,32 @@ def _shift(s: Tables, m: Moves) -> bool:
 @njit(**_INTERNAL)
 def _candidates(s: Tables, m: Moves) -> int:
     """Lists the runs that touch the span and are not taken, and a random one of each chain; returns how many."""
+    # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
+    items, chains, lows, highs, starts, ends = s.items, s.chains, m.lows, m.highs, m.starts, m.ends
+    listed_low, listed_high, random = m.low, m.high, m.random
     start, end = m.span[0], m.span[1]
     first, last = m.span[2], m.span[3]
     count = 0
-    for candidate in range(len(m.lows)):
-        low, high = m.lows[candidate], m.highs[candidate]
-        if s.items[low].start >= end or s.items[high].end <= start or (low < last and high >= first):
+    for candidate in range(len(lows)):
+        if starts[candidate] >= end or ends[candidate] <= start:
             continue
-        run = s.items[low].run
-        if run == NONE or s.items[run].run_last < high:
-            m.low[count], m.high[count] = low, high
+        low, high = lows[candidate], highs[candidate]
+        if low < last and high >= first:
+            continue
+        run = items[low].run
+        if run == NONE or items[run].run_last < high:
+            listed_low[count], listed_high[count] = low, high
             count += 1
-    for number in range(len(s.chains)):
-        chain = s.chains[number]
+    for number in range(len(chains)):
+        chain = chains[number]
         length = chain.last - chain.first
-        if length < 4 or s.items[chain.first].start >= end or s.items[chain.last - 1].end <= start:
+        if length < 4 or items[chain.first].start >= end or items[chain.last - 1].end <= start:
             continue
-        low = chain.first + below(m.random, length - 2)
-        high = low + 2 + below(m.random, chain.last - low - 2)
-        run = s.items[low].run
-        if (run == NONE or s.items[run].run_last < high) and not (low < last and high >= first):
-            m.low[count], m.high[count] = low, high
+        low = chain.first + below(random, length - 2)
+        high = low + 2 + below(random, chain.last - low - 2)
+        run = items[low].run
+        if (run == NONE or items[run].run_last < high) and not (low < last and high >= first):
+            listed_low[count], listed_high[count] = low, high
             count += 1
     return count
 
@@ -304,11 +314,12 @@ def _recreate(s: Tables, m: Moves) -> None:
     refresh(s)
     n = len(s.operations)
     seconds = 0.0
+    operations, elapsed = s.operations, m.elapsed
     for t in range(n):
-        m.elapsed[t] = seconds
-        operation = s.operations[t]
+        elapsed[t] = seconds
+        operation = operations[t]
         seconds += max(operation.floor, operation.demand) * operation.repetitions
-    m.elapsed[n] = m.elapsed[n + 1] = seconds
+    elapsed[n] = elapsed[n + 1] = seconds
     patience = 0.0 if uniform(m.random) < 0.2 else 0.25 if uniform(m.random) < 0.4 else 1.0
     price = _CHANNEL_PRICE * 10.0 ** (1.5 * uniform(m.random) - 1.0)
     channel_weight = 10.0 ** (2.0 * uniform(m.random) - 1.0)
@@ -317,7 +328,7 @@ def _recreate(s: Tables, m: Moves) -> None:
     for _ in range(1 if uniform(m.random) < 0.6 else 2):
         count = _candidates(s, m)
         low, high = m.low[:count], m.high[:count]
-        saved, freed, copied, held = score(s, low, high, m.elapsed)
+        saved, freed, copied, held = score(s, low, high, elapsed)
         num_worthy = 0
         for i in range(count):
             worth = saved[i] + price * (freed[i] - copied[i])

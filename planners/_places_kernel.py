@@ -30,10 +30,10 @@ class Places(NamedTuple):
       reserved: `[n + 2]` what operations keep for themselves.
       capacity: `[1]`.
       kept: `[2]` item whose run stays for the next run of the program, and when its copy for that starts; -1 for none.
-      blocks: `[2 * num_items + num_homes, 4]` scratch: start, end, offset and top of what is placed.
+      unsorted, blocks: `[2 * num_items + num_homes, 4]` scratch: start, end, offset and top of what is placed; the
+        second by offset.
       waiting: `[num_items]` scratch: runs to be placed.
       claim: `[num_items]` scratch.
-      gaps: `[2 * num_items + num_homes, 2]` scratch: offset and top of what is in the way.
     """
 
     start: NDArray[np.int64]
@@ -43,74 +43,64 @@ class Places(NamedTuple):
     reserved: NDArray[np.int64]
     capacity: NDArray[np.int64]
     kept: NDArray[np.int64]
+    unsorted: NDArray[np.int64]
     blocks: NDArray[np.int64]
     waiting: NDArray[np.int64]
     claim: NDArray[np.float64]
-    gaps: NDArray[np.int64]
 
 
 @njit(**_INTERNAL)
-def _intervals(s: Tables, p: Places, run: int) -> tuple[int, int, int]:
+def _intervals(items: np.ndarray, run: int, kept: np.ndarray, n: int) -> tuple[int, int, int]:
     """Returns the half-open times of a run, and when it needs its place again until the end; `n + 1` for never."""
-    item, n = s.items[run], len(s.operations)
-    if run != p.kept[0] or p.kept[1] == NONE:
+    item = items[run]
+    if run != kept[0] or kept[1] == NONE:
         return item.run_start, item.run_end, n + 1
-    if item.run_end >= p.kept[1]:
+    if item.run_end >= kept[1]:
         return item.run_start, n + 1, n + 1
-    return item.run_start, item.run_end, p.kept[1]
+    return item.run_start, item.run_end, kept[1]
 
 
 @njit(**_INTERNAL)
-def _add_block(s: Tables, p: Places, run: int, count: int) -> int:
-    start, end, again = _intervals(s, p, run)
-    top = p.offset[run] + s.buffers[s.chains[s.items[run].chain].buffer].size
-    p.blocks[count, 0], p.blocks[count, 1], p.blocks[count, 2], p.blocks[count, 3] = start, end, p.offset[run], top
-    count += 1
-    n = len(s.operations)
-    if again <= n:
-        p.blocks[count, 0], p.blocks[count, 1], p.blocks[count, 2], p.blocks[count, 3] = (
-            again,
-            n + 1,
-            p.offset[run],
-            top,
-        )
-        count += 1
-    return count
+def _insert_block(blocks: np.ndarray, count: int, start: int, end: int, offset: int, top: int) -> int:
+    """Puts a block among `count` that are sorted by offset; returns how many there are then."""
+    i = count
+    while i > 0 and blocks[i - 1, 2] > offset:
+        for k in range(4):
+            blocks[i, k] = blocks[i - 1, k]
+        i -= 1
+    blocks[i, 0], blocks[i, 1], blocks[i, 2], blocks[i, 3] = start, end, offset, top
+    return count + 1
 
 
 @njit(**_INTERNAL)
-def _find_gap(s: Tables, p: Places, run: int, count: int, best_fit: bool) -> int:
-    """Returns an offset for a run between `count` blocks, in the smallest or the lowest gap; -1 for none."""
-    start, end, again = _intervals(s, p, run)
-    n = len(s.operations)
-    size = s.buffers[s.chains[s.items[run].chain].buffer].size
-    low = 0
-    for t in range(start, end):
-        low = max(low, p.reserved[t])
-    for t in range(again, n + 1):
-        low = max(low, p.reserved[t])
-    num_gaps = 0
+def _find_gap(
+    blocks: np.ndarray, count: int, start: int, end: int, again: int, low: int, high: int, size: int, best_fit: bool
+) -> int:
+    """Returns an offset in [low, high) between blocks, in the smallest or the lowest gap; -1 for none.
+
+    Args:
+      blocks: `[count, 4]` sorted by offset.
+      start, end, again: when the place is needed, see `_intervals`.
+    """
+    found, least = NONE, high + 1
     for i in range(count):
-        if (p.blocks[i, 0] < end and p.blocks[i, 1] > start) or p.blocks[i, 1] > again:
-            # Insertion into what is sorted by offset: it is a few dozen at most.
-            offset, top = p.blocks[i, 2], p.blocks[i, 3]
-            k = num_gaps
-            while k > 0 and p.gaps[k - 1, 0] > offset:
-                p.gaps[k, 0], p.gaps[k, 1] = p.gaps[k - 1, 0], p.gaps[k - 1, 1]
-                k -= 1
-            p.gaps[k, 0], p.gaps[k, 1] = offset, top
-            num_gaps += 1
-    found, least = NONE, p.capacity[0] + 1
-    for i in range(num_gaps + 1):
-        high = p.gaps[i, 0] if i < num_gaps else p.capacity[0]
-        gap = high - low
-        if size <= gap < least:
-            found, least = low, gap
-            if not best_fit:
-                break
-        if i < num_gaps:
-            low = max(low, p.gaps[i, 1])
-    return found
+        if (blocks[i, 0] < end and blocks[i, 1] > start) or blocks[i, 1] > again:
+            gap = blocks[i, 2] - low
+            if size <= gap < least:
+                found, least = low, gap
+                if not best_fit:
+                    return found
+            low = max(low, blocks[i, 3])
+    return low if size <= high - low < least else found
+
+
+@njit(**_INTERNAL)
+def _sort_blocks(blocks: np.ndarray, count: int, result: np.ndarray) -> None:
+    """Writes blocks in the order of their offsets."""
+    ranked = np.argsort(blocks[:count, 2])
+    for i in range(count):
+        for k in range(4):
+            result[i, k] = blocks[ranked[i], k]
 
 
 @njit(cache=True)
@@ -122,34 +112,56 @@ def place_new(s: Tables, p: Places, best_fit: bool, by_area: bool, shuffle: np.n
       by_area: whether they choose by size times duration, rather than by duration.
       shuffle: `[num_items]` by what the claim of each is multiplied.
     """
+    # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
+    items, chains, buffers, n = s.items, s.chains, s.buffers, len(s.operations)
+    starts, ends, offsets, waiting, claims, reserved = p.start, p.end, p.offset, p.waiting, p.claim, p.reserved
     count = len(p.fixed)
-    for i in range(count):
-        for k in range(4):
-            p.blocks[i, k] = p.fixed[i, k]
+    p.unsorted[:count] = p.fixed
     num_waiting = 0
-    for run in range(len(s.items)):
-        item = s.items[run]
+    for run in range(len(items)):
+        item = items[run]
         if item.run != run:
-            p.start[run] = NONE  # Others may take the place from now on.
+            starts[run] = NONE  # Others may take the place from now on.
             continue
-        if p.start[run] == item.run_start and p.end[run] == item.run_end:
-            count = _add_block(s, p, run, count)
+        size = buffers[chains[item.chain].buffer].size
+        if starts[run] == item.run_start and ends[run] == item.run_end:
+            start, end, again = _intervals(items, run, p.kept, n)
+            row = p.unsorted[count]
+            row[0], row[1], row[2], row[3] = start, end, offsets[run], offsets[run] + size
+            count += 1
+            if again <= n:
+                row = p.unsorted[count]
+                row[0], row[1], row[2], row[3] = again, n + 1, offsets[run], offsets[run] + size
+                count += 1
         else:
-            p.waiting[num_waiting] = run
+            waiting[num_waiting] = run
             claim = float(item.run_end - item.run_start)
             if by_area:
-                claim *= s.buffers[s.chains[item.chain].buffer].size
-            p.claim[num_waiting] = -claim * shuffle[run]
+                claim *= size
+            claims[num_waiting] = -claim * shuffle[run]
             num_waiting += 1
-    dropped = 0
-    for i in np.argsort(p.claim[:num_waiting]):
-        run = p.waiting[i]
-        offset = _find_gap(s, p, run, count, best_fit)
+    if num_waiting == 0:
+        return 0
+    blocks, capacity, dropped = p.blocks, p.capacity[0], 0
+    _sort_blocks(p.unsorted, count, blocks)
+    for i in np.argsort(claims[:num_waiting]):
+        run = waiting[i]
+        item = items[run]
+        size = buffers[chains[item.chain].buffer].size
+        start, end, again = _intervals(items, run, p.kept, n)
+        low = 0
+        for t in range(start, end):
+            low = max(low, reserved[t])
+        for t in range(again, n + 1):
+            low = max(low, reserved[t])
+        offset = _find_gap(blocks, count, start, end, again, low, capacity, size, best_fit)
         if offset == NONE:
             drop(s, run)
-            p.start[run] = NONE
+            starts[run] = NONE
             dropped += 1
             continue
-        p.start[run], p.end[run], p.offset[run] = s.items[run].run_start, s.items[run].run_end, offset
-        count = _add_block(s, p, run, count)
+        starts[run], ends[run], offsets[run] = item.run_start, item.run_end, offset
+        count = _insert_block(blocks, count, start, end, offset, offset + size)
+        if again <= n:
+            count = _insert_block(blocks, count, again, n + 1, offset, offset + size)
     return dropped

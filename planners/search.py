@@ -4,7 +4,8 @@ It starts from greedy's plan and goes in cycles, each twice as long as the one b
 halves, both of simulated annealing with adaptively chosen neighbourhoods (`_annealing_kernel.py`, `_moves_kernel.py`):
 
     free     room is the sum of sizes, offsets are left for later; hot to cold
-    packed   what is left when offsets are found is improved, every step with offsets (`_places_kernel.py`)
+    packed   what is left when offsets are found is improved, every step with offsets (`_places_kernel.py`); if
+             asked to, a window of time is now and then decided anew by CP-SAT (`_window_search.py`)
 
 In the free half the search crosses what no packed plan can cross; in the other it repairs what found no offset. Where
 that was, the memory looks smaller in the next cycle. Every evaluation is the emulator's (`_evaluation_kernel.py`).
@@ -31,6 +32,7 @@ from memplan.planners._assembly import Stay, assemble, home_of
 from memplan.planners._frame import Frame, fast_spaces
 from memplan.planners._kept import arguments_to_keep
 from memplan.planners._tables import NONE
+from memplan.planners._window_search import Windows
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.xla import given_stays
 
@@ -68,6 +70,7 @@ class SearchOptions:
       temperature: of the beginning of a cycle, as a part of the latency.
       neighbourhoods: which are used, of `NEIGHBOURHOODS`.
       free: whether cycles have a half in which offsets are left for later.
+      windows: whether packed halves also decide windows of time anew by CP-SAT, see `_window_search.py`.
       cross_program: whether to change which argument stays in fast memory from run to run.
       prior: `[num_items]`, of the first fast space's `Frame`: by how much the claim of a run that begins with an item
         is multiplied where runs compete, such as a learned preference; None for 1.
@@ -77,6 +80,7 @@ class SearchOptions:
     temperature: float = 1e-3
     neighbourhoods: tuple[str, ...] = NEIGHBOURHOODS
     free: bool = True
+    windows: bool = False
     cross_program: bool = True
     prior: NDArray[np.float64] | None = None
 
@@ -133,21 +137,30 @@ class _Search:
         incumbent = annealer.load(
             [stay for stay in stays if stay.space == space], [homes[buffer, space] for buffer in frame.homes]
         )
+        windows = Windows(annealer, self.generator) if self.options.windows else None
         half = _FIRST_HALF
         while self._goes_on(annealer, deadline):
             annealer.resume(incumbent, self._kept(annealer, incumbent))
             heat = self.options.temperature * 10.0 ** self.generator.uniform(-0.5, 0.5)
             if self.options.free:
                 annealer.squeeze()
-                for _ in self._anneal(annealer, half, heat, deadline, is_placed=False):
+                for _ in self._anneal(annealer, half, heat, deadline):
                     pass
                 annealer.place()
                 incumbent = self._better(annealer, incumbent, elsewhere)
-            for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, deadline, is_placed=True):
+            for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, deadline, is_placed=True, windows=windows):
                 incumbent = self._better(annealer, incumbent, elsewhere)
             half = min(2 * half, _LONGEST_HALF)
 
-    def _anneal(self, annealer: Annealer, rounds: int, heat: float, deadline: float, is_placed: bool) -> Iterator[None]:
+    def _anneal(
+        self,
+        annealer: Annealer,
+        rounds: int,
+        heat: float,
+        deadline: float,
+        is_placed: bool = False,
+        windows: Windows | None = None,
+    ) -> Iterator[None]:
         """Makes rounds from hot to cold, and yields each time that the clock is looked at."""
         done, at_once = 0, max(5, min(_MOST_AT_ONCE, _WORK_AT_ONCE // len(annealer.frame.lows)))
         cooling = _COLDEST ** (1.0 / rounds)
@@ -155,9 +168,12 @@ class _Search:
             chunk = min(at_once, rounds - done)
             if self.options.rounds is not None:
                 chunk = min(chunk, self.options.rounds - annealer.num_rounds)
-            annealer.run(chunk, heat * self.best_latency * cooling**done, cooling, is_placed)
+            temperature = heat * self.best_latency * cooling**done
+            credit = annealer.run(chunk, temperature, cooling, is_placed)
             done += chunk
             yield
+            if windows is not None and windows.follow(chunk, credit, temperature):
+                yield
 
     def _goes_on(self, annealer: Annealer, deadline: float) -> bool:
         """Whether there is anything to gain, and time left."""

@@ -35,3 +35,10 @@ def read_text(path: str | Path) -> str:
         raise MemplanError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise MemplanError(f"cannot read {path}: byte {error.start} is not UTF-8 text") from None
+
+
+def cache_folder() -> Path:
+    """Returns where what is slow to make is kept: `$MEMPLAN_CACHE`, or `memplan` in the user's cache folder."""
+    if folder := os.environ.get("MEMPLAN_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memplan"

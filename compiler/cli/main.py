@@ -210,6 +210,44 @@ def pack(
 
 
 @app.command()
+def train(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PROBLEM_OR_DUMP…", show_default=False, help="What to play: programs, or problems as JSON."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", show_default=False, help="Plans, checkpoints and metrics.")
+    ],
+    target: TargetName = None,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", help="How long to play and learn.")] = 10.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", show_default=False, help="Of all that is random; 0 by default.")
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search", metavar="S", show_default=False, help="How moves are chosen: gumbel (default), muzero or none."
+        ),
+    ] = None,
+    simulations: Annotated[
+        int | None,
+        typer.Option("--simulations", metavar="N", show_default=False, help="Of each search; 8 by default."),
+    ] = None,
+) -> None:
+    """Train an agent that plays the mallocGame.
+
+    One program: it plays it better and better. Several: it learns what they have in common, and `memplan plan --planner
+    agent --checkpoint DIR` plans programs that it never saw. The best plan of each is kept.
+    """
+    from memplan.compiler.cli import train as training
+
+    training.command(files, target, minutes, out, resume, seed, search, simulations)
+
+
+@app.command()
 def targets() -> None:
     """List the targets that are known."""
     from memplan.compiler.cli import commands

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from memplan.compiler.backends import order_hook
 from memplan.compiler.backends.tpu.worker import read_frame, write_frame
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import cache_folder as default_folder
 from memplan.compiler.files import write_atomically
 
 # Names of the topologies whose first chip stands for a target.
@@ -80,24 +81,17 @@ class CompiledModule:
     memory: dict[str, int] | None = None
 
 
-def default_cache_folder() -> Path:
-    """Returns the folder of compiled modules: `$MEMPLAN_CACHE`, or `memplan` in the user's cache folder."""
-    if folder := os.environ.get("MEMPLAN_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memplan"
-
-
 class TpuCompiler:
     """Compiles StableHLO modules for TPU topologies in a process of its own, started when first needed.
 
     Args:
-      cache_folder: where compiled modules are kept; None for `default_cache_folder()`.
+      cache_folder: where compiled modules are kept; None for `compiler.files.cache_folder()`.
       use_cache: whether to look there and to keep what was compiled.
       timeout: seconds that one compile may take before the worker is ended.
     """
 
     def __init__(self, cache_folder: Path | None = None, use_cache: bool = True, timeout: float = 600.0):
-        self._folder = cache_folder or default_cache_folder()
+        self._folder = cache_folder or default_folder()
         self._use_cache, self._timeout = use_cache, timeout
         self._worker: _Worker | None = None
 

@@ -1,0 +1,249 @@
+"""`memplan bench agent`: latency against time, of the agent and of what it is compared with.
+
+The agent learns each program from scratch, on all cores. Evolution and search have the same time, one core each, beside
+each other. All plans are scored by the same emulator, and checked by `verify`.
+
+With `--ablations`, variants of the agent are compared that lack one part each.
+"""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from memplan.compiler.cli.bench_mapping import OPTIMAL, dump_name
+from memplan.compiler.cli.bench_rows import markdown_of, table_of, write_bench
+from memplan.compiler.cli.console import Stages, show, write
+from memplan.compiler.cli.outputs import check_file
+from memplan.compiler.cli.train import read_problem
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.mapping.verify import verify
+from memplan.compiler.report.units import print_seconds
+from memplan.planners._member import Member, News
+from memplan.planners.bound import lower_bound
+from memplan.planners.planner import Budget
+from memplan.planners.planner import get as planner_called
+
+# The first ten, by name, of the shipped programs of a TPU v5e with up to 1,000 decisions.
+DEFAULT_PROGRAMS = (
+    "alexnet_train", "decode_kv", "hyena", "lstm", "lstm_train",
+    "mamba", "mlp_mixer", "moe", "neural_ode", "resnet50_infer",
+)  # fmt: skip
+_TARGET = "tpu-v5e"
+
+# They have all the time, beside each other; the others need little.
+_SEARCHERS = ("evolution", "search")
+_BASELINES = ("slow", "xla", "greedy")
+
+# Seconds for the bound.
+_BOUND_SECONDS = 20.0
+
+Curve = list[tuple[float, float]]  # seconds, latency of the best plan so far
+
+
+def command(
+    dumps: list[Path] | None,
+    minutes: float,
+    ablations: bool,
+    seed: int,
+    markdown: bool,
+    picture: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Measures, prints the table, draws the picture, writes the rows."""
+    check_file(json_file)
+    check_file(picture)
+    if not minutes > 0:
+        raise MemplanError(f"--minutes {minutes}: must be more than 0")
+    from memplan.rl_agent.devices import use_all_devices
+
+    use_all_devices()
+    files = dumps or _shipped()
+    rows: list[dict[str, Any]] = []
+    with Stages(total=len(files)) as stages:
+        for file in files:
+            with stages.stage(dump_name(file)):
+                problem = read_problem(file, None)
+                measured = _ablated(problem, minutes, seed) if ablations else _compared(problem, minutes, seed)
+                rows.append({"dump": dump_name(file), **measured})
+    columns, lines = _lines(rows)
+    if markdown:
+        write(markdown_of(columns, lines, {"program"}))
+    else:
+        show(lambda terminal: terminal.print(table_of(columns, lines, {"program"})))
+    if picture is not None:
+        draw(rows, picture)
+    write_bench(json_file, "agent", rows, summarize(rows))
+
+
+def _shipped() -> list[Path]:
+    from memplan import workloads
+
+    return [workloads.dumps_folder() / f"{name}.{_TARGET}.default.hlo.txt.gz" for name in DEFAULT_PROGRAMS]
+
+
+def _compared(problem: MappingProblem, minutes: float, seed: int) -> dict[str, Any]:
+    emulator = TimingEmulator(problem)
+    curves: dict[str, Curve] = {}
+    for name in _BASELINES:
+        if name != "xla" or problem.given is not None:
+            started = time.monotonic()
+            plan = planner_called(name).solve(problem, Budget(seed=seed))
+            curves[name] = [(time.monotonic() - started, emulator.latency(plan))]
+    searched, violations = _searched(problem, emulator, 60.0 * minutes, seed)
+    curves |= searched
+    from memplan.rl_agent.learning.trainer import TrainOptions
+
+    curves["agent"], moves, broken = _learned(problem, TrainOptions(seed=seed), minutes)
+    bound = max(emulator.lower_bound(), lower_bound(problem, seconds=_BOUND_SECONDS).value)
+    return {"moves": moves, "bound": bound, "violations": violations + broken, "curves": curves}
+
+
+def _searched(
+    problem: MappingProblem, emulator: TimingEmulator, seconds: float, seed: int
+) -> tuple[dict[str, Curve], int]:
+    """Returns the curves of planners that search, and how many rules their plans break."""
+    started = time.monotonic()
+    curves: dict[str, Curve] = {name: [] for name in _SEARCHERS}
+    violations = 0
+    news: queue.SimpleQueue[News] = queue.SimpleQueue()
+    running = [Member(name, problem, Budget(seconds, seed), news) for name in _SEARCHERS]
+    try:
+        while running:
+            told = news.get()
+            if told.plan is None:
+                running.remove(told.member)
+                if told.error:
+                    raise MemplanError(f"{told.member.planner} on {problem.name}: {told.error}")
+                continue
+            curve, latency = curves[told.member.planner], emulator.latency(told.plan)
+            violations += len(verify(problem, told.plan))
+            if not curve or latency < curve[-1][1]:
+                curve.append((time.monotonic() - started, latency))
+    finally:
+        for member in running:
+            member.stop()
+    return curves, violations
+
+
+def _ablated(problem: MappingProblem, minutes: float, seed: int) -> dict[str, Any]:
+    from memplan.rl_agent.learning.play import SearchOptions
+    from memplan.rl_agent.learning.trainer import TrainOptions
+
+    whole = TrainOptions(seed=seed)
+    variants = {
+        "agent": whole,
+        "no search": replace(whole, search=replace(whole.search, method="none")),
+        "game as model": replace(whole, search=replace(whole.search, model="game")),
+        "drop-backup": replace(whole, search=replace(whole.search, patience=2)),
+        "MuZero": replace(whole, search=SearchOptions(method="muzero", simulations=whole.search.simulations)),
+        "random network": replace(whole, learns=False),
+    }
+    greedy = planner_called("greedy").solve(problem, Budget(seed=seed))
+    curves: dict[str, Curve] = {"greedy": [(0.0, TimingEmulator(problem).latency(greedy))]}
+    violations = moves = 0
+    for name, options in variants.items():
+        curves[name], moves, broken = _learned(problem, options, minutes)
+        violations += broken
+    return {"moves": moves, "bound": TimingEmulator(problem).lower_bound(), "violations": violations, "curves": curves}
+
+
+def _learned(problem: MappingProblem, options: Any, minutes: float) -> tuple[Curve, int, int]:
+    """Returns the curve of an agent that learns from scratch, the moves of its game, and the rules its plan breaks."""
+    from memplan.rl_agent.learning.training import Training
+
+    started = time.monotonic()
+    training = Training([problem], options)
+    contest = training.trainer.contests[0]
+    curve: Curve = [(time.monotonic() - started, contest.latency)]
+    ready = curve[0][0]
+    training.run(60.0 * minutes - ready)
+    curve += [(ready + point["seconds"], point["latency"]) for point in training.points]
+    plan = contest.plan()
+    return curve, len(contest.game.moves), len(verify(problem, plan))
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns per method the geometric mean of its last latency over that of `greedy`, and how often it is lower."""
+    summary: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row["curves"]):
+        ratios = [
+            row["curves"][name][-1][1] / row["curves"]["greedy"][-1][1]
+            for row in rows
+            if row["curves"].get(name) and row["curves"].get("greedy")
+        ]
+        summary[name] = {
+            "mean_ratio_to_greedy": statistics.geometric_mean(ratios),
+            "better_than_greedy": sum(ratio < 1.0 - 1e-9 for ratio in ratios),
+            "not_worse_than_greedy": sum(ratio <= 1.0 + 1e-9 for ratio in ratios),
+            "within_1_percent_of_bound": sum(
+                row["curves"][name][-1][1] <= 1.01 * row["bound"] for row in rows if row["curves"].get(name)
+            ),
+            "proven_best": sum(
+                row["curves"][name][-1][1] <= (1 + OPTIMAL) * row["bound"] for row in rows if row["curves"].get(name)
+            ),
+        }
+    return summary
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    methods = [name for name in dict.fromkeys(n for row in rows for n in row["curves"]) if name != "greedy"]
+    columns = ["program", "moves", "greedy", *(f"{name} ÷ greedy" for name in methods), "bound ÷ greedy"]
+    lines = []
+    for row in rows:
+        greedy = row["curves"]["greedy"][-1][1]
+        ratios = [f"{row['curves'][n][-1][1] / greedy:.4f}" if row["curves"].get(n) else "" for n in methods]
+        lines.append([row["dump"], f"{row['moves']:,}", print_seconds(greedy), *ratios, f"{row['bound'] / greedy:.4f}"])
+    means = summarize(rows)
+    last = [f"{means[name]['mean_ratio_to_greedy']:.4f}" for name in methods]
+    lines.append(["geometric mean", "", "", *last, ""])
+    return columns, lines
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes a picture of all curves: latency over that of greedy, against seconds.
+
+    Raises:
+      MemplanError: it cannot be written, or matplotlib does not know the format.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(5, len(rows))
+    height = -(-len(rows) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.6 * height), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False).ravel()
+    names = [name for name in dict.fromkeys(n for row in rows for n in row["curves"]) if name not in ("slow",)]
+    for axis, row in zip(axes, rows, strict=False):
+        greedy = row["curves"]["greedy"][-1][1]
+        end = max(seconds for curve in row["curves"].values() for seconds, _ in curve)
+        for number, name in enumerate(names):
+            curve = row["curves"].get(name)
+            if not curve:
+                continue
+            color = f"C{number}"
+            if name in _BASELINES:
+                axis.axhline(curve[-1][1] / greedy, color=color, linewidth=1, linestyle="--", label=name)
+                continue
+            seconds = [max(point[0], 0.1) for point in curve] + [end]
+            values = [point[1] / greedy for point in curve] + [curve[-1][1] / greedy]
+            axis.step(seconds, values, where="post", color=color, linewidth=1.4, label=name)
+        axis.axhline(row["bound"] / greedy, color="0.6", linewidth=1, linestyle=":", label="bound")
+        axis.set_xscale("log")
+        axis.set_title(row["dump"].removesuffix(".default"), fontsize=8)
+        axis.tick_params(labelsize=7)
+    for axis in axes[len(rows) :]:
+        axis.set_axis_off()
+    figure.supxlabel("seconds", fontsize=8)
+    figure.supylabel("latency ÷ that of greedy", fontsize=8)
+    axes[0].legend(fontsize=6)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise MemplanError(f"cannot write {path}: {error}") from None

@@ -1,0 +1,133 @@
+"""`memplan train`: an agent learns to plan one program, or many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from memplan.compiler.cli import pipeline
+from memplan.compiler.cli.console import Stages, note, show
+from memplan.compiler.cli.outputs import check_folder
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import read_text
+from memplan.compiler.frontends.reader import read
+from memplan.compiler.mapping.problem import SCHEMA, MappingProblem
+from memplan.compiler.report.units import print_seconds
+from memplan.planners.planner import Budget
+from memplan.planners.planner import get as planner_called
+
+# With what the agent is compared, where the program has it.
+_BASELINES = ("slow", "xla", "greedy")
+
+# Seconds between lines where standard error is no terminal.
+_QUIET_SECONDS = 30.0
+
+
+def command(
+    files: Sequence[Path],
+    target: str | None,
+    minutes: float,
+    out: Path,
+    resume: bool,
+    seed: int | None,
+    search: str | None,
+    simulations: int | None,
+) -> None:
+    """Trains, shows how it goes, prints the table."""
+    if not minutes > 0:
+        raise MemplanError(f"--minutes {minutes}: must be more than 0")
+    check_folder(out)
+    from memplan.rl_agent.devices import use_all_devices
+    from memplan.rl_agent.planner import check_installed
+
+    check_installed()
+
+    use_all_devices()
+    with Stages(total=2) as stages:
+        with stages.stage("reading"):
+            problems = [read_problem(file, target) for file in files]
+        with stages.stage("planning what to compare with"):
+            baselines = [_baselines(problem) for problem in problems]
+    from memplan.rl_agent.learning.play import SEARCHES
+    from memplan.rl_agent.learning.trainer import TrainOptions
+    from memplan.rl_agent.learning.training import Progress, Training
+
+    options = None
+    if not resume:
+        options = TrainOptions(seed=seed or 0)
+        if search is not None:
+            if search not in SEARCHES:
+                raise MemplanError(f"--search {search}: must be one of {', '.join(SEARCHES)}")
+            options = replace(options, search=replace(options.search, method=search))
+        if simulations is not None:
+            if simulations < 1:
+                raise MemplanError(f"--simulations {simulations}: must be at least 1")
+            options = replace(options, search=replace(options.search, simulations=simulations))
+    elif (seed, search, simulations) != (None, None, None):
+        raise MemplanError("--resume goes on with the options that the run was started with: leave them out")
+    training = Training(problems, options, out, resume)
+    console = Console(stderr=True)
+    told = time.monotonic()
+
+    def table(progress: Progress | None) -> Table:
+        return _table(training, baselines, progress)
+
+    if console.is_terminal:
+        with Live(table(None), console=console, refresh_per_second=2, transient=True) as live:
+            training.run(60.0 * minutes, on_progress=lambda progress: live.update(table(progress)))
+    else:
+
+        def tell(progress: Progress) -> None:
+            nonlocal told
+            if time.monotonic() - told >= _QUIET_SECONDS:
+                told = time.monotonic()
+                best = ", ".join(print_seconds(contest.latency) for contest in training.trainer.contests)
+                note(f"{progress.seconds:.0f} s, iteration {progress.report.iteration}: {best}")
+
+        training.run(60.0 * minutes, on_progress=tell)
+    show(lambda terminal: terminal.print(table(None)))
+    note(f"plans, checkpoints and metrics are in {out}")
+
+
+def read_problem(file: Path, target: str | None) -> MappingProblem:
+    """Returns the problem of a file: a problem as JSON, or any program that `memplan plan` reads."""
+    if file.suffix == ".json" and f'"{SCHEMA}"' in read_text(file):
+        problem = MappingProblem.load(file)
+        if target is not None and problem.target != target:
+            raise MemplanError(f"{file} is a problem for {problem.target}, not for {target}")
+        return problem
+    graph = read(file)
+    return pipeline.problem(graph, target or pipeline.guess_target(graph).name)
+
+
+def _baselines(problem: MappingProblem) -> dict[str, float]:
+    latencies = {}
+    for name in _BASELINES:
+        if name == "xla" and problem.given is None:
+            continue
+        plan = planner_called(name).solve(problem, Budget())
+        latencies[name] = pipeline.emulate(problem, plan).latency
+    return latencies
+
+
+def _table(training: Any, baselines: Sequence[dict[str, float]], progress: Any) -> Table:
+    title = None
+    if progress is not None:
+        report = progress.report
+        title = f"iteration {report.iteration}, {progress.seconds:.0f} s, {report.gained:.1%} of the games gain"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    table.add_column("program")
+    for name in (*_BASELINES, "agent", "÷ greedy"):
+        table.add_column(name, justify="right")
+    for game, (name, latencies) in enumerate(zip(training.names, baselines, strict=True)):
+        best = training.trainer.contests[game].latency
+        cells = [print_seconds(latencies[b]) if b in latencies else "" for b in _BASELINES]
+        table.add_row(name, *cells, print_seconds(best), f"{best / latencies['greedy']:.4f}")
+    return table

@@ -1,0 +1,1 @@
+"""mallocMuZero: an agent that learns to win the mallocGame by playing it."""

@@ -1,0 +1,166 @@
+"""One problem that is played: the game that play goes on from, and the best one ever.
+
+Offsets are what a game decides worst, since it does so in program order. So from time to time the best game is *packed
+anew*: its plan becomes the guide of the game's offsets (`game/guide.py`), and play goes on with those.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.rl_agent.game.arrays import GameArrays, Padding, make_arrays
+from memplan.rl_agent.game.environment import ACTIONS
+from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.plan import make_plan
+from memplan.rl_agent.game.plan import replay as replayed
+from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, Reference
+from memplan.rl_agent.learning.play import follow
+from memplan.rl_agent.learning.scripted import scripted
+from memplan.rl_agent.learning.sight import Champion, trace
+
+_follow, _trace = jax.jit(follow), jax.jit(trace)
+
+History = NDArray[np.int8]
+
+
+class Contest:
+    """A problem, and what was reached.
+
+    Args:
+      problem: to be played.
+      padding: of its arrays; None for the smallest.
+      start: plan to go on from, and whose offsets guide the game; None to begin with rules of thumb.
+
+    Attributes:
+      game, arrays: as they are guided now.
+      champion: the game that play goes on from.
+      total: seconds that it saves.
+      best_total: seconds that the best game ever saved.
+
+    Raises:
+      PlannerError: there is no fast memory, or the game does not fit the padding.
+    """
+
+    def __init__(self, problem: MappingProblem, padding: Padding | None = None, start: Plan | None = None):
+        self.problem = problem
+        self._guided_by(start, padding)
+        self.best_total = -np.inf
+        self._best_history: History | None = None
+        self._best_plan: Plan | None = None
+        if start is None:
+            history, _ = scripted(self.arrays)
+            self.go_on_from(np.asarray(history))
+            self.pack_anew()
+        else:
+            self.go_on_from(history_of(self.game, start))
+
+    def _guided_by(self, guide: Plan | None, padding: Padding | None) -> None:
+        self._guide = guide
+        self.game = Game(self.problem, guide=guide)
+        self.padding = padding or Padding.of(self.game)
+        self.arrays: GameArrays = make_arrays(self.game, self.padding)
+
+    def go_on_from(self, history: History) -> bool:
+        """Makes the game that follows a history the champion; returns whether it is the best one ever.
+
+        Args:
+          history: actions; if there are fewer than moves in the padding, the others do not matter.
+        """
+        padded = np.full(self.padding.moves, DROP, np.int8)
+        padded[: len(history)] = history & ACTIONS
+        state = jax.device_get(_follow(self.arrays, padded))
+        if not np.isfinite(state.total):  # It would be set back: what is left is what rules of thumb do.
+            state = state._replace(history=np.asarray(scripted(self.arrays)[0]))
+        self.champion: Champion = jax.device_get(_trace(self.arrays, state.history))
+        self.total = float(self.champion.totals[-1])
+        return self._remember(np.asarray(self.champion.history), self.total)
+
+    def _remember(self, history: History, total: float) -> bool:
+        if total <= self.best_total + 1e-7 * self.game.home_latency:
+            return False
+        self.best_total, self._best_history = total, history.copy()
+        return True
+
+    def pack_anew(self) -> bool:
+        """Goes on from the best game, its plan packed anew; returns whether that made it better."""
+        plan = self.plan()
+        history = self._best_history
+        self._best_plan, self._best_history = plan, None
+        self._guided_by(plan, self.padding)
+        return self.go_on_from(history if history is not None else history_of(self.game, plan))
+
+    @property
+    def latency(self) -> float:
+        """Latency of the best game, in seconds."""
+        return self.game.home_latency - self.best_total
+
+    def plan(self, planner: str = "agent", info: dict[str, Any] | None = None) -> Plan:
+        """Returns the plan of the best game."""
+        if self._best_history is None:
+            assert self._best_plan is not None
+            return replace(self._best_plan, planner=planner, info=info or {})
+        return make_plan(replayed(self.game, self._best_history[: len(self.game.moves)]), planner, info)
+
+    def state(self) -> dict[str, Any]:
+        """Returns everything that play depends on, as arrays."""
+        history = self._best_history if self._best_history is not None else np.zeros(0, np.int8)
+        return {
+            "guide": _as_bytes(self._guide),
+            "history": np.asarray(self.champion.history),
+            "best_history": history if len(history) else np.full(1, -1, np.int8),
+            "best_plan": _as_bytes(self._best_plan),
+            "best_total": np.array(self.best_total),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes what `state` returned."""
+        self._guided_by(_as_plan(state["guide"]), self.padding)
+        history = np.array(state["best_history"], np.int8)
+        self._best_history = None if history[0] < 0 else history
+        self._best_plan = _as_plan(state["best_plan"])
+        self.best_total = float(state["best_total"])
+        self.champion = jax.device_get(_trace(self.arrays, np.array(state["history"], np.int8)))
+        self.total = float(self.champion.totals[-1])
+
+
+def history_of(game: Game, plan: Plan) -> History:
+    """Returns the game that decides as a plan does, wherever that is legal.
+
+    Args:
+      game: of the plan's problem.
+      plan: of any planner.
+    """
+    reference = Reference(game)
+    last: dict[int, int] = {}
+    while not reference.done:
+        move, legal = game.moves[reference.move], reference.legal
+        served = {plan.served[access] for access in move.accesses}
+        stays = len(served) == 1 and all(plan.residencies[number].space == game.space for number in served)
+        if not stays:
+            order = (DROP, NO_COPY, COPY)
+        elif move.reads and last.get(move.chain) not in served:
+            order = (COPY, NO_COPY, DROP)
+        else:
+            order = (NO_COPY, COPY, DROP)
+        if len(served) == 1:
+            last[move.chain] = next(iter(served))
+        reference.step(next(action for action in order if legal[action]))
+    return np.array(reference.history, np.int8)
+
+
+def _as_bytes(plan: Plan | None) -> NDArray[np.uint8]:
+    text = "null" if plan is None else json.dumps(plan.to_dict())
+    return np.frombuffer(text.encode(), np.uint8).copy()
+
+
+def _as_plan(text: NDArray[np.uint8]) -> Plan | None:
+    described = json.loads(np.asarray(text, np.uint8).tobytes().decode())
+    return None if described is None else Plan.from_dict(described, "checkpoint")

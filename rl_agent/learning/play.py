@@ -1,0 +1,393 @@
+"""Self-play: many games at once, in each of which the agent decides a *window* of moves.
+
+    moves    0 ───────────── start ════ window ════ ─────────────────────── end
+             as in the base         searched, kept      as in the base, as far
+             (once for all lanes)   for learning        as that is legal
+
+The base is a finished game, the best so far as a rule. So a game costs few searches, and what a window is worth is
+known exactly and at once, which no value network tells early on. A window as long as the game is MuZero's ordinary
+self-play. So that games differ, all but the first lane of a window must leave the champion at its first choice: there,
+the champion's action is barred. `survey` says where the policy would leave it by itself. Starting where earlier games
+have been is known from Go-Explore (Ecoffet et al., 2021), improving a part of a solution from large neighbourhood
+search (Shaw, 1998).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mctx
+from jax import lax
+
+from memplan.rl_agent.game.arrays import GameArrays
+from memplan.rl_agent.game.environment import ACTIONS, State, init, init_to_choice, step, step_to_choice
+from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, NUM_ACTIONS
+from memplan.rl_agent.learning.network import Networks, Params, value_of
+from memplan.rl_agent.learning.sight import LEGAL, Champion, Sight, lead_of, look, packed, unpacked
+from memplan.rl_agent.learning.supports import from_logits
+
+SEARCHES = ("gumbel", "muzero", "none")
+MODELS = ("learned", "game")
+
+# A game that is given up counts as a loss of so much of the latency with everything at home.
+_GIVEN_UP = -0.05
+
+# What is played where the base's action is not legal: the first of these that is.
+_INSTEAD = (NO_COPY, COPY, DROP)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a move is chosen.
+
+    Attributes:
+      method: `gumbel`, Gumbel MuZero (Danihelka et al., "Policy improvement by planning with Gumbel", 2022); `muzero`,
+        with noise at the root (Schrittwieser et al., 2020); `none`, drawn from the network's policy.
+      simulations: of each search.
+      model: what the search looks ahead with: the `learned` dynamics, or the `game` itself.
+      patience: how often a game in a window may be set back by drop-backup before it is given up. The others of its
+        batch wait for it.
+    """
+
+    method: str = "gumbel"
+    simulations: int = 8
+    model: str = "learned"
+    patience: int = 0
+
+
+class Choice(NamedTuple):
+    """What a search says of a batch of states.
+
+    Attributes:
+      action: `[batch]` int32.
+      policy: `[batch, 3]` the improved policy.
+      value: `[batch]` of the root, by the search.
+    """
+
+    action: jax.Array
+    policy: jax.Array
+    value: jax.Array
+
+
+class Trajectories(NamedTuple):
+    """The windows of some games, `[games, window, ...]` unless said otherwise.
+
+    Attributes:
+      sight: packed.
+      legal: `[games, window, 3]` bool; without what was barred.
+      action: int8.
+      policy: `[games, window, 3]` float16, of the search.
+      value: float32, of the search.
+      lead: `[games, window + 1]` float32, before each choice and after the last: saved more than the champion so far.
+      is_made: bool, whether the choice was made: the window, or the game, may have ended before.
+      end: `[games]` float32, the lead when the game was over, a loss if it was given up.
+    """
+
+    sight: Sight
+    legal: jax.Array
+    action: jax.Array
+    policy: jax.Array
+    value: jax.Array
+    lead: jax.Array
+    is_made: jax.Array
+    end: jax.Array
+
+
+class World(NamedTuple):
+    """Games of one problem as they are.
+
+    Attributes:
+      arrays: the problem's game.
+      champion: the game that is to be beaten.
+      states: `[batch, ...]`.
+    """
+
+    arrays: GameArrays
+    champion: Champion
+    states: State
+
+    def look(self) -> Sight:
+        """Returns what is seen, `[batch, ...]`."""
+        return jax.vmap(look, (None, 0, None))(self.arrays, self.states, self.champion)
+
+    def lead(self) -> jax.Array:
+        """Returns how far ahead of the champion each game is, `[batch]`."""
+        return jax.vmap(lead_of, (None, 0, None))(self.arrays, self.states, self.champion)
+
+
+class Played(NamedTuple):
+    """Games that were played to the end.
+
+    Attributes:
+      trajectories: of the windows.
+      history: `[games, moves]` int8.
+      total: `[games]` float32, seconds saved; minus infinity for games that were given up.
+      first, last: `[games]` moves `[first, last)` that the window decided.
+      backups: `[games]`.
+    """
+
+    trajectories: Trajectories
+    history: jax.Array
+    total: jax.Array
+    first: jax.Array
+    last: jax.Array
+    backups: jax.Array
+
+
+def choose(
+    networks: Networks,
+    options: SearchOptions,
+    params: Params,
+    key: jax.Array,
+    sight: Sight,
+    legal: jax.Array,
+    world: World | None = None,
+    heat: float | jax.Array = 1.0,
+) -> Choice:
+    """Searches for the best action in each of a batch of states.
+
+    Args:
+      networks, params: the agent.
+      options: how to search.
+      key: for noise.
+      sight: what is seen, `[batch, ...]`, not packed.
+      legal: `[batch, 3]`; states without legal action, games that are over, get any.
+      world: what is seen of, for the model `game`.
+      heat: of the noise that makes choices differ, one number or `[batch, 1]`: 0 for the best action.
+    """
+    hidden, said = networks.initial(params, sight)
+    is_barred = ~legal & jnp.any(legal, axis=-1, keepdims=True)
+    value = value_of(said)
+    if options.method == "none":
+        logits = jnp.where(is_barred, -1e9, said.policy)
+        noise = heat * jax.random.gumbel(key, logits.shape)
+        return Choice(jnp.argmax(logits + noise, axis=-1), jax.nn.softmax(logits), value)
+    if options.model == "game":
+        assert world is not None
+        embedding, recurrent = world.states, partial(_by_game, networks, world)
+    else:
+        embedding, recurrent = hidden, partial(_by_dynamics, networks)
+    common: dict[str, Any] = {
+        "params": params,
+        "root": mctx.RootFnOutput(prior_logits=said.policy, value=value, embedding=embedding),
+        "recurrent_fn": recurrent,
+        "num_simulations": options.simulations,
+        "invalid_actions": is_barred,
+    }
+    if options.method == "gumbel":
+        output = mctx.gumbel_muzero_policy(
+            rng_key=key, max_num_considered_actions=NUM_ACTIONS, gumbel_scale=heat, **common
+        )
+    else:
+        output = mctx.muzero_policy(rng_key=key, temperature=heat, dirichlet_fraction=0.25 * heat, **common)
+    return Choice(output.action, output.action_weights, output.search_tree.summary().value)
+
+
+def _by_dynamics(
+    networks: Networks, params: Params, key: jax.Array, action: jax.Array, hidden: jax.Array
+) -> tuple[mctx.RecurrentFnOutput, jax.Array]:
+    """One step of the search in what the networks imagine."""
+    del key
+    hidden, reward, said = networks.following(params, hidden, action)
+    output = mctx.RecurrentFnOutput(
+        reward=from_logits(reward),
+        discount=jnp.ones(action.shape),
+        prior_logits=said.policy,
+        value=value_of(said),
+    )
+    return output, hidden
+
+
+def _by_game(
+    networks: Networks, world: World, params: Params, key: jax.Array, action: jax.Array, states: State
+) -> tuple[mctx.RecurrentFnOutput, State]:
+    """One step of the search in the game itself."""
+    del key
+    before = world._replace(states=states)
+    after = before._replace(states=jax.vmap(step_to_choice, (None, 0, 0))(world.arrays, states, action))
+    _, said = networks.initial(params, after.look())
+    done = after.states.done
+    output = mctx.RecurrentFnOutput(
+        reward=after.lead() - before.lead(),
+        discount=jnp.ones(action.shape),
+        prior_logits=jnp.where(after.states.legal | done[:, None], said.policy, -1e9),
+        value=jnp.where(done, 0.0, value_of(said)),
+    )
+    return output, after.states
+
+
+def _followed(history: jax.Array, state: State) -> jax.Array:
+    """Returns the action of a history at a state, or what is played in its place."""
+    wanted = (history[jnp.minimum(state.move, history.shape[0] - 1)] & ACTIONS).astype(jnp.int32)
+    order = jnp.stack([wanted, *(jnp.int32(action) for action in _INSTEAD)])
+    return order[jnp.argmax(state.legal[order])]
+
+
+def _until(arrays: GameArrays, state: State, move: jax.Array) -> State:
+    """Follows a game's own history up to the first choice from a move on."""
+
+    def is_before(state: State) -> jax.Array:
+        return ~state.done & ((state.move < move) | (jnp.sum(state.legal) == 1))
+
+    return lax.while_loop(is_before, lambda s: step(arrays, s, _followed(s.history, s)), state)
+
+
+def _is_on(state: State, patience: int) -> jax.Array:
+    """Whether a game is neither over nor given up."""
+    return ~state.done & (state.backups <= patience)
+
+
+def _to_choice(arrays: GameArrays, patience: int, state: State, action: jax.Array) -> State:
+    """Returns the state after a move and all forced ones behind it, unless the game is given up."""
+
+    # The first move and those behind it are one loop, so that `step` is compiled once.
+    def is_on(carry: tuple[State, jax.Array]) -> jax.Array:
+        state, action = carry
+        return (action >= 0) | (_is_on(state, patience) & (jnp.sum(state.legal) == 1))
+
+    def move(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        state, action = carry
+        return step(arrays, state, jnp.where(action >= 0, action, jnp.argmax(state.legal))), jnp.int32(-1)
+
+    return lax.while_loop(is_on, move, (state, jnp.asarray(action, jnp.int32)))[0]
+
+
+def _to_end(arrays: GameArrays, patience: int, state: State) -> State:
+    """Plays a game to its end as its own history says: that of the base, from its last choice on."""
+    return lax.while_loop(lambda s: _is_on(s, patience), lambda s: step(arrays, s, _followed(s.history, s)), state)
+
+
+def follow(arrays: GameArrays, history: jax.Array, patience: int = 0) -> State:
+    """Returns the game that follows a history as far as that is legal, at its end; total minus infinity if given up."""
+    state = _to_end(arrays, patience, init(arrays)._replace(history=history & ACTIONS))
+    return state._replace(total=jnp.where(state.done, state.total, -jnp.inf))
+
+
+def play_windows(
+    networks: Networks,
+    options: SearchOptions,
+    window: int,
+    lanes: int,
+    params: Params,
+    key: jax.Array,
+    arrays: GameArrays,
+    champion: Champion,
+    start: jax.Array,
+    length: jax.Array,
+) -> Played:
+    """Plays `lanes` games in each of several windows of one problem.
+
+    Args:
+      networks, params, options: the agent, and how it searches.
+      window: choices of the longest window.
+      lanes: games of each window.
+      key: for noise.
+      arrays: the problem's game.
+      champion: the base, which the games are to beat.
+      start: `[windows]` their first moves.
+      length: `[windows]` how many choices they have, at most `window`.
+
+    Returns: `windows * lanes` games, those of one window beside each other.
+    """
+    base = init(arrays)._replace(history=jnp.asarray(champion.history) & ACTIONS)
+    states = jax.vmap(lambda move: _until(arrays, base, move))(start)
+    states, length = jax.tree.map(lambda x: jnp.repeat(x, lanes, axis=0), (states, length))
+    first = states.move
+    must_leave = lax.iota(jnp.int32, first.shape[0]) % lanes > 0
+
+    def move(states: State, now: tuple[jax.Array, jax.Array]) -> tuple[State, tuple[Any, ...]]:
+        key, number = now
+        world = World(arrays, champion, states)
+        sight = packed(world.look())
+        others = states.legal & (sight.guided == 0)
+        is_left = must_leave & (number == 0) & jnp.any(others, axis=-1)
+        legal = jnp.where(is_left[:, None], others, states.legal)
+        choice = choose(networks, options, params, key, unpacked(sight), legal, world=world)
+        is_made = (number < length) & _is_on(states, options.patience)
+        after = jax.vmap(lambda state, action: _to_choice(arrays, options.patience, state, action))(
+            states, choice.action
+        )
+        after = jax.tree.map(lambda new, old: jnp.where(_like(is_made, new), new, old), after, states)
+        return after, (sight, legal, choice, world.lead(), is_made)
+
+    steps = (jax.random.split(key, window), jnp.arange(window))
+    states, (sight, legal, choice, lead, is_made) = lax.scan(move, states, steps)
+    last = states.move
+    behind = World(arrays, champion, states).lead()
+    states = jax.vmap(lambda state: _to_end(arrays, options.patience, state))(states)
+    sight, legal, choice, lead, is_made = jax.tree.map(
+        lambda x: jnp.moveaxis(x, 0, 1), (sight, legal, choice, lead, is_made)
+    )
+    trajectories = Trajectories(
+        sight=sight,
+        legal=legal,
+        action=choice.action.astype(jnp.int8),
+        policy=choice.policy.astype(jnp.float16),
+        value=choice.value,
+        lead=jnp.concatenate([lead, behind[:, None]], axis=1),
+        is_made=is_made,
+        end=jnp.where(states.done, World(arrays, champion, states).lead(), _GIVEN_UP),
+    )
+    total = jnp.where(states.done, states.total, -jnp.inf)
+    return Played(trajectories, states.history & ACTIONS, total, first, last, states.backups)
+
+
+def _like(condition: jax.Array, x: jax.Array) -> jax.Array:
+    return condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim))
+
+
+def survey(networks: Networks, params: Params, arrays: GameArrays, champion: Champion) -> jax.Array:
+    """Returns how likely the policy leaves the champion at each of its moves, `[moves]`; 0 where there is no choice."""
+
+    def move(state: State, _: None) -> tuple[State, tuple[Sight, jax.Array]]:
+        is_choice = ~state.done & (jnp.sum(state.legal) > 1)
+        seen = look(arrays, state, champion)
+        return step(arrays, state, _followed(jnp.asarray(champion.history), state)), (seen, is_choice)
+
+    _, (sights, is_choice) = lax.scan(move, init(arrays), length=champion.history.shape[0])
+    _, said = networks.initial(params, sights)
+    legal = sights.facts[:, LEGAL] > 0
+    policy = jax.nn.softmax(jnp.where(legal, said.policy, -1e9))
+    return jnp.where(is_choice, 1.0 - jnp.sum(policy * sights.guided, axis=-1), 0.0)
+
+
+def play_out(
+    networks: Networks,
+    options: SearchOptions,
+    games: int,
+    params: Params,
+    key: jax.Array,
+    arrays: GameArrays,
+    champion: Champion,
+    heat: jax.Array,
+) -> State:
+    """Plays whole games of one problem, every choice by the agent; returns them at their ends, `[games, ...]`.
+
+    Args:
+      networks, params, options: the agent, and how it searches.
+      games: how many.
+      key: for noise.
+      arrays: the problem's game.
+      champion: the game that is to be beaten.
+      heat: `[games]` of the noise that makes choices differ: 0 for the best actions.
+    """
+    start = init_to_choice(arrays)
+    states = jax.tree.map(lambda x: jnp.repeat(x[None], games, axis=0), start)
+
+    def is_on(carry: tuple[State, jax.Array]) -> jax.Array:
+        return ~jnp.all(carry[0].done)
+
+    def move(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        states, key = carry
+        key, own = jax.random.split(key)
+        world = World(arrays, champion, states)
+        sight = unpacked(packed(world.look()))
+        choice = choose(networks, options, params, own, sight, states.legal, world, heat[:, None])
+        return jax.vmap(step_to_choice, (None, 0, 0))(arrays, states, choice.action), key
+
+    states, _ = lax.while_loop(is_on, move, (states, key))
+    return states

@@ -1,0 +1,111 @@
+"""What the agent sees: the game's observation, and a *champion*, a finished game of the problem that it is to beat.
+
+Values are what is gained on the champion. So they are small numbers near zero, whatever the program is worth as a whole
+and however far it has come: the champion is the baseline that removes that variance (Williams, 1992), and the
+difference of potentials that leaves best plays as they are (Ng, Harada and Russell, "Policy invariance under reward
+transformations", 1999). Our addition to MuZero.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from memplan.rl_agent.game.arrays import GameArrays
+from memplan.rl_agent.game.environment import ACTIONS, State, init, step
+from memplan.rl_agent.game.observation import FACTS, View, observe
+from memplan.rl_agent.game.reference import NUM_ACTIONS
+
+# Where facts say which actions are legal.
+LEGAL = np.array([FACTS.index(name) for name in ("can_copy", "can_stay", "can_drop")])
+
+VIEW = View(before=24, after=8, columns=16, slots=16, items=8)
+
+
+class Champion(NamedTuple):
+    """A finished game.
+
+    Attributes:
+      history: `[moves]` int8, its actions.
+      totals: `[moves + 1]` float32, seconds saved before each move, and at the end.
+    """
+
+    history: jax.Array
+    totals: jax.Array
+
+
+class Sight(NamedTuple):
+    """What the agent sees, float32, or quantized: see `packed`.
+
+    Attributes:
+      board, supply: see `Observation`.
+      items: those of `Observation`, and for each what the champion did there, and what that saved.
+      facts: those of `Observation`, and how far ahead of the champion this game is.
+      guided: `[3]` one at the champion's action, if it is legal.
+    """
+
+    board: jax.Array
+    supply: jax.Array
+    items: jax.Array
+    facts: jax.Array
+    guided: jax.Array
+
+
+def trace(arrays: GameArrays, history: jax.Array) -> Champion:
+    """Returns a champion from the actions of a finished game as it was after its last backup."""
+
+    def move(state: State, _: None) -> tuple[State, jax.Array]:
+        number = jnp.minimum(state.move, history.shape[0] - 1)
+        after = step(arrays, state, (history[number] & ACTIONS).astype(jnp.int32))
+        return after, after.total
+
+    _, totals = lax.scan(move, init(arrays), length=history.shape[0])
+    return Champion(history & ACTIONS, jnp.concatenate([jnp.zeros(1, jnp.float32), totals]))
+
+
+def lead_of(arrays: GameArrays, state: State, champion: Champion) -> jax.Array:
+    """Returns how much more than the champion a game has saved so far, of the latency with everything at home."""
+    there = jnp.asarray(champion.totals)[jnp.minimum(state.move, champion.totals.shape[0] - 1)]
+    return (state.total - there) / jnp.maximum(arrays.facts[0], 1e-30)
+
+
+def look(arrays: GameArrays, state: State, champion: Champion) -> Sight:
+    """Returns what is seen of a state, everything within [-1, 1]."""
+    seen = observe(arrays, state, VIEW)
+    history, totals = jnp.asarray(champion.history), jnp.asarray(champion.totals)
+    home = jnp.maximum(arrays.facts[0], 1e-30)
+    last = history.shape[0] - 1
+    numbers = jnp.minimum(state.move + lax.iota(jnp.int32, VIEW.items), last)
+    is_there = seen.items[:, -1:]
+    did = jax.nn.one_hot(history[numbers], NUM_ACTIONS) * is_there
+    saved = ((totals[numbers + 1] - totals[numbers]) / home)[:, None] * is_there
+    lead = lead_of(arrays, state, champion)
+    ahead = jnp.stack([lead, jnp.sign(lead) * jnp.log1p(jnp.abs(lead) * 1e3) / 7.0])
+    items = jnp.concatenate([seen.items, did, jnp.clip(saved * 10.0, -1.0, 1.0)], axis=-1)
+    facts = jnp.concatenate([seen.facts, jnp.clip(ahead, -1.0, 1.0)])
+    return Sight(seen.board, seen.supply, items, facts, did[0] * state.legal)
+
+
+def packed(sight: Sight) -> Sight:
+    """Returns a sight in a quarter of the room: pictures as bytes, the rest as half precision."""
+    half = jnp.float16
+    board = jnp.round(sight.board * 255).astype(jnp.uint8)
+    supply, items, facts = (part.astype(half) for part in (sight.supply, sight.items, sight.facts))
+    return Sight(board, supply, items, facts, sight.guided.astype(half))
+
+
+def unpacked(sight: Sight) -> Sight:
+    """Returns a packed sight as float32."""
+    single = jnp.float32
+    board = sight.board.astype(single) / 255
+    rest = (part.astype(single) for part in (sight.supply, sight.items, sight.facts, sight.guided))
+    return Sight(board, *rest)
+
+
+def empty_champion(moves: int) -> Champion:
+    """Returns a champion of the right shapes for a padding with so many moves."""
+    return Champion(np.zeros(moves, np.int8), np.zeros(moves + 1, np.float32))

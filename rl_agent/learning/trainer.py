@@ -1,0 +1,348 @@
+"""The loop of learning: play windows, keep what is better, learn from all of it.
+
+Everything that an iteration draws at random follows from the seed and the iteration's number, and everything else it
+depends on is in `Trainer.state`. So a run that was cut off and restored goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.rl_agent.game.arrays import Padding
+from memplan.rl_agent.game.environment import ACTIONS, init
+from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.learning import play
+from memplan.rl_agent.learning.contest import Contest
+from memplan.rl_agent.learning.network import Networks, NetworkSizes, Params
+from memplan.rl_agent.learning.play import Played, SearchOptions, Trajectories
+from memplan.rl_agent.learning.replay import Replay
+from memplan.rl_agent.learning.sight import look, packed, unpacked
+from memplan.rl_agent.learning.update import Losses, UpdateOptions, make_optimizer, update
+
+# Iterations of a problem after which the policy is asked anew where it would leave the champion, and the share of
+# windows that begin anywhere rather than there.
+_SURVEY_EVERY, _ANYWHERE = 10, 0.3
+
+# How far from each other windows of an iteration begin, of the moves, at most.
+_BAND = 0.06
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to play and learn.
+
+    Attributes:
+      seed: of everything that is drawn at random.
+      windows: that are played at once.
+      lanes: games in each of them.
+      window: choices of the longest window.
+      capacity: windows that are remembered.
+      updates: steps of gradient descent in an iteration.
+      reanalysed: windows whose searches are made anew in an iteration.
+      loyalty: logit by which the champion's action is preferred at first.
+      threshold: loss, of the latency with everything at home, at which a game is still gone on from, at the start of a
+        cycle (threshold accepting, Dueck and Scheuer, 1990).
+      cycle: iterations of a problem until the threshold has fallen to nothing, and the best game is packed anew.
+      learns: whether the networks learn at all.
+      sizes: of the networks.
+      search: how moves are chosen.
+      update: how to learn.
+    """
+
+    seed: int = 0
+    windows: int = 16
+    lanes: int = 8
+    window: int = 16
+    capacity: int = 4096
+    updates: int = 4
+    reanalysed: int = 16
+    loyalty: float = 2.0
+    threshold: float = 3e-4
+    cycle: int = 200
+    learns: bool = True
+    sizes: NetworkSizes = field(default_factory=NetworkSizes)
+    search: SearchOptions = field(default_factory=SearchOptions)
+    update: UpdateOptions = field(default_factory=UpdateOptions)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an iteration brought.
+
+    Attributes:
+      iteration: its number.
+      problem: that was played.
+      improved: whether its best game got better.
+      gained: share of the games that gained on the champion.
+      changed: share of them that differ from it.
+      losses: means of the iteration's steps.
+      games, choices: how many were played and made.
+      backups: of all these games.
+    """
+
+    iteration: int
+    problem: int
+    improved: bool
+    gained: float
+    changed: float
+    losses: Losses | None
+    games: int
+    choices: int
+    backups: int
+
+
+class Trainer:
+    """An agent, what it remembers, and the problems that it plays: one in each iteration, all in what it learns from.
+
+    Args:
+      problems: to be played, all in one padding.
+      options: how.
+      padding: sizes that all games fit; None for the smallest.
+      params: of the networks to start from; None for new ones.
+      starts: plans to go on from; None to begin with rules of thumb.
+
+    Attributes:
+      iteration: number of the next one.
+      params: of the networks.
+      contests: the problems, and what was reached.
+
+    Raises:
+      PlannerError: no problem is given, one has no fast memory, or a game does not fit the padding.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[MappingProblem],
+        options: TrainOptions,
+        padding: Padding | None = None,
+        params: Params | None = None,
+        starts: Sequence[Plan] | None = None,
+    ):
+        if not problems:
+            raise PlannerError("there is no problem to play")
+        self.options = options
+        padding = padding or Padding.of(*(Game(problem, guide=None) for problem in problems))
+        plans: Sequence[Plan | None] = starts if starts is not None else [None] * len(problems)
+        self.contests = [Contest(problem, padding, plan) for problem, plan in zip(problems, plans, strict=True)]
+        self._rounds = [0] * len(problems)
+        self._urges = [np.ones(len(contest.game.moves)) for contest in self.contests]
+        self.networks = Networks(options.sizes, options.loyalty)
+        self.optimizer = make_optimizer(options.update)
+        self._compile()
+        self.iteration = 0
+        if params is None:
+            key = jax.random.fold_in(jax.random.key(options.seed), 2**31 - 1)
+            params = self.networks.init(key, self._example())
+        self.params, self.memory = self._shared(params), self._shared(self.optimizer.init(params))
+        self.replay = Replay(options.capacity, self._shapes())
+
+    # What is compiled, once for all problems, since they have one padding.
+
+    def _compile(self) -> None:
+        options = self.options
+        devices = jax.devices()
+        # Each device plays a part of the windows and learns from a part of the batch.
+        self._num_devices = int(np.gcd.reduce([len(devices), options.windows, options.update.batch]))
+        mesh = self._mesh = Mesh(devices[: self._num_devices], ("batch",))
+        part, whole = PartitionSpec("batch"), PartitionSpec()
+
+        def windows(params: Params, key: jax.Array, *rest: Any) -> Played:
+            own = key[0]
+            return play.play_windows(self.networks, options.search, options.window, options.lanes, params, own, *rest)
+
+        def learn(params: Params, memory: Any, windows: Trajectories, place: jax.Array) -> Any:
+            return update(self.networks, options.update, self.optimizer, params, memory, windows, place, "batch")
+
+        def review(params: Params, key: jax.Array, sight: Any, legal: jax.Array) -> tuple[jax.Array, jax.Array]:
+            said = play.choose(self.networks, options.search, params, key, unpacked(sight), legal)
+            return said.policy.astype(jnp.float16), said.value
+
+        inputs = (whole, part, whole, whole, part, part)
+        self._windows = jax.jit(jax.shard_map(windows, mesh=mesh, in_specs=inputs, out_specs=part, check_vma=False))
+        inputs = (whole, whole, part, part)
+        self._learn = jax.jit(jax.shard_map(learn, mesh=mesh, in_specs=inputs, out_specs=whole, check_vma=False))
+        follow = partial(play.follow, patience=options.search.patience)
+        self._follow = jax.jit(jax.vmap(follow, (None, 0)))
+        self._play_out = jax.jit(partial(play.play_out, self.networks, options.search), static_argnums=0)
+        self._review = jax.jit(review)
+        self._survey = jax.jit(partial(play.survey, self.networks))
+
+    def _shared(self, tree: Any) -> Any:
+        """Returns a tree of arrays with a copy on each device, as compiled functions return them."""
+        return jax.device_put(jax.tree.map(jnp.asarray, tree), NamedSharding(self._mesh, PartitionSpec()))
+
+    def _example(self) -> Any:
+        """Returns what is seen at the start of the first problem, as a batch of one."""
+        contest = self.contests[0]
+        sight = unpacked(packed(look(contest.arrays, init(contest.arrays), contest.champion)))
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], sight)
+
+    def _shapes(self) -> Trajectories:
+        """Returns trajectories of one window, as they come from playing: only their shapes mean anything."""
+        contest, start = self.contests[0], np.zeros(self.options.windows, np.int32)
+        keys = jax.random.split(jax.random.key(0), self._num_devices)
+        shapes = jax.eval_shape(self._windows, self.params, keys, contest.arrays, contest.champion, start, start)
+        example: Trajectories = jax.tree.map(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), shapes.trajectories)
+        return example
+
+    # One iteration.
+
+    def step(self) -> Report:
+        """Plays one problem, and learns."""
+        options, number = self.options, self.iteration
+        generator = np.random.default_rng([options.seed, number])
+        key = jax.random.fold_in(jax.random.key(options.seed), number)
+        problem = int(generator.integers(len(self.contests)))
+        contest = self.contests[problem]
+        start = self._starts(generator, problem)
+        length = np.exp(generator.uniform(0.0, np.log(options.window + 1), options.windows)).astype(np.int32)
+        keys = jax.random.split(key, self._num_devices)
+        played: Played = jax.device_get(
+            self._windows(self.params, keys, contest.arrays, contest.champion, start, length)
+        )
+        self.replay.add(played.trajectories)
+        gains = played.total.astype(np.float64) - contest.total
+        changed = (played.history != contest.champion.history).any(axis=1)
+        improved = self._go_on(problem, played, np.where(changed, gains, -np.inf))
+        losses = self._learned(generator, key) if options.learns else None
+        self.iteration += 1
+        return Report(
+            iteration=number,
+            problem=problem,
+            improved=improved,
+            gained=float((gains > 1e-7 * contest.game.home_latency).mean()),
+            changed=float(changed.mean()),
+            losses=losses,
+            games=len(gains),
+            choices=int(played.trajectories.is_made.sum()),
+            backups=int(played.backups.sum()),
+        )
+
+    def _starts(self, generator: np.random.Generator, problem: int) -> NDArray[np.int32]:
+        """Returns where windows begin: where the policy would leave the champion, or anywhere, but near each other.
+
+        Games of a batch wait for each other, so they are to be at about the same place.
+        """
+        options, contest = self.options, self.contests[problem]
+        moves = len(contest.game.moves)
+        if options.learns and self._rounds[problem] % _SURVEY_EVERY == 0:
+            urge = np.asarray(self._survey(self.params, contest.arrays, contest.champion))[:moves].astype(np.float64)
+            self._urges[problem] = _ANYWHERE / max(moves, 1) + (1.0 - _ANYWHERE) * urge / max(urge.sum(), 1e-9)
+        urge = self._urges[problem]
+        if not moves:
+            return np.zeros(options.windows, np.int32)
+        middle = generator.choice(moves, p=urge / urge.sum())
+        reach = max(1, int(_BAND * moves))
+        low, high = max(0, middle - reach), min(moves, middle + reach + 1)
+        near = urge[low:high]
+        return (low + generator.choice(high - low, options.windows, p=near / near.sum())).astype(np.int32)
+
+    def _go_on(self, problem: int, played: Played, gains: NDArray[np.float64]) -> bool:
+        """Chooses the game that play goes on from; returns whether the best one got better.
+
+        Args:
+          problem: that was played.
+          played: its games.
+          gains: `[games]` seconds that they save more than the champion; minus infinity for those that are the same.
+        """
+        options, contest = self.options, self.contests[problem]
+        best = gains.reshape(options.windows, options.lanes).argmax(axis=1) + np.arange(options.windows) * options.lanes
+        best = best[np.argsort(-gains[best], kind="stable")]
+        merged = self._merged(contest, played, gains, best)
+        ends = jax.device_get(self._follow(contest.arrays, merged))
+        histories = np.concatenate([played.history[best[:1]], ends.history & ACTIONS])
+        totals = np.concatenate([contest.total + gains[best[:1]], ends.total.astype(np.float64)])
+        totals[(histories == contest.champion.history).all(axis=1)] = -np.inf
+        chosen = int(totals.argmax())
+        phase = self._rounds[problem] / options.cycle
+        improved = False
+        if totals[chosen] >= contest.total - options.threshold * (1.0 - phase) * contest.game.home_latency:
+            improved = contest.go_on_from(histories[chosen])
+        self._rounds[problem] = (self._rounds[problem] + 1) % options.cycle
+        if self._rounds[problem] == 0:
+            improved |= contest.pack_anew()
+        return improved
+
+    @staticmethod
+    def _merged(
+        contest: Contest, played: Played, gains: NDArray[np.float64], best: NDArray[np.int64]
+    ) -> NDArray[np.int8]:
+        """Returns `[windows, moves]`: the champion with the changes of the best window, of the best two, and so on.
+
+        What two windows gain often adds up.
+        """
+        merged = np.repeat(contest.champion.history[None], len(best), axis=0)
+        for number, game in enumerate(best):
+            if gains[game] > 0:
+                differs = played.history[game] != contest.champion.history
+                merged[number:, differs] = played.history[game][differs]
+        return merged
+
+    def _learned(self, generator: np.random.Generator, key: jax.Array) -> Losses:
+        options = self.options
+        if options.reanalysed and options.search.model == "learned" and options.search.method != "none":
+            rows = self.replay.draw(generator, options.reanalysed)
+            windows = self.replay.take(rows)
+            sight, legal = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (windows.sight, windows.legal))
+            policy, value = jax.device_get(self._review(self.params, jax.random.fold_in(key, 1), sight, legal))
+            shape = windows.value.shape
+            self.replay.renew(rows, policy.reshape(*shape, -1), value.reshape(shape))
+        said = []
+        for _ in range(options.updates):
+            windows = self.replay.take(self.replay.draw(generator, options.update.batch))
+            made = windows.is_made.sum(axis=1)
+            place = (generator.random(len(made)) * np.maximum(made, 1)).astype(np.int32)
+            self.params, self.memory, losses = self._learn(self.params, self.memory, windows, place)
+            said.append(losses)
+        return Losses(*(float(np.mean([getattr(losses, name) for losses in said])) for name in Losses._fields))
+
+    def play_whole_games(self, games: int, problem: int = 0) -> float:
+        """Plays whole games of a problem, every choice by the agent, the first of them without noise.
+
+        Returns: the latency of the first, in seconds. The best of them counts as any other game.
+        """
+        contest = self.contests[problem]
+        heat = np.minimum(np.arange(games, dtype=np.float32), 1.0)
+        key = jax.random.fold_in(jax.random.key(self.options.seed), 2**31 - 2)
+        states = jax.device_get(self._play_out(games, self.params, key, contest.arrays, contest.champion, heat))
+        best = int(states.total.argmax())
+        if states.total[best] > contest.total:
+            contest.go_on_from(states.history[best])
+        return contest.game.home_latency - float(states.total[0])
+
+    # To stop, and to go on.
+
+    def state(self) -> dict[str, Any]:
+        """Returns everything that the next iterations depend on, as a tree of arrays."""
+        return {
+            "iteration": np.array(self.iteration),
+            "params": self.params,
+            "optimizer": jax.tree.leaves(self.memory),
+            "replay": self.replay.state(),
+            "contests": [contest.state() for contest in self.contests],
+            "rounds": np.array(self._rounds),
+            "urges": self._urges,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes what `state` returned."""
+        self.iteration = int(state["iteration"])
+        self.params = self._shared(state["params"])
+        self.memory = self._shared(jax.tree.unflatten(jax.tree.structure(self.memory), state["optimizer"]))
+        self.replay.restore(state["replay"])
+        for contest, saved in zip(self.contests, state["contests"], strict=True):
+            contest.restore(saved)
+        self._rounds = np.array(state["rounds"]).tolist()
+        self._urges = [np.array(urge) for urge in state["urges"]]

@@ -1,0 +1,184 @@
+"""A training run: iterations until the time is over, with checkpoints, metrics, and the best plans as files.
+
+OUT/checkpoints/    Orbax, the last two
+OUT/metrics/        for TensorBoard
+OUT/NAME.plan.json  the best plan ever seen of each problem
+OUT/history.json    best latency over time, for pictures
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import write_atomically
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.rl_agent.learning import checkpoint
+from memplan.rl_agent.learning.trainer import Report, Trainer, TrainOptions
+
+# Seconds between checkpoints, and between points of the metrics.
+_CHECKPOINT_SECONDS, _METRICS_SECONDS = 60.0, 2.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after an iteration.
+
+    Attributes:
+      trainer: after it.
+      report: of it.
+      seconds: since training began, those of earlier runs included.
+    """
+
+    trainer: Trainer
+    report: Report
+    seconds: float
+
+
+@dataclass
+class Training:
+    """A run in a folder.
+
+    Args:
+      problems: to be played, with different names.
+      options: how; of a run that is resumed, None or those it was started with.
+      out: folder; None to write nothing.
+      resume: whether to go on where a run in `out` stopped.
+
+    Raises:
+      MemplanError: problems of one name; `out` has a run already and `resume` is not asked for, or has none and it is;
+        the run there was of other problems or options; a problem cannot be played.
+    """
+
+    problems: Sequence[MappingProblem]
+    options: TrainOptions | None = None
+    out: Path | None = None
+    resume: bool = False
+    seconds: float = field(default=0.0, init=False)
+    points: list[dict[str, Any]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        names = [problem_name(problem) for problem in self.problems]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise MemplanError(f"two problems are called {twice[0]}: give each once")
+        self.names = names
+        saved = self._saved()
+        options = self.options or (saved.options if saved is not None else TrainOptions())
+        if saved is not None and options != saved.options:
+            raise MemplanError(f"{self.out}: its run has other options: leave them out to resume it")
+        if saved is not None and saved.meta["problems"] != self._fingerprints():
+            raise MemplanError(f"{self.out}: its run is of other problems: {', '.join(saved.meta['problems'])}")
+        self.options = options
+        self.trainer = Trainer(self.problems, options)
+        if saved is not None:
+            assert saved.rest is not None
+            self.trainer.restore({**saved.rest, "params": saved.params})
+            self.seconds, self.points = float(saved.meta["seconds"]), list(saved.meta["points"])
+
+    def _saved(self) -> checkpoint.Saved | None:
+        there = self.out is not None and (self.out / "checkpoints").is_dir()
+        if self.resume:
+            if self.out is None or not there:
+                raise MemplanError(f"{self.out}: there is no run to resume")
+            return checkpoint.load(self.out, everything=True)
+        if there:
+            raise MemplanError(f"{self.out}: there is a run already: resume it, or choose another folder")
+        return None
+
+    def _fingerprints(self) -> dict[str, str]:
+        return {
+            name: hashlib.sha256(problem.with_given(None).to_json().encode()).hexdigest()
+            for name, problem in zip(self.names, self.problems, strict=True)
+        }
+
+    def run(
+        self,
+        seconds: float,
+        iterations: int | None = None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        """Trains until the time is over, a number of iterations is done, or the user interrupts it; writes everything.
+
+        Raises:
+          CheckpointError, MemplanError: something cannot be written; the last checkpoint is as it was.
+        """
+        begin = time.monotonic()
+        before, last_saved, last_told = self.seconds, begin, 0.0
+        with _metrics(self.out) as write, contextlib.suppress(KeyboardInterrupt):
+            done = 0
+            while time.monotonic() - begin < seconds and (iterations is None or done < iterations):
+                report = self.trainer.step()
+                done += 1
+                now = time.monotonic()
+                self.seconds = before + now - begin
+                if report.improved or report.iteration == 0:
+                    self._note(report)
+                if now - last_told >= _METRICS_SECONDS:
+                    write(self, report)
+                    last_told = now
+                on_progress(Progress(self.trainer, report, self.seconds))
+                if now - last_saved >= _CHECKPOINT_SECONDS:
+                    self.save()
+                    last_saved = time.monotonic()
+        self.save()
+
+    def _note(self, report: Report) -> None:
+        for number in [report.problem] if report.improved else range(len(self.names)):
+            latency = self.trainer.contests[number].latency
+            self.points.append({"seconds": self.seconds, "name": self.names[number], "latency": latency})
+
+    def save(self) -> None:
+        """Writes a checkpoint, the best plans, and how they came."""
+        if self.out is None:
+            return
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MemplanError(f"cannot make {self.out}: {error.strerror}") from None
+        assert self.options is not None
+        meta = {"problems": self._fingerprints(), "seconds": self.seconds, "points": self.points}
+        checkpoint.save(self.out / "checkpoints", self.trainer.state(), self.options, meta)
+        for name, contest in zip(self.names, self.trainer.contests, strict=True):
+            contest.plan().save(self.out / f"{name}.plan.json")
+        write_atomically(self.out / "history.json", json.dumps(self.points, indent=1) + "\n")
+
+
+def problem_name(problem: MappingProblem) -> str:
+    """Returns what a problem is called in files: its program and target."""
+    return f"{problem.name}.{problem.target}".replace("/", "_")
+
+
+@contextlib.contextmanager
+def _metrics(out: Path | None) -> Any:
+    """Yields a function that writes metrics of a training after an iteration."""
+    if out is None:
+        yield lambda training, report: None
+        return
+    from tensorboardX import SummaryWriter
+
+    def write(training: Training, report: Report) -> None:
+        values = {"gained": report.gained, "changed": report.changed, "backups": report.backups / report.games}
+        if report.losses is not None:
+            values |= {f"loss/{name}": value for name, value in report.losses._asdict().items()}
+        for name, contest in zip(training.names, training.trainer.contests, strict=True):
+            values[f"latency/{name}"] = contest.latency
+        for name, value in values.items():
+            writer.add_scalar(name, value, report.iteration)
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        writer = SummaryWriter(str(out / "metrics"))
+    except OSError as error:
+        raise MemplanError(f"cannot write into {out}: {error.strerror}") from None
+    try:
+        yield write
+    finally:
+        writer.close()

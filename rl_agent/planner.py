@@ -1,0 +1,131 @@
+"""The planner `agent`: a trained agent plays the mallocGame of the problem, and goes on playing and learning.
+
+    greedy's plan ─► whole games by the agent ─► windows of the best game, played and learned from, until time is up
+
+The networks are those of a checkpoint, by default of the generalist that comes with the package. What JAX compiles is
+kept between runs, by the sizes of problems: the first one of a size takes some seconds longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners import greedy
+from memplan.planners.planner import Budget, Planner
+
+# The generalist that comes with the package.
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+# Problems are padded to multiples of these, so that few sizes are compiled.
+_MULTIPLES = {"moves": 512, "rows": 128, "slots": 512, "times": 512, "units": 64}
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """How the agent plans.
+
+    Attributes:
+      checkpoint: folder that `memplan train` wrote; None for the generalist that comes with the package.
+      iterations: of playing windows, at most; None for as many as time allows, 0 for whole games only.
+      games: whole games that are played first; the first of them without noise.
+      learns: whether it learns from what it plays here.
+    """
+
+    checkpoint: Path | None = None
+    iterations: int | None = None
+    games: int = 8
+    learns: bool = True
+
+
+def solve_with(problem: MappingProblem, budget: Budget, options: AgentOptions) -> Plan:
+    """Returns the best plan of the games that the agent played, or that of `greedy`, which it starts from.
+
+    Its `info` says how many iterations were made (`iterations`), and what the whole games reached (`whole_games`, in
+    seconds).
+
+    Raises:
+      CheckpointError: there is no checkpoint, or it cannot be read.
+      PlannerError: libraries for learning are not installed; the problem has no fast memory, or the buffers do not fit
+        their homes.
+    """
+    deadline = time.monotonic() + budget.seconds
+    check_installed()
+    from memplan.rl_agent.devices import use_all_devices
+
+    use_all_devices()
+    from memplan.rl_agent.learning.checkpoint import load
+    from memplan.rl_agent.learning.trainer import Trainer
+
+    saved = load(options.checkpoint or PRETRAINED)
+    _keep_compiled()
+    trained = replace(saved.options, seed=budget.seed, learns=options.learns)
+    start = greedy.solve(problem, budget)
+    trainer = Trainer([problem], trained, padding_for(problem), saved.params, [start])
+    contest = trainer.contests[0]
+    emulator = TimingEmulator(problem)
+    best = [replace(start, planner="agent", info={})]
+    info: dict[str, Any] = {"iterations": 0}
+
+    def tell() -> None:
+        plan = contest.plan(planner="agent", info=dict(info))
+        if emulator.latency(plan) < emulator.latency(best[0]):
+            best[:] = [plan]
+            budget.on_plan(plan)
+
+    budget.on_plan(best[0])
+    tell()
+    with contextlib.suppress(KeyboardInterrupt):
+        if options.games and time.monotonic() < deadline:
+            info["whole_games"] = trainer.play_whole_games(options.games)
+            tell()
+        while time.monotonic() < deadline and info["iterations"] != options.iterations:
+            report = trainer.step()
+            info["iterations"] += 1
+            if report.improved:
+                tell()
+    return replace(best[0], info=info)
+
+
+def check_installed() -> None:
+    """Raises PlannerError, with what to do, if a library that learning needs is not installed."""
+    missing = [name for name in ("flax", "mctx", "optax", "orbax", "tensorboardX") if find_spec(name) is None]
+    if missing:
+        raise PlannerError(f"the agent needs {', '.join(missing)}: pip install 'memplan[rl]'")
+
+
+def padding_for(problem: MappingProblem) -> Any:
+    """Returns the sizes of a problem's game, as a `Padding`, rounded up."""
+    from memplan.rl_agent.game.arrays import Padding
+    from memplan.rl_agent.game.moves import Game
+
+    least = vars(Padding.of(Game(problem, guide=None), multiple=1))
+    sizes = {name: -(-size // _MULTIPLES.get(name, 1)) * _MULTIPLES.get(name, 1) for name, size in least.items()}
+    return Padding(**sizes)
+
+
+def _keep_compiled() -> None:
+    """Lets JAX keep what it compiles in the user's cache, unless the user chose a place."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        from memplan.compiler.files import cache_folder
+
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def solve(problem: MappingProblem, budget: Budget) -> Plan:
+    """Returns the plan of `solve_with` under the default options."""
+    return solve_with(problem, budget, AgentOptions())
+
+
+PLANNER = Planner("agent", "A trained agent that plays the mallocGame, and goes on learning.", solve)

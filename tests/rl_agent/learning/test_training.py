@@ -1,0 +1,163 @@
+"""Runs in folders: what they write, how they go on, and what is said of bad input."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from learning_problems import SMALL, problem_of
+
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.verify import verify
+from memplan.rl_agent.learning import checkpoint
+from memplan.rl_agent.learning.checkpoint import CheckpointError
+from memplan.rl_agent.learning.training import Training, problem_name
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six iterations."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    Training([problem_of(2)], SMALL, out).run(600.0, iterations=6)
+    return out
+
+
+def copy_of(run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_what_a_run_writes(run: Path) -> None:
+    problem = problem_of(2)
+    plan = Plan.load(run / f"{problem_name(problem)}.plan.json")
+    assert verify(problem, plan) == []
+    points = json.loads((run / "history.json").read_text())
+    assert points[0]["name"] == problem_name(problem)
+    assert [point["latency"] for point in points] == sorted((point["latency"] for point in points), reverse=True)
+    assert list((run / "metrics").glob("events.out.tfevents.*"))
+    files = [path.name for path in (run / "checkpoints").rglob("*") if path.is_file()]
+    assert files
+    assert not any(name.endswith((".pkl", ".pickle")) for name in files)
+
+
+def test_it_goes_on_as_if_it_had_not_stopped(run: Path, tmp_path: Path) -> None:
+    whole = Training([problem_of(2)], SMALL, tmp_path / "whole")
+    whole.run(600.0, iterations=9)
+    resumed = Training([problem_of(2)], out=copy_of(run, tmp_path), resume=True)
+    assert resumed.trainer.iteration == 6
+    resumed.run(600.0, iterations=3)
+    expected, found = (jax.tree.leaves(jax.device_get(t.trainer.state())) for t in (whole, resumed))
+    for mine, theirs in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+_KILLED = """
+import sys
+sys.path[:0] = [{tests!r}, {planners!r}]
+from pathlib import Path
+from learning_problems import SMALL, problem_of
+from memplan.rl_agent.learning.training import Training
+training = Training([problem_of(2)], SMALL, Path({out!r}))
+while True:
+    training.run(600.0, iterations=1)
+    print("saved", training.trainer.iteration, flush=True)
+"""
+
+
+def test_killed_at_any_time_it_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    code = _KILLED.format(tests=str(TESTS), planners=str(TESTS.parent / "planners"), out=str(out))
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "saved 1\n"
+    time.sleep(0.05)  # Perhaps in the middle of the next one, perhaps while it is written.
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = Training([problem_of(2)], out=out, resume=True)
+    done = resumed.trainer.iteration
+    assert done >= 1
+    resumed.run(600.0, iterations=1)
+    whole = Training([problem_of(2)], SMALL)
+    whole.run(600.0, iterations=done + 1)
+    expected, found = (jax.tree.leaves(jax.device_get(t.trainer.params)) for t in (whole, resumed))
+    for mine, theirs in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
+    out = copy_of(run, tmp_path)
+    for path in (out / "checkpoints" / "6" / "rest").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"checkpoints/6 is damaged"):
+        Training([problem_of(2)], out=out, resume=True)
+
+
+def test_a_checkpoint_of_another_version_is_named(run: Path, tmp_path: Path) -> None:
+    out = copy_of(run, tmp_path)
+    for path in (out / "checkpoints" / "6" / "meta").rglob("metadata"):
+        path.write_text(path.read_text().replace(f'"version": {checkpoint.VERSION}', '"version": 99'))
+    with pytest.raises(CheckpointError, match="of version 99"):
+        checkpoint.load(out)
+
+
+def test_other_problems_and_options_are_refused(run: Path) -> None:
+    with pytest.raises(MemplanError, match="of other problems"):
+        Training([problem_of(4)], out=run, resume=True)
+    with pytest.raises(MemplanError, match="other options"):
+        Training([problem_of(2)], replace(SMALL, lanes=2), run, resume=True)
+    with pytest.raises(MemplanError, match="there is a run already"):
+        Training([problem_of(2)], SMALL, run)
+    with pytest.raises(MemplanError, match="called"):
+        Training([problem_of(2), problem_of(2)], SMALL)
+
+
+def test_no_run_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(MemplanError, match="no run to resume"):
+        Training([problem_of(2)], out=tmp_path / "nothing", resume=True)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        checkpoint.load(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        checkpoint.load(tmp_path / "empty")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = copy_of(run, tmp_path)
+    resumed = Training([problem_of(2)], out=out, resume=True)
+    import orbax.checkpoint as ocp
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(CheckpointError, match="No space left"):
+            resumed.run(600.0, iterations=1)
+    assert checkpoint.load(out, everything=True).iteration == 6
+
+
+def test_an_interrupt_saves(run: Path, tmp_path: Path) -> None:
+    out = copy_of(run, tmp_path)
+    resumed = Training([problem_of(2)], out=out, resume=True)
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    resumed.run(600.0, on_progress=interrupt)
+    assert checkpoint.load(out).iteration == 7

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,13 @@ from memplan.planners._linear import ONE, ZERO, Affine, add_up, column
 
 if TYPE_CHECKING:
     from memplan.planners._ilp_model import Relaxation
+    from memplan.planners._ilp_values import Flight
 
 # Operations with more accesses than this that may be served from several spaces are not enumerated.
 _MAX_ENUMERATED = 10
+
+# The latency of copies is counted in windows of time that may be no longer than so many latencies.
+_LATENCIES = 30.0
 
 
 def write_clock(model: Relaxation) -> None:
@@ -53,7 +58,7 @@ class _Clock:
                 idle[channel][position] = wait
         for channel in channels:
             self._limit_copies(channel, idle[channel])
-        self._limit_flights(lasts)
+        self._limit_flights(lasts, idle)
 
     def _duration(self, t: int, operation: Operation, repetitions: float) -> Affine:
         """Returns the time of all runs of an operation, in units; it is part of the objective."""
@@ -133,21 +138,77 @@ class _Clock:
         ratios = lasts[takes > 0.0] / takes[takes > 0.0]
         return float(max(0.0, min(1.0, ratios.min(initial=1.0))))
 
-    def _limit_flights(self, lasts: Mapping[int, Affine]) -> None:
-        """A copy takes no longer than the time in which it can be in flight."""
+    def _limit_flights(self, lasts: Mapping[int, Affine], idle: Mapping[int, Mapping[int, Affine]]) -> None:
+        """A copy takes no longer than the time in which it can be in flight, and nothing moves in its latency."""
         program = self.program
-        last = 2 * self.problem.end + 1
-        least = np.zeros(last + 1)
+        least = np.zeros(2 * self.problem.end + 2)
         for position, part in lasts.items():
             least[position + 1] = part.constant + sum(program.low[number] for number, _ in part.terms)
         elapsed = np.cumsum(least)
+        links, unit = self.problem.links, self.model.unit
+        shortest = {
+            channel: min(link.latency for link in links if link.channel == channel)
+            for channel in {link.channel for link in links}
+        }
+        windows: dict[tuple[int, int, int, int], float] = {}
         for flight in self.model.flights:
-            first, end = 2 * flight.start, 2 * flight.done + 1
-            seconds = flight.seconds / self.model.unit
+            first, end, link = 2 * flight.start, 2 * flight.done + 1, links[flight.link]
+            latency = shortest[link.channel] * flight.times / unit
+            if elapsed[end] - elapsed[first] <= _LATENCIES * latency:
+                windows[flight.start, flight.done, flight.region, link.channel] = latency
+            seconds = (flight.seconds + link.latency * flight.times) / unit
             if elapsed[end] - elapsed[first] >= seconds:
                 continue
             window = add_up(lasts[position] for position in range(first, end) if position in lasts)
             program.at_most(flight.copied.scaled(seconds) - window)
+        by_start = sorted(self.model.flights, key=lambda flight: flight.start)
+        starts = [flight.start for flight in by_start]
+        for (start, done, region, channel), latency in sorted(windows.items()):
+            members = [
+                flight
+                for flight in by_start[bisect_left(starts, start) : bisect_right(starts, done)]
+                if links[flight.link].channel == channel and flight.done <= done
+            ]
+            self._limit_window(start, done, region, latency, members, lasts, idle[channel])
+
+    def _limit_window(
+        self,
+        start: int,
+        done: int,
+        region: int,
+        latency: float,
+        members: Sequence[Flight],
+        lasts: Mapping[int, Affine],
+        idle: Mapping[int, Affine],
+    ) -> None:
+        """What is copied within a window of time moves after the first latency in it.
+
+        What is idle before, in each run of the region, is the latency less what operations take of the channel then.
+        With `most` at least the part of each copy that is made:
+
+            seconds of copies <= idle in the window - most * latency + (duration - idle) of what runs in the latency
+        """
+        program = self.program
+        most = program.fraction()
+        for flight in members:
+            program.at_most(flight.copied - most)
+        early = set()
+        passed = 0.0
+        for time in range(start, done):
+            if passed >= latency:
+                break
+            position = 2 * time + 1
+            early.add(position)
+            if position in lasts and self.problem.operations[time].region == region:
+                duration = lasts[position]
+                passed += duration.constant + sum(program.low[number] for number, _ in duration.terms)
+        offered = add_up(
+            (lasts if position in early else idle)[position]
+            for position in range(2 * start, 2 * done + 1)
+            if position in lasts
+        )
+        moved = add_up(flight.copied.scaled(flight.seconds / self.model.unit) for flight in members)
+        program.at_most(moved + most.scaled(latency) - offered)
 
     def _limit_copies(self, channel: int, idle: Mapping[int, Affine]) -> None:
         """What copies move within each node is no more than what is idle within it."""

@@ -123,8 +123,8 @@ class Realization:
         runs = self._with_copies(items, made.kept)
         self._schedule(runs, emulator)
         self._relieve(runs, made.tables.free.copy())
-        self._commit(made, runs)
-        self._note_late(made, emulator)
+        commit(made, runs)
+        note_late(made, emulator)
         return made
 
     def items(self) -> list[tuple[int, int]]:
@@ -146,19 +146,20 @@ class Realization:
                 item += 1
         return found
 
-    def _accesses(self, item: int) -> list[int]:
+    def accesses(self, item: int) -> list[int]:
+        """Returns the numbers of an item's accesses."""
         return self.chains.accesses[self.chains.first_access[item] : self.chains.last_access[item]].tolist()
 
     def _children(self, item: int) -> list[int]:
         return self.chains.children[self.chains.first_child[item] : self.chains.last_child[item]].tolist()
 
-    def _gap_before(self, chain: int, item: int) -> Gap | None:
+    def gap_before(self, chain: int, item: int) -> Gap | None:
         """Returns the gap before an item of a chain; before the item after the last one, that to the region's end."""
-        access = self._accesses(item)[0] if item < self.chains.last[chain] else NONE
+        access = self.accesses(item)[0] if item < self.chains.last[chain] else NONE
         return self.gaps.get((int(self.chains.buffer[chain]), int(self.chains.region[chain]), access))
 
     def _is_kept_before(self, chain: int, item: int) -> bool:
-        gap = self._gap_before(chain, item)
+        gap = self.gap_before(chain, item)
         return gap is not None and gap.kept.get(self.frame.space, ZERO).value(self.solution) > 0.5
 
     def _is_fast(self, chain: int, item: int) -> bool:
@@ -167,7 +168,7 @@ class Realization:
             return False
         if children := self._children(item):
             return all(self._is_fast_throughout(child) for child in children)
-        for access in self._accesses(item):
+        for access in self.accesses(item):
             served = self.model.served.get(access, {}).get(self.frame.space, ZERO).value(self.solution)
             if served > 0.5:
                 continue
@@ -278,7 +279,7 @@ class Realization:
         if done == NONE or start > done or not np.isfinite(seconds):
             return None
         low, high = 2 * int(time[start]), 2 * int(time[done])
-        moving = self._moving(self._gap_before(chain, first), True)
+        moving = self._moving(self.gap_before(chain, first), True)
         if moving is not None:
             low = max(low, min(moving[0], high))
         return Move(start, done, low, high, seconds)
@@ -307,7 +308,7 @@ class Realization:
             return None
         low, high = 2 * int(time[start]), 2 * int(time[done])
         for item in range(writer + 1, int(chains.last[chain]) + 1):
-            moving = self._moving(self._gap_before(chain, item), False)
+            moving = self._moving(self.gap_before(chain, item), False)
             if moving is not None:
                 high = min(high, max(low, moving[1]))
                 break
@@ -381,7 +382,9 @@ class Realization:
                     run.start = int(self.slots.time[run.fill.start])
                 free[begins : run.start] += sizes[run.first]
                 continue
-            run = min(there, key=lambda run: (self._gain(run) / float(sizes[run.first]), run.first))
+            # What is more than the excess helps no one.
+            helps = {run.first: float(min(sizes[run.first], -free[at])) for run in there}
+            run = min(there, key=lambda run: (self._gain(run) / helps[run.first], run.first))
             free[run.start : run.end] += sizes[run.first]
             runs.remove(run)  # What was to be copied from its home copy is written at home now.
 
@@ -395,35 +398,37 @@ class Realization:
         accesses = self.tables.accesses[self.chains.accesses[first:last]]
         return float(accesses["saving"] @ self.tables.operations["repetitions"][accesses["time"]])
 
-    def _commit(self, made: Decisions, runs: list[Run]) -> None:
-        """Enters runs into decisions in which none is taken."""
-        tables = made.tables
-        for run in runs:
-            first, last = self.chains.first_access[run.first], self.chains.last_access[run.last]
-            for access in self.chains.accesses[first:last].tolist():
-                serve(tables, access, True)
-        refresh(tables)
-        for run in runs:
-            tables.items["run"][run.first : run.last + 1] = run.first
-            item = tables.items[run.first]
-            item["run_last"], item["run_start"], item["run_end"], item["late"] = run.last, run.start, run.end, 0.0
-            item["fill_start"] = item["fill_done"] = item["spill_start"] = item["spill_done"] = NONE
-            if run.fill is not None:
-                item["fill_start"], item["fill_done"] = run.fill.start, run.fill.done
-            if run.spill is not None:
-                item["spill_start"], item["spill_done"] = run.spill.start, run.spill.done
-            book_run(tables, run.first, 1)
 
-    def _note_late(self, made: Decisions, emulator: TimingEmulator) -> None:
-        """Notes which copies are known to be late, as the emulator says, so that others are still accepted."""
-        stall = np.nan_to_num(emulator.emulate(made.sketch()).stall)
-        for run in made.runs().tolist():
-            item = made.tables.items[run]
-            if item["fill_done"] == NONE:
-                continue
-            late = stall[self.slots.time[item["fill_done"]]]
-            if late > 0.0:
-                book_run(made.tables, run, -1)
-                made.tables.items["late"][run] = late
-                book_run(made.tables, run, 1)
-        refresh(made.tables)
+def commit(made: Decisions, runs: Sequence[Run]) -> None:
+    """Enters runs, with their copies scheduled, into decisions in which none is taken."""
+    tables, chains = made.tables, made.frame.chains
+    for run in runs:
+        first, last = chains.first_access[run.first], chains.last_access[run.last]
+        for access in chains.accesses[first:last].tolist():
+            serve(tables, access, True)
+    refresh(tables)
+    for run in runs:
+        tables.items["run"][run.first : run.last + 1] = run.first
+        item = tables.items[run.first]
+        item["run_last"], item["run_start"], item["run_end"], item["late"] = run.last, run.start, run.end, 0.0
+        item["fill_start"] = item["fill_done"] = item["spill_start"] = item["spill_done"] = NONE
+        if run.fill is not None:
+            item["fill_start"], item["fill_done"] = run.fill.start, run.fill.done
+        if run.spill is not None:
+            item["spill_start"], item["spill_done"] = run.spill.start, run.spill.done
+        book_run(tables, run.first, 1)
+
+
+def note_late(made: Decisions, emulator: TimingEmulator) -> None:
+    """Notes which copies are known to be late, as the emulator says, so that others are still accepted."""
+    stall = np.nan_to_num(emulator.emulate(made.sketch()).stall)
+    for run in made.runs().tolist():
+        item = made.tables.items[run]
+        if item["fill_done"] == NONE:
+            continue
+        late = stall[made.frame.slots.time[item["fill_done"]]]
+        if late > 0.0:
+            book_run(made.tables, run, -1)
+            made.tables.items["late"][run] = late
+            book_run(made.tables, run, 1)
+    refresh(made.tables)

@@ -46,16 +46,25 @@ class Tree:
             low, high = low >> 1, high >> 1
         return left + right[::-1]
 
-    def graded(self, first: int, last: int, fine_start: bool, fine_end: bool, ratio: float) -> list[int]:
+    def graded(
+        self,
+        first: int,
+        last: int,
+        fine_start: bool,
+        fine_end: bool,
+        ratio: float,
+        part: tuple[int, int] | None = None,
+    ) -> list[int]:
         """Returns nodes that together are `[first, last)`, in order, the smaller the nearer to a fine end.
 
         Args:
           first, last: positions.
           fine_start, fine_end: which ends are fine.
           ratio: a node is no wider than that times its distance from a fine end, but for single positions.
+          part: of `[first, last)`, whose nodes alone are wanted.
         """
         nodes = []
-        pending = self.cover(first, last)[::-1]
+        pending = self.cover(*(part or (first, last)))[::-1]
         while pending:
             node = pending.pop()
             start, end = self.interval(node)

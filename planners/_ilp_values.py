@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from memplan.compiler.analysis.program import AccessKind, RegionKind
 from memplan.compiler.mapping.problem import Buffer
 from memplan.planners._chains import make_slots
+from memplan.planners._ilp_stages import inner_regions, make_stages
 from memplan.planners._linear import ONE, ZERO, Affine, add_up, column
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # Where the value of a buffer is, by space; None where it is undefined, so that any memory holds it.
 State = dict[int, Affine] | None
+
+# Units of the objective that a copy costs in a program whose solutions become plans: none is made for nothing.
+_COPY_COST = 3e-5
 
 # Expressions of more terms than this become columns.
 _MAX_TERMS = 4
@@ -48,15 +52,21 @@ class Flight:
     """A copy, and how long it is in flight at least.
 
     Attributes:
+      region: in which it is made.
+      link: index.
       start, done: the earliest time at which it can start, the latest at which it can be done.
       copied: whether it is made.
-      seconds: of the whole program, with the link's latency.
+      seconds: that it moves for, of the whole program.
+      times: how often it is made in the whole program, at least.
     """
 
+    region: int
+    link: int
     start: int
     done: int
     copied: Affine
     seconds: float
+    times: float
 
 
 def home(buffer: Buffer) -> int:
@@ -84,6 +94,7 @@ class _Values:
             if region.kind is RegionKind.BRANCH:
                 self.branches.setdefault((self.parent[number], region.group), []).append(number)
         self.cheapest = self._cheapest_crossing()
+        self.inner = inner_regions(self.slots)
 
     def write(self) -> None:
         """Follows every buffer that has a choice of spaces."""
@@ -347,7 +358,8 @@ class _Life:
             and (state[target] != ONE or self._is_limited(target))
         ]
         for source, target in windows:
-            gap.copied[source, target] = program.binary()
+            cost = _COPY_COST if self.model.precision.strict else 0.0
+            gap.copied[source, target] = column(program.add_column(0.0, 1.0, cost, is_integer=True))
         # A value that nobody has is not copied: nor one that was copied here from where it goes, to the slow memory.
         for (source, target), copied in gap.copied.items():
             arrives = [
@@ -411,31 +423,39 @@ class _Life:
         # Before the span, it may have moved already.
         is_open = gap.region == 0 and start == model.span.first > 0
         if not is_open:
-            model.flights.append(Flight(start, done, copied, seconds + link.latency * times))
+            number = self.problem.link_between[source, target]
+            model.flights.append(Flight(gap.region, number, start, done, copied, seconds, times))
         fine_start, fine_end = self._is_limited(source), self._is_limited(target)
-        nodes = model.tree.graded(2 * start, 2 * done + 1, fine_start, fine_end, model.precision.ratio)
+        stages = make_stages(
+            model.tree, model.precision.ratio, self.values.inner[gap.region], start, done, fine_start, fine_end
+        )
+        nodes = [node for stage in stages for node in stage.nodes]
         # What moved before each node, and before the end.
         moved = [program.fraction() if is_open else ZERO]
         moved += [program.fraction() for _ in nodes[1:]] + [copied]
-        previous = moved[0]
         for node, before, after in zip(nodes, moved, moved[1:], strict=False):
             if before.terms:
                 program.at_most(before - after)
             model.move(link.channel, node, (after - before).scaled(seconds))
             gap.moved.setdefault((source, target), []).append((*model.tree.interval(node), after - before))
-            first, last = model.tree.interval(node)
+        previous, number = moved[0], 0
+        for stage in stages:
+            before, after = moved[number], moved[number + len(stage.nodes)]
+            number += len(stage.nodes)
+            first, last = model.tree.interval(stage.nodes[0])[0], model.tree.interval(stage.nodes[-1])[1]
+            is_exact = model.precision.strict or stage.is_whole
             if fine_end:
                 # What moves in a node was issued by its last operation.
                 begun = self._whole(after)
-                is_exact = model.precision.strict or last - first == 1
-                model.occupy(target, node, self.number, begun if is_exact else previous)
+                for node in stage.nodes:
+                    model.occupy(target, node, self.number, begun if is_exact else previous)
                 if not is_exact:
                     model.occupy(target, model.tree.size + last - 1, self.number, begun - previous)
                 previous = begun
             if fine_start and first >= 2 * gap.first and last <= 2 * gap.last:
-                is_exact = model.precision.strict or last - first == 1
                 left = copied - (before if is_exact else after)
                 kept = gap.kept.get(source, ZERO)
                 beyond = program.binary() if model.precision.whole else program.fraction()
                 program.at_most(left - kept - beyond)
-                model.occupy(source, node, self.number, beyond)
+                for node in stage.nodes:
+                    model.occupy(source, node, self.number, beyond)

@@ -7,7 +7,9 @@ Two integer programs of one model (`_ilp_model.py`) are solved at once, each by 
 
 A solution says what stays in fast memory and in which windows copies move. That becomes decisions with exact times
 (`_ilp_runs.py`), is improved by what the emulator says (`_ilp_polish.py`), gets offsets, and is a plan. While the
-solvers work, greedy's decisions are improved in the same way. It starts from greedy's plan and is never worse.
+solvers work, greedy's decisions are improved in the same way, and a small problem is solved whole, offsets included
+(`_ilp_joint.py`). If both programs are solved and the plan does not meet the bound, time is cut finer. It starts from
+greedy's plan and is never worse.
 
 A long program is improved window by window instead, each an integer program of its own, the window first that loses
 most to its bound; its bound is that of linear relaxations (`bound.py`).
@@ -19,7 +21,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +33,17 @@ from memplan.planners import greedy
 from memplan.planners._assembly import Stay, assemble
 from memplan.planners._decisions import Decisions, Order, Rules
 from memplan.planners._frame import Frame, fast_spaces
+from memplan.planners._ilp_cuts import add_cut, found_offsets
+from memplan.planners._ilp_joint import Joint, kept_in
 from memplan.planners._ilp_model import Precision, Relaxation, longest
 from memplan.planners._ilp_polish import Effort, Polish
 from memplan.planners._ilp_runs import Realization
 from memplan.planners._ilp_windows import improve_windows
-from memplan.planners._linear import Rows
-from memplan.planners._linear_solver import Task
+from memplan.planners._linear_solver import Solution, Task
 from memplan.planners.bound import lower_bound
 from memplan.planners.planner import Budget, Planner
 
-Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 # A plan within this of the bound, relative, counts as optimal; the emulator's and the solvers' rounding is less.
 OPTIMAL_WITHIN = 1e-4
@@ -51,11 +54,20 @@ _MAX_ACCESSES = 2000
 # Of the budget, what greedy, the linear relaxations and the integer programs may take; polishing takes the rest.
 _FOR_GREEDY, _FOR_BOUND, _FOR_INTEGERS = 0.3, 0.15, 0.75
 
-# Moves of a polish, and deterministic seconds of constraint programming for what finds no offset otherwise.
-_ROUNDS, _EXACT_EFFORT = 3000, 0.2
+# Moves of a polish, no more than so many for each access, and deterministic seconds of constraint programming for what
+# finds no offset otherwise.
+_ROUNDS, _ROUNDS_PER_ACCESS, _EXACT_EFFORT = 3000, 20, 0.2
 
-# The ratio of the models (see `Precision`), and that of those for programs with more accesses than this.
-_RATIO, _COARSE_RATIO, _MAX_FINE_ACCESSES = 0.5, 1.0, 700
+# The ratios of the models (see `Precision`), one after another, and those for programs with more accesses than this. A
+# finer one is tried if there are so many seconds left, and so many times those that it took to write the last one.
+_RATIOS, _COARSE_RATIOS, _MAX_FINE_ACCESSES, _LEAST_ROUND = (0.5, 0.1, 0.02), (1.0, 0.5, 0.1), 700, 2.0
+_FINER = 10.0
+
+# How often a solution that finds no offsets is cut off in each round, and the share of the time to find out why.
+_MAX_CUTS, _FOR_SUBSET = 8, 0.1
+
+# Deterministic seconds of the constraint program for small problems.
+_JOINT_EFFORT = 1.0
 
 
 class _Best:
@@ -130,37 +142,108 @@ def _search(problem: MappingProblem, budget: Budget, best: _Best, start: float) 
         for plan in improve_windows(problem, budget.seed, best.emulator, deadline):
             best.offer(plan, "integer programs of windows")
         return
-    solvers_until = start + _FOR_INTEGERS * budget.seconds
-    ratio = _RATIO if len(problem.accesses) <= _MAX_FINE_ACCESSES else _COARSE_RATIO
-    strict, relaxed = (
-        Relaxation(problem, precision=Precision(ratio, whole=True, strict=is_strict)) for is_strict in (True, False)
-    )
-    tasks = [_start(model.program.finished(), solvers_until) for model in (strict, relaxed)]
     polishing = partial(_plans, problem, best, budget.seed)
-    try:
-        for plan in polishing(_greedy_decisions, solvers_until):
-            best.offer(plan, "ruin and recreate")
-        # In this order, whichever is done first, so that the same problem has the same plan.
-        relaxation = tasks[1].result()
-        best.raise_bound(min(relaxation.bound * relaxed.unit, longest(problem)))
-        for name, model, task in (("integer program", strict, tasks[0]), ("relaxation", relaxed, tasks[1])):
-            if best.is_optimal:
-                break
-            solution = relaxation if model is relaxed else task.result()
-            if solution.values is None:
-                continue
+    solvers_until = start + _FOR_INTEGERS * budget.seconds
+    ratios = _RATIOS if len(problem.accesses) <= _MAX_FINE_ACCESSES else _COARSE_RATIOS
+    for number, ratio in enumerate(ratios):
+        begin = time.monotonic()
+        pair = _Pair(problem, ratio, solvers_until)
+        written = time.monotonic() - begin
+        try:
+            if number == 0:
+                now = time.monotonic()
+                _try_jointly(problem, best, now + 0.5 * (solvers_until - now))
+                for plan in polishing(_greedy_decisions, solvers_until):
+                    best.offer(plan, "ruin and recreate")
+            # In this order, whichever is done first, so that the same problem has the same plan.
+            relaxation = pair.relaxed.solution
+            best.raise_bound(min(relaxation.bound * pair.relaxed.model.unit, longest(problem)))
+            for name, program in (("integer program", pair.strict), ("relaxation", pair.relaxed)):
+                if best.is_optimal:
+                    return
+                if program.solution.values is None:
+                    continue
+                now = time.monotonic()
+                until = deadline if program is pair.relaxed else now + 0.6 * (deadline - now)
+                for plan in polishing(partial(_realized, program, best.emulator), until):
+                    best.offer(plan, name)
+            pair.strict.cut_and_solve(problem, best, deadline)
+        finally:
+            pair.stop()
+        now = time.monotonic()
+        # To write a finer model takes several times as long.
+        needed = max(_LEAST_ROUND, _FINER * written)
+        if best.is_optimal or not relaxation.is_optimal or now > deadline - needed:
+            return
+        solvers_until = now + _FOR_INTEGERS * (deadline - now)
+
+
+class _Program:
+    """An integer program that is being solved."""
+
+    def __init__(self, model: Relaxation, until: float):
+        self.model = model
+        self.task = Task(model.program.finished(), True, max(until - time.monotonic(), 0.1), OPTIMAL_WITHIN / 4.0)
+
+    @cached_property
+    def solution(self) -> Solution:
+        """What the solver found, when it is done."""
+        return self.task.result()
+
+    def cut_and_solve(self, problem: MappingProblem, best: _Best, deadline: float) -> None:
+        """While its solution finds no offsets, adds a cut that says why, and solves it again; takes what has some."""
+        spaces = fast_spaces(problem)
+        for _ in range(_MAX_CUTS if len(spaces) == 1 else 0):
             now = time.monotonic()
-            until = deadline if model is relaxed else now + 0.6 * (deadline - now)
-            realized = partial(_realized, model, solution.values, best.emulator)
-            for plan in polishing(realized, until):
-                best.offer(plan, name)
-    finally:
-        for task in tasks:
-            task.stop()
+            values = self.solution.values
+            if best.is_optimal or values is None or not self.solution.is_optimal or now > deadline - _LEAST_ROUND:
+                return
+            realization = Realization(Frame(problem, spaces[0]), self.model, values)
+            found = realization.decisions(Rules(), best.emulator)
+            offsets = found_offsets(found)
+            if offsets is not None:
+                best.offer(_assembled(problem, found, offsets), "integer program with cuts")
+                return
+            if not add_cut(realization, found, _FOR_SUBSET * (deadline - now)):
+                return
+            until = now + _FOR_INTEGERS * (deadline - now)
+            seconds = max(until - time.monotonic(), 0.1)
+            self.task = Task(self.model.program.finished(), True, seconds, OPTIMAL_WITHIN / 4.0)
+            del self.solution
 
 
-def _start(rows: Rows, until: float) -> Task:
-    return Task(rows, True, max(until - time.monotonic(), 0.1), OPTIMAL_WITHIN / 4.0)
+class _Pair:
+    """The relaxation and the strict program of one precision."""
+
+    def __init__(self, problem: MappingProblem, ratio: float, until: float):
+        self.strict, self.relaxed = (
+            _Program(Relaxation(problem, precision=Precision(ratio, whole=True, strict=is_strict)), until)
+            for is_strict in (True, False)
+        )
+
+    def stop(self) -> None:
+        """Ends the solvers, if they still run."""
+        for program in (self.strict, self.relaxed):
+            program.task.stop()
+
+
+def _try_jointly(problem: MappingProblem, best: _Best, until: float) -> None:
+    """Solves a small problem with one fast space by a constraint program, if it is one."""
+    spaces = fast_spaces(problem)
+    if len(spaces) != 1 or best.is_optimal:
+        return
+    frame = Frame(problem, spaces[0])
+    if not Joint.is_small(frame):
+        return
+    found = Joint(frame, kept_in(best.plan)).solve(best.plan, best.emulator, _JOINT_EFFORT, until)
+    if found is not None:
+        best.offer(_assembled(problem, found.decisions, found.offsets), "constraint program")
+
+
+def _assembled(problem: MappingProblem, decisions: Decisions, offsets: Integers) -> Plan:
+    """Returns the plan of decisions on the only fast space, with the offsets of its homes and stays."""
+    home_offsets = dict(zip(decisions.frame.homes, offsets.tolist(), strict=False))
+    return assemble(problem, decisions.stays(offsets), "ilp", home_offsets=home_offsets).plan
 
 
 def _greedy_decisions(frame: Frame) -> Decisions:
@@ -170,8 +253,11 @@ def _greedy_decisions(frame: Frame) -> Decisions:
     return decisions
 
 
-def _realized(model: Relaxation, solution: Floats, emulator: TimingEmulator, frame: Frame) -> Decisions:
-    return Realization(frame, model, solution).decisions(Rules(), emulator)
+def _realized(program: _Program, emulator: TimingEmulator, frame: Frame) -> Decisions:
+    """Returns what a program's solution decides."""
+    values = program.solution.values
+    assert values is not None
+    return Realization(frame, program.model, values).decisions(Rules(), emulator)
 
 
 def _plans(
@@ -181,13 +267,14 @@ def _plans(
     stays: list[Stay] = []
     home_offsets: dict[int, int] = {}
     spaces = fast_spaces(problem)
+    rounds = min(_ROUNDS, _ROUNDS_PER_ACCESS * len(problem.accesses))
     for space in spaces:
         frame = Frame(problem, space, stays)
         polish = Polish(frame, best.emulator, np.random.default_rng(seed), best.goal)
         found = decide(frame)
         latency = np.inf
         chosen = None
-        for packed in polish.packed(found, Effort(_ROUNDS, deadline, _EXACT_EFFORT)):
+        for packed in polish.packed(found, Effort(rounds, deadline, _EXACT_EFFORT)):
             if packed.latency < latency:
                 latency, chosen = packed.latency, packed
                 if space == spaces[-1]:

@@ -116,6 +116,23 @@ def test_a_bound_sees_that_copies_take_time() -> None:
     assert exact_bound(twice) == pytest.approx(10.0, rel=1e-4)
 
 
+def test_a_bound_sees_that_nothing_moves_in_the_latency_of_copies_that_are_made_together() -> None:
+    # Each copy by itself would have the time of the other one for its latency.
+    together = problem("", *["r a, r b"] * 3, arguments="a b", latency=2.0)
+    assert exact_bound(together) == pytest.approx(2.0 + 8.0 + 3.0, rel=1e-3)
+    assert latency(together, planners.get("greedy").solve(together, Budget())) >= 13.0 - 1e-9
+
+
+def test_a_bound_sees_that_what_is_copied_around_a_loop_is_held_through_it() -> None:
+    # There is time for a copy in each iteration, and room for what it brings after each use of b, but not beside b.
+    around = problem(
+        "", "w b", "r b", "", "", *["r a"] * 2,
+        arguments="a", sizes={"a": 8, "b": 10}, floors=(0.0, 0.0, 0.0, 2.0), regions=(loop(1, 4, 8.0),),
+    )  # fmt: skip
+    assert exact_bound(around) == pytest.approx(8 * (2 * 10 / 8 + 2) + 8 + 2, rel=1e-3)
+    assert latency(around, planners.get("greedy").solve(around, Budget())) == pytest.approx(46.0)
+
+
 def test_a_bound_sees_copies_in_loops() -> None:
     # In each iteration the slow memory is written by one operation and read by another.
     looped = problem(

@@ -8,6 +8,7 @@ a core, and the best plan that any of them finds is the answer:
     here     greedy │ xla │ waits, keeps the best plan that it hears of
     core 1     ilp  ├───── proves, or runs out of time ─────────────┤
     core 2          └──── search ───────────────────────────────────┤
+    more cores, and those of members that end: hybrid, then search with other seeds
 
 It ends early when a plan reaches the bound, or has been proven best. Every plan is scored by the emulator here, whoever
 made it, and checked by the verifier before it is returned.
@@ -39,8 +40,8 @@ _TOLERANCE = 1e-4
 # Of the budget, what is kept back for the members' last plans to arrive and be checked; no more than so many seconds.
 _RESERVE, _MAX_RESERVE = 0.03, 1.0
 
-# It takes a process this long to do anything useful.
-_LEAST_SECONDS = 3.0
+# It takes a process this long to do anything useful, and one that must compile networks first.
+_LEAST_SECONDS, _LEAST_SECONDS_LATER = 3.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,15 @@ class AutoOptions:
 
     Attributes:
       first: the planner whose plan is the first to beat; it runs in the caller's process.
-      members: planners that run beside each other, in processes of their own. The first one gets cores that are left,
-        and those of members that are done early, with other seeds.
+      members: planners that run beside each other, in processes of their own.
+      later: planners that get the cores that are left, and those of members that are done early; those that are not
+        known here are left out, and without enough time all are. Then the first member gets them, with other seeds.
       processes: how many run at once, each member once at least; None for as many as there are cores.
     """
 
     first: str = "greedy"
     members: tuple[str, ...] = ("search", "ilp")
+    later: tuple[str, ...] = ("hybrid",)
     processes: int | None = None
 
     @property
@@ -140,7 +143,7 @@ def _run(
     """Runs members until the time is over, a plan is known to be the best, or all have ended by themselves."""
     deadline = end - min(_MAX_RESERVE, _RESERVE * budget.seconds)
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
-    waiting = _entries(options, budget.seed)
+    waiting = _entries(options, budget.seed, deadline)
     running: list[Member] = []
 
     def start() -> None:
@@ -174,9 +177,12 @@ def _run(
             member.stop()
 
 
-def _entries(options: AutoOptions, seed: int) -> Iterator[tuple[str, int]]:
+def _entries(options: AutoOptions, seed: int, deadline: float) -> Iterator[tuple[str, int]]:
     """Yields planners and seeds in the order in which they get a core."""
     yield from ((planner, seed) for planner in options.members)
+    for planner in options.later:
+        if planner in planners.names() and deadline - time.monotonic() >= _LEAST_SECONDS_LATER:
+            yield planner, seed
     yield from ((options.members[0], number) for number in itertools.count(seed + 1))
 
 

@@ -58,18 +58,8 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AgentOptions) -
         their homes.
     """
     deadline = time.monotonic() + budget.seconds
-    check_installed()
-    from memplan.rl_agent.devices import use_all_devices
-
-    use_all_devices()
-    from memplan.rl_agent.learning.checkpoint import load
-    from memplan.rl_agent.learning.trainer import Trainer
-
-    saved = load(options.checkpoint or PRETRAINED)
-    _keep_compiled()
-    trained = replace(saved.options, seed=budget.seed, learns=options.learns)
     start = greedy.solve(problem, budget)
-    trainer = Trainer([problem], trained, padding_for(problem), saved.params, [start])
+    trainer = make_trainer(problem, start, options, budget.seed)
     contest = trainer.contests[0]
     emulator = TimingEmulator(problem)
     best = [replace(start, planner="agent", info={})]
@@ -93,6 +83,25 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AgentOptions) -
             if report.improved:
                 tell()
     return replace(best[0], info=info)
+
+
+def make_trainer(problem: MappingProblem, start: Plan, options: AgentOptions, seed: int = 0) -> Any:
+    """Returns a `Trainer` of one problem that goes on from a plan, its networks those of the options' checkpoint.
+
+    Raises:
+      CheckpointError, PlannerError: as `solve_with`.
+    """
+    check_installed()
+    from memplan.rl_agent.devices import use_all_devices
+
+    use_all_devices()
+    from memplan.rl_agent.learning.checkpoint import load
+    from memplan.rl_agent.learning.trainer import Trainer
+
+    saved = load(options.checkpoint or PRETRAINED)
+    _keep_compiled()
+    trained = replace(saved.options, seed=seed, learns=options.learns)
+    return Trainer([problem], trained, padding_for(problem), saved.params, [start])
 
 
 def check_installed() -> None:

@@ -1,10 +1,13 @@
 """Self-play: many games at once, in each of which the agent decides a *window* of moves.
 
-    moves    0 ───────────── start ════ window ════ ─────────────────────── end
-             as in the base         searched, kept      as in the base, as far
-             (once for all lanes)   for learning        as that is legal
+    moves    0 ─────────────── start ════ window ════ ───────────────────── end
+             as in the champion      searched, kept      as in the champion,
+             (once for all lanes)    for learning        as far as is legal
 
-The base is a finished game, the best so far as a rule. So a game costs few searches, and what a window is worth is
+Games in odd lanes are *eager* behind their window: what the champion had to drop they take, if it is legal now. So room
+that a window makes is used, wherever that is.
+
+The champion is a finished game, the best so far as a rule. So a game costs few searches, and what a window is worth is
 known exactly and at once, which no value network tells early on. A window as long as the game is MuZero's ordinary
 self-play. So that games differ, all but the first lane of a window must leave the champion at its first choice: there,
 the champion's action is barred. `survey` says where the policy would leave it by itself. Starting where earlier games
@@ -256,14 +259,31 @@ def _to_choice(arrays: GameArrays, patience: int, state: State, action: jax.Arra
     return lax.while_loop(is_on, move, (state, jnp.asarray(action, jnp.int32)))[0]
 
 
-def _to_end(arrays: GameArrays, patience: int, state: State) -> State:
-    """Plays a game to its end as its own history says: that of the base, from its last choice on."""
-    return lax.while_loop(lambda s: _is_on(s, patience), lambda s: step(arrays, s, _followed(s.history, s)), state)
+def _to_end(arrays: GameArrays, patience: int, state: State, had_to_drop: jax.Array, is_eager: jax.Array) -> State:
+    """Plays a game to its end as its own history says, that of the champion from its last choice on.
+
+    Args:
+      arrays: the problem's game.
+      patience: see `SearchOptions`.
+      state: of the game.
+      had_to_drop: `[moves]`, of the champion.
+      is_eager: whether to take what the champion had to drop, if it can be had without waiting.
+    """
+
+    def move(state: State) -> State:
+        number = jnp.minimum(state.move, had_to_drop.shape[0] - 1)
+        can_copy = state.legal[COPY] & ~state.is_late
+        taken = jnp.where(state.legal[NO_COPY], NO_COPY, jnp.where(can_copy, COPY, DROP))
+        takes = is_eager & had_to_drop[number] & (state.move >= state.replay_until) & (taken != DROP)
+        return step(arrays, state, jnp.where(takes, taken, _followed(state.history, state)))
+
+    return lax.while_loop(lambda state: _is_on(state, patience), move, state)
 
 
 def follow(arrays: GameArrays, history: jax.Array, patience: int = 0) -> State:
     """Returns the game that follows a history as far as that is legal, at its end; total minus infinity if given up."""
-    state = _to_end(arrays, patience, init(arrays)._replace(history=history & ACTIONS))
+    never = jnp.zeros(history.shape[0], jnp.bool_)
+    state = _to_end(arrays, patience, init(arrays)._replace(history=history & ACTIONS), never, jnp.bool_(False))
     return state._replace(total=jnp.where(state.done, state.total, -jnp.inf))
 
 
@@ -297,7 +317,9 @@ def play_windows(
     states = jax.vmap(lambda move: _until(arrays, base, move))(start)
     states, length = jax.tree.map(lambda x: jnp.repeat(x, lanes, axis=0), (states, length))
     first = states.move
-    must_leave = lax.iota(jnp.int32, first.shape[0]) % lanes > 0
+    lane = lax.iota(jnp.int32, first.shape[0]) % lanes
+    must_leave, is_eager = lane > 0, lane % 2 == 1
+    had_to_drop = jnp.asarray(champion.had_to_drop)
 
     def move(states: State, now: tuple[jax.Array, jax.Array]) -> tuple[State, tuple[Any, ...]]:
         key, number = now
@@ -318,7 +340,9 @@ def play_windows(
     states, (sight, legal, choice, lead, is_made) = lax.scan(move, states, steps)
     last = states.move
     behind = World(arrays, champion, states).lead()
-    states = jax.vmap(lambda state: _to_end(arrays, options.patience, state))(states)
+    states = jax.vmap(lambda state, eager: _to_end(arrays, options.patience, state, had_to_drop, eager))(
+        states, is_eager
+    )
     sight, legal, choice, lead, is_made = jax.tree.map(
         lambda x: jnp.moveaxis(x, 0, 1), (sight, legal, choice, lead, is_made)
     )
@@ -340,8 +364,11 @@ def _like(condition: jax.Array, x: jax.Array) -> jax.Array:
     return condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim))
 
 
-def survey(networks: Networks, params: Params, arrays: GameArrays, champion: Champion) -> jax.Array:
-    """Returns how likely the policy leaves the champion at each of its moves, `[moves]`; 0 where there is no choice."""
+def survey(networks: Networks, params: Params, arrays: GameArrays, champion: Champion) -> tuple[jax.Array, jax.Array]:
+    """Returns what the policy says at each of the champion's moves.
+
+    Returns: `[moves, 3]` the policy, 0 where there is no choice; `[moves]` how likely it leaves the champion there.
+    """
 
     def move(state: State, _: None) -> tuple[State, tuple[Sight, jax.Array]]:
         is_choice = ~state.done & (jnp.sum(state.legal) > 1)
@@ -351,8 +378,8 @@ def survey(networks: Networks, params: Params, arrays: GameArrays, champion: Cha
     _, (sights, is_choice) = lax.scan(move, init(arrays), length=champion.history.shape[0])
     _, said = networks.initial(params, sights)
     legal = sights.facts[:, LEGAL] > 0
-    policy = jax.nn.softmax(jnp.where(legal, said.policy, -1e9))
-    return jnp.where(is_choice, 1.0 - jnp.sum(policy * sights.guided, axis=-1), 0.0)
+    policy = jax.nn.softmax(jnp.where(legal, said.policy, -1e9)) * is_choice[:, None]
+    return policy, jnp.where(is_choice, 1.0 - jnp.sum(policy * sights.guided, axis=-1), 0.0)
 
 
 def play_out(

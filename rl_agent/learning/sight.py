@@ -18,7 +18,7 @@ from jax import lax
 from memplan.rl_agent.game.arrays import GameArrays
 from memplan.rl_agent.game.environment import ACTIONS, State, init, step
 from memplan.rl_agent.game.observation import FACTS, View, observe
-from memplan.rl_agent.game.reference import NUM_ACTIONS
+from memplan.rl_agent.game.reference import DROP, NUM_ACTIONS
 
 # Where facts say which actions are legal.
 LEGAL = np.array([FACTS.index(name) for name in ("can_copy", "can_stay", "can_drop")])
@@ -32,10 +32,12 @@ class Champion(NamedTuple):
     Attributes:
       history: `[moves]` int8, its actions.
       totals: `[moves + 1]` float32, seconds saved before each move, and at the end.
+      had_to_drop: `[moves]` bool, where DROP was all that was legal.
     """
 
     history: jax.Array
     totals: jax.Array
+    had_to_drop: jax.Array
 
 
 class Sight(NamedTuple):
@@ -58,13 +60,13 @@ class Sight(NamedTuple):
 def trace(arrays: GameArrays, history: jax.Array) -> Champion:
     """Returns a champion from the actions of a finished game as it was after its last backup."""
 
-    def move(state: State, _: None) -> tuple[State, jax.Array]:
+    def move(state: State, _: None) -> tuple[State, tuple[jax.Array, jax.Array]]:
         number = jnp.minimum(state.move, history.shape[0] - 1)
         after = step(arrays, state, (history[number] & ACTIONS).astype(jnp.int32))
-        return after, after.total
+        return after, (after.total, state.legal[DROP] & (jnp.sum(state.legal) == 1))
 
-    _, totals = lax.scan(move, init(arrays), length=history.shape[0])
-    return Champion(history & ACTIONS, jnp.concatenate([jnp.zeros(1, jnp.float32), totals]))
+    _, (totals, had_to_drop) = lax.scan(move, init(arrays), length=history.shape[0])
+    return Champion(history & ACTIONS, jnp.concatenate([jnp.zeros(1, jnp.float32), totals]), had_to_drop)
 
 
 def lead_of(arrays: GameArrays, state: State, champion: Champion) -> jax.Array:
@@ -104,8 +106,3 @@ def unpacked(sight: Sight) -> Sight:
     board = sight.board.astype(single) / 255
     rest = (part.astype(single) for part in (sight.supply, sight.items, sight.facts, sight.guided))
     return Sight(board, *rest)
-
-
-def empty_champion(moves: int) -> Champion:
-    """Returns a champion of the right shapes for a padding with so many moves."""
-    return Champion(np.zeros(moves, np.int8), np.zeros(moves + 1, np.float32))

@@ -68,9 +68,9 @@ class TrainOptions:
     capacity: int = 4096
     updates: int = 4
     reanalysed: int = 16
-    loyalty: float = 2.0
+    loyalty: float = 3.0
     threshold: float = 3e-4
-    cycle: int = 200
+    cycle: int = 50
     learns: bool = True
     sizes: NetworkSizes = field(default_factory=NetworkSizes)
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -238,7 +238,8 @@ class Trainer:
         options, contest = self.options, self.contests[problem]
         moves = len(contest.game.moves)
         if options.learns and self._rounds[problem] % _SURVEY_EVERY == 0:
-            urge = np.asarray(self._survey(self.params, contest.arrays, contest.champion))[:moves].astype(np.float64)
+            _, leaves = self._survey(self.params, contest.arrays, contest.champion)
+            urge = np.asarray(leaves)[:moves].astype(np.float64)
             self._urges[problem] = _ANYWHERE / max(moves, 1) + (1.0 - _ANYWHERE) * urge / max(urge.sum(), 1e-9)
         urge = self._urges[problem]
         if not moves:
@@ -321,6 +322,12 @@ class Trainer:
         if states.total[best] > contest.total:
             contest.go_on_from(states.history[best])
         return contest.game.home_latency - float(states.total[0])
+
+    def policy(self, problem: int = 0) -> NDArray[np.float32]:
+        """Returns what the policy says at each move of a champion, `[moves, 3]`; 0 where there is no choice."""
+        contest = self.contests[problem]
+        said, _ = self._survey(self.params, contest.arrays, contest.champion)
+        return np.asarray(said)[: len(contest.game.moves)]
 
     # To stop, and to go on.
 

@@ -72,10 +72,13 @@ def test_games_leave_the_champion(trainer: Trainer) -> None:
 
 def test_survey_asks_at_choices_only(trainer: Trainer) -> None:
     contest = trainer.contests[0]
-    urge = np.asarray(trainer._survey(trainer.params, contest.arrays, contest.champion))
-    assert urge.min() >= 0
-    assert 0 < urge.max() <= 1
-    assert (urge[len(contest.game.moves) :] == 0).all()
+    policy, leaves = map(np.asarray, trainer._survey(trainer.params, contest.arrays, contest.champion))
+    assert leaves.min() >= 0
+    assert 0 < leaves.max() <= 1
+    assert (leaves[len(contest.game.moves) :] == 0).all()
+    total = policy.sum(axis=-1)
+    assert np.all((total == 0) | (np.abs(total - 1) < 1e-5))
+    assert ((total > 0) >= (leaves > 0)).all()
 
 
 def test_whole_games_are_repeatable(trainer: Trainer) -> None:

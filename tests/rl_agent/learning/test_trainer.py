@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from learning_problems import SMALL, padding_of, problem_of, proven
+from random_problems import TINY, seeded_problem
 
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
@@ -28,12 +29,12 @@ TESTS = Path(__file__).parents[1]
 
 
 def test_it_finds_the_proven_optimum() -> None:
-    problem = problem_of(4)
+    problem = seeded_problem(26, 8, TINY)
     best = proven(problem)
     assert best is not None
     trainer = Trainer([problem], SMALL, padding_of(problem))
     begin = trainer.contests[0].latency
-    for _ in range(60):
+    for _ in range(120):
         trainer.step()
         if trainer.contests[0].latency <= best * (1 + 1e-4):
             break

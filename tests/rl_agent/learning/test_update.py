@@ -32,8 +32,8 @@ def test_losses_fall_on_what_is_learned_from() -> None:
     for _ in range(3):
         trainer.step()
     rows = np.flatnonzero(trainer.replay.windows.is_made[: trainer.replay.size, 0])
-    windows = trainer.replay.take(np.resize(rows, SMALL.update.batch))
-    place = np.zeros(SMALL.update.batch, np.int32)
+    windows = jax.tree.map(jnp.asarray, trainer.replay.take(np.resize(rows, SMALL.update.batch)))
+    place = jnp.zeros(SMALL.update.batch, jnp.int32)
     compute = jax.jit(lambda params: losses(trainer.networks, SMALL.update, params, windows, place))
     before = compute(trainer.params)
     for _ in range(60):

@@ -1,8 +1,12 @@
 """What a pass is, and where passes are registered.
 
-A pass is one module of this package with a `PASS` at its top, an entry point of the group `memplan.passes`, or
-whatever `register` is called with. It rewrites a program as JAX traces it (a jaxpr); the values of the program's
-results stay the same, up to rounding.
+A pass rewrites a program; the values of the program's results stay the same, up to rounding. There are two kinds:
+
+    Pass       a program as JAX traces it (a jaxpr)   modules of `memplan.passes`         group `memplan.passes`
+    GraphPass  a Graph, wherever it was read          modules of `memplan.passes.graph`   group `memplan.passes.graph`
+
+Each is a module of its package with a `PASS` at its top, an entry point of the group, or whatever `register` or
+`register_graph_pass` is called with.
 
 >>> import memplan.passes.base as passes
 >>> passes.get("dead_code").description
@@ -13,10 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.registry import Registry
+
+if TYPE_CHECKING:
+    from memplan.compiler.hardware.target import Target
+    from memplan.compiler.ir import Graph
 
 Platform = Literal["tpu", "gpu", "cpu"]
 
@@ -85,3 +93,50 @@ _registry: Registry[Pass] = Registry("pass", "memplan.passes", Pass, PassError)
 get = _registry.get
 names = _registry.names
 register = _registry.register
+
+
+@dataclass(frozen=True)
+class GraphContext:
+    """What a pass over a Graph may know.
+
+    Attributes:
+      target: what the program is planned for; None where that is not known.
+      fast_share: of the fast memory, how much one instruction may take for itself; the planner has the rest.
+    """
+
+    target: Target | None = None
+    fast_share: float = 0.25
+
+
+@dataclass(frozen=True)
+class RewrittenGraph:
+    """What a pass made of a Graph.
+
+    Attributes:
+      graph: with the same parameters and results; it may be the one that the pass was given.
+      findings: what it changed, and what it looked at and left.
+    """
+
+    graph: Graph
+    findings: tuple[Finding, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class GraphPass:
+    """A rewrite of Graphs.
+
+    Attributes:
+      name: as in `memplan plan --passes NAME`.
+      description: one line.
+      rewrite: returns the rewritten Graph.
+    """
+
+    name: str
+    description: str
+    rewrite: Callable[[Graph, GraphContext], RewrittenGraph]
+
+
+_graph_registry: Registry[GraphPass] = Registry("pass over Graphs", "memplan.passes.graph", GraphPass, PassError)
+get_graph_pass = _graph_registry.get
+graph_pass_names = _graph_registry.names
+register_graph_pass = _graph_registry.register

@@ -29,6 +29,7 @@ DEFAULT = (
     "shape_cleanup",
     "common_subexpressions",
     "fft_convolution",
+    "attention",
     "dead_code",
     "fft_to_matmul",
     "dead_code",

@@ -142,9 +142,3 @@ class MallocGame(gymnasium.Env[Any, np.int64]):
             "moves": int(state.move),
             "backups": int(state.backups),
         }
-
-
-def register() -> None:
-    """Makes the environment known to `gymnasium.make`."""
-    if NAME not in gymnasium.registry:
-        gymnasium.register(NAME, entry_point=f"{__name__}:{MallocGame.__name__}")

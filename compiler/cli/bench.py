@@ -140,6 +140,32 @@ def game(
 
 
 @bench.command()
+def agent(
+    dumps: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", show_default=False, help="Play this dump (repeatable). By default ten shipped."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(metavar="M", help="For each program and method.")] = 10.0,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Compare variants of the agent that lack a part each.")
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of all that is random.")] = 0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", show_default=False, help="Draw the curves: PNG or SVG.")
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """Latency against time: the agent from scratch, beside the planners.
+
+    Takes three hours with ten minutes for each program and method.
+    """
+    from memplan.compiler.cli import bench_agent
+
+    bench_agent.command(dumps, minutes, ablations, seed, markdown, picture, json)
+
+
+@bench.command()
 def memory(
     workloads: Annotated[
         str | None, typer.Option(metavar="W,W,…", show_default=False, help="Workloads. By default all.")
@@ -196,3 +222,42 @@ def fft(
     from memplan.compiler.cli import bench_fft
 
     bench_fft.command(lengths, target, batch, channels, markdown, json)
+
+
+@bench.command()
+def fusion(
+    workloads: Annotated[
+        str | None, typer.Option(metavar="W,W,…", show_default=False, help="Workloads. By default all.")
+    ] = None,
+    target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="What to fuse and plan for.")] = "tpu-v5e",
+    planner: Annotated[
+        str, typer.Option("--planner", "-p", metavar="P", help="What makes the plans; see `memplan planners`.")
+    ] = "greedy",
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that the planner may search, each.")] = 60.0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Traffic and latency of programs with layer fusion, and without.
+
+    Beside them stands the same program as XLA:TPU fuses it, where a dump of it is shipped.
+    """
+    from memplan.compiler.cli import bench_fusion
+
+    bench_fusion.command(workloads, target, planner, time_limit, markdown, json)
+
+
+@bench.command()
+def passes(
+    sizes: Annotated[str, typer.Option(metavar="N,N,…", help="Equations of the programs.")] = "1000,10000",
+    target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="What layers are fused for.")] = "tpu-v5e",
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often that is timed; the best counts.")] = 3,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Seconds of every pass.
+
+    The programs are made for the purpose, with things to clean in them.
+    """
+    from memplan.compiler.cli import bench_passes
+
+    bench_passes.command(sizes, target, rounds, markdown, json)

@@ -37,25 +37,6 @@ class _Loaded:
     problem: MappingProblem
 
 
-def plan(
-    dump: Path, target: str | None, planner: str, time_limit: float, out: Path | None, report: Path | None, json: bool
-) -> None:
-    """`memplan plan`."""
-    _check_outputs(out, report)
-    planner_registry.get(planner)
-    with Stages(total=7, quiet=json) as stages:
-        loaded = _load(dump, target, None, stages)
-        with stages.stage(f"planning with {planner}"):
-            made = pipeline.plan(loaded.problem, planner=planner, time_limit=time_limit)
-        result = _checked_report(loaded.problem, made, stages)
-        with stages.stage("writing"):
-            if out is not None:
-                made.save(out)
-            if report is not None:
-                write_report(result, report)
-    _print(result, report, json)
-
-
 def show(plan_file: Path, dump: Path, target: str | None, report: Path | None, json: bool) -> None:
     """`memplan show`."""
     _check_outputs(None, report)
@@ -63,11 +44,11 @@ def show(plan_file: Path, dump: Path, target: str | None, report: Path | None, j
     with Stages(total=6, quiet=json) as stages:
         loaded = _load(dump, target, made, stages)
         _check_belongs(loaded.problem, made, plan_file)
-        result = _checked_report(loaded.problem, made, stages)
+        result = checked_report(loaded.problem, made, stages)
         with stages.stage("writing"):
             if report is not None:
                 write_report(result, report)
-    _print(result, report, json)
+    print_result(result, report, json)
 
 
 def verify(plan_file: Path, dump: Path, target: str | None) -> None:
@@ -133,7 +114,7 @@ def _check_belongs(problem: MappingProblem, plan: Plan, file: Path) -> None:
         raise type(error)(f"{file}: {error}") from None
 
 
-def _checked_report(problem: MappingProblem, plan: Plan, stages: Stages) -> Report:
+def checked_report(problem: MappingProblem, plan: Plan, stages: Stages) -> Report:
     """Verifies a plan, plans what it is compared with, and scores them all; ends the command if a rule is broken."""
     with stages.stage("verifying"):
         violations = verify_plan(problem, plan)
@@ -163,7 +144,7 @@ def _check_outputs(out: Path | None, report: Path | None) -> None:
     check_folder(report)
 
 
-def _print(report: Report, folder: Path | None, json: bool) -> None:
+def print_result(report: Report, folder: Path | None, json: bool) -> None:
     if json:
         console.write(json_module.dumps(report_json(report), indent=2))
         return

@@ -101,15 +101,41 @@ def plan(
     ] = None,
     report: ReportFolder = None,
     json: AsJson = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="What `memplan train` wrote, for the planners agent and hybrid. Left out, they take the agent that "
+            "comes with the package.",
+        ),
+    ] = None,
+    passes: Annotated[
+        str,
+        typer.Option(
+            metavar="P,P,…",
+            help="Passes that rewrite the program before: names, `auto`, or `none`. Of a module that a compiler "
+            "scheduled, it is that schedule that is planned: `auto` leaves it as it is.",
+        ),
+    ] = "none",
+    print_after: Annotated[
+        str | None,
+        typer.Option(metavar="P", show_default=False, help="Print the program after this pass, or `all`."),
+    ] = None,
+    print_to: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Print it there, and not to standard error."),
+    ] = None,
 ) -> None:
     """Plan a program's memory, and report.
 
     The plan is checked, emulated, and compared with everything in slow memory, with what the program's compiler
     decided, and with the bound that no plan beats.
     """
-    from memplan.compiler.cli import commands
+    from memplan.compiler.cli import plan as planning
 
-    commands.plan(dump, target, planner, time_limit, out, report, json)
+    options = planning.PassOptions(passes, print_after, print_to)
+    planning.command(dump, target, planner, checkpoint, time_limit, out, report, json, options)
 
 
 @app.command()

@@ -43,7 +43,7 @@ def problem(graph: Graph, target: str | Path | Target) -> MappingProblem:
 def plan(
     program: Graph | MappingProblem,
     target: str | Path | Target | None = None,
-    planner: str = DEFAULT_PLANNER,
+    planner: str | planners.Planner = DEFAULT_PLANNER,
     time_limit: float = DEFAULT_TIME_LIMIT,
 ) -> Plan:
     """Returns a plan for a program.
@@ -52,7 +52,7 @@ def plan(
       program: a Graph, or a problem that was made of one.
       target: what to plan for: a target, its name, or a TOML file. Of a Graph, by default what it was compiled for; of
         a problem it is already known.
-      planner: name of what makes the plan.
+      planner: what makes the plan, or its name.
       time_limit: seconds that the planner may search.
 
     Raises:
@@ -60,7 +60,7 @@ def plan(
     """
     if not (time_limit > 0 and math.isfinite(time_limit)):
         raise PlannerError(f"a time limit must be a positive number of seconds, not {time_limit}")
-    chosen = planners.get(planner)
+    chosen = planners.get(planner) if isinstance(planner, str) else planner
     return chosen.solve(_as_problem(program, target), Budget(seconds=time_limit))
 
 

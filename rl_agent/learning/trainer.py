@@ -6,6 +6,7 @@ depends on is in `Trainer.state`. So a run that was cut off and restored goes on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -154,7 +155,7 @@ class Trainer:
         options = self.options
         devices = jax.devices()
         # Each device plays a part of the windows and learns from a part of the batch.
-        self._num_devices = int(np.gcd.reduce([len(devices), options.windows, options.update.batch]))
+        self._num_devices = math.gcd(len(devices), options.windows, options.update.batch)
         mesh = self._mesh = Mesh(devices[: self._num_devices], ("batch",))
         part, whole = PartitionSpec("batch"), PartitionSpec()
 
@@ -171,8 +172,8 @@ class Trainer:
 
         inputs = (whole, part, whole, whole, part, part)
         self._windows = jax.jit(jax.shard_map(windows, mesh=mesh, in_specs=inputs, out_specs=part, check_vma=False))
-        inputs = (whole, whole, part, part)
-        self._learn = jax.jit(jax.shard_map(learn, mesh=mesh, in_specs=inputs, out_specs=whole, check_vma=False))
+        whence = (whole, whole, part, part)
+        self._learn = jax.jit(jax.shard_map(learn, mesh=mesh, in_specs=whence, out_specs=whole, check_vma=False))
         follow = partial(play.follow, patience=options.search.patience)
         self._follow = jax.jit(jax.vmap(follow, (None, 0)))
         self._play_out = jax.jit(partial(play.play_out, self.networks, options.search), static_argnums=0)
@@ -259,14 +260,15 @@ class Trainer:
           gains: `[games]` seconds that they save more than the champion; minus infinity for those that are the same.
         """
         options, contest = self.options, self.contests[problem]
-        best = gains.reshape(options.windows, options.lanes).argmax(axis=1) + np.arange(options.windows) * options.lanes
+        best = np.argmax(gains.reshape(options.windows, options.lanes), axis=1)
+        best += np.arange(options.windows) * options.lanes
         best = best[np.argsort(-gains[best], kind="stable")]
         merged = self._merged(contest, played, gains, best)
         ends = jax.device_get(self._follow(contest.arrays, merged))
         histories = np.concatenate([played.history[best[:1]], ends.history & ACTIONS])
         totals = np.concatenate([contest.total + gains[best[:1]], ends.total.astype(np.float64)])
         totals[(histories == contest.champion.history).all(axis=1)] = -np.inf
-        chosen = int(totals.argmax())
+        chosen = int(np.argmax(totals))
         phase = self._rounds[problem] / options.cycle
         improved = False
         if totals[chosen] >= contest.total - options.threshold * (1.0 - phase) * contest.game.home_latency:

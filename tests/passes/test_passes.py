@@ -233,7 +233,7 @@ def test_names() -> None:
     assert [each.name for each in chosen("auto")] == list(DEFAULT)
     assert chosen("none") == ()
     assert [each.name for each in chosen(["inline", base.get("dead_code")])] == ["inline", "dead_code"]
-    with pytest.raises(PassError, match="no pass is called 'nonsense'; known: common_subexpressions,"):
+    with pytest.raises(PassError, match="no pass is called 'nonsense'; known: attention, common_subexpressions,"):
         chosen("inline, nonsense")
     assert set(DEFAULT) <= set(base.names())
 

@@ -1,0 +1,1 @@
+"""Passes over Graphs, one file a pass."""

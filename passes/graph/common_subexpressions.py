@@ -1,0 +1,90 @@
+"""The pass `common_subexpressions`: what is computed twice from the same values is computed once.
+
+Global value numbering by hashing (Aho, Lam, Sethi and Ullman, Compilers, section 8.5.1; XLA's HloCSE). Only opcodes
+whose result follows from what the Graph says of them take part: not those that draw random numbers, nor those for
+which a Graph traced from JAX says less than JAX knows, such as what a gather does beyond its operand's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from memplan.compiler.hardware.work import ELEMENTWISE, TRANSCENDENTAL
+from memplan.compiler.ir import Computation, Graph, Instruction
+from memplan.passes.base import Finding, GraphContext, GraphPass, RewrittenGraph
+from memplan.passes.graph_edit import NAMING, executed, rebuilt, where, with_computations
+
+_PURE = (ELEMENTWISE | TRANSCENDENTAL - {"stochastic-convert"}) | {
+    "bitcast", "bitcast-convert", "broadcast", "concatenate", "constant", "convolution", "dot", "dynamic-slice",
+    "get-tuple-element", "iota", "pad", "reduce", "reduce-window", "reshape", "reverse", "slice", "transpose",
+}  # fmt: skip
+
+
+def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
+    """Finds them everywhere; what is computed within a loop and outside of it counts as different."""
+    del context
+    findings: list[Finding] = []
+    bodies: dict[str, Hashable] = {}
+    changed = []
+    for name in executed(graph):
+        computation = graph.computations[name]
+        shared = _shared(graph, computation, bodies, findings)
+        if shared is not computation:
+            changed.append(shared)
+    return RewrittenGraph(with_computations(graph, changed), tuple(findings)) if changed else RewrittenGraph(graph)
+
+
+def _shared(
+    graph: Graph, computation: Computation, bodies: dict[str, Hashable], findings: list[Finding]
+) -> Computation:
+    seen: dict[Hashable, int] = {}
+
+    def rule(instruction: Instruction, instructions: list[Instruction]) -> int | None:
+        key = _key(graph, instruction, bodies)
+        if key is None:
+            return None
+        first = seen.setdefault(key, len(instructions))
+        if first == len(instructions):
+            return None
+        findings.append(Finding(instruction.opcode, where(instruction)))
+        return first
+
+    return rebuilt(computation, rule)
+
+
+def _key(graph: Graph, instruction: Instruction, bodies: dict[str, Hashable]) -> Hashable:
+    """Returns what equal instructions have in common; None for one that is never equal to another."""
+    if instruction.opcode not in _PURE:
+        return None
+    payload: Any = instruction.payload
+    if instruction.opcode == "constant":
+        if instruction.evaluate is not None:
+            payload = instruction.evaluate().tobytes()
+        elif "..." in payload:
+            return None
+    attributes = tuple((key, value) for key, value in instruction.attributes if key not in NAMING and key != "to_apply")
+    called = tuple(_body_key(graph, name, bodies) for name in instruction.called)
+    return instruction.opcode, instruction.shape, instruction.operands, attributes, payload, called
+
+
+def _body_key(graph: Graph, name: str, bodies: dict[str, Hashable]) -> Hashable:
+    """Returns what computations that compute the same have in common; the name alone where it calls others."""
+    if name not in bodies:
+        computation = graph.computations[name]
+        is_leaf = not any(i.called or i.opcode not in _PURE | {"parameter"} for i in computation.instructions)
+        bodies[name] = (
+            (
+                computation.root,
+                tuple(
+                    (i.opcode, i.shape, i.operands, i.payload, tuple(a for a in i.attributes if a[0] not in NAMING))
+                    for i in computation.instructions
+                ),
+            )
+            if is_leaf
+            else name
+        )
+    return bodies[name]
+
+
+PASS = GraphPass("common_subexpressions", "What is computed twice from the same values.", rewrite)

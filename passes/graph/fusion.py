@@ -1,0 +1,82 @@
+"""The pass `fusion`: groups of instructions that run as one, tile by tile, so that what is between them stays in fast
+memory.
+
+The groups are those of a dynamic program over the whole computation, each costed with its best tiling (`fusion/`): it
+knows no patterns, and so a layer norm, a gated product or all of attention are fused as far as they fit. A group is
+made only if the cost model says that it takes less time than its members one by one.
+
+Sources: Jangda and Bondhugula, "An effective fusion and tile size model for optimizing image processing pipelines",
+PPoPP 2018; Mullapudi et al., "Automatically scheduling Halide image processing pipelines", SIGGRAPH 2016; Kao et al.,
+"FLAT: an optimized dataflow for mitigating attention bottlenecks", ASPLOS 2023 (tiles of attention's rows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from memplan.compiler.hardware.estimates import states_reserved
+from memplan.compiler.hardware.target import Target
+from memplan.compiler.hardware.work import WorkCounter
+from memplan.compiler.ir import Graph
+from memplan.compiler.ir.validate import callees_first
+from memplan.passes.base import Finding, GraphContext, GraphPass, RewrittenGraph
+from memplan.passes.graph_edit import Names, executed
+
+
+def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
+    """Fuses what pays on the context's target, in each computation that runs by itself."""
+    if context.target is None:
+        return _declined(graph, "no target is known")
+    if graph.is_scheduled:
+        return _declined(graph, "a compiler scheduled the program, and fused it")
+    memories = fusion_memories(context.target)
+    if memories is None:
+        return _declined(graph, f"{context.target.name} has no fast memory of which instructions may keep a part")
+    slow, fast = memories
+    # The kernels take a moment to load, and the registry of passes loads this module.
+    from memplan.passes.fusion.partition import machine_of, partition
+    from memplan.passes.fusion.rewrite import with_fusions, with_stated_memory
+
+    machine = machine_of(context.target, slow, fast, context.fast_share)
+    counter, names = WorkCounter(graph), Names(graph)
+    found = [
+        partition(graph, graph.computations[name], context.target, slow, counter, machine) for name in executed(graph)
+    ]
+    groups = [group for each in found for group in each.groups]
+    # Where no instruction states what it keeps in fast memory, all are taken to keep what the compiler usually sets
+    # aside: enough, unless a group keeps more.
+    was_stated = any(states_reserved(instruction) for _, instruction in graph.instructions())
+    is_stated = was_stated or any(group.kept > machine.usual for group in groups)
+    findings: list[Finding] = []
+    computations = dict(graph.computations)
+    for each in found:
+        fused = with_fusions(each, names, context.target, fast, is_stated)
+        if fused.bodies:
+            findings += fused.findings
+            computations.update({body.name: body for body in (*fused.bodies, fused.computation)})
+    if not findings:
+        return RewrittenGraph(graph)
+    rewritten = replace(graph, computations={name: computations[name] for name in callees_first(computations)})
+    if is_stated and not was_stated:
+        rewritten = with_stated_memory(rewritten, context.target, fast)
+    return RewrittenGraph(rewritten, tuple(findings))
+
+
+def fusion_memories(target: Target) -> tuple[int, int] | None:
+    """Returns the memory that a program lies in, and the faster one that tiles are kept in; None if there is none."""
+    slow = target.space_of_xla(0)
+    faster = [
+        index
+        for index, space in enumerate(target.spaces)
+        if space.xla_number and space.writable and space.bandwidth > target.spaces[max(slow, 0)].bandwidth
+    ]
+    if slow < 0 or not faster:
+        return None
+    return slow, max(faster, key=lambda index: target.spaces[index].bandwidth)
+
+
+def _declined(graph: Graph, reason: str) -> RewrittenGraph:
+    return RewrittenGraph(graph, (Finding("fusion", graph.name, reason),))
+
+
+PASS = GraphPass("fusion", "Groups of instructions that run as one, tile by tile, in fast memory.", rewrite)

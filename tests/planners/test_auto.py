@@ -127,8 +127,12 @@ def test_an_interrupt_before_any_plan_goes_on(monkeypatch: pytest.MonkeyPatch) -
     planner._registry._items.pop("interrupted")
 
 
-def test_cores_that_are_left_get_the_first_member_with_other_seeds() -> None:
-    entries = auto._entries(AutoOptions(members=("search", "ilp")), 7)
-    assert [next(entries) for _ in range(4)] == [("search", 7), ("ilp", 7), ("search", 8), ("search", 9)]
+def test_cores_that_are_left_get_later_members_then_the_first_with_other_seeds() -> None:
+    options = AutoOptions(members=("search", "ilp"), later=("bestfit", "of another package"))
+    entries = auto._entries(options, 7, time.monotonic() + 1000.0)
+    expected = [("search", 7), ("ilp", 7), ("bestfit", 7), ("search", 8), ("search", 9)]
+    assert [next(entries) for _ in expected] == expected
+    in_a_hurry = auto._entries(options, 7, time.monotonic() + 1.0)
+    assert [next(in_a_hurry) for _ in range(3)] == [("search", 7), ("ilp", 7), ("search", 8)]
     assert AutoOptions(members=("a", "b"), processes=1).num_processes == 2
     assert AutoOptions(members=("a", "b"), processes=5).num_processes == 5

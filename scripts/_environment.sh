@@ -24,7 +24,7 @@ prepare_environment() {
     # What is installed follows from these; the folder too, since the installed package points into it.
     wanted="$version $root $(cksum <"$root/pyproject.toml")"
     stamp="$environment/.memplan-${extras:-none}"
-    for done in "$stamp" "$environment/.memplan-test,tpu"; do
+    for done in "$stamp" "$environment/.memplan-test,tpu,rl"; do
         if [ -f "$done" ] && [ "$(cat "$done")" = "$wanted" ]; then
             return
         fi

@@ -134,7 +134,7 @@ def _searched(
 
 
 def _ablated(problem: MappingProblem, minutes: float, seed: int) -> dict[str, Any]:
-    from memplan.rl_agent.learning.play import SearchOptions
+    from memplan.rl_agent.learning.search import SearchOptions
     from memplan.rl_agent.learning.trainer import TrainOptions
 
     whole = TrainOptions(seed=seed)

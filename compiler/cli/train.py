@@ -55,21 +55,15 @@ def command(
             problems = [read_problem(file, target) for file in files]
         with stages.stage("planning what to compare with"):
             baselines = [_baselines(problem) for problem in problems]
-    from memplan.rl_agent.learning.play import SEARCHES
     from memplan.rl_agent.learning.trainer import TrainOptions
     from memplan.rl_agent.learning.training import Progress, Training
 
     options = None
     if not resume:
         options = TrainOptions(seed=seed or 0)
-        if search is not None:
-            if search not in SEARCHES:
-                raise MemplanError(f"--search {search}: must be one of {', '.join(SEARCHES)}")
-            options = replace(options, search=replace(options.search, method=search))
-        if simulations is not None:
-            if simulations < 1:
-                raise MemplanError(f"--simulations {simulations}: must be at least 1")
-            options = replace(options, search=replace(options.search, simulations=simulations))
+        chosen = {"method": search, "simulations": simulations}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        options = replace(options, search=replace(options.search, **chosen))
     elif (seed, search, simulations) != (None, None, None):
         raise MemplanError("--resume goes on with the options that the run was started with: leave them out")
     training = Training(problems, options, out, resume)

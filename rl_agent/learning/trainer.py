@@ -27,8 +27,9 @@ from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.learning import play
 from memplan.rl_agent.learning.contest import Contest
 from memplan.rl_agent.learning.network import Networks, NetworkSizes, Params
-from memplan.rl_agent.learning.play import Played, SearchOptions, Trajectories
+from memplan.rl_agent.learning.play import Played, Trajectories
 from memplan.rl_agent.learning.replay import Replay
+from memplan.rl_agent.learning.search import SearchOptions, choose
 from memplan.rl_agent.learning.sight import look, packed, unpacked
 from memplan.rl_agent.learning.update import Losses, UpdateOptions, make_optimizer, update
 
@@ -167,7 +168,7 @@ class Trainer:
             return update(self.networks, options.update, self.optimizer, params, memory, windows, place, "batch")
 
         def review(params: Params, key: jax.Array, sight: Any, legal: jax.Array) -> tuple[jax.Array, jax.Array]:
-            said = play.choose(self.networks, options.search, params, key, unpacked(sight), legal)
+            said = choose(self.networks, options.search, params, key, unpacked(sight), legal)
             return said.policy.astype(jnp.float16), said.value
 
         inputs = (whole, part, whole, whole, part, part)

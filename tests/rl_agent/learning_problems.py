@@ -10,7 +10,7 @@ from memplan.planners.planner import Budget
 from memplan.rl_agent.game.arrays import Padding
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.learning.network import NetworkSizes
-from memplan.rl_agent.learning.play import SearchOptions
+from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import TrainOptions
 from memplan.rl_agent.learning.update import UpdateOptions
 

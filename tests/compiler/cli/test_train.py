@@ -21,7 +21,7 @@ DUMP = dumps_folder() / "lstm.tpu-v5e.default.hlo.txt.gz"
     [
         (["--minutes", "0"], "must be more than 0"),
         (["--search", "alpha"], "must be one of gumbel, muzero, none"),
-        (["--simulations", "0"], "must be at least 1"),
+        (["--simulations", "0"], "a search needs at least one"),
         (["--resume", "--seed", "1"], "leave them out"),
         (["--resume"], "no run to resume"),
     ],

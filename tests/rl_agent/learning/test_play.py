@@ -14,7 +14,7 @@ from memplan.compiler.mapping.verify import verify
 from memplan.rl_agent.game.environment import ACTIONS
 from memplan.rl_agent.game.plan import make_plan, replay
 from memplan.rl_agent.learning import play
-from memplan.rl_agent.learning.play import SearchOptions
+from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import Trainer
 
 

@@ -22,7 +22,7 @@ from memplan.planners.planner import Budget
 from memplan.rl_agent.game.arrays import Padding
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.learning.contest import Contest, history_of
-from memplan.rl_agent.learning.play import SearchOptions
+from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import Trainer
 
 TESTS = Path(__file__).parents[1]
@@ -94,7 +94,7 @@ import sys
 sys.path[:0] = [{tests!r}, {planners!r}]
 import jax
 from learning_problems import SMALL, padding_of, problem_of
-from memplan.rl_agent.learning.play import SearchOptions
+from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import Trainer
 assert len(jax.devices()) == 2
 problem = problem_of(4)

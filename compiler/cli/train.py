@@ -48,24 +48,23 @@ def command(
     from memplan.rl_agent.planner import check_installed
 
     check_installed()
-
     use_all_devices()
-    with Stages(total=2) as stages:
-        with stages.stage("reading"):
-            problems = [read_problem(file, target) for file in files]
-        with stages.stage("planning what to compare with"):
-            baselines = [_baselines(problem) for problem in problems]
     from memplan.rl_agent.learning.trainer import TrainOptions
     from memplan.rl_agent.learning.training import Progress, Training
 
     options = None
     if not resume:
         options = TrainOptions(seed=seed or 0)
-        chosen = {"method": search, "simulations": simulations}
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        options = replace(options, search=replace(options.search, **chosen))
+        chosen: dict[str, Any] = {"method": search, "simulations": simulations}
+        wanted = {name: value for name, value in chosen.items() if value is not None}
+        options = replace(options, search=replace(options.search, **wanted))
     elif (seed, search, simulations) != (None, None, None):
         raise MemplanError("--resume goes on with the options that the run was started with: leave them out")
+    with Stages(total=2) as stages:
+        with stages.stage("reading"):
+            problems = [read_problem(file, target) for file in files]
+        with stages.stage("planning what to compare with"):
+            baselines = [_baselines(problem) for problem in problems]
     training = Training(problems, options, out, resume)
     console = Console(stderr=True)
     told = time.monotonic()

@@ -51,8 +51,9 @@ class AutoOptions:
     Attributes:
       first: the planner whose plan is the first to beat; it runs in the caller's process.
       members: planners that run beside each other, in processes of their own.
-      later: planners that get the cores that are left, and those of members that are done early; those that are not
-        known here are left out, and without enough time all are. Then the first member gets them, with other seeds.
+      later: planners that get the cores that are left, and those of members that are done early, if there is time
+        enough; those that are not known here, or need what is not installed, are left out. After them the first member
+        gets cores, with other seeds.
       processes: how many run at once, each member once at least; None for as many as there are cores.
     """
 
@@ -181,7 +182,8 @@ def _entries(options: AutoOptions, seed: int, deadline: float) -> Iterator[tuple
     """Yields planners and seeds in the order in which they get a core."""
     yield from ((planner, seed) for planner in options.members)
     for planner in options.later:
-        if planner in planners.names() and deadline - time.monotonic() >= _LEAST_SECONDS_LATER:
+        known = planner in planners.names() and not planners.get(planner).missing()
+        if known and deadline - time.monotonic() >= _LEAST_SECONDS_LATER:
             yield planner, seed
     yield from ((options.members[0], number) for number in itertools.count(seed + 1))
 

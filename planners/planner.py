@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
@@ -51,11 +52,17 @@ class Planner:
       name: as in `memplan plan --planner NAME`.
       description: one line.
       solve: returns a valid plan; raises PlannerError if it cannot, with what the user can do.
+      needs: libraries that memplan itself does without, by the names that they are imported by.
     """
 
     name: str
     description: str
     solve: Callable[[MappingProblem, Budget], Plan]
+    needs: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Returns the libraries that it needs and that are not installed."""
+        return [name for name in self.needs if find_spec(name) is None]
 
 
 _registry: Registry[Planner] = Registry("planner", "memplan.planners", Planner, PlannerError)

@@ -21,7 +21,7 @@ from memplan.planners import greedy
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.search import SearchOptions
 from memplan.planners.search import solve_with as search_with
-from memplan.rl_agent.planner import AgentOptions, make_trainer
+from memplan.rl_agent.planner import LIBRARIES, AgentOptions, make_trainer
 
 # By how much a claim is multiplied where the policy is sure of slow memory, and of fast memory.
 _LEAST, _MOST = 0.5, 2.0
@@ -70,4 +70,4 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget)
 
 
-PLANNER = Planner("hybrid", "Simulated annealing as in search, guided by the agent's policy.", solve)
+PLANNER = Planner("hybrid", "Simulated annealing as in search, guided by the agent's policy.", solve, LIBRARIES)

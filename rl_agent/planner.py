@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +105,7 @@ def make_trainer(problem: MappingProblem, start: Plan, options: AgentOptions, se
 
 def check_installed() -> None:
     """Raises PlannerError, with what to do, if a library that learning needs is not installed."""
-    missing = [name for name in ("flax", "mctx", "optax", "orbax", "tensorboardX") if find_spec(name) is None]
-    if missing:
+    if missing := PLANNER.missing():
         raise PlannerError(f"the agent needs {', '.join(missing)}: pip install 'memplan[rl]'")
 
 
@@ -137,4 +135,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget, AgentOptions())
 
 
-PLANNER = Planner("agent", "A trained agent that plays the mallocGame, and goes on learning.", solve)
+# What `pip install 'memplan[rl]'` brings.
+LIBRARIES = ("flax", "mctx", "optax", "orbax", "tensorboardX")
+
+PLANNER = Planner("agent", "A trained agent that plays the mallocGame, and goes on learning.", solve, LIBRARIES)

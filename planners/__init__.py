@@ -2,7 +2,7 @@
 
 >>> from memplan import planners
 >>> planners.names()
-['auto', 'bestfit', 'evolution', 'greedy', 'ilp', 'search', 'slow', 'xla']
+['agent', 'auto', 'bestfit', 'evolution', 'greedy', 'hybrid', 'ilp', 'search', 'slow', 'xla']
 """
 
 from memplan.planners.planner import Budget, Planner, get, names, register

@@ -21,7 +21,7 @@ from memplan.planners import greedy
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.search import SearchOptions
 from memplan.planners.search import solve_with as search_with
-from memplan.rl_agent.planner import LIBRARIES, AgentOptions, make_trainer
+from memplan.rl_agent.planner import LIBRARIES, AgentOptions, check_installed, compiled_kept, make_trainer
 
 # By how much a claim is multiplied where the policy is sure of slow memory, and of fast memory.
 _LEAST, _MOST = 0.5, 2.0
@@ -40,10 +40,13 @@ def prior_of(problem: MappingProblem, start: Plan, checkpoint: Path | None = Non
     Raises:
       CheckpointError, PlannerError: as `rl_agent.planner.solve_with`.
     """
-    trainer = make_trainer(problem, start, AgentOptions(checkpoint))
+    check_installed()
+    with compiled_kept():
+        trainer = make_trainer(problem, start, AgentOptions(checkpoint))
+        policy = trainer.policy()
     game = trainer.contests[0].game
     prior = np.ones(len(game.chains.chain))
-    for move, said in zip(game.moves, trainer.policy(), strict=True):
+    for move, said in zip(game.moves, policy, strict=True):
         if move.item >= 0 and said.sum() > 0:
             prior[move.item] = _LEAST * (_MOST / _LEAST) ** float(said[0] + said[1])
     return prior

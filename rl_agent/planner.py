@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,13 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AgentOptions) -
     """
     deadline = time.monotonic() + budget.seconds
     start = greedy.solve(problem, budget)
+    check_installed()
+    with compiled_kept():
+        return _played(problem, budget, options, start, deadline)
+
+
+def _played(problem: MappingProblem, budget: Budget, options: AgentOptions, start: Plan, deadline: float) -> Plan:
+    """Goes on from a plan until the deadline."""
     trainer = make_trainer(problem, start, options, budget.seed)
     contest = trainer.contests[0]
     emulator = TimingEmulator(problem)
@@ -98,7 +106,6 @@ def make_trainer(problem: MappingProblem, start: Plan, options: AgentOptions, se
     from memplan.rl_agent.learning.trainer import Trainer
 
     saved = load(options.checkpoint or PRETRAINED)
-    _keep_compiled()
     trained = replace(saved.options, seed=seed, learns=options.learns)
     return Trainer([problem], trained, padding_for(problem), saved.params, [start])
 
@@ -119,15 +126,21 @@ def padding_for(problem: MappingProblem) -> Any:
     return Padding(**sizes)
 
 
-def _keep_compiled() -> None:
-    """Lets JAX keep what it compiles in the user's cache, unless the user chose a place."""
+@contextlib.contextmanager
+def compiled_kept() -> Iterator[None]:
+    """Lets JAX keep what it compiles meanwhile in memplan's cache, unless the user chose another place."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
-        from memplan.compiler.files import cache_folder
+    if jax.config.jax_compilation_cache_dir is not None:
+        yield
+        return
+    from memplan.compiler.files import cache_folder
 
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:

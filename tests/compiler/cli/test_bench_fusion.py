@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import build_problem
-from memplan.workloads import Workload
+from memplan.workloads import Workload, workload
 
 
 @pytest.fixture
-def tiny() -> str:
+def tiny() -> Iterator[str]:
     def build() -> tuple[Any, tuple[Any, ...]]:
         x = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
         return lambda x, w: jnp.tanh(x @ w) * 2.0 + x, (x, x)
 
     workloads.register(Workload("tiny_layer", "one layer", build))
-    return "tiny_layer"
+    yield "tiny_layer"
+    workload._registry._items.pop("tiny_layer")
 
 
 def test_traffic_is_what_is_read_and_written_in_slow_memory(tiny: str, tmp_path: Path) -> None:

@@ -6,9 +6,15 @@ import jax
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = str(tmp_path_factory.mktemp("jax"))
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of what was compiled."""
+    return str(tmp_path_factory.mktemp("jax"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(compiled: str) -> Iterator[None]:
+    folder = compiled
     settings = {
         "jax_compilation_cache_dir": folder,
         "jax_persistent_cache_min_compile_time_secs": 0.1,

@@ -192,8 +192,12 @@ class Annealer:
         self.decisions.tables.free[:] -= self.pressure
         self._settle()
 
-    def place(self) -> None:
-        """Goes to the best since the last start, packs it and drops what finds no place; ends what `squeeze` began."""
+    def place(self, is_exact: bool = True) -> None:
+        """Goes to the best since the last start, packs it and drops what finds no place; ends what `squeeze` began.
+
+        Args:
+          is_exact: whether to search exactly for offsets of what heuristics leave over, which may take seconds.
+        """
         self.walk.now[:] = self.walk.best
         decisions, num_homes = self.decisions, len(self.frame.homes)
         tables = decisions.tables
@@ -201,7 +205,7 @@ class Annealer:
         self.pressure //= 2
         runs = decisions.runs()
         blocks = decisions.blocks()
-        offsets = pack(self.frame.problem, self.frame.space, blocks, exact_nodes=_EXACT_NODES)
+        offsets = pack(self.frame.problem, self.frame.space, blocks, exact_nodes=_EXACT_NODES if is_exact else 0)
         for run in runs[offsets[num_homes:] == UNPLACED].tolist():
             item = tables.items[run]
             half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2

@@ -57,6 +57,9 @@ _SHARE_OF_OTHER_KEPT = 0.25
 # So many of those arguments are considered.
 _MOST_KEPT = 8
 
+# What exact packing may take, for each item, before it is known how long it does: it starts only if there is time.
+_PACKING_SECONDS = 3e-3
+
 # Of the budget, what greedy may take.
 _SHARE_OF_GREEDY = 0.5
 
@@ -138,7 +141,7 @@ class _Search:
             [stay for stay in stays if stay.space == space], [homes[buffer, space] for buffer in frame.homes]
         )
         windows = Windows(annealer, self.generator) if self.options.windows else None
-        half = _FIRST_HALF
+        half, longest = _FIRST_HALF, _PACKING_SECONDS * len(frame.chains.chain)
         while self._goes_on(annealer, deadline):
             annealer.resume(incumbent, self._kept(annealer, incumbent))
             heat = self.options.temperature * 10.0 ** self.generator.uniform(-0.5, 0.5)
@@ -146,7 +149,9 @@ class _Search:
                 annealer.squeeze()
                 for _ in self._anneal(annealer, half, heat, deadline):
                     pass
-                annealer.place()
+                begun = time.monotonic()
+                annealer.place(is_exact=deadline - begun >= longest)
+                longest = max(longest, 1.5 * (time.monotonic() - begun))
                 incumbent = self._better(annealer, incumbent, elsewhere)
             for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, deadline, is_placed=True, windows=windows):
                 incumbent = self._better(annealer, incumbent, elsewhere)

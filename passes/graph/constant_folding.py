@@ -139,7 +139,7 @@ def _scalar(instructions: Sequence[Instruction], number: int) -> Any:
 
 def _constant(instruction: Instruction, value: Any) -> Instruction:
     """Returns a constant in the place of an instruction."""
-    array = np.asarray(value, _DTYPES[instruction.shape.dtype])
+    array: Any = np.asarray(value, _DTYPES[instruction.shape.dtype])
     return replace(
         instruction,
         opcode="constant",

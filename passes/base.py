@@ -15,9 +15,10 @@ Each is a module of its package with a `PASS` at its top, an entry point of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.registry import Registry
@@ -59,6 +60,30 @@ class Finding:
     what: str
     where: str
     declined: str = ""
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass did.
+
+    Attributes:
+      name: of the pass.
+      seconds: that it took, checks included.
+      before, after: equations of the program, or instructions of the Graph that run one by one, those within loops and
+        branches included.
+      findings: what it changed, and what it looked at and left.
+    """
+
+    name: str
+    seconds: float
+    before: int
+    after: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def changed(self) -> tuple[Finding, ...]:
+        """What it changed."""
+        return tuple(finding for finding in self.findings if not finding.declined)
 
 
 @dataclass(frozen=True)
@@ -140,3 +165,37 @@ _graph_registry: Registry[GraphPass] = Registry("pass over Graphs", "memplan.pas
 get_graph_pass = _graph_registry.get
 graph_pass_names = _graph_registry.names
 register_graph_pass = _graph_registry.register
+
+
+AnyPass = TypeVar("AnyPass", Pass, GraphPass)
+
+
+def chosen_from(
+    names: str | Iterable[str | AnyPass], default: Sequence[str], find: Callable[[str], AnyPass]
+) -> tuple[AnyPass, ...]:
+    """Returns the passes of names: "auto", "none", names with commas between, or a sequence of names and passes.
+
+    Args:
+      names: which are wanted.
+      default: names that "auto" stands for.
+      find: returns a pass by its name.
+
+    Raises:
+      PassError: one is not known.
+    """
+    if isinstance(names, str):
+        if names in ("auto", "none"):
+            names = default if names == "auto" else ()
+        else:
+            names = [name.strip() for name in names.split(",")]
+    return tuple(find(name) if isinstance(name, str) else name for name in names)
+
+
+@contextmanager
+def blamed(name: str) -> Iterator[None]:
+    """Lets whatever is raised within be a PassError that says which pass broke the program."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise PassError(f"pass {name} broke the program: {type(error).__name__}: {lines[0]}") from error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from memplan.compiler.ir import Computation, Graph, Instruction
+from memplan.passes.base import Finding, RewrittenGraph
 
 # Calls of which the callee's instructions run one by one.
 FLOW = frozenset({"while", "conditional", "call"})
@@ -85,6 +86,33 @@ def rebuilt(computation: Computation, rule: Rule) -> Computation:
     if not changed:
         return computation
     return replace(computation, instructions=tuple(instructions), root=place[computation.root])
+
+
+def rewritten_by(graph: Graph, rule_for: Callable[[], Rule]) -> RewrittenGraph:
+    """Returns what a rule makes of a Graph, also within loops and branches, with a finding for each replacement.
+
+    Args:
+      graph: any.
+      rule_for: returns the rule, as of `rebuilt`, for the next computation.
+    """
+    findings: list[Finding] = []
+
+    def recorded(rule: Rule) -> Rule:
+        def record(instruction: Instruction, instructions: list[Instruction]) -> Instruction | int | None:
+            found = rule(instruction, instructions)
+            if found is not None:
+                findings.append(Finding(instruction.opcode, where(instruction)))
+            return found
+
+        return record
+
+    changed = []
+    for name in executed(graph):
+        computation = graph.computations[name]
+        new = rebuilt(computation, recorded(rule_for()))
+        if new is not computation:
+            changed.append(new)
+    return RewrittenGraph(with_computations(graph, changed), tuple(findings)) if changed else RewrittenGraph(graph)
 
 
 def moved_to(instruction: Instruction, place: list[int]) -> Instruction:

@@ -15,7 +15,7 @@ from memplan.compiler.analysis.traffic import Traffic
 from memplan.compiler.ir import Graph, Shape
 from memplan.compiler.ir.validate import check_graph
 from memplan.passes import base
-from memplan.passes.base import Finding, GraphContext, GraphPass, PassError
+from memplan.passes.base import GraphContext, GraphPass, PassError, PassReport
 from memplan.passes.graph_edit import FLOW, executed
 
 CLEAN_UPS = ("inline", "constant_folding", "shape_cleanup", "common_subexpressions", "dead_code")
@@ -28,29 +28,15 @@ _STILL = FLOW | {"parameter", "constant", "tuple", "get-tuple-element", "bitcast
 
 
 @dataclass(frozen=True)
-class GraphPassReport:
+class GraphPassReport(PassReport):
     """What one pass over a Graph did.
 
     Attributes:
-      name: of the pass.
-      seconds: that it took, checks included.
-      before, after: instructions of the Graph that run one by one, those of loops and branches included.
-      bytes_before, bytes_after: that they touch, each run once.
-      findings: see `base.RewrittenGraph`.
+      bytes_before, bytes_after: that its instructions touch, each run once.
     """
 
-    name: str
-    seconds: float
-    before: int
-    after: int
     bytes_before: int
     bytes_after: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def changed(self) -> tuple[Finding, ...]:
-        """What it changed."""
-        return tuple(finding for finding in self.findings if not finding.declined)
 
 
 @dataclass(frozen=True)
@@ -75,12 +61,7 @@ def chosen_graph_passes(names: str | Iterable[str | GraphPass]) -> tuple[GraphPa
     Raises:
       PassError: one is not known.
     """
-    if isinstance(names, str):
-        if names in ("auto", "none"):
-            names = DEFAULT if names == "auto" else ()
-        else:
-            names = [name.strip() for name in names.split(",")]
-    return tuple(name if isinstance(name, GraphPass) else base.get_graph_pass(name) for name in names)
+    return base.chosen_from(names, DEFAULT, base.get_graph_pass)
 
 
 def run_graph_passes(
@@ -104,13 +85,10 @@ def run_graph_passes(
     count, touched = count_instructions(graph), touched_bytes(graph)
     for each in passes:
         started = time.perf_counter()
-        try:
+        with base.blamed(each.name):
             rewritten = each.rewrite(graph, context or GraphContext())
             if rewritten.graph is not graph:
                 check_graph(rewritten.graph)
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            raise PassError(f"pass {each.name} broke the program: {type(error).__name__}: {lines[0]}") from error
         for what, old, new in zip(
             ("parameters", "results"), _interface(graph), _interface(rewritten.graph), strict=True
         ):
@@ -124,7 +102,7 @@ def run_graph_passes(
         else:
             new_count, new_touched = count, touched
         seconds = time.perf_counter() - started
-        reports.append(GraphPassReport(each.name, seconds, count, new_count, touched, new_touched, rewritten.findings))
+        reports.append(GraphPassReport(each.name, seconds, count, new_count, rewritten.findings, touched, new_touched))
         count, touched = new_count, new_touched
         if after is not None:
             after(each, graph)

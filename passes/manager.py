@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memplan.passes import base
-from memplan.passes.base import Context, Finding, Pass, PassError
+from memplan.passes.base import Context, Pass, PassError, PassReport
 
 # Those that leave a program as good as it was, on their own: they bring patterns into one piece for others, and take
 # away what those leave behind. XLA does all of this too.
@@ -37,29 +37,6 @@ DEFAULT = (
 
 
 @dataclass(frozen=True)
-class PassReport:
-    """What one pass did.
-
-    Attributes:
-      name: of the pass.
-      seconds: that it took, checks included.
-      before, after: equations of the program, those within loops and branches included.
-      findings: see `base.Rewritten`.
-    """
-
-    name: str
-    seconds: float
-    before: int
-    after: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def changed(self) -> tuple[Finding, ...]:
-        """What it changed."""
-        return tuple(finding for finding in self.findings if not finding.declined)
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A program after all passes.
 
@@ -78,12 +55,7 @@ def chosen(names: str | Iterable[str | Pass]) -> tuple[Pass, ...]:
     Raises:
       PassError: one is not known.
     """
-    if isinstance(names, str):
-        if names in ("auto", "none"):
-            names = DEFAULT if names == "auto" else ()
-        else:
-            names = [name.strip() for name in names.split(",")]
-    return tuple(name if isinstance(name, Pass) else base.get(name) for name in names)
+    return base.chosen_from(names, DEFAULT, base.get)
 
 
 def run(
@@ -109,14 +81,11 @@ def run(
     for each in passes:
         started = time.perf_counter()
         before = count(closed.jaxpr)
-        try:
+        with base.blamed(each.name):
             rewritten = each.rewrite(closed, context or Context())
             new = rewritten.jaxpr
             if new is not closed:
                 core.check_jaxpr(new.jaxpr)
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            raise PassError(f"pass {each.name} broke the program: {type(error).__name__}: {lines[0]}") from error
         for what, old_atoms, new_atoms in (
             ("arguments", closed.jaxpr.invars, new.jaxpr.invars),
             ("results", closed.jaxpr.outvars, new.jaxpr.outvars),

@@ -17,8 +17,7 @@ from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.cli.programs import prepare_jax
 
 if TYPE_CHECKING:
-    from memplan.passes.graph_manager import GraphPassReport
-    from memplan.passes.manager import PassReport
+    from memplan.passes.base import PassReport
 
 _COLUMNS = ("program", "pass", "before", "after", "found", "seconds")
 _TEXT = ("program", "pass")
@@ -98,7 +97,7 @@ def _arguments() -> tuple[Any, Any]:
     return (jax.ShapeDtypeStruct((64, 64), "float32"),) * 2
 
 
-def _rows(kind: str, size: int, reports: Sequence[PassReport | GraphPassReport]) -> list[Row]:
+def _rows(kind: str, size: int, reports: Sequence[PassReport]) -> list[Row]:
     rows: list[Row] = [
         {
             "kind": kind,

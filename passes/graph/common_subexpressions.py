@@ -11,9 +11,9 @@ from collections.abc import Hashable
 from typing import Any
 
 from memplan.compiler.hardware.work import ELEMENTWISE, TRANSCENDENTAL
-from memplan.compiler.ir import Computation, Graph, Instruction
-from memplan.passes.base import Finding, GraphContext, GraphPass, RewrittenGraph
-from memplan.passes.graph_edit import NAMING, executed, rebuilt, where, with_computations
+from memplan.compiler.ir import Graph, Instruction
+from memplan.passes.base import GraphContext, GraphPass, RewrittenGraph
+from memplan.passes.graph_edit import NAMING, Rule, rewritten_by
 
 _PURE = (ELEMENTWISE | TRANSCENDENTAL - {"stochastic-convert"}) | {
     "bitcast", "bitcast-convert", "broadcast", "concatenate", "constant", "convolution", "dot", "dynamic-slice",
@@ -24,20 +24,12 @@ _PURE = (ELEMENTWISE | TRANSCENDENTAL - {"stochastic-convert"}) | {
 def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
     """Finds them everywhere; what is computed within a loop and outside of it counts as different."""
     del context
-    findings: list[Finding] = []
     bodies: dict[str, Hashable] = {}
-    changed = []
-    for name in executed(graph):
-        computation = graph.computations[name]
-        shared = _shared(graph, computation, bodies, findings)
-        if shared is not computation:
-            changed.append(shared)
-    return RewrittenGraph(with_computations(graph, changed), tuple(findings)) if changed else RewrittenGraph(graph)
+    return rewritten_by(graph, lambda: _sharing(graph, bodies))
 
 
-def _shared(
-    graph: Graph, computation: Computation, bodies: dict[str, Hashable], findings: list[Finding]
-) -> Computation:
+def _sharing(graph: Graph, bodies: dict[str, Hashable]) -> Rule:
+    """Returns the rule for one computation; `bodies` has the keys of those that were met."""
     seen: dict[Hashable, int] = {}
 
     def rule(instruction: Instruction, instructions: list[Instruction]) -> int | None:
@@ -45,12 +37,9 @@ def _shared(
         if key is None:
             return None
         first = seen.setdefault(key, len(instructions))
-        if first == len(instructions):
-            return None
-        findings.append(Finding(instruction.opcode, where(instruction)))
-        return first
+        return None if first == len(instructions) else first
 
-    return rebuilt(computation, rule)
+    return rule
 
 
 def _key(graph: Graph, instruction: Instruction, bodies: dict[str, Hashable]) -> Hashable:

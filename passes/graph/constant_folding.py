@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from memplan.compiler.ir import Graph, Instruction, Shape
-from memplan.passes.base import Finding, GraphContext, GraphPass, RewrittenGraph
-from memplan.passes.graph_edit import executed, rebuilt, where, with_computations
+from memplan.passes.base import GraphContext, GraphPass, RewrittenGraph
+from memplan.passes.graph_edit import rewritten_by
 
 _DTYPES = {
     "pred": np.bool_, "s8": np.int8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "u8": np.uint8,
@@ -43,21 +43,7 @@ _COMMUTES = frozenset({"multiply", "add", "or", "xor", "and"})
 def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
     """Folds everywhere, also within loops and branches."""
     del context
-    findings: list[Finding] = []
-
-    def rule(instruction: Instruction, instructions: list[Instruction]) -> Instruction | int | None:
-        found = _folded(instruction, instructions)
-        if found is not None:
-            findings.append(Finding(instruction.opcode, where(instruction)))
-        return found
-
-    changed = []
-    for name in executed(graph):
-        computation = graph.computations[name]
-        folded = rebuilt(computation, rule)
-        if folded is not computation:
-            changed.append(folded)
-    return RewrittenGraph(with_computations(graph, changed), tuple(findings)) if changed else RewrittenGraph(graph)
+    return rewritten_by(graph, lambda: _folded)
 
 
 def _folded(instruction: Instruction, instructions: Sequence[Instruction]) -> Instruction | int | None:

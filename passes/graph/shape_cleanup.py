@@ -16,8 +16,8 @@ from dataclasses import replace
 
 from memplan.compiler.ir import Graph, Instruction, Shape
 from memplan.compiler.ir.shape import BITS_PER_ELEMENT
-from memplan.passes.base import Finding, GraphContext, GraphPass, RewrittenGraph
-from memplan.passes.graph_edit import executed, rebuilt, where, with_computations
+from memplan.passes.base import GraphContext, GraphPass, RewrittenGraph
+from memplan.passes.graph_edit import rewritten_by
 
 Found = Instruction | int | None
 
@@ -28,22 +28,12 @@ _FLOATS = {"bf16": (8, 8), "f16": (5, 11), "f32": (8, 24), "f64": (11, 53), "f8e
 def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
     """Cleans up everywhere, also within loops and branches."""
     del context
-    findings: list[Finding] = []
+    return rewritten_by(graph, lambda: _cleaned)
 
-    def rule(instruction: Instruction, instructions: list[Instruction]) -> Found:
-        clean = _RULES.get(instruction.opcode)
-        found = clean(instruction, instructions) if clean is not None else None
-        if found is not None:
-            findings.append(Finding(instruction.opcode, where(instruction)))
-        return found
 
-    changed = []
-    for name in executed(graph):
-        computation = graph.computations[name]
-        cleaned = rebuilt(computation, rule)
-        if cleaned is not computation:
-            changed.append(cleaned)
-    return RewrittenGraph(with_computations(graph, changed), tuple(findings)) if changed else RewrittenGraph(graph)
+def _cleaned(instruction: Instruction, instructions: list[Instruction]) -> Found:
+    clean = _RULES.get(instruction.opcode)
+    return clean(instruction, instructions) if clean is not None else None
 
 
 def _numbers(instruction: Instruction, key: str) -> tuple[int, ...]:

@@ -41,9 +41,9 @@ from memplan.compiler.backends.jit.timing import Timer, median_seconds, wall_clo
 from memplan.compiler.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
-from memplan.passes.base import Context
+from memplan.passes.base import Context, PassReport
 from memplan.passes.manager import Outcome as Rewriting
-from memplan.passes.manager import PassReport, chosen, rewritten
+from memplan.passes.manager import chosen, rewritten
 
 # What `.plan` plans for where nobody named a target and no TPU is there.
 ANY_TARGET = "generic"

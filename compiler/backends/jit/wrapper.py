@@ -17,8 +17,8 @@ from memplan.compiler.backends.jit.function import Function
 from memplan.compiler.backends.jit.planning import PlanResult, Settings
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
-from memplan.passes.base import Pass
-from memplan.passes.manager import PassReport, chosen
+from memplan.passes.base import Pass, PassReport
+from memplan.passes.manager import chosen
 from memplan.planners import planner as planners
 from memplan.planners.planner import DEFAULT_PLANNER
 

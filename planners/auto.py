@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import queue
 import time
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import planner as planners
 from memplan.planners._member import Member, News
-from memplan.planners.planner import Budget, Planner
+from memplan.planners.planner import Budget, Planner, num_cores
 
 # A plan this close to the bound, relatively, is as good as it gets.
 _TOLERANCE = 1e-4
@@ -65,14 +64,7 @@ class AutoOptions:
     @property
     def num_processes(self) -> int:
         """How many members run at once."""
-        return max(len(self.members), self.processes if self.processes is not None else _num_cores())
-
-
-def _num_cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return max(len(self.members), self.processes if self.processes is not None else num_cores())
 
 
 class _Best:

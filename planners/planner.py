@@ -10,6 +10,7 @@ whatever `register` is called with:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -63,6 +64,13 @@ class Planner:
     def missing(self) -> list[str]:
         """Returns the libraries that it needs and that are not installed."""
         return [name for name in self.needs if find_spec(name) is None]
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 _registry: Registry[Planner] = Registry("planner", "memplan.planners", Planner, PlannerError)

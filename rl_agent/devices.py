@@ -6,6 +6,8 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from memplan.planners.planner import num_cores
+
 _HOST_DEVICES = "--xla_force_host_platform_device_count"
 
 
@@ -16,7 +18,7 @@ def use_all_devices() -> None:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _HOST_DEVICES not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_HOST_DEVICES}={_num_cores()}".strip()
+        os.environ["XLA_FLAGS"] = f"{flags} {_HOST_DEVICES}={num_cores()}".strip()
     # With libtpu but no TPU, JAX would ask the cloud for one, and keep the lock of those who compile with libtpu.
     if "JAX_PLATFORMS" not in os.environ and find_spec("libtpu") is not None and not _has_tpu():
         is_gpu = any(find_spec(f"jax_cuda{version}_plugin") is not None for version in (12, 13))
@@ -25,9 +27,3 @@ def use_all_devices() -> None:
 
 def _has_tpu() -> bool:
     return any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

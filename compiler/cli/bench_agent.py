@@ -20,7 +20,7 @@ from memplan.compiler.cli.bench_mapping import OPTIMAL, dump_name
 from memplan.compiler.cli.bench_rows import markdown_of, table_of, write_bench
 from memplan.compiler.cli.console import Stages, show, write
 from memplan.compiler.cli.outputs import check_file
-from memplan.compiler.cli.train import read_problem
+from memplan.compiler.cli.train import BASELINES, baselines, read_problem
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.problem import MappingProblem
@@ -40,7 +40,6 @@ _TARGET = "tpu-v5e"
 
 # They have all the time, beside each other; the others need little.
 _SEARCHERS = ("evolution", "search")
-_BASELINES = ("slow", "xla", "greedy")
 
 # Seconds for the bound.
 _BOUND_SECONDS = 20.0
@@ -92,11 +91,10 @@ def _shipped() -> list[Path]:
 def _compared(problem: MappingProblem, minutes: float, seed: int) -> dict[str, Any]:
     emulator = TimingEmulator(problem)
     curves: dict[str, Curve] = {}
-    for name in _BASELINES:
-        if name != "xla" or problem.given is not None:
-            started = time.monotonic()
-            plan = planner_called(name).solve(problem, Budget(seed=seed))
-            curves[name] = [(time.monotonic() - started, emulator.latency(plan))]
+    started = time.monotonic()
+    for name, plan in baselines(problem, seed):
+        curves[name] = [(time.monotonic() - started, emulator.latency(plan))]
+        started = time.monotonic()
     searched, violations = _searched(problem, emulator, 60.0 * minutes, seed)
     curves |= searched
     from memplan.rl_agent.learning.trainer import TrainOptions
@@ -228,7 +226,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             if not curve:
                 continue
             color = f"C{number}"
-            if name in _BASELINES:
+            if name in BASELINES:
                 axis.axhline(curve[-1][1] / greedy, color=color, linewidth=1, linestyle="--", label=name)
                 continue
             seconds = [max(point[0], 0.1) for point in curve] + [end]

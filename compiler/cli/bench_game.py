@@ -7,7 +7,6 @@ is made a device.
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from memplan.compiler.cli.console import Stages, show
 from memplan.compiler.cli.outputs import check_file
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
+from memplan.rl_agent.devices import use_all_devices
 
 DEFAULT_DUMP = "mlp_mixer.tpu-v5e.default.hlo.txt.gz"  # 585 moves
-_HOST_DEVICES = "--xla_force_host_platform_device_count"
 
 
 def command(dump: Path | None, batch: int, steps: int, rounds: int, json_file: Path | None) -> None:
@@ -31,9 +30,7 @@ def command(dump: Path | None, batch: int, steps: int, rounds: int, json_file: P
     for name, value in (("--batch", batch), ("--steps", steps), ("--rounds", rounds)):
         if value < 1:
             raise MemplanError(f"{name} {value}: must be at least 1")
-    flags = os.environ.get("XLA_FLAGS", "")
-    if _HOST_DEVICES not in flags:  # read when JAX makes its devices, which is later
-        os.environ["XLA_FLAGS"] = f"{flags} {_HOST_DEVICES}={len(os.sched_getaffinity(0))}".strip()
+    use_all_devices()
     with Stages(total=1) as stages, stages.stage("playing"):
         row = measure(dump or _shipped(), batch, steps, rounds)
     write_bench(json_file, "game", [row], {"steps_per_second": row["steps_per_second"]})

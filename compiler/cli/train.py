@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from memplan.compiler.cli.outputs import check_folder
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import read_text
 from memplan.compiler.frontends.reader import read
+from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import SCHEMA, MappingProblem
 from memplan.compiler.report.units import print_seconds
 from memplan.planners.planner import Budget
 from memplan.planners.planner import get as planner_called
 
 # With what the agent is compared, where the program has it.
-_BASELINES = ("slow", "xla", "greedy")
+BASELINES = ("slow", "xla", "greedy")
 
 # Seconds between lines where standard error is no terminal.
 _QUIET_SECONDS = 30.0
@@ -64,13 +65,16 @@ def command(
         with stages.stage("reading"):
             problems = [read_problem(file, target) for file in files]
         with stages.stage("planning what to compare with"):
-            baselines = [_baselines(problem) for problem in problems]
+            compared = [
+                {name: pipeline.emulate(problem, plan).latency for name, plan in baselines(problem)}
+                for problem in problems
+            ]
     training = Training(problems, options, out, resume)
     console = Console(stderr=True)
     told = time.monotonic()
 
     def table(progress: Progress | None) -> Table:
-        return _table(training, baselines, progress)
+        return _table(training, compared, progress)
 
     if console.is_terminal:
         with Live(table(None), console=console, refresh_per_second=2, transient=True) as live:
@@ -100,27 +104,24 @@ def read_problem(file: Path, target: str | None) -> MappingProblem:
     return pipeline.problem(graph, target or pipeline.guess_target(graph).name)
 
 
-def _baselines(problem: MappingProblem) -> dict[str, float]:
-    latencies = {}
-    for name in _BASELINES:
-        if name == "xla" and problem.given is None:
-            continue
-        plan = planner_called(name).solve(problem, Budget())
-        latencies[name] = pipeline.emulate(problem, plan).latency
-    return latencies
+def baselines(problem: MappingProblem, seed: int = 0) -> Iterator[tuple[str, Plan]]:
+    """Yields the planners that the agent is compared with, where they can plan the problem, and their plans."""
+    for name in BASELINES:
+        if name != "xla" or problem.given is not None:
+            yield name, planner_called(name).solve(problem, Budget(seed=seed))
 
 
-def _table(training: Any, baselines: Sequence[dict[str, float]], progress: Any) -> Table:
+def _table(training: Any, compared: Sequence[dict[str, float]], progress: Any) -> Table:
     title = None
     if progress is not None:
         report = progress.report
         title = f"iteration {report.iteration}, {progress.seconds:.0f} s, {report.gained:.1%} of the games gain"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("program")
-    for name in (*_BASELINES, "agent", "÷ greedy"):
+    for name in (*BASELINES, "agent", "÷ greedy"):
         table.add_column(name, justify="right")
-    for game, (name, latencies) in enumerate(zip(training.names, baselines, strict=True)):
+    for game, (name, latencies) in enumerate(zip(training.names, compared, strict=True)):
         best = training.trainer.contests[game].latency
-        cells = [print_seconds(latencies[b]) if b in latencies else "" for b in _BASELINES]
+        cells = [print_seconds(latencies[b]) if b in latencies else "" for b in BASELINES]
         table.add_row(name, *cells, print_seconds(best), f"{best / latencies['greedy']:.4f}")
     return table

@@ -69,19 +69,19 @@ class Contest:
         self.arrays: GameArrays = make_arrays(self.game, self.padding)
 
     def go_on_from(self, history: History) -> bool:
-        """Makes the game that follows a history the champion; returns whether it is the best one ever.
+        """Makes a finished game the champion; returns whether it is the best one ever.
 
         Args:
-          history: actions; if there are fewer than moves in the padding, the others do not matter.
+          history: its actions; if there are fewer than moves in the padding, the others do not matter.
         """
         padded = np.full(self.padding.moves, DROP, np.int8)
         padded[: len(history)] = history & ACTIONS
-        state = jax.device_get(_follow(self.arrays, padded))
-        if not np.isfinite(state.total):  # It would be set back: what is left is what rules of thumb do.
-            state = state._replace(history=np.asarray(scripted(self.arrays)[0]))
-        self.champion: Champion = jax.device_get(_trace(self.arrays, state.history))
-        self.total = float(self.champion.totals[-1])
+        self._show(padded)
         return self._remember(np.asarray(self.champion.history), self.total)
+
+    def _show(self, history: History) -> None:
+        self.champion: Champion = jax.device_get(_trace(self.arrays, history))
+        self.total = float(self.champion.totals[-1])
 
     def _remember(self, history: History, total: float) -> bool:
         if total <= self.best_total + 1e-7 * self.game.home_latency:
@@ -95,7 +95,12 @@ class Contest:
         history = self._best_history
         self._best_plan, self._best_history = plan, None
         self._guided_by(plan, self.padding)
-        return self.go_on_from(history if history is not None else history_of(self.game, plan))
+        if history is None:
+            return self.go_on_from(history_of(self.game, plan))
+        # Under other offsets not all of it may be legal.
+        state = jax.device_get(_follow(self.arrays, history))
+        # If it would be set back, what is left is what rules of thumb do.
+        return self.go_on_from(state.history if np.isfinite(state.total) else np.asarray(scripted(self.arrays)[0]))
 
     @property
     def latency(self) -> float:
@@ -111,11 +116,10 @@ class Contest:
 
     def state(self) -> dict[str, Any]:
         """Returns everything that play depends on, as arrays."""
-        history = self._best_history if self._best_history is not None else np.zeros(0, np.int8)
         return {
             "guide": _as_bytes(self._guide),
             "history": np.asarray(self.champion.history),
-            "best_history": history if len(history) else np.full(1, -1, np.int8),
+            "best_history": self._best_history if self._best_history is not None else np.full(1, -1, np.int8),
             "best_plan": _as_bytes(self._best_plan),
             "best_total": np.array(self.best_total),
         }
@@ -127,8 +131,7 @@ class Contest:
         self._best_history = None if history[0] < 0 else history
         self._best_plan = _as_plan(state["best_plan"])
         self.best_total = float(state["best_total"])
-        self.champion = jax.device_get(_trace(self.arrays, np.array(state["history"], np.int8)))
-        self.total = float(self.champion.totals[-1])
+        self._show(np.array(state["history"], np.int8))
 
 
 def history_of(game: Game, plan: Plan) -> History:

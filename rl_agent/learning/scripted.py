@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -23,7 +21,7 @@ def _played(arrays: GameArrays, rule: jax.Array) -> State:
     return lax.while_loop(lambda state: ~state.done, move, init(arrays))
 
 
-@partial(jax.jit)
+@jax.jit
 def _all(arrays: GameArrays) -> State:
     return jax.vmap(_played, (None, 0))(arrays, jnp.asarray(RULES))
 

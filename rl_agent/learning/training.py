@@ -9,7 +9,6 @@ OUT/history.json    best latency over time, for pictures
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -94,10 +93,7 @@ class Training:
         return None
 
     def _fingerprints(self) -> dict[str, str]:
-        return {
-            name: hashlib.sha256(problem.with_given(None).to_json().encode()).hexdigest()
-            for name, problem in zip(self.names, self.problems, strict=True)
-        }
+        return {name: problem.fingerprint for name, problem in zip(self.names, self.problems, strict=True)}
 
     def run(
         self,

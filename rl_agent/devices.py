@@ -1,4 +1,4 @@
-"""What JAX runs the game on: set up before JAX looks for devices."""
+"""What JAX runs the game on: set up before JAX is imported."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from memplan.planners import greedy
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.search import SearchOptions
 from memplan.planners.search import solve_with as search_with
-from memplan.rl_agent.planner import LIBRARIES, AgentOptions, check_installed, compiled_kept, make_trainer
+from memplan.rl_agent.planner import LIBRARIES, AgentOptions, make_trainer, ready_to_play
 
 # By how much a claim is multiplied where the policy is sure of slow memory, and of fast memory.
 _LEAST, _MOST = 0.5, 2.0
@@ -40,8 +40,7 @@ def prior_of(problem: MappingProblem, start: Plan, checkpoint: Path | None = Non
     Raises:
       CheckpointError, PlannerError: as `rl_agent.planner.solve_with`.
     """
-    check_installed()
-    with compiled_kept():
+    with ready_to_play():
         trainer = make_trainer(problem, start, AgentOptions(checkpoint))
         policy = trainer.policy()
     game = trainer.contests[0].game

@@ -59,8 +59,7 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AgentOptions) -
     """
     deadline = time.monotonic() + budget.seconds
     start = greedy.solve(problem, budget)
-    check_installed()
-    with compiled_kept():
+    with ready_to_play():
         return _played(problem, budget, options, start, deadline)
 
 
@@ -95,13 +94,11 @@ def _played(problem: MappingProblem, budget: Budget, options: AgentOptions, star
 def make_trainer(problem: MappingProblem, start: Plan, options: AgentOptions, seed: int = 0) -> Any:
     """Returns a `Trainer` of one problem that goes on from a plan, its networks those of the options' checkpoint.
 
+    To be called, and the trainer to be used, while `ready_to_play`.
+
     Raises:
       CheckpointError, PlannerError: as `solve_with`.
     """
-    check_installed()
-    from memplan.rl_agent.devices import use_all_devices
-
-    use_all_devices()
     from memplan.rl_agent.learning.checkpoint import load
     from memplan.rl_agent.learning.trainer import Trainer
 
@@ -127,8 +124,16 @@ def padding_for(problem: MappingProblem) -> Any:
 
 
 @contextlib.contextmanager
-def compiled_kept() -> Iterator[None]:
-    """Lets JAX keep what it compiles meanwhile in memplan's cache, unless the user chose another place."""
+def ready_to_play() -> Iterator[None]:
+    """Sets JAX up, and lets it keep what it compiles meanwhile in memplan's cache, unless the user chose another place.
+
+    Raises:
+      PlannerError: a library that learning needs is not installed.
+    """
+    check_installed()
+    from memplan.rl_agent.devices import use_all_devices
+
+    use_all_devices()  # JAX reads what this sets when it is imported.
     import jax
 
     if jax.config.jax_compilation_cache_dir is not None:

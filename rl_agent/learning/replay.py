@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.rl_agent.learning.play import Trajectories
+from memplan.rl_agent.learning.sight import Sight
 
 # By how much a window that gained is likelier to be drawn than one that lost.
 _FAVOUR = 3.0
@@ -70,14 +71,11 @@ class Replay:
 
     def state(self) -> dict[str, Any]:
         """Returns all of it as a tree of arrays, to be saved."""
-        return {"size": np.array(self.size), "place": np.array(self.place), "windows": self.windows._asdict()}
+        windows = {**self.windows._asdict(), "sight": self.windows.sight._asdict()}
+        return {"size": np.array(self.size), "place": np.array(self.place), "windows": windows}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes what `state` returned."""
         self.size, self.place = int(state["size"]), int(state["place"])
-        windows = dict(state["windows"])
-        sight = windows.pop("sight")
-        kind = type(self.windows.sight)
-        sight = kind(**sight) if isinstance(sight, dict) else kind(*sight)
-        arrays = {name: np.array(values) for name, values in windows.items()}
-        self.windows = Trajectories(sight=jax.tree.map(np.array, sight), **arrays)
+        windows = jax.tree.map(np.array, state["windows"])
+        self.windows = Trajectories(**{**windows, "sight": Sight(**windows["sight"])})

@@ -37,7 +37,7 @@ def verify_timeline(problem: MappingProblem, plan: Plan, timeline: Timeline) -> 
     Args:
       problem, plan: what was emulated; the plan's indices must be in range.
       timeline: of the plan. Branches of a conditional overlap, and times after it are expectations. So rules `speed`,
-        `queue` and `channel` leave out copies that are under way when a conditional, or a loop with a fractional trip
+        `queue`, `wait` and `channel` leave out copies that are under way when a conditional, or a loop with a fractional trip
         count, begins or ends; `queue` is checked between copies in the same branches, `channel` for copies in none.
     """
     checker = _Checker(problem, plan, timeline)
@@ -222,7 +222,7 @@ class _Checker:
                     buffer,
                     copy.start,
                 )
-            if end > self.start[copy.done] + self.slack:
+            if end > self.start[copy.done] + self.slack and self.is_certain(i):
                 self.report(
                     "wait", f"{self.describe(i)}, ends at {end:g} s, but {self.name(copy.done)} starts before", buffer,
                     copy.start,

@@ -9,6 +9,7 @@ Nothing else of the guide enters the rules: all decisions are the player's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,8 +63,30 @@ def no_places(problem: MappingProblem) -> Places:
     return Places(np.full(len(problem.accesses), NOWHERE), np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64))
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a guide does not have in fast memory, but should have a place, if there is room beside the rest.
+
+    Attributes:
+      buffer: index.
+      start, end: half-open times.
+      accesses: that it would serve.
+    """
+
+    buffer: int
+    start: int
+    end: int
+    accesses: tuple[int, ...]
+
+
 def places_of(
-    plan: Plan, problem: MappingProblem, space: int, unit: int, reserved: Integers, saving: NDArray[np.float64]
+    plan: Plan,
+    problem: MappingProblem,
+    space: int,
+    unit: int,
+    reserved: Integers,
+    saving: NDArray[np.float64],
+    wishes: Sequence[Wish] = (),
 ) -> Places:
     """Returns the places of a plan's residencies in a space that is divided into units.
 
@@ -74,32 +97,41 @@ def places_of(
       unit: bytes.
       reserved: `[n + 1]` units at the bottom that operations keep for themselves.
       saving: `[num_accesses]` seconds that each access saves in the space.
+      wishes: what is packed with them. Of all, what is worth least is left out, if there is not enough room.
     """
     here = [
         number
         for number, residency in enumerate(plan.residencies)
         if residency.space == space and home_of(problem, residency.buffer) != space
     ]
-    if not here:
+    if not here and not wishes:
         return no_places(problem)
-    residencies = [plan.residencies[number] for number in here]
+    lasting = [plan.residencies[number] for number in here]
+    buffer = [residency.buffer for residency in lasting] + [wish.buffer for wish in wishes]
+    start = [residency.start for residency in lasting] + [wish.start for wish in wishes]
+    end = [residency.end for residency in lasting] + [wish.end for wish in wishes]
     repetitions = np.array([problem.runs_at(time) for time, _ in problem.accesses])
-    worth = np.bincount(np.array(plan.served, np.int64), saving * repetitions, minlength=len(plan.residencies))[here]
-    size = np.array([-(-problem.buffers[residency.buffer].size // unit) for residency in residencies], np.int64)
+    saved = saving * repetitions
+    worth = np.bincount(np.array(plan.served, np.int64), saved, minlength=len(plan.residencies))[here]
+    worth = np.concatenate([worth, [saved[list(wish.accesses)].sum() for wish in wishes]])
+    size = np.array([-(-problem.buffers[number].size // unit) for number in buffer], np.int64)
     blocks = Blocks(
-        np.array([residency.start for residency in residencies], np.int64),
-        np.array([residency.end for residency in residencies], np.int64),
-        np.arange(len(here)),
+        np.array(start, np.int64),
+        np.array(end, np.int64),
+        np.arange(len(size)),
         size * unit,
         np.maximum(worth, _LEAST_WEIGHT),
     )
     packed = pack(_in_units(problem, space, unit, reserved), space, blocks, exact_nodes=_EXACT_NODES)
     offset = np.where(packed == UNPLACED, LOST, packed // unit)
     of_residency = np.full(len(plan.residencies), NOWHERE)
-    of_residency[here] = offset
+    of_residency[here] = offset[: len(here)]
+    of_access = of_residency[np.array(plan.served, np.int64)]
+    for wish, place in zip(wishes, offset[len(here) :].tolist(), strict=True):
+        of_access[list(wish.accesses)] = NOWHERE if place == LOST else place
     is_placed = packed != UNPLACED
     return Places(
-        of_access=of_residency[np.array(plan.served, np.int64)],
+        of_access=of_access,
         times=np.column_stack([blocks.start, blocks.end])[is_placed],
         units=np.column_stack([offset, offset + size])[is_placed],
     )

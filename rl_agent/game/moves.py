@@ -12,6 +12,7 @@ up, so that what fits here fits in seconds and bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +27,7 @@ from memplan.planners._assembly import home_of
 from memplan.planners._chains import Chains, Slots
 from memplan.planners._frame import Frame, fast_spaces
 from memplan.planners.packing import Blocks, pack
-from memplan.rl_agent.game.guide import NOWHERE, Places, no_places, places_of
+from memplan.rl_agent.game.guide import NOWHERE, Places, Wish, no_places, places_of
 
 Integers = NDArray[np.int64]
 
@@ -117,6 +118,7 @@ class Game:
       units: into how many equal parts the fast space is divided, at most.
       reach: over how many slots a copy may stretch, and be looked for.
       guide: a plan whose offsets are preferred, or the name of the planner that makes it; None for no preference.
+      wishes: what has a place beside the guide's residencies, see `guide.py`.
 
     Attributes:
       space: index of the fast space.
@@ -152,7 +154,12 @@ class Game:
     """
 
     def __init__(
-        self, problem: MappingProblem, units: int = 512, reach: int = 128, guide: Plan | str | None = "greedy"
+        self,
+        problem: MappingProblem,
+        units: int = 512,
+        reach: int = 128,
+        guide: Plan | str | None = "greedy",
+        wishes: Sequence[Wish] = (),
     ):
         spaces = fast_spaces(problem)
         if not spaces:
@@ -174,7 +181,7 @@ class Game:
         self.places: Places = (
             no_places(problem)
             if guide is None
-            else places_of(guide, problem, self.space, self.unit, self.reserved, self.access_saving)
+            else places_of(guide, problem, self.space, self.unit, self.reserved, self.access_saving, wishes)
         )
         self.wanted_from = self.places.wanted_from(problem.end + 1, self.num_units)
         self.most_stays = problem.cross_program_prefetches if self.into is not None else 0

@@ -1,0 +1,216 @@
+"""Games that are followed on the host's cores: the part of play in which no network is asked.
+
+The states are those of `environment.py`, so that games go from here to there and back. A batch is split among the
+cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.planners.planner import num_cores
+from memplan.rl_agent.game import host_kernel
+from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, forever
+from memplan.rl_agent.game.environment import ACTIONS, Chains, State
+from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, NUM_ACTIONS
+from memplan.rl_agent.game.search import Copy
+
+T = TypeVar("T")
+
+Bools = NDArray[np.bool_]
+
+# What is played where the action that is followed is not legal.
+INSTEAD = np.array([NO_COPY, COPY, DROP])
+
+# Games as records: the fields of `State`, those of its parts beside them.
+Games = NDArray[np.void]
+
+_MOVE = np.dtype([(name, np.int32) for name in COLUMNS])
+
+# The fields of each part of a state.
+_NAMES = {
+    name: {
+        "chains": [f"chain_{part}" for part in Chains._fields],
+        "fill": [f"fill_{part}" for part in Copy._fields],
+        "spill": [f"spill_{part}" for part in Copy._fields],
+    }.get(name, [name])
+    for name in State._fields
+}
+
+# Where nothing is to be written.
+_NO_TOTALS, _NO_BOOLS = np.zeros(0, np.float32), np.zeros(0, np.bool_)
+
+# Games that a core takes at once: games of a batch take very different times.
+_CHUNK = 8
+
+
+class Host:
+    """One game, to be followed by many.
+
+    Args:
+      arrays: of the game.
+
+    Attributes:
+      moves, board: what does not change while it is played.
+      home: seconds of everything at home.
+    """
+
+    def __init__(self, arrays: GameArrays):
+        self.moves = np.ascontiguousarray(arrays.moves, np.int32).view(_MOVE)[:, 0]
+        self.board = _board(arrays)
+        self.home = np.float32(arrays.facts[0])
+        self._record = _record(arrays)
+        self._nobody_had_to = np.zeros(len(self.moves), np.bool_)
+
+    def starts(self, histories: NDArray[np.int8]) -> Games:
+        """Returns games before their first moves.
+
+        Args:
+          histories: `[games, moves]` actions that they are to follow.
+        """
+        games = np.zeros(len(histories), self._record)
+        games["history"] = histories & np.int8(ACTIONS)
+        host_kernel.begin(self.board, self.moves, games)
+        return games
+
+    def follow(
+        self,
+        games: Games,
+        until: NDArray[np.integer] | None = None,
+        patience: int = 0,
+        had_to_drop: Bools | None = None,
+        is_eager: Bools | None = None,
+        instead: NDArray[np.integer] = INSTEAD,
+    ) -> None:
+        """Follows games as their own histories say, where that is legal.
+
+        Args:
+          games: `[games]`, changed in place.
+          until: `[games]` moves from which on the first choice ends it; None to go to the end.
+          patience: backups after which a game is given up: it is not done then.
+          had_to_drop: `[moves]` where the champion could do nothing else.
+          is_eager: `[games]` whether to take what it had to drop, if that can be had without waiting.
+          instead: `[3]` actions: where that of the history is not legal, the first of these that is.
+        """
+        count = len(games)
+        until = np.full(count, len(self.moves)) if until is None else np.asarray(until, np.int64)
+        is_eager = np.zeros(count, np.bool_) if is_eager is None else is_eager
+        had_to_drop = self._nobody_had_to if had_to_drop is None else had_to_drop
+
+        def chunk(first: int) -> None:
+            host_kernel.follow(
+                self.board, self.moves, games, first, min(first + _CHUNK, count), until, patience, instead,
+                had_to_drop, is_eager, _NO_TOTALS, _NO_BOOLS,
+            )  # fmt: skip
+
+        in_threads(chunk, range(0, count, _CHUNK))
+
+    def step_to_choice(self, games: Games, actions: NDArray[np.integer], patience: int) -> None:
+        """Makes a move in each of some games, and all forced moves behind it.
+
+        Args:
+          games: `[games]`, changed in place.
+          actions: `[games]`, legal; -1 for no move.
+          patience: backups after which no further move is made.
+        """
+        host_kernel.step_to_choice(self.board, self.moves, games, np.asarray(actions, np.int64), patience)
+
+    def trace(self, history: NDArray[np.int8]) -> tuple[NDArray[np.float32], Bools]:
+        """Follows one game to its end.
+
+        Args:
+          history: `[moves]`, legal as it is, but for what stands behind the last move.
+
+        Returns: `[moves + 1]` the seconds saved before each move and at the end, and `[moves]` where DROP was all that
+          was legal.
+        """
+        count = len(self.moves)
+        totals, dropped = np.zeros(count + 1, np.float32), np.zeros(count, np.bool_)
+        host_kernel.follow(
+            self.board, self.moves, self.starts(history[None]), 0, 1, np.array([count]), count, INSTEAD,
+            self._nobody_had_to, np.zeros(1, np.bool_), totals, dropped,
+        )  # fmt: skip
+        return totals, dropped
+
+
+def in_threads(function: Callable[[int], T], numbers: range) -> list[T]:
+    """Returns what a function returns for some numbers, computed on all cores; it should not hold Python's lock."""
+    if len(numbers) <= 1 or num_cores() == 1:
+        return [function(number) for number in numbers]
+    return list(_threads().map(function, numbers))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_cores(), "memplan-game")
+
+
+def _board(arrays: GameArrays) -> NDArray[np.void]:
+    """Returns what does not change while a game is played, `[1]`."""
+    parts: dict[str, Any] = {
+        name: np.asarray(getattr(arrays, name))
+        for name in ("num_moves", "seconds", "idle", "duration", "slot_time", "busy_until", "bottom", "wanted_from")
+    }
+    parts["queue"] = np.asarray(arrays.queue)
+    parts["reach"] = np.array(len(arrays.window), np.int32)
+    for number, name in enumerate(("latency", "can_wait", "most_stays")):
+        parts[name] = np.asarray(arrays.limits[number])
+    parts["tick"] = np.array(arrays.facts[1], np.float64)
+    parts["forever"] = np.array(forever(arrays.no_rows.dtype), np.int32)
+    board = np.zeros(1, np.dtype([(name, part.dtype, part.shape) for name, part in parts.items()], align=True))
+    for name, part in parts.items():
+        board[0][name] = part
+    return board
+
+
+def _record(arrays: GameArrays) -> np.dtype[np.void]:
+    """Returns the type of a game's record."""
+    small = arrays.no_rows.dtype
+    slots, units, rows = (len(arrays.idle),), (len(arrays.busy_until),), (len(arrays.no_rows),)
+    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "legal": (np.uint8, (NUM_ACTIONS,)),  # numba knows no bool in records
+        "history": (np.int8, (len(arrays.moves),)),
+        "left": (np.int32, slots),
+        "owner": (np.int8, slots),
+        "duration": (np.int32, slots),
+        "busy_until": (small, units),
+        "held_until": (small, units),
+    }
+    shapes |= dict.fromkeys(("done", "is_dead", "is_late"), (np.uint8, ()))
+    shapes |= dict.fromkeys(("reward", "total", "demand_seconds", "wait"), (np.float32, ()))
+    shapes |= {f"chain_{part}": (small, rows) for part in Chains._fields}
+    names = [name for parts in _NAMES.values() for name in parts]
+    return np.dtype([(name, *shapes.get(name, (np.int32, ()))) for name in names], align=True)
+
+
+def as_states(games: Games) -> State:
+    """Returns games as a batch of states of `environment.py`, `[games, …]`, copied."""
+
+    types: dict[str, Any] = {"chains": Chains, "fill": Copy, "spill": Copy}
+    parts: dict[str, Any] = {}
+    for part, names in _NAMES.items():
+        flags = part in ("legal", "done", "is_dead", "is_late")
+        columns = [games[name].astype(np.bool_) if flags else np.ascontiguousarray(games[name]) for name in names]
+        parts[part] = types[part](*columns) if part in types else columns[0]
+    return State(**parts)
+
+
+def as_games(states: State, like: Games) -> Games:
+    """Returns a batch of states as games.
+
+    Args:
+      states: `[games, …]`.
+      like: any games of the same board.
+    """
+    games = np.zeros(len(states.move), like.dtype)
+    for part, names in _NAMES.items():
+        value = getattr(states, part)
+        for name, column in zip(names, value if isinstance(value, tuple) else (value,), strict=True):
+            games[name] = column
+    return games

@@ -1,0 +1,498 @@
+"""The rules of the game as loops over one game's arrays, compiled by numba: what `environment.py` computes for a batch.
+
+A move of `environment.step` costs the whole board, whatever it changes, as array operations must. Here it costs what it
+looks at. Names and fields are those of `environment.State`; rules are explained in `reference.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from memplan.rl_agent.game.environment import ACTIONS, FORCED
+from memplan.rl_agent.game.guide import LOST
+from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE
+from memplan.rl_agent.game.reference import COPY, DROP, FILL, NO_COPY, NUM_ACTIONS, SPILL
+
+# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
+_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+
+
+@njit(**_INTERNAL)
+def _find_fill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: int) -> tuple[int, int, int]:
+    """Returns the first and last slot of the copy within `[low, high)` that starts latest, and its ticks of the last.
+
+    `supply` is that of all slots from one on, `lost` what the copies that start before it cannot have of that, as a
+    slot stops them.
+    """
+    supply = lost = 0
+    for slot in range(high - 1, low - 1, -1):
+        is_shared = owner[slot] == queue
+        if left[slot] == CLOSED or not (is_shared or owner[slot] == NONE):
+            lost = supply
+            continue
+        behind = supply
+        supply += left[slot]
+        if left[slot] > 0 and supply - lost >= ticks:
+            return _ending(left, slot, ticks)
+        if is_shared:
+            lost = max(lost, behind)
+    return NONE, NONE, 0
+
+
+@njit(**_INTERNAL)
+def _find_spill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: int) -> tuple[int, int, int]:
+    """Returns the copy within slots `[low, high)` that starts earliest.
+
+    A copy that starts between another's start and what stopped that one has no more than that one.
+    """
+    first, found = low, 0
+    for slot in range(low, high):
+        is_shared = owner[slot] == queue
+        if left[slot] == CLOSED or not (is_shared or owner[slot] == NONE):
+            first, found = slot + 1, 0
+            continue
+        if found == 0:
+            first = slot
+        found += left[slot]
+        if found >= ticks and found > 0:
+            return _ending(left, first, ticks)
+        if is_shared and slot > first:
+            first, found = slot, left[slot]
+            if found >= ticks and found > 0:
+                return _ending(left, first, ticks)
+    return NONE, NONE, 0
+
+
+@njit(**_INTERNAL)
+def _ending(left: Any, first: int, ticks: int) -> tuple[int, int, int]:
+    """Returns a copy from a slot on that has as much as it takes."""
+    slot, missing = first, ticks
+    while left[slot] < missing:
+        missing -= left[slot]
+        slot += 1
+    return first, slot, missing
+
+
+@njit(**_INTERNAL)
+def _most_kept(bottom: Any, start: int, end: int) -> int:
+    """Returns the units that the operations of times `[start, end)` keep for themselves."""
+    if start >= end:
+        return 0
+    level = 0
+    while (2 << level) <= end - start:
+        level += 1
+    return max(bottom[level, start], bottom[level, end - (1 << level)])
+
+
+@njit(**_INTERNAL)
+def _is_free(busy: Any, low: int, high: int, start: int) -> bool:
+    for unit in range(low, high):  # noqa: SIM110
+        if busy[unit] > start:
+            return False
+    return True
+
+
+@njit(**_INTERNAL)
+def _run(
+    busy: Any, held: Any, wanted_from: Any, low: int, size: int, start: int, end: int, is_good: bool, is_highest: bool
+) -> int:
+    """Returns the lowest or highest offset from `low` on of so many free units in a row; -1 if there is none.
+
+    Of units that will not do, the one that rules out most offsets is looked for first.
+    """
+    units = len(busy)
+    offset = units - size if is_highest else low
+    while low <= offset <= units - size:
+        taken = NONE
+        for i in range(size):
+            unit = offset + i if is_highest else offset + size - 1 - i
+            if busy[unit] > start or (is_good and (held[unit] > start or wanted_from[start, unit] < end)):
+                taken = unit
+                break
+        if taken == NONE:
+            return offset
+        offset = taken - size if is_highest else taken + 1
+    return NONE
+
+
+@njit(**_INTERNAL)
+def _fit(b: Any, busy: Any, held: Any, start: int, move: Any) -> int:
+    """Returns the offset of a new residency that starts at some time; -1 if there is no room."""
+    low, size, units = _most_kept(b.bottom, start, move.end), move.size, len(busy)
+    place = move.place
+    if place >= low and place >= 0 and place + size <= units and _is_free(busy, place, place + size, start):
+        return place
+    lasting = max(low, _most_kept(b.bottom, start, move.lasting))
+    offset = _run(busy, held, b.wanted_from, lasting, size, start, move.end, True, move.is_long != 0)
+    if offset == NONE and place != LOST:
+        offset = _run(busy, held, b.wanted_from, low, size, start, move.end, False, move.is_long != 0)
+    return offset
+
+
+@njit(**_INTERNAL)
+def _wait(left: Any, duration: Any, latency: int, first: int, done: int, moving: float) -> float:
+    """Returns the ticks that a use waits for a copy that has slots `[first, done)` to itself."""
+    moved = 0.0
+    for slot in range(first, done):
+        lasts = duration[slot]
+        passed = min(latency, lasts)
+        latency -= passed
+        moved += left[slot] * (1.0 - passed / max(lasts, 1))
+    return latency + max(0.0, moving - moved)
+
+
+@njit(**_INTERNAL)
+def _is_covered(s: Any, move: Any) -> bool:
+    """Whether an item around is in fast memory as a whole."""
+    return move.parent != NONE and (s.history[move.parent] & ACTIONS) != DROP
+
+
+@njit(**_INTERNAL)
+def look(b: Any, moves: Any, s: Any) -> None:
+    """Writes what is possible at a game's move."""
+    s.is_dead = False
+    s.is_late = False
+    s.wait = 0.0
+    legal = s.legal
+    legal[:] = False
+    if s.done:
+        return
+    number = s.move
+    move = moves[number]
+    past = s.history[number]
+    if _is_covered(s, move):
+        legal[NO_COPY if number >= s.replay_until else past & ACTIONS] = True
+        return
+    row = move.row
+    opened, written, ready = NONE, NONE, move.ready
+    end = limit = offset = 0
+    if not move.is_first:
+        opened, written, ready = int(s.chain_opened[row]), int(s.chain_written[row]), int(s.chain_ready[row])
+        end, limit, offset = int(s.chain_end[row]), int(s.chain_limit[row]), int(s.chain_offset[row])
+    left, owner, times = s.left, s.owner, b.slot_time
+    s.spill_first = s.spill_last = NONE
+    s.spill_rest = 0
+    can_drop = True
+    if move.reads and opened != NONE and written != NONE:
+        can_drop = False
+        low = written + 1
+        if move.spill < NEVER:
+            first, last, rest = _find_spill(left, owner, b.queue[SPILL], low, min(move.done, low + b.reach), move.spill)
+            if first != NONE:
+                until = times[last + 1]
+                can_drop = until <= end or (until <= limit and _most_kept(b.bottom, end, until) <= offset)
+                s.spill_first, s.spill_last, s.spill_rest = first, last, rest
+                ready = last + 1
+    can_copy = can_stay = False
+    s.start, s.offset = move.start, NONE
+    s.fill_first = s.fill_last = NONE
+    s.fill_rest = 0
+    if move.reads and not move.is_last:
+        if opened != NONE and limit == b.forever:
+            can_stay = move.end <= end or _most_kept(b.bottom, end, move.end) <= offset
+        if can_drop:
+            can_copy = _look_for_fill(b, s, move, ready)
+    elif not move.is_last and (not move.is_stay or s.stays < b.most_stays):
+        s.offset = _fit(b, s.busy_until, s.held_until, move.start, move)
+        can_stay = s.offset != NONE
+    only = NONE
+    if number < s.replay_until:
+        only = past & ACTIONS
+    elif (past & FORCED) != 0 and can_drop:
+        only = DROP
+    elif not (can_copy or can_stay or can_drop):
+        s.is_dead = True
+        only = DROP
+    if only != NONE:
+        legal[only] = True
+    else:
+        legal[COPY], legal[NO_COPY], legal[DROP] = can_copy, can_stay, can_drop
+
+
+@njit(**_INTERNAL)
+def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
+    """Writes the copy that COPY makes, in time or late; returns whether there is one."""
+    left, owner, busy, held = s.left, s.owner, s.busy_until, s.held_until
+    times, done = b.slot_time, move.done
+    low = max(ready, done - b.reach)
+    if move.fill >= NEVER:
+        return False
+    first, last, rest = _find_fill(left, owner, b.queue[FILL], low, done, move.fill)
+    if first != NONE:
+        offset = _fit(b, busy, held, times[first], move)
+        if offset != NONE:
+            s.fill_first, s.fill_last, s.fill_rest = first, last, rest
+            s.start, s.offset = times[first], offset
+            return True
+    if not b.can_wait or low > done:
+        return False
+    # A late copy: from when its place and all slots before the use are free, or from the use itself.
+    until = 0
+    if move.place >= 0:
+        for unit in range(move.place, min(move.place + move.size, len(busy))):
+            until = max(until, busy[unit])
+    earliest = done
+    while earliest > low and left[earliest - 1] != CLOSED and owner[earliest - 1] == NONE:
+        if times[earliest - 1] < until:
+            break
+        earliest -= 1
+    for attempt in range(2):
+        first = earliest if attempt == 0 else done
+        lacking = move.fill
+        for slot in range(first, done):
+            lacking -= left[slot]
+        if lacking >= move.worth:
+            continue
+        offset = _fit(b, busy, held, times[first], move)
+        if offset != NONE:
+            s.fill_first, s.fill_last, s.fill_rest = first, done - 1, 0
+            s.start, s.offset = times[first], offset
+            s.is_late = True
+            moving = b.seconds[s.move, 5] / b.tick
+            s.wait = _wait(left, s.duration, b.latency, first, done, moving) * b.tick
+            return True
+    return False
+
+
+@njit(**_INTERNAL)
+def _book(left: Any, owner: Any, first: int, last: int, rest: int, queue: int) -> None:
+    for slot in range(first, last):
+        left[slot], owner[slot] = 0, queue
+    left[last] -= rest
+    owner[last] = queue
+
+
+@njit(**_INTERNAL)
+def _set_back(b: Any, s: Any, culprit: int) -> None:
+    """Starts a game again, with a move forced to DROP and all moves before it as they were."""
+    s.history[culprit] |= FORCED
+    s.reward = -s.total
+    s.replay_until = culprit
+    s.backups += 1
+    _start(b, s)
+
+
+@njit(**_INTERNAL)
+def _start(b: Any, s: Any) -> None:
+    """Writes the state before the first move, but for what is possible there, and what backups left."""
+    s.move = 0
+    s.done = b.num_moves == 0
+    s.total = 0.0
+    s.left[:] = b.idle
+    s.owner[:] = NONE
+    s.busy_until[:] = b.busy_until
+    s.held_until[:] = b.busy_until
+    s.duration[:] = b.duration
+    s.stays = 0
+
+
+@njit(**_INTERNAL)
+def advance(b: Any, moves: Any, s: Any, action: int) -> None:
+    """Writes the state after a legal move or a backup, but for what is possible next."""
+    number = s.move
+    move = moves[number]
+    if s.is_dead:
+        _set_back(b, s, s.chain_opened[move.row])
+        return
+    waited = np.float32(0.0)
+    if not _is_covered(s, move):
+        waited = _place(b, s, number, move, action)
+    s.history[number] = action | (s.history[number] & FORCED)
+    saved = np.float32(0.0)
+    if move.is_operation:
+        saved = _serve(b, s, number, move, action != DROP)
+    s.reward = saved - waited
+    s.total += s.reward
+    s.move = number + 1
+    s.done = number + 1 >= b.num_moves
+
+
+@njit(**_INTERNAL)
+def _serve(b: Any, s: Any, number: int, move: Any, is_fast: bool) -> float:
+    """Serves the accesses of a move at an operation, and sets its supply; returns the seconds that are saved."""
+    seconds, slot = b.seconds[number], move.slot
+    if move.is_first_access:
+        s.demand, s.taken, s.demand_seconds = move.demand, move.taken, seconds[1]
+    before = max(seconds[0], s.demand_seconds)
+    if is_fast:
+        s.demand -= move.saving
+        s.taken -= move.traffic
+        s.demand_seconds -= seconds[2]
+    s.duration[slot] = max(move.floor, s.demand)
+    if s.left[slot] != CLOSED:
+        s.left[slot] = max(0, s.duration[slot] - s.taken)
+    return (before - max(seconds[0], s.demand_seconds)) * seconds[3]
+
+
+@njit(**_INTERNAL)
+def _limit(limits: Any, offsets: Any, tops: Any, low: int, high: int, start: int) -> None:
+    """Notes that something is placed on units `[low, high)`."""
+    for row in range(len(limits)):
+        if offsets[row] < high and low < tops[row]:
+            limits[row] = min(limits[row], start)
+
+
+@njit(**_INTERNAL)
+def _place(b: Any, s: Any, number: int, move: Any, action: int) -> float:
+    """Makes the copies and the residency of a decision; returns the seconds that the program waits for them."""
+    row = move.row
+    busy, held = s.busy_until, s.held_until
+    if move.is_first:
+        s.chain_opened[row], s.chain_offset[row], s.chain_top[row], s.chain_end[row] = NONE, 0, 0, 0
+        s.chain_limit[row], s.chain_written[row], s.chain_ready[row] = b.forever, NONE, move.ready
+    is_open = s.chain_opened[row] != NONE
+    low, high = s.chain_offset[row], s.chain_top[row]
+    if is_open and (action != NO_COPY or not move.reads):
+        end = s.chain_end[row]
+        for unit in range(low, high):
+            if busy[unit] <= end:
+                held[unit] = 0
+    if is_open and s.chain_written[row] != NONE and move.reads and action != NO_COPY:
+        last = s.spill_last
+        until = b.slot_time[last + 1]
+        for unit in range(low, high):
+            busy[unit] = max(busy[unit], until)
+        _book(s.left, s.owner, s.spill_first, last, s.spill_rest, b.queue[SPILL])
+        s.chain_ready[row] = last + 1
+        s.chain_written[row] = NONE
+    waited = np.float32(0.0)
+    if action == NO_COPY and move.reads:
+        s.chain_end[row] = move.end
+        for unit in range(low, high):
+            busy[unit], held[unit] = move.end, move.held
+    elif action != DROP:
+        if action == COPY and s.is_late:
+            # It has its slots to itself, and nothing may be in flight where the program waits for it.
+            left, owner, queue = s.left, s.owner, b.queue[FILL]
+            for slot in range(max(min(s.fill_first, move.done - 1), move.border), move.done):
+                if left[slot] != CLOSED:
+                    left[slot], owner[slot] = 0, queue
+            waited = s.wait * b.seconds[number, 4]
+        elif action == COPY:
+            _book(s.left, s.owner, s.fill_first, s.fill_last, s.fill_rest, b.queue[FILL])
+        s.stays += move.is_stay
+        low, high = s.offset, s.offset + move.size
+        _limit(s.chain_limit, s.chain_offset, s.chain_top, low, high, s.start)
+        s.chain_opened[row], s.chain_offset[row], s.chain_top[row], s.chain_end[row] = number, low, high, move.end
+        s.chain_limit[row], s.chain_written[row] = b.forever, NONE
+        for unit in range(low, high):
+            busy[unit], held[unit] = move.end, move.held
+    else:
+        s.chain_opened[row] = s.chain_written[row] = NONE
+    if move.writes:
+        s.chain_written[row] = move.slot if action != DROP else NONE
+        if action == DROP:
+            s.chain_ready[row] = move.slot + 1
+    return waited
+
+
+@njit(**_INTERNAL)
+def followed(s: Any, instead: Any, had_to_drop: Any, is_eager: bool) -> int:
+    """Returns the action of a game's own history, or what is played in its place."""
+    number, legal = s.move, s.legal
+    if is_eager and had_to_drop[number] and number >= s.replay_until:
+        if legal[NO_COPY]:
+            return NO_COPY
+        if legal[COPY] and not s.is_late:
+            return COPY
+    wanted = s.history[number] & ACTIONS
+    if legal[wanted]:
+        return wanted
+    for action in instead:
+        if legal[action]:
+            return action
+    return DROP
+
+
+@njit(cache=True, nogil=True)
+def follow(
+    boards: Any,
+    moves: Any,
+    states: Any,
+    first: int,
+    last: int,
+    until: Any,
+    patience: int,
+    instead: Any,
+    had_to_drop: Any,
+    is_eager: Any,
+    totals: Any,
+    dropped: Any,
+) -> None:
+    """Follows games as their own histories say.
+
+    Args:
+      boards: `[1]` the game.
+      moves: `[moves]` of it.
+      states: `[games]`, changed in place.
+      first, last: numbers `[first, last)` of those to follow.
+      until, is_eager: `[games]`.
+      patience, instead, had_to_drop: see `Host.follow`.
+      totals, dropped: `[moves + 1]` seconds saved before each move, and `[moves]` whether DROP was all that was legal;
+        written unless they are empty.
+    """
+    b = boards[0]
+    for game in range(first, last):
+        s = states[game]
+        while not s.done and s.backups <= patience:
+            number, legal = s.move, s.legal
+            num_legal = int(legal[0]) + int(legal[1]) + int(legal[2])
+            if number >= until[game] and num_legal > 1:
+                break
+            if len(dropped):
+                totals[number], dropped[number] = s.total, num_legal == 1 and legal[DROP]
+            advance(b, moves, s, followed(s, instead, had_to_drop, is_eager[game]))
+            look(b, moves, s)
+        if len(dropped):
+            totals[s.move :] = s.total
+
+
+@njit(cache=True, nogil=True)
+def begin(boards: Any, moves: Any, states: Any) -> None:
+    """Writes the states before the first move, with what is possible there."""
+    for game in range(len(states)):
+        _start(boards[0], states[game])
+        look(boards[0], moves, states[game])
+
+
+@njit(cache=True, nogil=True)
+def step(boards: Any, moves: Any, states: Any, game: int, action: int) -> None:
+    """Makes a move of a game, or the first legal one instead of one that is not; see `environment.step`."""
+    s = states[game]
+    if s.done:
+        s.reward = 0.0
+        return
+    legal = s.legal
+    if action < 0 or action >= NUM_ACTIONS or not legal[action]:
+        action = 0
+        while not legal[action]:
+            action += 1
+    advance(boards[0], moves, s, action)
+    look(boards[0], moves, s)
+
+
+@njit(cache=True, nogil=True)
+def step_to_choice(boards: Any, moves: Any, states: Any, actions: Any, patience: int) -> None:
+    """Makes a move in each game, and all forced moves behind it; nothing where the action is -1.
+
+    Args:
+      boards: `[1]` the game.
+      moves: `[moves]` of it.
+      states: `[games]`, changed in place.
+      actions: `[games]`, legal ones.
+      patience: see `Host.follow`.
+    """
+    for game in range(len(states)):
+        s = states[game]
+        action = actions[game]
+        while action >= 0:
+            advance(boards[0], moves, s, action)
+            look(boards[0], moves, s)
+            action = NONE
+            if not s.done and s.backups <= patience and s.legal[0] + s.legal[1] + s.legal[2] == 1:
+                action = 0
+                while not s.legal[action]:
+                    action += 1

@@ -143,6 +143,8 @@ def _ablated(problem: MappingProblem, minutes: float, seed: int) -> dict[str, An
         "drop-backup": replace(whole, search=replace(whole.search, patience=2)),
         "MuZero": replace(whole, search=SearchOptions(method="muzero", simulations=whole.search.simulations)),
         "random network": replace(whole, learns=False),
+        "no scouts": replace(whole, scouted=0),
+        "scouts of a random network": replace(whole, learns=False, windows=2, lanes=2),
     }
     greedy = planner_called("greedy").solve(problem, Budget(seed=seed))
     curves: dict[str, Curve] = {"greedy": [(0.0, TimingEmulator(problem).latency(greedy))]}

@@ -7,10 +7,10 @@ anew*: its plan becomes the guide of the game's offsets (`game/guide.py`), and p
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,15 +18,15 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.rl_agent.game.arrays import GameArrays, Padding, make_arrays
 from memplan.rl_agent.game.environment import ACTIONS
+from memplan.rl_agent.game.guide import Wish
+from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.game.plan import make_plan
 from memplan.rl_agent.game.plan import replay as replayed
 from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, Reference
-from memplan.rl_agent.learning.play import follow
+from memplan.rl_agent.learning.scouts import Scouts
 from memplan.rl_agent.learning.scripted import scripted
 from memplan.rl_agent.learning.sight import Champion, trace
-
-_follow, _trace = jax.jit(follow), jax.jit(trace)
 
 History = NDArray[np.int8]
 
@@ -38,9 +38,10 @@ class Contest:
       problem: to be played.
       padding: of its arrays; None for the smallest.
       start: plan to go on from, and whose offsets guide the game; None to begin with rules of thumb.
+      scouts: how many explore it.
 
     Attributes:
-      game, arrays: as they are guided now.
+      game, arrays, host, scouts: as they are guided now.
       champion: the game that play goes on from.
       total: seconds that it saves.
       best_total: seconds that the best game ever saved.
@@ -49,24 +50,28 @@ class Contest:
       PlannerError: there is no fast memory, or the game does not fit the padding.
     """
 
-    def __init__(self, problem: MappingProblem, padding: Padding | None = None, start: Plan | None = None):
+    def __init__(
+        self, problem: MappingProblem, padding: Padding | None = None, start: Plan | None = None, scouts: int = 2
+    ):
         self.problem = problem
+        self._num_scouts = scouts
         self._guided_by(start, padding)
         self.best_total = -np.inf
         self._best_history: History | None = None
         self._best_plan: Plan | None = None
         if start is None:
-            history, _ = scripted(self.arrays)
-            self.go_on_from(np.asarray(history))
+            self.go_on_from(scripted(self.host)[0])
             self.pack_anew()
         else:
             self.go_on_from(history_of(self.game, start))
 
-    def _guided_by(self, guide: Plan | None, padding: Padding | None) -> None:
-        self._guide = guide
-        self.game = Game(self.problem, guide=guide)
+    def _guided_by(self, guide: Plan | None, padding: Padding | None, wishes: Sequence[Wish] = ()) -> None:
+        self._guide, self._wishes = guide, tuple(wishes)
+        self.game = Game(self.problem, guide=guide, wishes=wishes)
         self.padding = padding or Padding.of(self.game)
         self.arrays: GameArrays = make_arrays(self.game, self.padding)
+        self.host = Host(self.arrays)
+        self.scouts = Scouts(self.host, self._num_scouts)
 
     def go_on_from(self, history: History) -> bool:
         """Makes a finished game the champion; returns whether it is the best one ever.
@@ -80,7 +85,7 @@ class Contest:
         return self._remember(np.asarray(self.champion.history), self.total)
 
     def _show(self, history: History) -> None:
-        self.champion: Champion = jax.device_get(_trace(self.arrays, history))
+        self.champion: Champion = trace(self.host, history)
         self.total = float(self.champion.totals[-1])
 
     def _remember(self, history: History, total: float) -> bool:
@@ -89,18 +94,29 @@ class Contest:
         self.best_total, self._best_history = total, history.copy()
         return True
 
-    def pack_anew(self) -> bool:
-        """Goes on from the best game, its plan packed anew; returns whether that made it better."""
+    def pack_anew(self, generator: np.random.Generator | None = None, share: float = 0.0) -> bool:
+        """Goes on from the best game, its plan packed anew; returns whether that made it better.
+
+        Args:
+          generator: draws wishes.
+          share: of what the best game has at home but could have in fast memory, that is packed too.
+        """
         plan = self.plan()
         history = self._best_history
         self._best_plan, self._best_history = plan, None
-        self._guided_by(plan, self.padding)
+        wishes = wishes_of(self.game, plan)
+        if generator is None or share <= 0.0:
+            wishes = []
+        else:
+            wishes = [wish for wish, drawn in zip(wishes, generator.random(len(wishes)), strict=True) if drawn < share]
+        self._guided_by(plan, self.padding, wishes)
         if history is None:
             return self.go_on_from(history_of(self.game, plan))
         # Under other offsets not all of it may be legal.
-        state = jax.device_get(_follow(self.arrays, history))
+        games = self.host.starts(history[None])
+        self.host.follow(games)
         # If it would be set back, what is left is what rules of thumb do.
-        return self.go_on_from(state.history if np.isfinite(state.total) else np.asarray(scripted(self.arrays)[0]))
+        return self.go_on_from(games["history"][0] if games["done"][0] else scripted(self.host)[0])
 
     @property
     def latency(self) -> float:
@@ -117,16 +133,18 @@ class Contest:
     def state(self) -> dict[str, Any]:
         """Returns everything that play depends on, as arrays."""
         return {
-            "guide": _as_bytes(self._guide),
+            "guide": _as_bytes(None if self._guide is None else self._guide.to_dict()),
+            "wishes": _as_bytes([(w.buffer, w.start, w.end, w.accesses) for w in self._wishes]),
             "history": np.asarray(self.champion.history),
             "best_history": self._best_history if self._best_history is not None else np.full(1, -1, np.int8),
-            "best_plan": _as_bytes(self._best_plan),
+            "best_plan": _as_bytes(None if self._best_plan is None else self._best_plan.to_dict()),
             "best_total": np.array(self.best_total),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes what `state` returned."""
-        self._guided_by(_as_plan(state["guide"]), self.padding)
+        wishes = [Wish(*wish[:3], tuple(wish[3])) for wish in _from_bytes(state["wishes"])]
+        self._guided_by(_as_plan(state["guide"]), self.padding, wishes)
         history = np.array(state["best_history"], np.int8)
         self._best_history = None if history[0] < 0 else history
         self._best_plan = _as_plan(state["best_plan"])
@@ -159,11 +177,42 @@ def history_of(game: Game, plan: Plan) -> History:
     return np.array(reference.history, np.int8)
 
 
-def _as_bytes(plan: Plan | None) -> NDArray[np.uint8]:
-    text = "null" if plan is None else json.dumps(plan.to_dict())
-    return np.frombuffer(text.encode(), np.uint8).copy()
+def wishes_of(game: Game, plan: Plan) -> list[Wish]:
+    """Returns what a plan has at home and could have in fast memory, each value for two uses, one after the other.
+
+    Args:
+      game: of the plan's problem.
+      plan: of any planner.
+    """
+    found: list[Wish] = []
+    open_wish: dict[int, Wish] = {}
+    for move in game.moves:
+        if not move.is_operation:
+            continue
+        at_home = all(plan.residencies[plan.served[access]].space != game.space for access in move.accesses)
+        before = open_wish.pop(move.chain, None)
+        if not at_home:
+            continue
+        if before is not None and move.reads:
+            found[-1 - found[::-1].index(before)] = replace(
+                before, end=max(before.end, move.end), accesses=(*before.accesses, *move.accesses)
+            )
+            continue
+        wish = Wish(move.buffer, move.start, move.end, tuple(move.accesses))
+        found.append(wish)
+        if move.writes or before is None:
+            open_wish[move.chain] = wish
+    return found
+
+
+def _as_bytes(described: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(described).encode(), np.uint8).copy()
+
+
+def _from_bytes(text: NDArray[np.uint8]) -> Any:
+    return json.loads(np.asarray(text, np.uint8).tobytes().decode())
 
 
 def _as_plan(text: NDArray[np.uint8]) -> Plan | None:
-    described = json.loads(np.asarray(text, np.uint8).tobytes().decode())
+    described = _from_bytes(text)
     return None if described is None else Plan.from_dict(described, "checkpoint")

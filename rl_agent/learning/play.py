@@ -17,24 +17,24 @@ search (Shaw, 1998).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
+from numpy.typing import NDArray
 
 from memplan.rl_agent.game.arrays import GameArrays
-from memplan.rl_agent.game.environment import ACTIONS, State, init, init_to_choice, step, step_to_choice
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
+from memplan.rl_agent.game.environment import ACTIONS, State
+from memplan.rl_agent.game.host import Games, Host, as_states
+from memplan.rl_agent.game.reference import NUM_ACTIONS
 from memplan.rl_agent.learning.network import Networks, Params
 from memplan.rl_agent.learning.search import SearchOptions, World, choose
-from memplan.rl_agent.learning.sight import LEGAL, Champion, Sight, look, packed, unpacked
+from memplan.rl_agent.learning.sight import LEGAL, Champion, Sight, packed, unpacked
 
 # A game that is given up counts as a loss of so much of the latency with everything at home.
 _GIVEN_UP = -0.05
-
-# What is played where the champion's action is not legal: the first of these that is.
-_INSTEAD = (NO_COPY, COPY, DROP)
 
 
 class Trajectories(NamedTuple):
@@ -80,198 +80,232 @@ class Played(NamedTuple):
     backups: jax.Array
 
 
-def _followed(history: jax.Array, state: State) -> jax.Array:
-    """Returns the action of a history at a state, or what is played in its place."""
-    wanted = (history[jnp.minimum(state.move, history.shape[0] - 1)] & ACTIONS).astype(jnp.int32)
-    order = jnp.stack([wanted, *(jnp.int32(action) for action in _INSTEAD)])
-    return order[jnp.argmax(state.legal[order])]
+class Decision(NamedTuple):
+    """What the agent sees and does in each of a batch of games, `[games, ...]`: see `Trajectories`."""
+
+    sight: Sight
+    legal: jax.Array
+    action: jax.Array
+    policy: jax.Array
+    value: jax.Array
 
 
-def _until(arrays: GameArrays, state: State, move: jax.Array) -> State:
-    """Follows a game's own history up to the first choice from a move on."""
-
-    def is_before(state: State) -> jax.Array:
-        return ~state.done & ((state.move < move) | (jnp.sum(state.legal) == 1))
-
-    return lax.while_loop(is_before, lambda s: step(arrays, s, _followed(s.history, s)), state)
-
-
-def _is_on(state: State, patience: int) -> jax.Array:
-    """Whether a game is neither over nor given up."""
-    return ~state.done & (state.backups <= patience)
-
-
-def _to_choice(arrays: GameArrays, patience: int, state: State, action: jax.Array) -> State:
-    """Returns the state after a move and all forced ones behind it, unless the game is given up."""
-
-    # The first move and those behind it are one loop, so that `step` is compiled once.
-    def is_on(carry: tuple[State, jax.Array]) -> jax.Array:
-        state, action = carry
-        return (action >= 0) | (_is_on(state, patience) & (jnp.sum(state.legal) == 1))
-
-    def move(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        state, action = carry
-        return step(arrays, state, jnp.where(action >= 0, action, jnp.argmax(state.legal))), jnp.int32(-1)
-
-    return lax.while_loop(is_on, move, (state, jnp.asarray(action, jnp.int32)))[0]
-
-
-def _to_end(arrays: GameArrays, patience: int, state: State, had_to_drop: jax.Array, is_eager: jax.Array) -> State:
-    """Plays a game to its end as its own history says, that of the champion from its last choice on.
-
-    Args:
-      arrays: the problem's game.
-      patience: see `SearchOptions`.
-      state: of the game.
-      had_to_drop: `[moves]`, of the champion.
-      is_eager: whether to take what the champion had to drop, if it can be had without waiting.
-    """
-
-    def move(state: State) -> State:
-        number = jnp.minimum(state.move, had_to_drop.shape[0] - 1)
-        can_copy = state.legal[COPY] & ~state.is_late
-        taken = jnp.where(state.legal[NO_COPY], NO_COPY, jnp.where(can_copy, COPY, DROP))
-        takes = is_eager & had_to_drop[number] & (state.move >= state.replay_until) & (taken != DROP)
-        return step(arrays, state, jnp.where(takes, taken, _followed(state.history, state)))
-
-    return lax.while_loop(lambda state: _is_on(state, patience), move, state)
-
-
-def follow(arrays: GameArrays, history: jax.Array, patience: int = 0) -> State:
-    """Returns the game that follows a history as far as that is legal, at its end; total minus infinity if given up."""
-    never = jnp.zeros(history.shape[0], jnp.bool_)
-    state = _to_end(arrays, patience, init(arrays)._replace(history=history & ACTIONS), never, jnp.bool_(False))
-    return state._replace(total=jnp.where(state.done, state.total, -jnp.inf))
-
-
-def play_windows(
+def decide(
     networks: Networks,
     options: SearchOptions,
-    window: int,
-    lanes: int,
     params: Params,
     key: jax.Array,
     arrays: GameArrays,
     champion: Champion,
-    start: jax.Array,
-    length: jax.Array,
+    states: State,
+    must_leave: jax.Array,
+    heat: jax.Array,
+) -> Decision:
+    """Chooses an action in each of a batch of games of one problem.
+
+    Args:
+      networks, params, options: the agent, and how it searches.
+      key: for noise.
+      arrays: the problem's game.
+      champion: the game that is to be beaten.
+      states: `[games, ...]`.
+      must_leave: `[games]` whether the champion's action is barred, if there is another one.
+      heat: `[games]` of the noise that makes choices differ: 0 for the best actions.
+    """
+    world = World(arrays, champion, states)
+    sight = packed(world.look())
+    others = states.legal & (sight.guided == 0)
+    is_left = must_leave & jnp.any(others, axis=-1)
+    legal = jnp.where(is_left[:, None], others, states.legal)
+    choice = choose(networks, options, params, key, unpacked(sight), legal, world, heat[:, None])
+    return Decision(sight, legal, choice.action.astype(jnp.int8), choice.policy.astype(jnp.float16), choice.value)
+
+
+# `decide` of an agent and one problem: of keys, states, must_leave and heat.
+Decide = Callable[[jax.Array, State, NDArray[np.bool_], NDArray[np.float32]], Decision]
+
+
+def leads(host: Host, champion: Champion, games: Games) -> NDArray[np.float32]:
+    """Returns how much more than the champion each game has saved so far, of the latency with everything at home."""
+    there = np.asarray(champion.totals)[np.minimum(games["move"], len(champion.totals) - 1)]
+    return (games["total"] - there) / np.maximum(host.home, np.float32(1e-30))
+
+
+def _are_on(games: Games, patience: int) -> NDArray[np.bool_]:
+    """Returns which games are neither over nor given up."""
+    return (games["done"] == 0) & (games["backups"] <= patience)
+
+
+def play_windows(
+    agent: Decide,
+    host: Host,
+    champion: Champion,
+    patience: int,
+    window: int,
+    lanes: int,
+    key: jax.Array,
+    start: NDArray[np.int32],
+    length: NDArray[np.int32],
 ) -> Played:
     """Plays `lanes` games in each of several windows of one problem.
 
     Args:
-      networks, params, options: the agent, and how it searches.
+      agent: what decides.
+      host: the problem's game.
+      champion: the base, which the games are to beat.
+      patience: see `SearchOptions`.
       window: choices of the longest window.
       lanes: games of each window.
       key: for noise.
-      arrays: the problem's game.
-      champion: the base, which the games are to beat.
       start: `[windows]` their first moves.
       length: `[windows]` how many choices they have, at most `window`.
 
     Returns: `windows * lanes` games, those of one window beside each other.
     """
-    base = init(arrays)._replace(history=jnp.asarray(champion.history) & ACTIONS)
-    states = jax.vmap(lambda move: _until(arrays, base, move))(start)
-    states, length = jax.tree.map(lambda x: jnp.repeat(x, lanes, axis=0), (states, length))
-    first = states.move
-    lane = lax.iota(jnp.int32, first.shape[0]) % lanes
-    must_leave, is_eager = lane > 0, lane % 2 == 1
-    had_to_drop = jnp.asarray(champion.had_to_drop)
-
-    def move(states: State, now: tuple[jax.Array, jax.Array]) -> tuple[State, tuple[Any, ...]]:
-        key, number = now
-        world = World(arrays, champion, states)
-        sight = packed(world.look())
-        others = states.legal & (sight.guided == 0)
-        is_left = must_leave & (number == 0) & jnp.any(others, axis=-1)
-        legal = jnp.where(is_left[:, None], others, states.legal)
-        choice = choose(networks, options, params, key, unpacked(sight), legal, world=world)
-        is_made = (number < length) & _is_on(states, options.patience)
-        after = jax.vmap(lambda state, action: _to_choice(arrays, options.patience, state, action))(
-            states, choice.action
-        )
-        after = jax.tree.map(lambda new, old: jnp.where(_like(is_made, new), new, old), after, states)
-        return after, (sight, legal, choice, world.lead(), is_made)
-
-    steps = (jax.random.split(key, window), jnp.arange(window))
-    states, (sight, legal, choice, lead, is_made) = lax.scan(move, states, steps)
-    last = states.move
-    behind = World(arrays, champion, states).lead()
-    states = jax.vmap(lambda state, eager: _to_end(arrays, options.patience, state, had_to_drop, eager))(
-        states, is_eager
-    )
-    sight, legal, choice, lead, is_made = jax.tree.map(
-        lambda x: jnp.moveaxis(x, 0, 1), (sight, legal, choice, lead, is_made)
-    )
+    bases = host.starts(np.repeat(np.asarray(champion.history)[None], len(start), axis=0))
+    host.follow(bases, until=start)
+    games, length = np.repeat(bases, lanes), np.repeat(length, lanes)
+    first = games["move"].copy()
+    lane = np.arange(len(games)) % lanes
+    must_leave, heat = lane > 0, np.ones(len(games), np.float32)
+    made: list[tuple[Decision, NDArray[np.float32], NDArray[np.bool_]]] = []
+    keys = jax.random.split(key, window)
+    for number in range(window):
+        is_made = (number < length) & _are_on(games, patience)
+        if not is_made.any() and made:
+            break
+        lead = leads(host, champion, games)
+        said: Decision = jax.device_get(agent(keys[number], as_states(games), must_leave & (number == 0), heat))
+        made.append((said, lead, is_made))
+        host.step_to_choice(games, np.where(is_made, said.action, -1), patience)
+    last, behind = games["move"].copy(), leads(host, champion, games)
+    host.follow(games, patience=patience, had_to_drop=champion.had_to_drop, is_eager=lane % 2 == 1)
+    # Choices that no game made are as if nothing had been seen.
+    missing = window - len(made)
+    said, lead, is_made = jax.tree.map(lambda *parts: _filled(np.stack(parts, axis=1), missing), *made)
+    lead[:, len(made) :] = behind[:, None]
+    is_over = games["done"] != 0
     trajectories = Trajectories(
-        sight=sight,
-        legal=legal,
-        action=choice.action.astype(jnp.int8),
-        policy=choice.policy.astype(jnp.float16),
-        value=choice.value,
-        lead=jnp.concatenate([lead, behind[:, None]], axis=1),
+        sight=said.sight,
+        legal=said.legal,
+        action=said.action,
+        policy=said.policy,
+        value=said.value,
+        lead=np.concatenate([lead, behind[:, None]], axis=1),
         is_made=is_made,
-        end=jnp.where(states.done, World(arrays, champion, states).lead(), _GIVEN_UP),
+        end=np.where(is_over, leads(host, champion, games), np.float32(_GIVEN_UP)),
     )
-    total = jnp.where(states.done, states.total, -jnp.inf)
-    return Played(trajectories, states.history & ACTIONS, total, first, last, states.backups)
+    total = np.where(is_over, games["total"], -np.inf)
+    return Played(trajectories, games["history"] & np.int8(ACTIONS), total, first, last, games["backups"].copy())
 
 
-def _like(condition: jax.Array, x: jax.Array) -> jax.Array:
-    return condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim))
+def _filled(values: NDArray[Any], missing: int) -> NDArray[Any]:
+    """Returns values with so many zeros behind those of the second axis."""
+    return np.concatenate([values, np.zeros((len(values), missing, *values.shape[2:]), values.dtype)], axis=1)
 
 
-def survey(networks: Networks, params: Params, arrays: GameArrays, champion: Champion) -> tuple[jax.Array, jax.Array]:
+def lesson(
+    agent: Decide, host: Host, champion: Champion, history: NDArray[np.int8], window: int, games: int, key: jax.Array
+) -> Trajectories:
+    """Returns windows of a finished game, to learn what it does better than the champion, where it differs.
+
+    Args:
+      agent: what would have decided.
+      host: the game.
+      champion: of it.
+      history: `[moves]` of the other game.
+      window: choices of a window.
+      games: so many states are looked at, at most.
+      key: for noise.
+    """
+    count = games // window
+    game = host.starts(history[None])
+    differs = np.flatnonzero(history != champion.history)
+    seen, is_made = np.repeat(game, games), np.zeros((count, window), np.bool_)
+    after = np.zeros((count, window), np.float32)
+    following = 0
+    for row in range(count):
+        behind = differs[np.searchsorted(differs, following) :]
+        if not len(behind):
+            break
+        following = int(behind[0])
+        for column in range(window):
+            host.follow(game, until=np.array([following]))
+            if game["done"][0]:
+                break
+            seen[row * window + column], is_made[row, column] = game[0], True
+            following = int(game["move"][0]) + 1
+            if column:
+                after[row, column - 1] = leads(host, champion, game)[0]
+        host.follow(game, until=np.array([following]))
+        after[row, max(0, int(is_made[row].sum()) - 1) :] = leads(host, champion, game)[0]
+    host.follow(game)
+    free, heat = np.zeros(games, np.bool_), np.ones(games, np.float32)
+    said: Decision = jax.device_get(agent(key, as_states(seen), free, heat))
+    said = jax.tree.map(lambda x: x[: count * window].reshape(count, window, *x.shape[1:]), said)
+    before = leads(host, champion, seen)[: count * window].reshape(count, window)
+    action = history[np.minimum(seen["move"], len(history) - 1)][: count * window].reshape(count, window)
+    return Trajectories(
+        sight=said.sight,
+        legal=said.legal,
+        action=action,
+        policy=np.eye(NUM_ACTIONS, dtype=np.float16)[action],
+        value=said.value,
+        lead=np.concatenate([before[:, :1], after], axis=1),
+        is_made=is_made,
+        end=np.full(count, leads(host, champion, game)[0], np.float32),
+    )
+
+
+def choices_of(host: Host, champion: Champion) -> tuple[Games, NDArray[np.bool_]]:
+    """Returns the champion's game before each of its moves, `[moves]`, and which of them are choices."""
+    game = host.starts(np.asarray(champion.history)[None])
+    along, is_choice = np.repeat(game, len(host.moves)), np.zeros(len(host.moves), np.bool_)
+    following = 0
+    while True:
+        host.follow(game, until=np.array([following]))
+        if game["done"][0]:
+            return along, is_choice
+        number = int(game["move"][0])
+        along[number], is_choice[number] = game[0], True
+        following = number + 1
+
+
+def survey(
+    networks: Networks, params: Params, arrays: GameArrays, champion: Champion, states: State, is_choice: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Returns what the policy says at each of the champion's moves.
+
+    Args:
+      networks, params: the agent.
+      arrays: the problem's game.
+      champion: of it.
+      states, is_choice: see `choices_of`.
 
     Returns: `[moves, 3]` the policy, 0 where there is no choice; `[moves]` how likely it leaves the champion there.
     """
-
-    def move(state: State, _: None) -> tuple[State, tuple[Sight, jax.Array]]:
-        is_choice = ~state.done & (jnp.sum(state.legal) > 1)
-        seen = look(arrays, state, champion)
-        return step(arrays, state, _followed(jnp.asarray(champion.history), state)), (seen, is_choice)
-
-    _, (sights, is_choice) = lax.scan(move, init(arrays), length=champion.history.shape[0])
+    sights = World(arrays, champion, states).look()
     _, said = networks.initial(params, sights)
     legal = sights.facts[:, LEGAL] > 0
     policy = jax.nn.softmax(jnp.where(legal, said.policy, -1e9)) * is_choice[:, None]
     return policy, jnp.where(is_choice, 1.0 - jnp.sum(policy * sights.guided, axis=-1), 0.0)
 
 
-def play_out(
-    networks: Networks,
-    options: SearchOptions,
-    games: int,
-    params: Params,
-    key: jax.Array,
-    arrays: GameArrays,
-    champion: Champion,
-    heat: jax.Array,
-) -> State:
-    """Plays whole games of one problem, every choice by the agent; returns them at their ends, `[games, ...]`.
+def play_out(agent: Decide, host: Host, key: jax.Array, heat: NDArray[np.float32]) -> Games:
+    """Plays whole games of one problem, every choice by the agent; returns them at their ends.
 
     Args:
-      networks, params, options: the agent, and how it searches.
-      games: how many.
+      agent: what decides.
+      host: the problem's game.
       key: for noise.
-      arrays: the problem's game.
-      champion: the game that is to be beaten.
       heat: `[games]` of the noise that makes choices differ: 0 for the best actions.
     """
-    start = init_to_choice(arrays)
-    states = jax.tree.map(lambda x: jnp.repeat(x[None], games, axis=0), start)
-
-    def is_on(carry: tuple[State, jax.Array]) -> jax.Array:
-        return ~jnp.all(carry[0].done)
-
-    def move(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        states, key = carry
+    games = host.starts(np.zeros((len(heat), len(host.moves)), np.int8))
+    patience = len(host.moves)
+    host.follow(games, until=np.zeros(len(heat)), patience=patience)
+    stays = np.zeros(len(heat), np.bool_)
+    while not games["done"].all():
         key, own = jax.random.split(key)
-        world = World(arrays, champion, states)
-        sight = unpacked(packed(world.look()))
-        choice = choose(networks, options, params, own, sight, states.legal, world, heat[:, None])
-        return jax.vmap(step_to_choice, (None, 0, 0))(arrays, states, choice.action), key
-
-    states, _ = lax.while_loop(is_on, move, (states, key))
-    return states
+        said = agent(own, as_states(games), stays, heat)
+        host.step_to_choice(games, np.where(games["done"] != 0, -1, np.asarray(said.action)), patience)
+    return games

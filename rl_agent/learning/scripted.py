@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+import numpy as np
+from numpy.typing import NDArray
 
-from memplan.rl_agent.game.arrays import GameArrays
-from memplan.rl_agent.game.environment import ACTIONS, State, init, step
+from memplan.rl_agent.game.environment import ACTIONS
+from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
 
 # Each always does the first of these that is legal.
 RULES = ((DROP, NO_COPY, COPY), (NO_COPY, DROP, COPY), (NO_COPY, COPY, DROP), (COPY, NO_COPY, DROP))
 
 
-def _played(arrays: GameArrays, rule: jax.Array) -> State:
-    def move(state: State) -> State:
-        return step(arrays, state, rule[jnp.argmax(state.legal[rule])])
-
-    return lax.while_loop(lambda state: ~state.done, move, init(arrays))
-
-
-@jax.jit
-def _all(arrays: GameArrays) -> State:
-    return jax.vmap(_played, (None, 0))(arrays, jnp.asarray(RULES))
-
-
-def scripted(arrays: GameArrays) -> tuple[jax.Array, jax.Array]:
+def scripted(host: Host) -> tuple[NDArray[np.int8], float]:
     """Returns the history and the total of the best game that the rules of thumb play."""
-    states = _all(arrays)
-    best = jnp.argmax(states.total)
-    return states.history[best] & ACTIONS, states.total[best]
+    best: tuple[NDArray[np.int8], float] | None = None
+    for rule in RULES:
+        games = host.starts(np.full((1, len(host.moves)), rule[0], np.int8))
+        host.follow(games, patience=len(host.moves), instead=np.array(rule))
+        if best is None or games["total"][0] > best[1]:
+            best = games["history"][0] & np.int8(ACTIONS), float(games["total"][0])
+    assert best is not None
+    return best

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import NDArray
 
 from memplan.rl_agent.game.arrays import GameArrays
-from memplan.rl_agent.game.environment import ACTIONS, State, init, step
+from memplan.rl_agent.game.environment import ACTIONS, State
+from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.observation import FACTS, View, observe
-from memplan.rl_agent.game.reference import DROP, NUM_ACTIONS
+from memplan.rl_agent.game.reference import NUM_ACTIONS
 
 # Where facts say which actions are legal.
 LEGAL = np.array([FACTS.index(name) for name in ("can_copy", "can_stay", "can_drop")])
@@ -35,9 +37,9 @@ class Champion(NamedTuple):
       had_to_drop: `[moves]` bool, where DROP was all that was legal.
     """
 
-    history: jax.Array
-    totals: jax.Array
-    had_to_drop: jax.Array
+    history: NDArray[np.int8] | jax.Array
+    totals: NDArray[np.float32] | jax.Array
+    had_to_drop: NDArray[np.bool_] | jax.Array
 
 
 class Sight(NamedTuple):
@@ -57,16 +59,15 @@ class Sight(NamedTuple):
     guided: jax.Array
 
 
-def trace(arrays: GameArrays, history: jax.Array) -> Champion:
-    """Returns a champion from the actions of a finished game as it was after its last backup."""
+def trace(host: Host, history: NDArray[np.int8]) -> Champion:
+    """Returns a champion from the actions of a finished game as it was after its last backup.
 
-    def move(state: State, _: None) -> tuple[State, tuple[jax.Array, jax.Array]]:
-        number = jnp.minimum(state.move, history.shape[0] - 1)
-        after = step(arrays, state, (history[number] & ACTIONS).astype(jnp.int32))
-        return after, (after.total, state.legal[DROP] & (jnp.sum(state.legal) == 1))
-
-    _, (totals, had_to_drop) = lax.scan(move, init(arrays), length=history.shape[0])
-    return Champion(history & ACTIONS, jnp.concatenate([jnp.zeros(1, jnp.float32), totals]), had_to_drop)
+    Args:
+      host: the game.
+      history: `[moves]`.
+    """
+    totals, had_to_drop = host.trace(history)
+    return Champion(history & np.int8(ACTIONS), totals, had_to_drop)
 
 
 def lead_of(arrays: GameArrays, state: State, champion: Champion) -> jax.Array:

@@ -22,20 +22,24 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.rl_agent.game.arrays import Padding
-from memplan.rl_agent.game.environment import ACTIONS, init
+from memplan.rl_agent.game.environment import ACTIONS, State
+from memplan.rl_agent.game.host import as_states
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.learning import play
 from memplan.rl_agent.learning.contest import Contest
 from memplan.rl_agent.learning.network import Networks, NetworkSizes, Params
-from memplan.rl_agent.learning.play import Played, Trajectories
+from memplan.rl_agent.learning.play import Decision, Played, Trajectories
 from memplan.rl_agent.learning.replay import Replay
-from memplan.rl_agent.learning.search import SearchOptions, choose
-from memplan.rl_agent.learning.sight import look, packed, unpacked
+from memplan.rl_agent.learning.search import SearchOptions, World, choose
+from memplan.rl_agent.learning.sight import packed, unpacked
 from memplan.rl_agent.learning.update import Losses, UpdateOptions, make_optimizer, update
 
 # Iterations of a problem after which the policy is asked anew where it would leave the champion, and the share of
 # windows that begin anywhere rather than there.
 _SURVEY_EVERY, _ANYWHERE = 10, 0.3
+
+# Shares of what the best game has at home that are packed with the rest, one of them at the end of each cycle.
+_WISHED = (0.0, 0.2, 0.5, 1.0)
 
 # How far from each other windows of an iteration begin, of the moves, at most.
 _BAND = 0.06
@@ -54,9 +58,11 @@ class TrainOptions:
       updates: steps of gradient descent in an iteration.
       reanalysed: windows whose searches are made anew in an iteration.
       loyalty: logit by which the champion's action is preferred at first.
-      threshold: loss, of the latency with everything at home, at which a game is still gone on from, at the start of a
-        cycle (threshold accepting, Dueck and Scheuer, 1990).
-      cycle: iterations of a problem until the threshold has fallen to nothing, and the best game is packed anew.
+      scouts: how many explore a game at once, each on a core.
+      scouted: moves that each of them may make in an iteration; 0 for no scouts.
+      heat: temperature at the start of a cycle, of the latency with everything at home: so much worse may games be that
+        are gone on from.
+      cycle: iterations of a problem until it has fallen to nothing, and the best game is packed anew.
       learns: whether the networks learn at all.
       sizes: of the networks.
       search: how moves are chosen.
@@ -71,8 +77,10 @@ class TrainOptions:
     updates: int = 4
     reanalysed: int = 16
     loyalty: float = 3.0
-    threshold: float = 3e-4
-    cycle: int = 50
+    scouts: int = 2
+    scouted: int = 400_000
+    heat: float = 1e-4
+    cycle: int = 20
     learns: bool = True
     sizes: NetworkSizes = field(default_factory=NetworkSizes)
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -137,7 +145,10 @@ class Trainer:
         self.options = options
         padding = padding or Padding.of(*(Game(problem, guide=None) for problem in problems))
         plans: Sequence[Plan | None] = starts if starts is not None else [None] * len(problems)
-        self.contests = [Contest(problem, padding, plan) for problem, plan in zip(problems, plans, strict=True)]
+        self.contests = [
+            Contest(problem, padding, plan, options.scouts) for problem, plan in zip(problems, plans, strict=True)
+        ]
+        self._policies: list[NDArray[np.float32] | None] = [None] * len(problems)
         self._rounds = [0] * len(problems)
         self._urges = [np.ones(len(contest.game.moves)) for contest in self.contests]
         self.networks = Networks(options.sizes, options.loyalty)
@@ -160,9 +171,8 @@ class Trainer:
         mesh = self._mesh = Mesh(devices[: self._num_devices], ("batch",))
         part, whole = PartitionSpec("batch"), PartitionSpec()
 
-        def windows(params: Params, key: jax.Array, *rest: Any) -> Played:
-            own = key[0]
-            return play.play_windows(self.networks, options.search, options.window, options.lanes, params, own, *rest)
+        def decide(params: Params, key: jax.Array, *rest: Any) -> Decision:
+            return play.decide(self.networks, options.search, params, key[0], *rest)
 
         def learn(params: Params, memory: Any, windows: Trajectories, place: jax.Array) -> Any:
             return update(self.networks, options.update, self.optimizer, params, memory, windows, place, "batch")
@@ -171,13 +181,11 @@ class Trainer:
             said = choose(self.networks, options.search, params, key, unpacked(sight), legal)
             return said.policy.astype(jnp.float16), said.value
 
-        inputs = (whole, part, whole, whole, part, part)
-        self._windows = jax.jit(jax.shard_map(windows, mesh=mesh, in_specs=inputs, out_specs=part, check_vma=False))
+        inputs = (whole, part, whole, whole, part, part, part)
+        self._decide = jax.jit(jax.shard_map(decide, mesh=mesh, in_specs=inputs, out_specs=part, check_vma=False))
+        self._decide_alone = jax.jit(partial(play.decide, self.networks, options.search))
         whence = (whole, whole, part, part)
         self._learn = jax.jit(jax.shard_map(learn, mesh=mesh, in_specs=whence, out_specs=whole, check_vma=False))
-        follow = partial(play.follow, patience=options.search.patience)
-        self._follow = jax.jit(jax.vmap(follow, (None, 0)))
-        self._play_out = jax.jit(partial(play.play_out, self.networks, options.search), static_argnums=0)
         self._review = jax.jit(review)
         self._survey = jax.jit(partial(play.survey, self.networks))
 
@@ -188,16 +196,20 @@ class Trainer:
     def _example(self) -> Any:
         """Returns what is seen at the start of the first problem, as a batch of one."""
         contest = self.contests[0]
-        sight = unpacked(packed(look(contest.arrays, init(contest.arrays), contest.champion)))
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], sight)
+        states = as_states(contest.host.starts(contest.champion.history[None]))
+        return unpacked(packed(World(contest.arrays, contest.champion, states).look()))
 
     def _shapes(self) -> Trajectories:
         """Returns trajectories of one window, as they come from playing: only their shapes mean anything."""
-        contest, start = self.contests[0], np.zeros(self.options.windows, np.int32)
-        keys = jax.random.split(jax.random.key(0), self._num_devices)
-        shapes = jax.eval_shape(self._windows, self.params, keys, contest.arrays, contest.champion, start, start)
-        example: Trajectories = jax.tree.map(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), shapes.trajectories)
-        return example
+        contest, window = self.contests[0], self.options.window
+        games = contest.host.starts(contest.champion.history[None])
+        said: Decision = jax.eval_shape(
+            self._decide_alone, self.params, jax.random.key(0), contest.arrays, contest.champion, as_states(games),
+            np.zeros(1, np.bool_), np.zeros(1, np.float32),
+        )  # fmt: skip
+        said = jax.tree.map(lambda x: np.zeros((1, window, *x.shape[1:]), x.dtype), said)
+        numbers = np.zeros((1, window + 1), np.float32)
+        return Trajectories(**said._asdict(), lead=numbers, is_made=np.zeros((1, window), np.bool_), end=numbers[:, 0])
 
     # One iteration.
 
@@ -210,14 +222,17 @@ class Trainer:
         contest = self.contests[problem]
         start = self._starts(generator, problem)
         length = np.exp(generator.uniform(0.0, np.log(options.window + 1), options.windows)).astype(np.int32)
-        keys = jax.random.split(key, self._num_devices)
-        played: Played = jax.device_get(
-            self._windows(self.params, keys, contest.arrays, contest.champion, start, length)
-        )
+        played = play.play_windows(
+            self._agent(contest), contest.host, contest.champion, options.search.patience, options.window,
+            options.lanes, key, start, length,
+        )  # fmt: skip
         self.replay.add(played.trajectories)
         gains = played.total.astype(np.float64) - contest.total
         changed = (played.history != contest.champion.history).any(axis=1)
         improved = self._go_on(problem, played, np.where(changed, gains, -np.inf))
+        scouted, is_better = self._scout(generator, problem, jax.random.fold_in(key, 2))
+        improved |= is_better
+        improved |= self._end_of_round(generator, problem)
         losses = self._learned(generator, key) if options.learns else None
         self.iteration += 1
         return Report(
@@ -227,10 +242,20 @@ class Trainer:
             gained=float((gains > 1e-7 * contest.game.home_latency).mean()),
             changed=float(changed.mean()),
             losses=losses,
-            games=len(gains),
+            games=len(gains) + scouted,
             choices=int(played.trajectories.is_made.sum()),
             backups=int(played.backups.sum()),
         )
+
+    def _agent(self, contest: Contest) -> play.Decide:
+        """Returns what decides in games of a problem, on all devices."""
+
+        def agent(key: jax.Array, *rest: Any) -> Decision:
+            keys = jax.random.split(key, self._num_devices)
+            said: Decision = self._decide(self.params, keys, contest.arrays, contest.champion, *rest)
+            return said
+
+        return agent
 
     def _starts(self, generator: np.random.Generator, problem: int) -> NDArray[np.int32]:
         """Returns where windows begin: where the policy would leave the champion, or anywhere, but near each other.
@@ -239,8 +264,9 @@ class Trainer:
         """
         options, contest = self.options, self.contests[problem]
         moves = len(contest.game.moves)
-        if options.learns and self._rounds[problem] % _SURVEY_EVERY == 0:
-            _, leaves = self._survey(self.params, contest.arrays, contest.champion)
+        if self._policies[problem] is None or self._rounds[problem] % _SURVEY_EVERY == 0:
+            said, leaves = self._survey(self.params, contest.arrays, contest.champion, *self._along(contest))
+            self._policies[problem] = np.asarray(said)
             urge = np.asarray(leaves)[:moves].astype(np.float64)
             self._urges[problem] = _ANYWHERE / max(moves, 1) + (1.0 - _ANYWHERE) * urge / max(urge.sum(), 1e-9)
         urge = self._urges[problem]
@@ -265,19 +291,52 @@ class Trainer:
         best += np.arange(options.windows) * options.lanes
         best = best[np.argsort(-gains[best], kind="stable")]
         merged = self._merged(contest, played, gains, best)
-        ends = jax.device_get(self._follow(contest.arrays, merged))
-        histories = np.concatenate([played.history[best[:1]], ends.history & ACTIONS])
-        totals = np.concatenate([contest.total + gains[best[:1]], ends.total.astype(np.float64)])
+        ends = contest.host.starts(merged)
+        contest.host.follow(ends, patience=options.search.patience)
+        histories = np.concatenate([played.history[best[:1]], ends["history"] & np.int8(ACTIONS)])
+        merged_totals = np.where(ends["done"] != 0, ends["total"].astype(np.float64), -np.inf)
+        totals = np.concatenate([contest.total + gains[best[:1]], merged_totals])
         totals[(histories == contest.champion.history).all(axis=1)] = -np.inf
         chosen = int(np.argmax(totals))
-        phase = self._rounds[problem] / options.cycle
-        improved = False
-        if totals[chosen] >= contest.total - options.threshold * (1.0 - phase) * contest.game.home_latency:
-            improved = contest.go_on_from(histories[chosen])
-        self._rounds[problem] = (self._rounds[problem] + 1) % options.cycle
-        if self._rounds[problem] == 0:
-            improved |= contest.pack_anew()
-        return improved
+        if totals[chosen] >= contest.total - self._heat(problem):
+            return contest.go_on_from(histories[chosen])
+        return False
+
+    def _heat(self, problem: int) -> float:
+        """Returns the temperature of a problem, in seconds."""
+        phase = self._rounds[problem] / self.options.cycle
+        return self.options.heat * (1.0 - phase) * self.contests[problem].game.home_latency
+
+    def _scout(self, generator: np.random.Generator, problem: int, key: jax.Array) -> tuple[int, bool]:
+        """Lets scouts explore; returns how many games they played, and whether the best one got better."""
+        options, contest = self.options, self.contests[problem]
+        policy, seed = self._policies[problem], int(generator.integers(2**31))
+        if not options.scouted or policy is None:
+            return 0, False
+        found = contest.scouts.explore(
+            contest.champion.history, policy, self._urges[problem], self._heat(problem), options.scouted, seed
+        )
+        if not found:
+            return 0, False
+        best = max(found, key=lambda scouted: scouted.best_total)
+        if options.learns and best.best_total > contest.total + 1e-6 * contest.game.home_latency:
+            games = options.windows * options.lanes
+            self.replay.add(
+                play.lesson(
+                    self._agent(contest), contest.host, contest.champion, best.best_history, options.window, games, key
+                )
+            )
+        improved = contest.go_on_from(best.best_history)
+        last = max(found, key=lambda scouted: scouted.total)
+        improved |= contest.go_on_from(last.history)
+        return sum(scouted.games for scouted in found), improved
+
+    def _end_of_round(self, generator: np.random.Generator, problem: int) -> bool:
+        """Ends a round of a problem; returns whether its best game got better by being packed anew."""
+        self._rounds[problem] = (self._rounds[problem] + 1) % self.options.cycle
+        if self._rounds[problem]:
+            return False
+        return self.contests[problem].pack_anew(generator, float(generator.choice(_WISHED)))
 
     @staticmethod
     def _merged(
@@ -320,17 +379,27 @@ class Trainer:
         contest = self.contests[problem]
         heat = np.minimum(np.arange(games, dtype=np.float32), 1.0)
         key = jax.random.fold_in(jax.random.key(self.options.seed), 2**31 - 2)
-        states = jax.device_get(self._play_out(games, self.params, key, contest.arrays, contest.champion, heat))
-        best = int(states.total.argmax())
-        if states.total[best] > contest.total:
-            contest.go_on_from(states.history[best])
-        return contest.game.home_latency - float(states.total[0])
+
+        def agent(key: jax.Array, *rest: Any) -> Decision:
+            said: Decision = self._decide_alone(self.params, key, contest.arrays, contest.champion, *rest)
+            return said
+
+        ends = play.play_out(agent, contest.host, key, heat)
+        best = int(ends["total"].argmax())
+        if ends["total"][best] > contest.total:
+            contest.go_on_from(ends["history"][best])
+        return contest.game.home_latency - float(ends["total"][0])
 
     def policy(self, problem: int = 0) -> NDArray[np.float32]:
         """Returns what the policy says at each move of a champion, `[moves, 3]`; 0 where there is no choice."""
         contest = self.contests[problem]
-        said, _ = self._survey(self.params, contest.arrays, contest.champion)
+        said, _ = self._survey(self.params, contest.arrays, contest.champion, *self._along(contest))
         return np.asarray(said)[: len(contest.game.moves)]
+
+    @staticmethod
+    def _along(contest: Contest) -> tuple[State, NDArray[np.bool_]]:
+        games, is_choice = play.choices_of(contest.host, contest.champion)
+        return as_states(games), is_choice
 
     # To stop, and to go on.
 
@@ -344,6 +413,7 @@ class Trainer:
             "contests": [contest.state() for contest in self.contests],
             "rounds": np.array(self._rounds),
             "urges": self._urges,
+            "policies": [np.zeros((0, 3), np.float32) if said is None else said for said in self._policies],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -356,3 +426,4 @@ class Trainer:
             contest.restore(saved)
         self._rounds = np.array(state["rounds"]).tolist()
         self._urges = [np.array(urge) for urge in state["urges"]]
+        self._policies = [np.array(said) if len(said) else None for said in state["policies"]]

@@ -22,6 +22,7 @@ SMALL = TrainOptions(
     capacity=64,
     updates=2,
     reanalysed=4,
+    scouted=1000,
     cycle=8,
     sizes=NetworkSizes(hidden=16, trunk=32, blocks=1),
     search=SearchOptions(simulations=4),

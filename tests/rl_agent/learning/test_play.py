@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,8 +15,11 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.rl_agent.game.environment import ACTIONS
 from memplan.rl_agent.game.plan import make_plan, replay
+from memplan.rl_agent.game.reference import DROP
 from memplan.rl_agent.learning import play
+from memplan.rl_agent.learning.scripted import scripted
 from memplan.rl_agent.learning.search import SearchOptions
+from memplan.rl_agent.learning.sight import trace
 from memplan.rl_agent.learning.trainer import Trainer
 
 
@@ -38,10 +43,14 @@ def test_windows(trainer: Trainer, search: SearchOptions) -> None:
     moves = len(contest.game.moves)
     start = np.linspace(0, moves - 1, 4).astype(np.int32)
     length = np.array([1, 3, 6, 2], np.int32)
-    run = jax.jit(lambda params, key: play.play_windows(
-        trainer.networks, search, 6, 3, params, key, contest.arrays, contest.champion, start, length
-    ))  # fmt: skip
-    played = jax.device_get(run(trainer.params, jax.random.key(5)))
+    run = jax.jit(partial(play.decide, trainer.networks, search))
+
+    def agent(key: jax.Array, *rest: Any) -> play.Decision:
+        return run(trainer.params, key, contest.arrays, contest.champion, *rest)
+
+    played = play.play_windows(
+        agent, contest.host, contest.champion, search.patience, 6, 3, jax.random.key(5), start, length
+    )
     windows = played.trajectories
     assert played.history.shape == (12, len(contest.champion.history))
     for game in range(12):
@@ -72,7 +81,9 @@ def test_games_leave_the_champion(trainer: Trainer) -> None:
 
 def test_survey_asks_at_choices_only(trainer: Trainer) -> None:
     contest = trainer.contests[0]
-    policy, leaves = map(np.asarray, trainer._survey(trainer.params, contest.arrays, contest.champion))
+    along = trainer._along(contest)
+    policy, leaves = map(np.asarray, trainer._survey(trainer.params, contest.arrays, contest.champion, *along))
+    assert ((leaves > 0) <= along[1]).all()
     assert leaves.min() >= 0
     assert 0 < leaves.max() <= 1
     assert (leaves[len(contest.game.moves) :] == 0).all()
@@ -83,15 +94,41 @@ def test_survey_asks_at_choices_only(trainer: Trainer) -> None:
 
 def test_whole_games_are_repeatable(trainer: Trainer) -> None:
     contest = trainer.contests[0]
+
+    def agent(key: jax.Array, *rest: Any) -> play.Decision:
+        return trainer._decide_alone(trainer.params, key, contest.arrays, contest.champion, *rest)
+
     heat = np.zeros(2, np.float32)
-    ends = [
-        jax.device_get(
-            trainer._play_out(2, trainer.params, jax.random.key(seed), contest.arrays, contest.champion, heat)
-        )
-        for seed in (0, 1)
-    ]
-    assert ends[0].done.all()
-    assert (ends[0].history == ends[1].history).all(), "without noise the key does not matter"
+    ends = [play.play_out(agent, contest.host, jax.random.key(seed), heat) for seed in (0, 1)]
+    assert ends[0]["done"].all()
+    assert (ends[0]["history"] == ends[1]["history"]).all(), "without noise the key does not matter"
+
+
+def test_a_lesson_shows_what_another_game_does_better(trainer: Trainer) -> None:
+    contest = trainer.contests[0]
+    moves = len(contest.game.moves)
+    champion = trace(contest.host, scripted(contest.host)[0])
+    other = contest.host.starts(np.full((1, len(champion.history)), DROP, np.int8))
+    contest.host.follow(other, patience=moves)
+    history = other["history"][0] & np.int8(ACTIONS)
+    assert (history != champion.history)[:moves].any()
+
+    def agent(key: jax.Array, *rest: Any) -> play.Decision:
+        return trainer._decide_alone(trainer.params, key, contest.arrays, champion, *rest)
+
+    window, games = 6, 16
+    windows = play.lesson(agent, contest.host, champion, history, window, games, jax.random.key(0))
+    assert windows.is_made.shape == (games // window, window)
+    assert windows.is_made[0, 0], "the first difference is shown"
+    home = contest.game.home_latency
+    gain = (replay(contest.game, history[:moves]).total - replay(contest.game, champion.history[:moves]).total) / home
+    np.testing.assert_allclose(windows.end, gain, atol=1e-5)
+    for row in range(len(windows.is_made)):
+        made = np.flatnonzero(windows.is_made[row])
+        assert (np.diff(windows.is_made[row].astype(int)) <= 0).all()
+        assert windows.legal[row, made, windows.action[row, made]].all()
+        assert (windows.policy[row, made, windows.action[row, made]] == 1).all()
+        assert np.isfinite(windows.lead[row]).all()
 
 
 def test_what_learns_nothing_keeps_its_networks() -> None:

@@ -1,0 +1,226 @@
+"""Games around a champion, one after the other, each a step of simulated annealing. Compiled by numba.
+
+A game begins at the mark before its first change: a copy of the present game's state there. It ends where it is the
+present game again: at a mark at which all is equal that any later move looks at, and with no change to come. So what is
+changed costs about as many moves as it has consequences.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from memplan.rl_agent.game.environment import ACTIONS
+from memplan.rl_agent.game.host_kernel import advance, followed, look
+from memplan.rl_agent.game.moves import NONE
+from memplan.rl_agent.game.reference import DROP
+
+_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+# How often a change has one choice more, and how many at most.
+_LONGER, _MOST_CHOICES = 0.7, 24
+
+
+@njit(**_INTERNAL)
+def _are_same(b: Any, moves: Any, one: Any, other: Any, rows: Any, parents: Any, least_done: int) -> bool:
+    """Whether two games at the same move go on in the same way.
+
+    Args:
+      b, moves: the game.
+      one, other: states.
+      rows: of the chains that are being decided.
+      parents: moves made already that moves to come are inside of.
+      least_done: the first slot at which any later copy can be awaited.
+    """
+    if one.stays != other.stays or one.backups != other.backups:
+        return False
+    move = moves[one.move]
+    if not move.is_first_access and (
+        one.demand != other.demand or one.taken != other.taken or one.demand_seconds != other.demand_seconds
+    ):
+        return False
+    for parent in parents:
+        if (one.history[parent] ^ other.history[parent]) & ACTIONS != 0:
+            return False
+    slot = max(0, least_done - b.reach)
+    time = int(b.slot_time[slot])
+    for row in rows:
+        if one.chain_opened[row] != other.chain_opened[row] or one.chain_ready[row] != other.chain_ready[row]:
+            return False
+        if one.chain_opened[row] == NONE:
+            continue
+        if (
+            one.chain_offset[row] != other.chain_offset[row]
+            or one.chain_end[row] != other.chain_end[row]
+            or one.chain_limit[row] != other.chain_limit[row]
+            or one.chain_written[row] != other.chain_written[row]
+        ):
+            return False
+        time = min(time, int(one.chain_end[row]))
+        if one.chain_written[row] != NONE:
+            slot = min(slot, int(one.chain_written[row]) + 1)
+    time = min(time, int(b.slot_time[slot]))
+    for unit in range(len(one.busy_until)):
+        if max(one.busy_until[unit], time) != max(other.busy_until[unit], time):
+            return False
+        if max(one.held_until[unit], time) != max(other.held_until[unit], time):
+            return False
+    for at in range(slot, len(one.left)):
+        if one.left[at] != other.left[at] or one.owner[at] != other.owner[at]:
+            return False
+        if one.duration[at] != other.duration[at]:
+            return False
+    return True
+
+
+@njit(**_INTERNAL)
+def _drawn(policy: Any, legal: Any, barred: int) -> int:
+    """Returns a legal action drawn from a policy, not the barred one if there is another."""
+    weights = np.zeros(3)
+    for action in range(3):
+        if legal[action] and action != barred:
+            weights[action] = policy[action]
+    total = weights.sum()
+    if total == 0.0:
+        return barred
+    at = np.random.random() * total
+    for action in range(3):
+        at -= weights[action]
+        if weights[action] > 0.0 and at <= 0.0:
+            return action
+    return barred
+
+
+@njit(**_INTERNAL)
+def _is_choice(s: Any) -> bool:
+    return s.legal[0] + s.legal[1] + s.legal[2] > 1
+
+
+@njit(cache=True, nogil=True)
+def anneal(
+    boards: Any,
+    moves: Any,
+    marks: Any,
+    trial_marks: Any,
+    every: int,
+    mark_rows: Any,
+    mark_parents: Any,
+    least_done: Any,
+    history: Any,
+    dropped: Any,
+    best: Any,
+    policy: Any,
+    urge: Any,
+    instead: Any,
+    heat: float,
+    budget: int,
+    seed: int,
+) -> tuple[float, float, int]:
+    """Plays games around a present one and goes on from those that are not much worse.
+
+    Args:
+      boards, moves: the game.
+      marks: `[marks + 1]` states; the first is the present game before its first move. The last is for the game.
+      trial_marks: `[marks + 1]` room for those of the game being played.
+      every: moves between marks.
+      mark_rows, mark_parents: see `_are_same`: `[marks + 1]` where those of each mark begin, and all of them.
+      least_done: `[marks]`, see there.
+      history: `[moves]` of the present game, in and out.
+      dropped: `[moves]` where DROP was all that was legal in it, in and out.
+      best: `[moves]` the best game, out.
+      policy: `[moves, 3]`, more than 0.
+      urge: `[moves]` sums of the probabilities that a change begins at each move.
+      instead: see `Host.follow`.
+      heat: seconds, the temperature.
+      budget: moves that may be made.
+      seed: of what is drawn.
+
+    Returns: the totals of the present and the best game, in seconds, and how many games were played.
+    """
+    np.random.seed(seed)
+    b = boards[0]
+    rows_from, rows = mark_rows
+    parents_from, parents = mark_parents
+    num_marks = len(marks) - 1
+    end = b.num_moves
+    trial_dropped = dropped.copy()
+    # The present game's marks.
+    s = trial_marks[num_marks]
+    trial_marks[num_marks] = marks[0]
+    s.history[:] = history
+    while not s.done and s.backups == 0:
+        number = s.move
+        if number % every == 0:
+            marks[number // every] = trial_marks[num_marks]
+        dropped[number] = not _is_choice(s) and s.legal[DROP] == 1
+        advance(b, moves, s, followed(s, instead, dropped, False))
+        look(b, moves, s)
+    present = float(s.total)
+    best_total = present
+    best[:] = history
+    made = games = 0
+    while made < budget:
+        games += 1
+        begin = np.searchsorted(urge, np.random.random() * urge[-1], side="right")
+        begin = min(begin, end - 1)
+        mark = begin // every
+        trial_marks[num_marks] = marks[mark]
+        s = trial_marks[num_marks]
+        s.history[:] = history
+        is_eager = np.random.random() < 0.5
+        left, changed, last_mark, total = NONE, False, end, 0.0
+        is_same = False
+        while not s.done and s.backups == 0:
+            number = s.move
+            if number % every == 0 and number // every > mark:
+                at = number // every
+                if left == 0 and _are_same(
+                    b, moves, s, marks[at], rows[rows_from[at] : rows_from[at + 1]],
+                    parents[parents_from[at] : parents_from[at + 1]], least_done[at],
+                ):  # fmt: skip
+                    is_same, last_mark = True, at
+                    break
+                trial_marks[at] = trial_marks[num_marks]
+            is_choice = _is_choice(s)
+            trial_dropped[number] = not is_choice and s.legal[DROP] == 1
+            action = followed(s, instead, dropped, is_eager and number >= begin and left <= 0)
+            if is_choice and number >= begin and left != 0:
+                if left == NONE:
+                    action = _drawn(policy[number], s.legal, action)
+                    left = 1
+                    while left < _MOST_CHOICES and np.random.random() < _LONGER:
+                        left += 1
+                else:
+                    action = _drawn(policy[number], s.legal, NONE)
+                left -= 1
+            changed = changed or action != history[number]
+            advance(b, moves, s, action)
+            look(b, moves, s)
+            made += 1
+        if s.backups != 0 or not changed:
+            made += 1
+            continue
+        total = float(s.total)
+        if is_same:
+            total += present - float(marks[last_mark].total)
+        gain = total - present
+        if gain < 0.0 and (heat <= 0.0 or gain < heat * math.log(np.random.random() + 1e-300)):
+            continue
+        first, last = mark * every, s.move
+        for number in range(first, last):
+            history[number] = s.history[number] & ACTIONS
+            dropped[number] = trial_dropped[number]
+        stop = last_mark if is_same else (end + every - 1) // every
+        for at in range(mark + 1, stop):
+            marks[at] = trial_marks[at]
+        if is_same:
+            for at in range(last_mark, (end + every - 1) // every):
+                marks[at].total = marks[at].total + np.float32(gain)
+        present = total
+        if present > best_total:
+            best_total = present
+            best[:] = history
+    return present, best_total, games

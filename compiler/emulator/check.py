@@ -37,8 +37,9 @@ def verify_timeline(problem: MappingProblem, plan: Plan, timeline: Timeline) -> 
     Args:
       problem, plan: what was emulated; the plan's indices must be in range.
       timeline: of the plan. Branches of a conditional overlap, and times after it are expectations. So rules `speed`,
-        `queue`, `wait` and `channel` leave out copies that are under way when a conditional, or a loop with a fractional trip
-        count, begins or ends; `queue` is checked between copies in the same branches, `channel` for copies in none.
+        `queue`, `wait` and `channel` leave out copies that are under way when a conditional, or a loop with a
+        fractional trip count, begins or ends; `queue` is checked between copies in the same branches, `channel` for
+        copies in none.
     """
     checker = _Checker(problem, plan, timeline)
     checker.operations()

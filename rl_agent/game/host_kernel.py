@@ -336,7 +336,7 @@ def _limit(limits: Any, offsets: Any, tops: Any, low: int, high: int, start: int
 
 
 @njit(**_INTERNAL)
-def _place(b: Any, s: Any, number: int, move: Any, action: int) -> float:
+def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
     """Makes the copies and the residency of a decision; returns the seconds that the program waits for them."""
     row = move.row
     busy, held = s.busy_until, s.held_until

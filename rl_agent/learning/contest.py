@@ -143,7 +143,9 @@ class Contest:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes what `state` returned."""
-        wishes = [Wish(*wish[:3], tuple(wish[3])) for wish in _from_bytes(state["wishes"])]
+        wishes = [
+            Wish(buffer, start, end, tuple(accesses)) for buffer, start, end, accesses in _from_bytes(state["wishes"])
+        ]
         self._guided_by(_as_plan(state["guide"]), self.padding, wishes)
         history = np.array(state["best_history"], np.int8)
         self._best_history = None if history[0] < 0 else history

@@ -302,7 +302,7 @@ def play_out(agent: Decide, host: Host, key: jax.Array, heat: NDArray[np.float32
     """
     games = host.starts(np.zeros((len(heat), len(host.moves)), np.int8))
     patience = len(host.moves)
-    host.follow(games, until=np.zeros(len(heat)), patience=patience)
+    host.follow(games, until=np.zeros(len(heat), np.int64), patience=patience)
     stays = np.zeros(len(heat), np.bool_)
     while not games["done"].all():
         key, own = jax.random.split(key)

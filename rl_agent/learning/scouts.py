@@ -57,7 +57,9 @@ class Scouts:
         last_child = np.full(len(moves), -1)
         inside = moves["parent"] >= 0
         np.maximum.at(last_child, moves["parent"][inside], number[inside])
-        self._parents = _listed([(first, last, first) for first, last in zip(number, last_child, strict=True)], at)
+        self._parents = _listed(
+            [(first, last, first) for first, last in zip(number.tolist(), last_child.tolist(), strict=True)], at
+        )
         done = np.where(moves["done"] >= 0, moves["done"], len(host.board["idle"][0]))
         self._least_done = np.minimum.accumulate(done[::-1])[::-1][at].astype(np.int64) if len(moves) else at
         blank = host.starts(np.zeros((1, len(host.moves)), np.int8))

@@ -385,7 +385,7 @@ class Trainer:
             return said
 
         ends = play.play_out(agent, contest.host, key, heat)
-        best = int(ends["total"].argmax())
+        best = int(np.argmax(ends["total"]))
         if ends["total"][best] > contest.total:
             contest.go_on_from(ends["history"][best])
         return contest.game.home_latency - float(ends["total"][0])

@@ -199,18 +199,3 @@ def as_states(games: Games) -> State:
         columns = [games[name].astype(np.bool_) if flags else np.ascontiguousarray(games[name]) for name in names]
         parts[part] = types[part](*columns) if part in types else columns[0]
     return State(**parts)
-
-
-def as_games(states: State, like: Games) -> Games:
-    """Returns a batch of states as games.
-
-    Args:
-      states: `[games, …]`.
-      like: any games of the same board.
-    """
-    games = np.zeros(len(states.move), like.dtype)
-    for part, names in _NAMES.items():
-        value = getattr(states, part)
-        for name, column in zip(names, value if isinstance(value, tuple) else (value,), strict=True):
-            games[name] = column
-    return games

@@ -390,6 +390,26 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
 
 
 @njit(**_INTERNAL)
+def is_choice(s: Any) -> bool:
+    """Whether more than one action is legal."""
+    return s.legal[0] + s.legal[1] + s.legal[2] > 1
+
+
+@njit(**_INTERNAL)
+def has_to_drop(s: Any) -> bool:
+    """Whether DROP is all that is legal."""
+    return s.legal[DROP] and not is_choice(s)
+
+
+@njit(**_INTERNAL)
+def _first_legal(legal: Any) -> int:
+    action = 0
+    while not legal[action]:
+        action += 1
+    return action
+
+
+@njit(**_INTERNAL)
 def followed(s: Any, instead: Any, had_to_drop: Any, is_eager: bool) -> int:
     """Returns the action of a game's own history, or what is played in its place."""
     number, legal = s.move, s.legal
@@ -438,12 +458,11 @@ def follow(
     for game in range(first, last):
         s = states[game]
         while not s.done and s.backups <= patience:
-            number, legal = s.move, s.legal
-            num_legal = int(legal[0]) + int(legal[1]) + int(legal[2])
-            if number >= until[game] and num_legal > 1:
+            number = s.move
+            if number >= until[game] and is_choice(s):
                 break
             if len(dropped):
-                totals[number], dropped[number] = s.total, num_legal == 1 and legal[DROP]
+                totals[number], dropped[number] = s.total, has_to_drop(s)
             advance(b, moves, s, followed(s, instead, had_to_drop, is_eager[game]))
             look(b, moves, s)
         if len(dropped):
@@ -465,11 +484,8 @@ def step(boards: Any, moves: Any, states: Any, game: int, action: int) -> None:
     if s.done:
         s.reward = 0.0
         return
-    legal = s.legal
-    if action < 0 or action >= NUM_ACTIONS or not legal[action]:
-        action = 0
-        while not legal[action]:
-            action += 1
+    if action < 0 or action >= NUM_ACTIONS or not s.legal[action]:
+        action = _first_legal(s.legal)
     advance(boards[0], moves, s, action)
     look(boards[0], moves, s)
 
@@ -492,7 +508,5 @@ def step_to_choice(boards: Any, moves: Any, states: Any, actions: Any, patience:
             advance(boards[0], moves, s, action)
             look(boards[0], moves, s)
             action = NONE
-            if not s.done and s.backups <= patience and s.legal[0] + s.legal[1] + s.legal[2] == 1:
-                action = 0
-                while not s.legal[action]:
-                    action += 1
+            if not s.done and s.backups <= patience and not is_choice(s):
+                action = _first_legal(s.legal)

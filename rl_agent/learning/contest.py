@@ -41,7 +41,7 @@ class Contest:
       scouts: how many explore it.
 
     Attributes:
-      game, arrays, host, scouts: as they are guided now.
+      game, arrays, host: as they are guided now.
       champion: the game that play goes on from.
       total: seconds that it saves.
       best_total: seconds that the best game ever saved.
@@ -71,7 +71,7 @@ class Contest:
         self.padding = padding or Padding.of(self.game)
         self.arrays: GameArrays = make_arrays(self.game, self.padding)
         self.host = Host(self.arrays)
-        self.scouts = Scouts(self.host, self._num_scouts)
+        self._scouts: Scouts | None = None
 
     def go_on_from(self, history: History) -> bool:
         """Makes a finished game the champion; returns whether it is the best one ever.
@@ -104,10 +104,9 @@ class Contest:
         plan = self.plan()
         history = self._best_history
         self._best_plan, self._best_history = plan, None
-        wishes = wishes_of(self.game, plan)
-        if generator is None or share <= 0.0:
-            wishes = []
-        else:
+        wishes: list[Wish] = []
+        if generator is not None and share > 0.0:
+            wishes = wishes_of(self.game, plan)
             wishes = [wish for wish, drawn in zip(wishes, generator.random(len(wishes)), strict=True) if drawn < share]
         self._guided_by(plan, self.padding, wishes)
         if history is None:
@@ -117,6 +116,13 @@ class Contest:
         self.host.follow(games)
         # If it would be set back, what is left is what rules of thumb do.
         return self.go_on_from(games["history"][0] if games["done"][0] else scripted(self.host)[0])
+
+    @property
+    def scouts(self) -> Scouts:
+        """Those of the game as it is guided now; made when they are first asked for, as they have many states."""
+        if self._scouts is None:
+            self._scouts = Scouts(self.host, self._num_scouts)
+        return self._scouts
 
     @property
     def latency(self) -> float:
@@ -133,11 +139,11 @@ class Contest:
     def state(self) -> dict[str, Any]:
         """Returns everything that play depends on, as arrays."""
         return {
-            "guide": _as_bytes(None if self._guide is None else self._guide.to_dict()),
+            "guide": _as_bytes(_described(self._guide)),
             "wishes": _as_bytes([(w.buffer, w.start, w.end, w.accesses) for w in self._wishes]),
             "history": np.asarray(self.champion.history),
             "best_history": self._best_history if self._best_history is not None else np.full(1, -1, np.int8),
-            "best_plan": _as_bytes(None if self._best_plan is None else self._best_plan.to_dict()),
+            "best_plan": _as_bytes(_described(self._best_plan)),
             "best_total": np.array(self.best_total),
         }
 
@@ -187,7 +193,7 @@ def wishes_of(game: Game, plan: Plan) -> list[Wish]:
       plan: of any planner.
     """
     found: list[Wish] = []
-    open_wish: dict[int, Wish] = {}
+    open_wish: dict[int, int] = {}  # by chain, where in `found` it is
     for move in game.moves:
         if not move.is_operation:
             continue
@@ -196,15 +202,17 @@ def wishes_of(game: Game, plan: Plan) -> list[Wish]:
         if not at_home:
             continue
         if before is not None and move.reads:
-            found[-1 - found[::-1].index(before)] = replace(
-                before, end=max(before.end, move.end), accesses=(*before.accesses, *move.accesses)
-            )
+            wish = found[before]
+            found[before] = replace(wish, end=max(wish.end, move.end), accesses=(*wish.accesses, *move.accesses))
             continue
-        wish = Wish(move.buffer, move.start, move.end, tuple(move.accesses))
-        found.append(wish)
         if move.writes or before is None:
-            open_wish[move.chain] = wish
+            open_wish[move.chain] = len(found)
+        found.append(Wish(move.buffer, move.start, move.end, move.accesses))
     return found
+
+
+def _described(plan: Plan | None) -> dict[str, Any] | None:
+    return None if plan is None else plan.to_dict()
 
 
 def _as_bytes(described: Any) -> NDArray[np.uint8]:

@@ -14,9 +14,8 @@ import numpy as np
 from numba import njit
 
 from memplan.rl_agent.game.environment import ACTIONS
-from memplan.rl_agent.game.host_kernel import advance, followed, look
+from memplan.rl_agent.game.host_kernel import advance, followed, has_to_drop, is_choice, look
 from memplan.rl_agent.game.moves import NONE
-from memplan.rl_agent.game.reference import DROP
 
 _INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -94,11 +93,6 @@ def _drawn(policy: Any, legal: Any, barred: int) -> int:
     return barred
 
 
-@njit(**_INTERNAL)
-def _is_choice(s: Any) -> bool:
-    return s.legal[0] + s.legal[1] + s.legal[2] > 1
-
-
 @njit(cache=True, nogil=True)
 def anneal(
     boards: Any,
@@ -155,7 +149,7 @@ def anneal(
         number = s.move
         if number % every == 0:
             marks[number // every] = trial_marks[num_marks]
-        dropped[number] = not _is_choice(s) and s.legal[DROP] == 1
+        dropped[number] = has_to_drop(s)
         advance(b, moves, s, followed(s, instead, dropped, False))
         look(b, moves, s)
     present = float(s.total)
@@ -171,8 +165,9 @@ def anneal(
         s = trial_marks[num_marks]
         s.history[:] = history
         is_eager = np.random.random() < 0.5
-        left, changed, last_mark, total = NONE, False, end, 0.0
-        is_same = False
+        # The mark at which it is the present game again; behind all marks if it never is.
+        same_from = num_marks
+        left, changed = NONE, False
         while not s.done and s.backups == 0:
             number = s.move
             if number % every == 0 and number // every > mark:
@@ -181,13 +176,12 @@ def anneal(
                     b, moves, s, marks[at], rows[rows_from[at] : rows_from[at + 1]],
                     parents[parents_from[at] : parents_from[at + 1]], least_done[at],
                 ):  # fmt: skip
-                    is_same, last_mark = True, at
+                    same_from = at
                     break
                 trial_marks[at] = trial_marks[num_marks]
-            is_choice = _is_choice(s)
-            trial_dropped[number] = not is_choice and s.legal[DROP] == 1
+            trial_dropped[number] = has_to_drop(s)
             action = followed(s, instead, dropped, is_eager and number >= begin and left <= 0)
-            if is_choice and number >= begin and left != 0:
+            if number >= begin and left != 0 and is_choice(s):
                 if left == NONE:
                     action = _drawn(policy[number], s.legal, action)
                     left = 1
@@ -204,21 +198,18 @@ def anneal(
             made += 1
             continue
         total = float(s.total)
-        if is_same:
-            total += present - float(marks[last_mark].total)
+        if same_from < num_marks:
+            total += present - float(marks[same_from].total)
         gain = total - present
         if gain < 0.0 and (heat <= 0.0 or gain < heat * math.log(np.random.random() + 1e-300)):
             continue
-        first, last = mark * every, s.move
-        for number in range(first, last):
+        for number in range(mark * every, s.move):
             history[number] = s.history[number] & ACTIONS
             dropped[number] = trial_dropped[number]
-        stop = last_mark if is_same else (end + every - 1) // every
-        for at in range(mark + 1, stop):
+        for at in range(mark + 1, same_from):
             marks[at] = trial_marks[at]
-        if is_same:
-            for at in range(last_mark, (end + every - 1) // every):
-                marks[at].total = marks[at].total + np.float32(gain)
+        for at in range(same_from, num_marks):
+            marks[at].total += np.float32(gain)
         present = total
         if present > best_total:
             best_total = present

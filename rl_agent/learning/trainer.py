@@ -247,12 +247,13 @@ class Trainer:
             backups=int(played.backups.sum()),
         )
 
-    def _agent(self, contest: Contest) -> play.Decide:
-        """Returns what decides in games of a problem, on all devices."""
+    def _agent(self, contest: Contest, is_alone: bool = False) -> play.Decide:
+        """Returns what decides in games of a problem, on all devices, or on one for any number of games."""
+        decide = self._decide_alone if is_alone else self._decide
 
         def agent(key: jax.Array, *rest: Any) -> Decision:
-            keys = jax.random.split(key, self._num_devices)
-            said: Decision = self._decide(self.params, keys, contest.arrays, contest.champion, *rest)
+            keys = key if is_alone else jax.random.split(key, self._num_devices)
+            said: Decision = decide(self.params, keys, contest.arrays, contest.champion, *rest)
             return said
 
         return agent
@@ -379,12 +380,7 @@ class Trainer:
         contest = self.contests[problem]
         heat = np.minimum(np.arange(games, dtype=np.float32), 1.0)
         key = jax.random.fold_in(jax.random.key(self.options.seed), 2**31 - 2)
-
-        def agent(key: jax.Array, *rest: Any) -> Decision:
-            said: Decision = self._decide_alone(self.params, key, contest.arrays, contest.champion, *rest)
-            return said
-
-        ends = play.play_out(agent, contest.host, key, heat)
+        ends = play.play_out(self._agent(contest, is_alone=True), contest.host, key, heat)
         best = int(np.argmax(ends["total"]))
         if ends["total"][best] > contest.total:
             contest.go_on_from(ends["history"][best])

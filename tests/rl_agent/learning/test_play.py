@@ -94,10 +94,7 @@ def test_survey_asks_at_choices_only(trainer: Trainer) -> None:
 
 def test_whole_games_are_repeatable(trainer: Trainer) -> None:
     contest = trainer.contests[0]
-
-    def agent(key: jax.Array, *rest: Any) -> play.Decision:
-        return trainer._decide_alone(trainer.params, key, contest.arrays, contest.champion, *rest)
-
+    agent = trainer._agent(contest, is_alone=True)
     heat = np.zeros(2, np.float32)
     ends = [play.play_out(agent, contest.host, jax.random.key(seed), heat) for seed in (0, 1)]
     assert ends[0]["done"].all()

@@ -41,7 +41,10 @@ class MoveRow(NamedTuple):
     is_long: jax.Array
     is_first_access: jax.Array
     done: jax.Array
-    border: jax.Array
+    before: jax.Array
+    carrier: jax.Array
+    trips: jax.Array
+    carried: jax.Array
     worth: jax.Array
     place: jax.Array
     fill: jax.Array
@@ -95,9 +98,9 @@ class GameArrays(NamedTuple):
       seconds: `[moves, 6]` float32: of the move's operation, what it takes at least and its memory time with everything
         at home; what the move saves of that; how often it runs; how often the operation runs that waits for the move's
         copy into fast memory; what that copy takes of the link.
-      idle: `[slots]` int32, ticks left to copies with everything at home, or `CLOSED`.
+      idle: `[slots]` int32, ticks left to copies with everything at home, or `CLOSED`, or `PASSED`.
       duration: `[slots]` int32, ticks that an operation takes with everything at home.
-      slot_time: `[slots]` int32.
+      slot_time, awaited: `[slots]` int32, its time, and that at which a copy up to it is awaited.
       busy_until: `[units]`, before the first move: 0, or `forever` for what cannot be used.
       no_rows: `[rows]` zeros. Its type, and that of `busy_until`, is int16 where all sizes of the padding allow that,
         otherwise int32; `forever` is its largest number.
@@ -116,6 +119,7 @@ class GameArrays(NamedTuple):
     idle: Array
     duration: Array
     slot_time: Array
+    awaited: Array
     busy_until: Array
     no_rows: Array
     bottom: Array
@@ -195,6 +199,7 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
         idle=_padded(game.idle, padding.slots, CLOSED),
         duration=_padded(np.maximum(game.floor, game.demand), padding.slots, 0),
         slot_time=_padded(game.slots.time, padding.slots, game.problem.end),
+        awaited=_padded(game.awaited, padding.slots, game.problem.end),
         busy_until=_padded(np.where(game.blocked, forever(small), 0), padding.units, forever(small)).astype(small),
         no_rows=np.zeros(padding.rows, small),
         bottom=np.stack(levels),

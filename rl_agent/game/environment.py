@@ -21,7 +21,7 @@ from jax import lax
 
 from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, MoveRow, forever
 from memplan.rl_agent.game.guide import LOST
-from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE
+from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
 from memplan.rl_agent.game.reference import COPY, DROP, FILL, NO_COPY, NUM_ACTIONS, SPILL
 from memplan.rl_agent.game.search import Copy, choose_offset, find_copy, late_copy, most_kept, offsets
 
@@ -59,7 +59,7 @@ class State(NamedTuple):
       history: `[moves]` int8: the action, of this try or of the one before, with the bit `FORCED` where a backup says
         that it must be DROP.
       replay_until: moves before this one repeat the history.
-      left: `[slots]` ticks of supply that are left, or `CLOSED`.
+      left: `[slots]` ticks of supply that are left, or `CLOSED`, or `PASSED`.
       owner: `[slots]` int8, queue whose copies move there, or -1.
       busy_until, held_until: `[units]`, see `GameArrays`: times until which a unit is taken, and its value wanted.
       chains: see `Chains`.
@@ -207,13 +207,14 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     opens = is_decided & is_fast & ((action == COPY) | ~move.reads)
     goes_on = is_decided & (action == NO_COPY) & move.reads
     is_home = is_decided & (action == DROP)
-    spilled = jnp.asarray(arrays.slot_time)[state.spill.last + 1]
+    spilled = jnp.asarray(arrays.awaited)[state.spill.last]
 
     # Supply.
     seconds = jnp.asarray(arrays.seconds)[state.move]
     first = move.is_first_access
     demand, taken = jnp.where(first, move.demand, state.demand), jnp.where(first, move.taken, state.taken)
     before = jnp.where(first, seconds[1], state.demand_seconds)
+    idle_before = jnp.maximum(jnp.maximum(move.floor, demand) - taken, 0)
     demand = jnp.where(is_fast, demand - move.saving, demand)
     taken = jnp.where(is_fast, taken - move.traffic, taken)
     after = jnp.where(is_fast, before - seconds[2], before)
@@ -223,14 +224,18 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     idle = jnp.maximum(jnp.maximum(move.floor, demand) - taken, 0)
     slot = lax.iota(jnp.int32, state.left.shape[0])
     passed = jnp.where(move.is_operation & is_played, move.slot, NONE)
-    left = jnp.where((slot == passed) & (state.left != CLOSED), idle, state.left)
+    left = jnp.where((slot == passed) & (state.left != CLOSED), idle + move.carried, state.left)
+    is_carrier = slot == move.carrier
+    carried = jnp.where(passed != NONE, move.trips * (idle - idle_before), 0)
+    left = jnp.where(is_carrier & (left != CLOSED), left + carried, left)
     duration = jnp.where(slot == passed, jnp.maximum(move.floor, demand), state.duration)
     left, owner = _booked(left, state.owner, slot, state.spill, spills, arrays.queue[SPILL])
     left, owner = _booked(left, owner, slot, state.fill, fills & ~state.is_late, arrays.queue[FILL])
     # A late copy has its slots to itself, and nothing may be in flight where the program waits for it.
-    is_closed = (slot >= jnp.minimum(state.fill.first, move.done - 1)) & (slot < move.done) & (slot >= move.border)
-    is_closed &= waits & (left != CLOSED)
+    is_closed = (slot >= jnp.minimum(state.fill.first, move.before)) & (slot < move.done) & waits & (left >= 0)
     left = jnp.where(is_closed, 0, left)
+    # Nothing is in flight over a loop that has copies of its own.
+    left = jnp.where(is_carrier & (spills | fills), CLOSED, left)
     owner = jnp.where(is_closed, arrays.queue[FILL].astype(jnp.int8), owner)
 
     # Room.
@@ -302,7 +307,7 @@ def _booked(
     left: jax.Array, owner: jax.Array, slot: jax.Array, copy: Copy, is_made: jax.Array, queue: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns supply and owners of all slots after a copy, if it is made."""
-    is_within = (slot >= copy.first) & (slot <= copy.last) & is_made
+    is_within = (slot >= copy.first) & (slot <= copy.last) & (left != PASSED) & is_made
     remaining = jnp.where(slot == copy.last, left - copy.rest, 0)
     return jnp.where(is_within, remaining, left), jnp.where(is_within, queue.astype(jnp.int8), owner)
 
@@ -334,7 +339,7 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
         state.left, state.owner, arrays.window, arrays.queue[SPILL],
         low, jnp.minimum(move.done, low + reach), move.spill, is_late=False,
     )  # fmt: skip
-    can_spill = is_dirty & spill.exists & lasts(times[spill.last + 1])
+    can_spill = is_dirty & spill.exists & lasts(jnp.asarray(arrays.awaited)[spill.last])
     can_drop = ~is_dirty | can_spill
     ready = jnp.where(is_dirty, spill.last + 1, own.ready)
     fill = find_copy(

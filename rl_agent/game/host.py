@@ -155,7 +155,7 @@ def _board(arrays: GameArrays) -> NDArray[np.void]:
     """Returns what does not change while a game is played, `[1]`."""
     parts: dict[str, Any] = {
         name: np.asarray(getattr(arrays, name))
-        for name in ("num_moves", "seconds", "idle", "duration", "slot_time", "busy_until", "bottom", "wanted_from")
+        for name in ("num_moves", "seconds", "idle", "duration", "slot_time", "awaited", "busy_until", "bottom", "wanted_from")
     }
     parts["queue"] = np.asarray(arrays.queue)
     parts["reach"] = np.array(len(arrays.window), np.int32)

@@ -13,7 +13,7 @@ from numba import njit
 
 from memplan.rl_agent.game.environment import ACTIONS, FORCED
 from memplan.rl_agent.game.guide import LOST
-from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE
+from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
 from memplan.rl_agent.game.reference import COPY, DROP, FILL, NO_COPY, NUM_ACTIONS, SPILL
 
 # Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
@@ -29,6 +29,8 @@ def _find_fill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: in
     """
     supply = lost = 0
     for slot in range(high - 1, low - 1, -1):
+        if left[slot] == PASSED:
+            continue
         is_shared = owner[slot] == queue
         if left[slot] == CLOSED or not (is_shared or owner[slot] == NONE):
             lost = supply
@@ -50,6 +52,8 @@ def _find_spill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: i
     """
     first, found = low, 0
     for slot in range(low, high):
+        if left[slot] == PASSED:
+            continue
         is_shared = owner[slot] == queue
         if left[slot] == CLOSED or not (is_shared or owner[slot] == NONE):
             first, found = slot + 1, 0
@@ -71,7 +75,7 @@ def _ending(left: Any, first: int, ticks: int) -> tuple[int, int, int]:
     """Returns a copy from a slot on that has as much as it takes."""
     slot, missing = first, ticks
     while left[slot] < missing:
-        missing -= left[slot]
+        missing -= max(left[slot], 0)
         slot += 1
     return first, slot, missing
 
@@ -172,7 +176,7 @@ def look(b: Any, moves: Any, s: Any) -> None:
     if not move.is_first:
         opened, written, ready = int(s.chain_opened[row]), int(s.chain_written[row]), int(s.chain_ready[row])
         end, limit, offset = int(s.chain_end[row]), int(s.chain_limit[row]), int(s.chain_offset[row])
-    left, owner, times = s.left, s.owner, b.slot_time
+    left, owner = s.left, s.owner
     s.spill_first = s.spill_last = NONE
     s.spill_rest = 0
     can_drop = True
@@ -182,7 +186,7 @@ def look(b: Any, moves: Any, s: Any) -> None:
         if move.spill < NEVER:
             first, last, rest = _find_spill(left, owner, b.queue[SPILL], low, min(move.done, low + b.reach), move.spill)
             if first != NONE:
-                until = times[last + 1]
+                until = b.awaited[last]
                 can_drop = until <= end or (until <= limit and _most_kept(b.bottom, end, until) <= offset)
                 s.spill_first, s.spill_last, s.spill_rest = first, last, rest
                 ready = last + 1
@@ -235,7 +239,7 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
         for unit in range(move.place, min(move.place + move.size, len(busy))):
             until = max(until, busy[unit])
     earliest = done
-    while earliest > low and left[earliest - 1] != CLOSED and owner[earliest - 1] == NONE:
+    while earliest > low and left[earliest - 1] >= 0 and owner[earliest - 1] == NONE:
         if times[earliest - 1] < until:
             break
         earliest -= 1
@@ -258,11 +262,15 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
 
 
 @njit(**_INTERNAL)
-def _book(left: Any, owner: Any, first: int, last: int, rest: int, queue: int) -> None:
+def _book(left: Any, owner: Any, first: int, last: int, rest: int, queue: int, carrier: int) -> None:
     for slot in range(first, last):
-        left[slot], owner[slot] = 0, queue
+        if left[slot] != PASSED:
+            left[slot], owner[slot] = 0, queue
     left[last] -= rest
     owner[last] = queue
+    # Nothing is in flight over a loop that has copies of its own.
+    if carrier != NONE:
+        left[carrier] = CLOSED
 
 
 @njit(**_INTERNAL)
@@ -317,13 +325,17 @@ def _serve(b: Any, s: Any, number: int, move: Any, is_fast: bool) -> float:
     if move.is_first_access:
         s.demand, s.taken, s.demand_seconds = move.demand, move.taken, seconds[1]
     before = max(seconds[0], s.demand_seconds)
+    idle_before = max(0, max(move.floor, s.demand) - s.taken)
     if is_fast:
         s.demand -= move.saving
         s.taken -= move.traffic
         s.demand_seconds -= seconds[2]
     s.duration[slot] = max(move.floor, s.demand)
+    idle = max(0, s.duration[slot] - s.taken)
     if s.left[slot] != CLOSED:
-        s.left[slot] = max(0, s.duration[slot] - s.taken)
+        s.left[slot] = idle + move.carried
+    if move.carrier != NONE and s.left[move.carrier] != CLOSED:
+        s.left[move.carrier] += move.trips * (idle - idle_before)
     return (before - max(seconds[0], s.demand_seconds)) * seconds[3]
 
 
@@ -352,10 +364,10 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
                 held[unit] = 0
     if is_open and s.chain_written[row] != NONE and move.reads and action != NO_COPY:
         last = s.spill_last
-        until = b.slot_time[last + 1]
+        until = b.awaited[last]
         for unit in range(low, high):
             busy[unit] = max(busy[unit], until)
-        _book(s.left, s.owner, s.spill_first, last, s.spill_rest, b.queue[SPILL])
+        _book(s.left, s.owner, s.spill_first, last, s.spill_rest, b.queue[SPILL], move.carrier)
         s.chain_ready[row] = last + 1
         s.chain_written[row] = NONE
     waited = np.float32(0.0)
@@ -367,12 +379,14 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
         if action == COPY and s.is_late:
             # It has its slots to itself, and nothing may be in flight where the program waits for it.
             left, owner, queue = s.left, s.owner, b.queue[FILL]
-            for slot in range(max(min(s.fill_first, move.done - 1), move.border), move.done):
-                if left[slot] != CLOSED:
+            for slot in range(min(s.fill_first, move.before), move.done):
+                if left[slot] >= 0:
                     left[slot], owner[slot] = 0, queue
+            if move.carrier != NONE:
+                left[move.carrier] = CLOSED
             waited = s.wait * b.seconds[number, 4]
         elif action == COPY:
-            _book(s.left, s.owner, s.fill_first, s.fill_last, s.fill_rest, b.queue[FILL])
+            _book(s.left, s.owner, s.fill_first, s.fill_last, s.fill_rest, b.queue[FILL], move.carrier)
         s.stays += move.is_stay
         low, high = s.offset, s.offset + move.size
         _limit(s.chain_limit, s.chain_offset, s.chain_top, low, high, s.start)

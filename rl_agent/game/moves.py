@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.compiler.analysis.program import AccessKind
+from memplan.compiler.analysis.program import AccessKind, RegionKind
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -33,9 +33,9 @@ Integers = NDArray[np.int64]
 
 NONE = -1
 
-# Ticks of all operations together, everything at home: small enough for sums of 32 bits, large enough that a short
-# operation still has many.
-_ALL_TICKS = 2**29
+# Ticks of all operations together, everything at home, and those that all loops offer at most over which copies may be
+# in flight: small enough for sums of 32 bits, large enough that a short operation still has many.
+_ALL_TICKS, _PASSING_TICKS = 2**27, 2**29
 
 # So many arguments are offered that may stay from run to run.
 _MOST_STAYS = 16
@@ -43,8 +43,9 @@ _MOST_STAYS = 16
 # More ticks than any supply.
 NEVER = 2**30
 
-# In place of the ticks of a slot in which no copy can move.
-CLOSED = -1
+# In place of the ticks of a slot: where no copy can move, and of a loop over which copies may be in flight, whose ticks
+# are with those of the operation before it.
+CLOSED, PASSED = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,10 @@ class Move:
       is_first_access: whether it is the first move of its operation.
       done: last slot at or before it at which a copy can be awaited; -1 for none.
       ready: first slot at which the chain's value may be fetched from home, if nothing was written before.
-      border: the first slot of the region, before which no copy of the chain can move.
+      before: the operation before that of `done`, of which copies are in flight until then; `done` if none can be.
+      carrier: the slot outside of the loop that the move is in which carries the ticks of that loop; -1 for none.
+      trips: by which they are multiplied there.
+      carried: ticks of the loops behind its operation, with everything at home, that it carries.
       worth: ticks that its accesses can save each time that the operation of `done` runs, if its memory time counts.
       place: units, where the guide has the value; `NOWHERE` or `LOST` if it has no place.
       fill, spill: ticks of supply that a copy into fast memory, and one home, takes; `NEVER` where no link leads there.
@@ -97,7 +101,10 @@ class Move:
     is_first_access: bool
     done: int
     ready: int
-    border: int
+    before: int
+    carrier: int
+    trips: int
+    carried: int
     worth: int
     place: int
     fill: int
@@ -130,8 +137,11 @@ class Game:
       floor, demand, taken, repetitions: `[num_slots]` of an operation: ticks that it takes at least, ticks of memory
         time and of the link's channel with everything at home, and how often it runs; 0 for loops and conditionals.
       floor_seconds, demand_seconds: `[num_slots]` float64, the first two in seconds.
-      idle: `[num_slots]` ticks that an operation leaves to copies, everything at home; `CLOSED` for loops and
-        conditionals, and for operations that no other one of their region follows.
+      idle: `[num_slots]` ticks that an operation, and the loops behind it, leave to copies, everything at home; `PASSED`
+        for those loops; `CLOSED` for other loops and conditionals, and for operations that no other one of their region
+        follows.
+      awaited: `[num_slots]` the time at which a copy is awaited that has ticks up to a slot.
+      before: `[num_slots]` see `Move`; `carrier`, `trips` and `carried` are those of all its operations.
       access_saving, access_traffic: `[num_accesses]` float64, seconds of memory time and of the link's channel that
         each access saves in fast memory.
       into, back: numbers of the links into fast memory and home; None where there is none.
@@ -221,11 +231,7 @@ class Game:
         self.tick = max(float(duration.sum()), 1e-30) / _ALL_TICKS
         self.floor, self.demand = self.ticks_below(floor), self.ticks_below(demand)
         self.taken = self.ticks_above(taken)
-        follows = np.zeros(len(slots.time), np.bool_)
-        follows[:-1] = slots.is_operation[1:]
-        follows[slots.last[slots.last > slots.first] - 1] = False
-        idle = np.maximum(np.maximum(self.floor, self.demand) - self.taken, 0)
-        self.idle = np.where(slots.is_operation & follows, idle, CLOSED)
+        self._set_supply()
         self.can_wait = self.into is not None and len(channels) == 1
         self.latency_seconds, self.latency = 0.0, 0
         self.fill_seconds = np.zeros(len(problem.buffers))
@@ -234,6 +240,39 @@ class Game:
             self.latency_seconds = link.latency
             self.latency = int(self.ticks_above(np.array(link.latency)))
             self.fill_seconds = np.array([buffer.size for buffer in problem.buffers]) / link.bandwidth
+
+    def _set_supply(self) -> None:
+        """Sets what operations leave to copies, and which loops copies may be in flight over."""
+        slots, count = self.slots, len(self.slots.time)
+        inside = {
+            int(slots.of_region[number]): range(int(slots.first[number]), int(slots.last[number]))
+            for number, region in enumerate(self.problem.regions)
+            if region.kind is RegionKind.LOOP and slots.of_region[number] != NONE and region.trip_count >= 1.0
+        }
+        inside = {loop: body for loop, body in inside.items() if slots.is_operation[body.start : body.stop].all()}
+        lasting = np.maximum(self.floor, self.demand)
+        idle = np.maximum(lasting - self.taken, 0)
+        self.idle, self.awaited, self.before = np.full(count, CLOSED), slots.end.copy(), np.arange(count)
+        self.carrier, self.trips, self.carried = np.full(count, NONE), np.zeros(count, np.int64), np.zeros_like(idle)
+        trips_of = {int(slots.of_region[number]): region.trip_count for number, region in enumerate(self.problem.regions)}
+        for first, last in zip(slots.first.tolist(), slots.last.tolist(), strict=True):
+            for slot in range(first, last):
+                if not slots.is_operation[slot]:
+                    continue
+                end = slot + 1
+                while end < last and end in inside:
+                    end += 1
+                if end == last or not slots.is_operation[end]:
+                    continue
+                for loop in range(slot + 1, end):
+                    body = slice(inside[loop].start, inside[loop].stop)
+                    most = _PASSING_TICKS // (len(inside) * max(1, int(lasting[body].sum())))
+                    self.carrier[body], self.trips[body] = slot, min(int(trips_of[loop]), most)
+                    self.carried[slot] += int(self.trips[body.start]) * int(idle[body].sum())
+                    self.idle[loop] = PASSED
+                self.idle[slot] = idle[slot] + self.carried[slot]
+                self.awaited[slot:end] = slots.time[end]
+                self.before[end] = slot
 
     def ticks_below(self, seconds: np.ndarray) -> Integers:
         """Returns ticks, rounded down."""
@@ -394,6 +433,7 @@ class Game:
     def _empty(self, chain: int, slot: int) -> Move:
         """Returns a move at a slot that does nothing."""
         buffer, first = int(self.chains.buffer[chain]), int(self.slots.first[self.chains.region[chain]])
+        done = self._done(slot, first)
         return Move(
             buffer=buffer,
             chain=chain,
@@ -411,9 +451,12 @@ class Game:
             is_last=False,
             is_stay=False,
             is_first_access=False,
-            done=self._done(slot, first),
+            done=done,
             ready=first,
-            border=first,
+            before=int(self.before[done]) if done != NONE else NONE,
+            carrier=int(self.carrier[slot]),
+            trips=int(self.trips[slot]),
+            carried=int(self.carried[slot]),
             worth=0,
             place=NOWHERE,
             fill=self._copy_ticks(self.into, buffer),

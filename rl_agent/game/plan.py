@@ -78,4 +78,5 @@ def _times(game: Game, booking: Booking | None) -> tuple[tuple[int, int], ...]:
     if booking is None:
         return ()
     times = game.slots.time
-    return ((int(times[booking.first]), int(times[booking.last + 1])),)
+    done = times[booking.last + 1] if booking.is_late else game.awaited[booking.last]
+    return ((int(times[booking.first]), int(done)),)

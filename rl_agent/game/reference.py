@@ -22,22 +22,25 @@ An argument that stays from run to run lies at one offset all the time, and all 
 the beginning, when all is free, and all other moves of the argument are inside of it.
 
 **Copies.** They move in the ticks that operations, all accesses decided, leave of the link's channel. A copy is issued
-before slot `first` and awaited before slot `last + 1`, and takes ticks of slots `first` to `last`. These are neighbours
-in one region and neither loop nor conditional. No other copy has ticks of those strictly between; `first` and `last` it
-may share with copies of its own queue, with others none.
+before slot `first` and awaited before the operation that follows slot `last`, and takes ticks of slots `first` to
+`last`. These are neighbours in one region and neither loop nor conditional, but for loops that are *passed*: of nothing
+but operations, none of which issues a copy, and with an operation before and after. What a passed loop leaves to copies
+in all its iterations is part of what the operation before it leaves. No other copy has ticks of slots strictly between;
+`first` and `last` it may share with copies of its own queue, with others none.
 
 So of two copies in one queue neither is issued before the other and awaited after it: sorted by start, they are sorted
 by done as well. Queues are first in, first out, and a copy waits for nothing but those before it and its latency, which
 is counted as supply. Let copy k be the first that is late. Go back from it to the last copy j that found its queue
 empty: the slots of j, …, k overlap one after the other (a copy awaited before the next is issued leaves the queue
 empty), so all slots from the issue of j to the await of k are theirs alone. Their ticks are different ones of these
-slots, which offer that many, latencies included: k is not late. No copy is in flight at the border of a loop or branch.
-Hence no operation waits for these copies.
+slots, which offer that many, latencies included: k is not late. No copy is in flight at the border of a branch, nor of
+a loop, but for those passed, whose iterations are all alike and leave to copies what their operations do. Hence no
+operation waits for these copies.
 
 **Waiting.** If no copy into fast memory is in time, or none with room, COPY is a *late* one, as long as the wait is
 shorter than what this use can save at most. It is issued before slot `first` and awaited before the use. Slots
-`[first, done)` are free of copies, and are closed to all later ones; if `first` is the use itself, the slot before it
-is. So nothing else is in flight when it is issued, nor until it is done, and no copy overtakes it or is overtaken: how
+`[first, done)` are free of copies and pass no loop, and are closed to all later copies; if `first` is the use itself,
+the operation before it is. So nothing else is in flight when it is issued, nor until it is done, and no copy overtakes it or is overtaken: how
 long the use waits follows from its own bytes and the operations of its slots, which are all decided. `first` is the
 start of the free slots before the use, but not before its place in the guide is free; if there is no room then, the use
 itself. The latency is the sum of durations and waits.
@@ -57,7 +60,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from memplan.rl_agent.game.guide import LOST
-from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, Game, Move
+from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED, Game, Move
 
 COPY, NO_COPY, DROP = 0, 1, 2
 NUM_ACTIONS = 3
@@ -231,17 +234,16 @@ class Reference:
     def _place(self, move: Move, action: int) -> float:
         """Makes the copies and the residency of a decision; returns the seconds that the program waits for them."""
         number, chain, choices, waited = self.move, self.chains[move.chain], self.choices, 0.0
-        times = self.game.slots.time
         if chain.opened != NONE and (action != NO_COPY or not move.reads):
             self._release(chain)
         if chain.written != NONE and chain.opened != NONE and move.reads and action != NO_COPY:
             assert choices.spill is not None
             residency = self.residencies[chain.opened]
             residency.spill = choices.spill
-            residency.end = max(residency.end, int(times[choices.spill.last + 1]))
+            residency.end = max(residency.end, int(self.game.awaited[choices.spill.last]))
             for unit in range(residency.offset, residency.offset + residency.size):
                 self.busy_until[unit] = max(self.busy_until[unit], residency.end)
-            self._book(choices.spill, SPILL)
+            self._book(choices.spill, SPILL, move)
             chain.ready = choices.spill.last + 1
             chain.written = NONE
         if action == NO_COPY and move.reads:
@@ -254,7 +256,7 @@ class Reference:
             if action == COPY:
                 assert choices.fill is not None
                 residency.fill = choices.fill
-                self._book(choices.fill, FILL)
+                self._book(choices.fill, FILL, move)
                 if choices.fill.is_late:
                     self._close(move)
                     waited = choices.fill.wait * float(self.game.repetitions[move.done])
@@ -283,18 +285,21 @@ class Reference:
             if self.busy_until[unit] <= chain.end:
                 self.held_until[unit] = 0
 
-    def _book(self, booking: Booking, way: int) -> None:
+    def _book(self, booking: Booking, way: int, move: Move) -> None:
         for slot in range(booking.first, booking.last + 1):
-            is_shared = slot == booking.last and not booking.is_late
-            self.left[slot] = self.left[slot] - booking.rest if is_shared else 0
-            self.owner[slot] = self.game.queue[way]
+            if self.left[slot] != PASSED:
+                is_shared = slot == booking.last and not booking.is_late
+                self.left[slot] = self.left[slot] - booking.rest if is_shared else 0
+                self.owner[slot] = self.game.queue[way]
+        # Nothing is in flight over a loop that has copies of its own.
+        if move.carrier != NONE:
+            self.left[move.carrier] = CLOSED
 
     def _close(self, move: Move) -> None:
         """Keeps later copies from being in flight where the program waits for that of a move."""
-        slot = move.done - 1
-        if slot >= move.border and self.left[slot] != CLOSED:
-            self.left[slot] = 0
-            self.owner[slot] = self.game.queue[FILL]
+        if move.before < move.done and self.left[move.before] != CLOSED:
+            self.left[move.before] = 0
+            self.owner[move.before] = self.game.queue[FILL]
 
     def _serve(self, move: Move, is_fast: bool) -> float:
         """Serves the accesses of a move at an operation; returns the seconds that are saved, and sets its supply."""
@@ -304,7 +309,7 @@ class Reference:
             self.demand_seconds = float(game.demand_seconds[slot])
             self.taken_seconds = float(game.taken_seconds[slot])
         floor = float(game.floor_seconds[slot])
-        before = max(floor, self.demand_seconds)
+        before, idle_before = max(floor, self.demand_seconds), self._idle(slot)
         if is_fast:
             self.demand -= move.saving
             self.taken -= move.traffic
@@ -313,8 +318,14 @@ class Reference:
         self.duration[slot] = max(floor, self.demand_seconds)
         self.idle_seconds[slot] = max(0.0, self.duration[slot] - self.taken_seconds)
         if self.left[slot] != CLOSED:
-            self.left[slot] = max(0, max(int(game.floor[slot]), self.demand) - self.taken)
+            self.left[slot] = self._idle(slot) + move.carried
+        if move.carrier != NONE and self.left[move.carrier] != CLOSED:
+            self.left[move.carrier] += move.trips * (self._idle(slot) - idle_before)
         return (before - self.duration[slot]) * float(game.repetitions[slot])
+
+    def _idle(self, slot: int) -> int:
+        """Returns the ticks that the operation at hand leaves to copies, as decided so far."""
+        return max(0, max(int(self.game.floor[slot]), self.demand) - self.taken)
 
     def _is_covered(self, move: Move) -> bool:
         """Whether an item around is in fast memory as a whole."""
@@ -344,14 +355,14 @@ class Reference:
     def _choices(self, move: Move) -> Choices:
         if self._is_covered(move):
             return Choices(_only(NO_COPY))
-        game, chain, times = self.game, self.chains[move.chain], self.game.slots.time
+        game, chain = self.game, self.chains[move.chain]
         spill = fill = None
         ready = chain.ready
         is_dirty = move.reads and chain.opened != NONE and chain.written != NONE
         if is_dirty:
             low = chain.written + 1
             spill = self._copy(SPILL, low, min(move.done, low + game.reach), move.spill)
-            if spill is not None and not self._lasts(chain, int(times[spill.last + 1])):
+            if spill is not None and not self._lasts(chain, int(game.awaited[spill.last])):
                 spill = None
             ready = spill.last + 1 if spill is not None else NONE
         can_drop = not is_dirty or spill is not None
@@ -400,7 +411,7 @@ class Reference:
         if move.place >= 0:
             until = max(self.busy_until[move.place : move.place + move.size])
         first = move.done
-        while first > low and self.left[first - 1] != CLOSED and self.owner[first - 1] == NONE:
+        while first > low and self.left[first - 1] >= 0 and self.owner[first - 1] == NONE:
             if times[first - 1] < until:
                 break
             first -= 1
@@ -452,8 +463,10 @@ class Reference:
             found = 0
             for slot in range(first, high):
                 is_taken = self.owner[slot] != NONE
-                if self.left[slot] == CLOSED or (is_taken and self.owner[slot] != queue) or not self.left[first]:
+                if self.left[slot] == CLOSED or (is_taken and self.owner[slot] != queue) or self.left[first] <= 0:
                     break
+                if self.left[slot] == PASSED:
+                    continue
                 if found + self.left[slot] >= ticks:
                     return Booking(first, slot, ticks - found)
                 found += self.left[slot]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memplan.rl_agent.game.moves import CLOSED, NONE
+from memplan.rl_agent.game.moves import CLOSED, NONE, PASSED
 from memplan.rl_agent.game.reference import FOREVER
 
 
@@ -65,7 +65,7 @@ def find_copy(
     """Returns a copy within slots `[low, high)`, no more than the window: as late, or as early, as can be.
 
     Args:
-      left: `[slots]` int32 ticks, or `CLOSED`.
+      left: `[slots]` int32 ticks, or `CLOSED`, or `PASSED`.
       owner: `[slots]` int32 queue of the copies that move there, or -1.
       window: `[reach]` int32: 0, 1, ….
       queue, low, high, ticks: int32.
@@ -78,7 +78,7 @@ def find_copy(
     owned = lax.dynamic_slice(owner, (base,), (reach,))
     is_shared = owned == queue
     is_usable = (slot >= low) & (slot < high) & (supply != CLOSED) & (is_shared | (owned == NONE))
-    supply = jnp.where(is_usable, supply, 0)
+    supply = jnp.where(is_usable & (supply != PASSED), supply, 0)
     through = sums(supply)
     below = through - supply
     stop = jnp.where(is_usable, jnp.where(is_shared, through, FOREVER), below)
@@ -136,7 +136,7 @@ def late_copy(
     """Returns the copy that has all open slots before a use to itself.
 
     Args:
-      left: `[slots]` int32 ticks, or `CLOSED`.
+      left: `[slots]` int32 ticks, or `CLOSED`, or `PASSED`.
       is_open: `[slots]` bool, whether nothing moves there and the place is free.
       duration: `[slots]` int32 ticks of the operations.
       window: `[reach]` int32: 0, 1, ….
@@ -149,7 +149,7 @@ def late_copy(
     base = jnp.clip(done - reach, 0, slots - reach)
     slot = base + window
     supply, lasts, is_usable = (lax.dynamic_slice(column, (base,), (reach,)) for column in (left, duration, is_open))
-    is_usable &= supply != CLOSED
+    is_usable &= supply >= 0
     first = jnp.maximum(low, jnp.max(jnp.where(~is_usable & (slot < done), slot + 1, 0)))
     is_own = (slot >= first) & (slot < done)
     supply, lasts = jnp.where(is_own, supply, 0), jnp.where(is_own, lasts, 0)

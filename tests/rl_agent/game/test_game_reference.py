@@ -16,7 +16,7 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation, Region
 from memplan.compiler.mapping.verify import verify
-from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.moves import PASSED, Game
 from memplan.rl_agent.game.plan import make_plan, replay
 from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, Reference
 
@@ -263,6 +263,52 @@ def test_a_loop_is_taken_as_a_whole_or_decided_inside() -> None:
     check(inside)
 
 
+def over_a_loop(size: int, inside: list[tuple[int, AccessKind]], *more: Buffer) -> MappingProblem:
+    """Returns a problem of an operation of no time, a loop of 5 iterations of 1.1 s, and a read of an argument."""
+    loop = Region(RegionKind.LOOP, 1, 3, 0, 5.0)
+    operations = [(0.0, []), (0.6, []), (0.5, inside), (0.0, [(0, READ)])]
+    return literal(operations, [argument(size, 4), *more], (loop,), {1: 1, 2: 1})
+
+
+def test_a_copy_passes_a_loop_that_has_none_of_its_own() -> None:
+    # The second operation ends its region, but all iterations leave its time to what passes: 5 bytes in 5.5 s.
+    for size, is_late in ((5, False), (6, True)):
+        reference = Reference(Game(over_a_loop(size, []), CAPACITY))
+        assert reference.choices.fill is None or reference.choices.fill.is_late == is_late
+        assert reference.legal[COPY] != is_late  # a late one cannot pass, and alone at the use it gains nothing
+    reference = actions(over_a_loop(5, []), COPY)
+    (residency,) = reference.residencies.values()
+    assert (residency.start, residency.end) == (0, 4)
+    assert reference.total == pytest.approx(5.0)
+    check(reference)
+
+
+def test_what_passes_a_loop_has_what_is_decided_inside() -> None:
+    # The read at home takes the channel for as long as it lasts; from fast memory it leaves 0.5 s each time.
+    problem = over_a_loop(4, [(1, READ)], argument(1, 4))
+    for first, offered in ((DROP, 3.0), (COPY, 5.5)):
+        reference = actions(problem, first, NO_COPY if first == COPY else DROP)
+        game = reference.game
+        assert reference.left[int(game.slots.of_time[0])] * game.tick == pytest.approx(offered, rel=1e-6)
+        assert reference.legal[COPY] == (first == COPY)
+
+
+def test_nothing_passes_a_loop_with_copies_of_its_own() -> None:
+    # Within an iteration the argument of 1 byte is copied in the first operation, which leaves 0.6 s, and waited for.
+    problem = over_a_loop(3, [(1, READ)], argument(1, 4))
+    reference = Reference(Game(problem, CAPACITY))
+    reference.step(DROP)
+    assert reference.legal[COPY]
+    inside = Reference(Game(problem, CAPACITY))
+    inside.step(DROP)
+    inside.step(COPY)
+    assert inside.legal == (False, False, True)
+    for game in (reference, inside):
+        while not game.done:
+            game.step(game.legal.index(True))
+        check(game)
+
+
 def test_an_action_that_is_not_legal_is_refused() -> None:
     reference = Reference(Game(literal([(0.0, [(0, WRITE)])], [temporary(3, 0, 1)]), CAPACITY))
     with pytest.raises(ValueError, match="action 0 is not legal at move 0"):
@@ -306,7 +352,7 @@ def test_every_finished_game_is_a_valid_plan(problem: MappingProblem, seed: int)
 
 
 def test_larger_games_are_backed_up_and_end() -> None:
-    backups, late, stays, used = 0, 0, 0, {COPY: 0, NO_COPY: 0, DROP: 0}
+    backups, late, stays, passing, used = 0, 0, 0, 0, {COPY: 0, NO_COPY: 0, DROP: 0}
     for seed in range(40):
         reference = play(seeded_game(seed), seed)
         check(reference)
@@ -316,11 +362,15 @@ def test_larger_games_are_backed_up_and_end() -> None:
         fills = [residency.fill for residency in reference.residencies.values() if residency.fill is not None]
         late += sum(fill.is_late for fill in fills)
         stays += reference.stays
+        copies = [copy for r in reference.residencies.values() for copy in (r.fill, r.spill) if copy is not None]
+        passing += sum((reference.game.idle[copy.first : copy.last + 1] == PASSED).any() for copy in copies)
+        passing += sum(reference.game.carried[copy.last] > 0 for copy in copies)
         for action in reference.history:
             used[action] += 1
     assert backups > 10
     assert late > 10
     assert stays > 5
+    assert passing > 0
     assert min(used.values()) > 40
 
 

@@ -22,7 +22,7 @@ from jax import lax
 from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, MoveRow, forever
 from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
-from memplan.rl_agent.game.reference import COPY, DROP, FILL, NO_COPY, NUM_ACTIONS, SPILL
+from memplan.rl_agent.game.reference import COPY, DROP, FILL, LEADING, NO_COPY, NUM_ACTIONS, SPILL
 from memplan.rl_agent.game.search import Copy, choose_offset, find_copy, late_copy, most_kept, offsets
 
 # Bits of the history: the action, and whether it was forced by a backup.
@@ -65,10 +65,11 @@ class State(NamedTuple):
       chains: see `Chains`.
       duration: `[slots]` ticks of each operation, as decided so far.
       stays: how many arguments stay from run to run.
+      lead_done, lead_first: slots at which the last late copy that others may follow is awaited and issued, or -1.
       demand, taken: ticks of memory time, and of the link's channel, of the operation at hand, as decided so far.
       demand_seconds: float32, the first of them in seconds.
       fill, spill: the copies that COPY makes, and that COPY or DROP make to bring a dirty value home.
-      is_late: bool, whether that of COPY is late.
+      is_late, leads: bool, whether that of COPY is late, and whether others may follow it.
       wait: float32, seconds that the operation waits for it each time.
       start, offset: time and units of a new residency, if the next move opens one.
     """
@@ -89,12 +90,15 @@ class State(NamedTuple):
     chains: Chains
     duration: jax.Array
     stays: jax.Array
+    lead_done: jax.Array
+    lead_first: jax.Array
     demand: jax.Array
     taken: jax.Array
     demand_seconds: jax.Array
     fill: Copy
     spill: Copy
     is_late: jax.Array
+    leads: jax.Array
     wait: jax.Array
     start: jax.Array
     offset: jax.Array
@@ -131,12 +135,15 @@ def init(arrays: GameArrays) -> State:
         chains=Chains(*(jnp.asarray(arrays.no_rows) for _ in Chains._fields)),
         duration=jnp.asarray(arrays.duration),
         stays=zero,
+        lead_done=none,
+        lead_first=none,
         demand=zero,
         taken=zero,
         demand_seconds=jnp.float32(0.0),
         fill=no_copy,
         spill=no_copy,
         is_late=jnp.bool_(False),
+        leads=jnp.bool_(False),
         wait=jnp.float32(0.0),
         start=zero,
         offset=none,
@@ -297,6 +304,8 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
         chains=chains,
         duration=jnp.where(is_back, jnp.asarray(arrays.duration), duration),
         stays=jnp.where(is_back, 0, state.stays + (opens & move.is_stay)),
+        lead_done=jnp.where(is_back, NONE, jnp.where(fills & state.leads, move.done, state.lead_done)),
+        lead_first=jnp.where(is_back, NONE, jnp.where(fills & state.leads, state.fill.first, state.lead_first)),
         demand=demand,
         taken=taken,
         demand_seconds=after,
@@ -347,7 +356,8 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     )
     may_fill = move.reads & ~move.is_last & can_drop
 
-    # A late copy: from when its place and all slots before the use are free, or from the use itself.
+    # A late copy: with that which it follows, or from when its place and all slots before the use are free; or from the
+    # use itself.
     units, tick, latency = state.busy_until.shape[0], arrays.facts[1], arrays.limits[0]
     unit = lax.iota(jnp.int32, units)
     at_place = (unit >= move.place) & (unit < move.place + move.size) & (move.place >= 0)
@@ -358,16 +368,18 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
         state.left, (state.owner == NONE) & (times >= until), state.duration, arrays.window,
         low, move.done, latency, move.fill, seconds[5] / tick,
     )  # fmt: skip
+    follows = (state.lead_done == move.done) & (state.lead_first >= low)
+    lacking = jnp.where(follows, move.fill - latency, late.lacking)
     may_wait = may_fill & (arrays.limits[1] != 0) & (low <= move.done) & (move.fill < NEVER)
 
     # Room, for each of the starts.
     is_new = ~move.reads & ~move.is_last & (~move.is_stay | (state.stays < arrays.limits[2]))
-    first = jnp.stack([fill.first, late.first, move.done])
+    first = jnp.stack([fill.first, jnp.where(follows, state.lead_first, late.first), move.done])
     starts = jnp.where(move.reads, times[jnp.maximum(first, 0)], move.start)
     may = jnp.stack(
         [
             jnp.where(move.reads, may_fill & fill.exists, is_new),
-            may_wait & (late.lacking < move.worth),
+            may_wait & (lacking < move.worth),
             may_wait & (move.fill < move.worth),
         ]
     )
@@ -391,7 +403,8 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
         jnp.where(is_late, move.done - 1, fill.last),
         jnp.where(is_late, 0, fill.rest),
     )
-    wait = jnp.where(chosen == 1, late.wait * tick, latency * tick + seconds[5])
+    wait = jnp.where(chosen == 1, jnp.where(follows, seconds[5], late.wait * tick), latency * tick + seconds[5])
+    leads = is_late & (chosen == 1) & (follows | ((late.first < move.done) & (late.lacking > LEADING * reach)))
     can_stay = jnp.where(move.reads, is_open & (own.limit == forever(small)) & lasts(move.end), jnp.any(fits))
     possible = jnp.stack([move.reads & jnp.any(fits), can_stay & ~move.is_last, can_drop])
     is_covered = _is_covered(state, move)
@@ -408,6 +421,7 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
         fill=fill,
         spill=spill,
         is_late=is_late,
+        leads=leads,
         wait=jnp.where(is_late, wait, 0.0),
         start=start,
         offset=offset,

@@ -182,7 +182,7 @@ def _record(arrays: GameArrays) -> np.dtype[np.void]:
         "busy_until": (small, units),
         "held_until": (small, units),
     }
-    shapes |= dict.fromkeys(("done", "is_dead", "is_late"), (np.uint8, ()))
+    shapes |= dict.fromkeys(("done", "is_dead", "is_late", "leads"), (np.uint8, ()))
     shapes |= dict.fromkeys(("reward", "total", "demand_seconds", "wait"), (np.float32, ()))
     shapes |= {f"chain_{part}": (small, rows) for part in Chains._fields}
     names = [name for parts in _NAMES.values() for name in parts]
@@ -195,7 +195,7 @@ def as_states(games: Games) -> State:
     types: dict[str, Any] = {"chains": Chains, "fill": Copy, "spill": Copy}
     parts: dict[str, Any] = {}
     for part, names in _NAMES.items():
-        flags = part in ("legal", "done", "is_dead", "is_late")
+        flags = part in ("legal", "done", "is_dead", "is_late", "leads")
         columns = [games[name].astype(np.bool_) if flags else np.ascontiguousarray(games[name]) for name in names]
         parts[part] = types[part](*columns) if part in types else columns[0]
     return State(**parts)

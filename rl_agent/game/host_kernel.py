@@ -14,7 +14,7 @@ from numba import njit
 from memplan.rl_agent.game.environment import ACTIONS, FORCED
 from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
-from memplan.rl_agent.game.reference import COPY, DROP, FILL, NO_COPY, NUM_ACTIONS, SPILL
+from memplan.rl_agent.game.reference import COPY, DROP, FILL, LEADING, NO_COPY, NUM_ACTIONS, SPILL
 
 # Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
 _INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
@@ -158,7 +158,7 @@ def _is_covered(s: Any, move: Any) -> bool:
 def look(b: Any, moves: Any, s: Any) -> None:
     """Writes what is possible at a game's move."""
     s.is_dead = False
-    s.is_late = False
+    s.is_late = s.leads = False
     s.wait = 0.0
     legal = s.legal
     legal[:] = False
@@ -233,7 +233,17 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
             return True
     if not b.can_wait or low > done:
         return False
-    # A late copy: from when its place and all slots before the use are free, or from the use itself.
+    # A late copy: with that which it follows, or from when its place and all slots before the use are free; or from the
+    # use itself.
+    if s.lead_done == done and s.lead_first >= low:
+        if move.fill - b.latency < move.worth:
+            offset = _fit(b, busy, held, times[s.lead_first], move)
+            if offset != NONE:
+                s.fill_first, s.fill_last, s.fill_rest = s.lead_first, done - 1, 0
+                s.start, s.offset = times[s.lead_first], offset
+                s.is_late = s.leads = True
+                s.wait = b.seconds[s.move, 5]
+                return True
     until = 0
     if move.place >= 0:
         for unit in range(move.place, min(move.place + move.size, len(busy))):
@@ -255,6 +265,7 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
             s.fill_first, s.fill_last, s.fill_rest = first, done - 1, 0
             s.start, s.offset = times[first], offset
             s.is_late = True
+            s.leads = first < done and lacking > LEADING * b.reach
             moving = b.seconds[s.move, 5] / b.tick
             s.wait = _wait(left, s.duration, b.latency, first, done, moving) * b.tick
             return True
@@ -295,6 +306,7 @@ def _start(b: Any, s: Any) -> None:
     s.held_until[:] = b.busy_until
     s.duration[:] = b.duration
     s.stays = 0
+    s.lead_done = s.lead_first = NONE
 
 
 @njit(**_INTERNAL)
@@ -384,6 +396,8 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
                     left[slot], owner[slot] = 0, queue
             if move.carrier != NONE:
                 left[move.carrier] = CLOSED
+            if s.leads:
+                s.lead_done, s.lead_first = move.done, s.fill_first
             waited = s.wait * b.seconds[number, 4]
         elif action == COPY:
             _book(s.left, s.owner, s.fill_first, s.fill_last, s.fill_rest, b.queue[FILL], move.carrier)

@@ -40,10 +40,13 @@ operation waits for these copies.
 **Waiting.** If no copy into fast memory is in time, or none with room, COPY is a *late* one, as long as the wait is
 shorter than what this use can save at most. It is issued before slot `first` and awaited before the use. Slots
 `[first, done)` are free of copies and pass no loop, and are closed to all later copies; if `first` is the use itself,
-the operation before it is. So nothing else is in flight when it is issued, nor until it is done, and no copy overtakes it or is overtaken: how
-long the use waits follows from its own bytes and the operations of its slots, which are all decided. `first` is the
-start of the free slots before the use, but not before its place in the guide is free; if there is no room then, the use
-itself. The latency is the sum of durations and waits.
+the operation before it is. So nothing else is in flight when it is issued, nor until it is done, and no copy overtakes
+it or is overtaken: how long the use waits follows from its own bytes and the operations of its slots, which are all
+decided. `first` is the start of the free slots before the use, but not before its place in the guide is free; if there
+is no room then, the use itself. The latency is the sum of durations and waits.
+
+If a late copy lacks more than rounding can explain, its queue is busy until the use gets it. So another one for the same
+use may *follow* it: it is issued with it, moves when that one has arrived, and the use waits for its bytes beside.
 
 **Dead ends.** A move is without legal action only if its value is dirty and cannot be brought home in time. The move
 that opened the residency was not forced to DROP: it was COPY, which had brought home what was dirty before, or the
@@ -70,12 +73,16 @@ FOREVER = 2**30
 
 FILL, SPILL = 0, 1
 
+# Ticks for each slot that a copy may stretch over: what it must lack to be followed. Rounding makes less of a difference.
+LEADING = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Booking:
     """A copy: its slots `[first, last]`, and the ticks that it takes of the last one.
 
-    A late copy has all slots to itself, none if it starts where it is awaited; `wait` is how many seconds it is late.
+    A late copy has all slots to itself, none if it starts where it is awaited; `wait` is how many seconds it is late, and
+    `leads` whether others may follow it.
     """
 
     first: int
@@ -83,6 +90,7 @@ class Booking:
     rest: int
     is_late: bool = False
     wait: float = 0.0
+    leads: bool = False
 
 
 @dataclass
@@ -210,6 +218,8 @@ class Reference:
         self.busy_until = [FOREVER if blocked else 0 for blocked in game.blocked]
         self.held_until = self.busy_until.copy()
         self.demand = self.taken = self.stays = 0
+        # Of the last late copy that others may follow: the slots at which it is awaited and issued.
+        self.lead_done = self.lead_first = NONE
         self.demand_seconds = self.taken_seconds = 0.0
         # Of each operation, as decided: its duration, and the part of the link's channel that it leaves to copies.
         self.duration = game.duration_seconds.tolist()
@@ -259,6 +269,8 @@ class Reference:
                 self._book(choices.fill, FILL, move)
                 if choices.fill.is_late:
                     self._close(move)
+                    if choices.fill.leads:
+                        self.lead_done, self.lead_first = move.done, choices.fill.first
                     waited = choices.fill.wait * float(self.game.repetitions[move.done])
             self.stays += move.is_stay
             for other in self.chains:
@@ -398,15 +410,27 @@ class Reference:
             offset = self._fit(start, move)
         if offset == NONE and self.game.can_wait and low <= move.done and move.fill < NEVER:
             for first in self._late_starts(low, move):
-                ticks = move.fill - sum(self.left[first : move.done])
+                follows = first == self.lead_first and self._can_follow(low, move)
+                ticks = move.fill - (self.game.latency if follows else sum(self.left[first : move.done]))
                 start = int(times[first])
                 offset = self._fit(start, move) if ticks < move.worth else NONE
                 if offset != NONE:
-                    return Booking(first, move.done - 1, 0, True, self._wait(first, move)), start, offset
+                    leads = follows or (first < move.done and ticks > LEADING * self.game.reach)
+                    wait = float(self.game.fill_seconds[move.buffer]) if follows else self._wait(first, move)
+                    return Booking(first, move.done - 1, 0, True, wait, leads), start, offset
         return fill, start, offset
 
+    def _can_follow(self, low: int, move: Move) -> bool:
+        """Whether a late copy for the same use may be followed, from a slot on at which the value is there."""
+        return self.lead_done == move.done and self.lead_first >= low
+
     def _late_starts(self, low: int, move: Move) -> tuple[int, int]:
-        """Returns slots at which a late copy may start: as soon as its place and all slots are free, and at the use."""
+        """Returns slots at which a late copy may start, the last one at the use itself.
+
+        The first one is that of the copy that it can follow, or as soon as its place and all slots are free.
+        """
+        if self._can_follow(low, move):
+            return self.lead_first, move.done
         times, until = self.game.slots.time, 0
         if move.place >= 0:
             until = max(self.busy_until[move.place : move.place + move.size])

@@ -25,7 +25,7 @@ from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import TrainOptions
 from memplan.rl_agent.learning.update import UpdateOptions
 
-VERSION = 2
+VERSION = 3
 
 # So many are kept: if the last one is damaged, the one before is there.
 _KEPT = 2

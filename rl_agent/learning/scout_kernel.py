@@ -36,6 +36,10 @@ def _are_same(b: Any, moves: Any, one: Any, other: Any, rows: Any, parents: Any,
     """
     if one.stays != other.stays or one.backups != other.backups:
         return False
+    if max(one.lead_done, other.lead_done) >= least_done and (
+        one.lead_done != other.lead_done or one.lead_first != other.lead_first
+    ):
+        return False
     move = moves[one.move]
     if not move.is_first_access and (
         one.demand != other.demand or one.taken != other.taken or one.demand_seconds != other.demand_seconds

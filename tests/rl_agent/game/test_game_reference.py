@@ -124,6 +124,27 @@ def test_a_use_waits_for_a_late_copy() -> None:
     check(reference)
 
 
+def test_a_late_copy_is_followed_by_others_for_the_same_use() -> None:
+    # 6 s are offered to a latency of 0.5 s and 6 bytes: 0.5 s late. The second copy has no latency left to wait for.
+    buffers = [argument(6, 2), argument(2, 2)]
+    problem = literal([(6.0, []), (0.0, [(0, READ), (1, READ)])], buffers)
+    slow = dataclasses.replace(problem.links[0], latency=0.5)
+    reference = actions(dataclasses.replace(problem, links=(slow, problem.links[1])), COPY, DROP)
+    assert reference.total == pytest.approx(6.0 - 0.5)
+    both = actions(reference.game.problem, COPY)
+    assert both.legal == (False, False, True)  # 2 s of waiting for 2 s
+    # A read that is worth more than its bytes.
+    first, last = reference.game.problem.operations
+    dear = dataclasses.replace(last.accesses[1], cost=(3.0, 0.0))
+    dearer = dataclasses.replace(last, accesses=(last.accesses[0], dear))
+    both = actions(dataclasses.replace(reference.game.problem, operations=(first, dearer)), COPY)
+    assert both.choices.fill is not None
+    assert (both.choices.fill.first, both.choices.fill.wait, both.choices.fill.leads) == (0, pytest.approx(2.0), True)
+    both.step(COPY)
+    assert both.total == pytest.approx(6.0 - 0.5 + 3.0 - 2.0)
+    check(both)
+
+
 def test_a_link_begins_late() -> None:
     # The first 1.5 s of 4.1 move nothing.
     problem = literal([(1.0, []), (3.1, []), (0.0, [(0, READ)])], [argument(5, 3)])

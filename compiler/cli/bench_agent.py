@@ -1,7 +1,8 @@
 """`memplan bench agent`: latency against time, of the agent and of what it is compared with.
 
 The agent learns each program from scratch, on all cores. Evolution and search have the same time, one core each, beside
-each other. All plans are scored by the same emulator, and checked by `verify`.
+each other; a player of random games has half of it, on all cores. All plans are scored by the same emulator, and
+checked by `verify`.
 
 With `--ablations`, variants of the agent are compared that lack one part each.
 """
@@ -40,6 +41,9 @@ _TARGET = "tpu-v5e"
 
 # They have all the time, beside each other; the others need little.
 _SEARCHERS = ("evolution", "search")
+
+# Random games that are played at once.
+_BATCH = 256
 
 # Seconds for the bound.
 _BOUND_SECONDS = 20.0
@@ -97,6 +101,7 @@ def _compared(problem: MappingProblem, minutes: float, seed: int) -> dict[str, A
         started = time.monotonic()
     searched, violations = _searched(problem, emulator, 60.0 * minutes, seed)
     curves |= searched
+    curves["random"] = _at_random(problem, 30.0 * minutes, seed)
     from memplan.rl_agent.learning.trainer import TrainOptions
 
     curves["agent"], moves, broken = _learned(problem, TrainOptions(seed=seed), minutes)
@@ -129,6 +134,24 @@ def _searched(
         for member in running:
             member.stop()
     return curves, violations
+
+
+def _at_random(problem: MappingProblem, seconds: float, seed: int) -> Curve:
+    """Returns the curve of the best of games that are played at random."""
+    from memplan.rl_agent.game.arrays import make_arrays
+    from memplan.rl_agent.game.host import Host
+    from memplan.rl_agent.game.moves import Game
+
+    game = Game(problem, guide=None)
+    host = Host(make_arrays(game))
+    curve: Curve = []
+    played, started = 0, time.monotonic()
+    while not curve or time.monotonic() - started < seconds:
+        best = game.home_latency - float(host.play_at_random(range(seed + played, seed + played + _BATCH)).max())
+        played += _BATCH
+        if not curve or best < curve[-1][1]:
+            curve.append((time.monotonic() - started, best))
+    return curve
 
 
 def _ablated(problem: MappingProblem, minutes: float, seed: int) -> dict[str, Any]:

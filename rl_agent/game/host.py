@@ -6,7 +6,7 @@ cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
@@ -121,6 +121,17 @@ class Host:
         """
         host_kernel.step_to_choice(self.board, self.moves, games, np.asarray(actions, np.int64), patience)
 
+    def play_at_random(self, seeds: Sequence[int]) -> NDArray[np.float32]:
+        """Plays whole games in which every legal action is as likely; returns the seconds that each saves."""
+        starts = self.starts(np.zeros((1, len(self.moves)), np.int8))
+
+        def play(number: int) -> np.float32:
+            game = starts.copy()
+            host_kernel.play_at_random(self.board, self.moves, game, seeds[number] % 2**32)
+            return np.float32(game["total"][0])
+
+        return np.array(in_threads(play, range(len(seeds))), np.float32)
+
     def trace(self, history: NDArray[np.int8]) -> tuple[NDArray[np.float32], Bools]:
         """Follows one game to its end.
 
@@ -155,8 +166,10 @@ def _board(arrays: GameArrays) -> NDArray[np.void]:
     """Returns what does not change while a game is played, `[1]`."""
     parts: dict[str, Any] = {
         name: np.asarray(getattr(arrays, name))
-        for name in ("num_moves", "seconds", "idle", "duration", "slot_time", "awaited", "busy_until", "bottom", "wanted_from")
-    }
+        for name in (
+            "num_moves", "seconds", "idle", "duration", "slot_time", "awaited", "busy_until", "bottom", "wanted_from",
+        )
+    }  # fmt: skip
     parts["queue"] = np.asarray(arrays.queue)
     parts["reach"] = np.array(len(arrays.window), np.int32)
     for number, name in enumerate(("latency", "can_wait", "most_stays")):

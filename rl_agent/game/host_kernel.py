@@ -498,6 +498,26 @@ def follow(
 
 
 @njit(cache=True, nogil=True)
+def play_at_random(boards: Any, moves: Any, states: Any, seed: int) -> None:
+    """Plays a game to its end, every legal action as likely.
+
+    Args:
+      boards: `[1]` the game.
+      moves: `[moves]` of it.
+      states: `[1]`, changed in place.
+      seed: of what is drawn.
+    """
+    np.random.seed(seed)
+    s = states[0]
+    while not s.done:
+        action = np.random.randint(NUM_ACTIONS)
+        while not s.legal[action]:
+            action = np.random.randint(NUM_ACTIONS)
+        advance(boards[0], moves, s, action)
+        look(boards[0], moves, s)
+
+
+@njit(cache=True, nogil=True)
 def begin(boards: Any, moves: Any, states: Any) -> None:
     """Writes the states before the first move, with what is possible there."""
     for game in range(len(states)):

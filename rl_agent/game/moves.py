@@ -70,7 +70,7 @@ class Move:
       is_first_access: whether it is the first move of its operation.
       done: last slot at or before it at which a copy can be awaited; -1 for none.
       ready: first slot at which the chain's value may be fetched from home, if nothing was written before.
-      before: the operation before that of `done`, of which copies are in flight until then; `done` if none can be.
+      before: the operation before that of `done`, if copies may be in flight from there until then; otherwise `done`.
       carrier: the slot outside of the loop that the move is in which carries the ticks of that loop; -1 for none.
       trips: by which they are multiplied there.
       carried: ticks of the loops behind its operation, with everything at home, that it carries.
@@ -137,9 +137,9 @@ class Game:
       floor, demand, taken, repetitions: `[num_slots]` of an operation: ticks that it takes at least, ticks of memory
         time and of the link's channel with everything at home, and how often it runs; 0 for loops and conditionals.
       floor_seconds, demand_seconds: `[num_slots]` float64, the first two in seconds.
-      idle: `[num_slots]` ticks that an operation, and the loops behind it, leave to copies, everything at home; `PASSED`
-        for those loops; `CLOSED` for other loops and conditionals, and for operations that no other one of their region
-        follows.
+      idle: `[num_slots]` ticks that an operation, and the loops behind it, leave to copies, everything at home;
+        `PASSED` for those loops; `CLOSED` for other loops and conditionals, and for operations that no other one of
+        their region follows.
       awaited: `[num_slots]` the time at which a copy is awaited that has ticks up to a slot.
       before: `[num_slots]` see `Move`; `carrier`, `trips` and `carried` are those of all its operations.
       access_saving, access_traffic: `[num_accesses]` float64, seconds of memory time and of the link's channel that
@@ -244,35 +244,36 @@ class Game:
     def _set_supply(self) -> None:
         """Sets what operations leave to copies, and which loops copies may be in flight over."""
         slots, count = self.slots, len(self.slots.time)
-        inside = {
-            int(slots.of_region[number]): range(int(slots.first[number]), int(slots.last[number]))
-            for number, region in enumerate(self.problem.regions)
-            if region.kind is RegionKind.LOOP and slots.of_region[number] != NONE and region.trip_count >= 1.0
-        }
-        inside = {loop: body for loop, body in inside.items() if slots.is_operation[body.start : body.stop].all()}
         lasting = np.maximum(self.floor, self.demand)
         idle = np.maximum(lasting - self.taken, 0)
         self.idle, self.awaited, self.before = np.full(count, CLOSED), slots.end.copy(), np.arange(count)
         self.carrier, self.trips, self.carried = np.full(count, NONE), np.zeros(count, np.int64), np.zeros_like(idle)
-        trips_of = {int(slots.of_region[number]): region.trip_count for number, region in enumerate(self.problem.regions)}
+        passed = self._passed()
         for first, last in zip(slots.first.tolist(), slots.last.tolist(), strict=True):
             for slot in range(first, last):
-                if not slots.is_operation[slot]:
-                    continue
                 end = slot + 1
-                while end < last and end in inside:
+                while end < last and end in passed:
                     end += 1
-                if end == last or not slots.is_operation[end]:
+                if end == last or not (slots.is_operation[slot] and slots.is_operation[end]):
                     continue
                 for loop in range(slot + 1, end):
-                    body = slice(inside[loop].start, inside[loop].stop)
-                    most = _PASSING_TICKS // (len(inside) * max(1, int(lasting[body].sum())))
-                    self.carrier[body], self.trips[body] = slot, min(int(trips_of[loop]), most)
-                    self.carried[slot] += int(self.trips[body.start]) * int(idle[body].sum())
+                    body, trips = passed[loop]
+                    most = _PASSING_TICKS // (len(passed) * max(1, int(lasting[body].sum())))
+                    self.carrier[body], self.trips[body] = slot, min(trips, most)
+                    self.carried[slot] += min(trips, most) * int(idle[body].sum())
                     self.idle[loop] = PASSED
                 self.idle[slot] = idle[slot] + self.carried[slot]
                 self.awaited[slot:end] = slots.time[end]
                 self.before[end] = slot
+
+    def _passed(self) -> dict[int, tuple[slice, int]]:
+        """Returns the loops that copies may pass, if an operation is before and after: slots inside, and iterations."""
+        slots, found = self.slots, {}
+        for number, region in enumerate(self.problem.regions):
+            body = slice(int(slots.first[number]), int(slots.last[number]))
+            if region.kind is RegionKind.LOOP and region.trip_count >= 1.0 and slots.is_operation[body].all():
+                found[int(slots.of_region[number])] = (body, int(region.trip_count))
+        return found
 
     def ticks_below(self, seconds: np.ndarray) -> Integers:
         """Returns ticks, rounded down."""

@@ -45,8 +45,8 @@ it or is overtaken: how long the use waits follows from its own bytes and the op
 decided. `first` is the start of the free slots before the use, but not before its place in the guide is free; if there
 is no room then, the use itself. The latency is the sum of durations and waits.
 
-If a late copy lacks more than rounding can explain, its queue is busy until the use gets it. So another one for the same
-use may *follow* it: it is issued with it, moves when that one has arrived, and the use waits for its bytes beside.
+If a late copy lacks more than rounding can explain, its queue is busy until the use gets it. So another one for the
+same use may *follow* it: it is issued with that one, moves when it has arrived, and the use waits for its bytes beside.
 
 **Dead ends.** A move is without legal action only if its value is dirty and cannot be brought home in time. The move
 that opened the residency was not forced to DROP: it was COPY, which had brought home what was dirty before, or the
@@ -73,7 +73,8 @@ FOREVER = 2**30
 
 FILL, SPILL = 0, 1
 
-# Ticks for each slot that a copy may stretch over: what it must lack to be followed. Rounding makes less of a difference.
+# Ticks for each slot that a copy may stretch over, which it must lack to be followed: rounding makes less of a
+# difference.
 LEADING = 4
 
 
@@ -81,8 +82,8 @@ LEADING = 4
 class Booking:
     """A copy: its slots `[first, last]`, and the ticks that it takes of the last one.
 
-    A late copy has all slots to itself, none if it starts where it is awaited; `wait` is how many seconds it is late, and
-    `leads` whether others may follow it.
+    A late copy has all slots to itself, none if it starts where it is awaited; `wait` is how many seconds it is late,
+    and `leads` whether others may follow it.
     """
 
     first: int

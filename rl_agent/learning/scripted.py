@@ -1,4 +1,4 @@
-"""Players without a network: rules of thumb, to start from and to compare with."""
+"""Players without a network: rules of thumb, to start from, and chance, to compare with."""
 
 from __future__ import annotations
 

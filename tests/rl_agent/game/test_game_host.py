@@ -135,3 +135,10 @@ def test_what_the_champion_had_to_drop_is_taken_by_the_eager() -> None:
         host.follow(games, patience=len(game.moves), had_to_drop=everywhere, is_eager=np.array([False, True]))
         better += bool(games["total"][1] > games["total"][0])
     assert better > 0
+
+
+def test_random_games_are_legal_and_differ() -> None:
+    game = seeded_game(2)
+    totals = Host(arrays_of(game)).play_at_random(range(64))
+    assert len(set(totals.tolist())) > 8
+    assert (totals == Host(arrays_of(game)).play_at_random(range(64))).all()

@@ -22,6 +22,9 @@ _INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True
 # How often a change has one choice more, and how many at most.
 _LONGER, _MOST_CHOICES = 0.7, 24
 
+# The temperature in the end, of that at the beginning.
+_COLD = 0.003
+
 
 @njit(**_INTERNAL)
 def _are_same(b: Any, moves: Any, one: Any, other: Any, rows: Any, parents: Any, least_done: int) -> bool:
@@ -132,7 +135,7 @@ def anneal(
       policy: `[moves, 3]`, more than 0.
       urge: `[moves]` sums of the probabilities that a change begins at each move.
       instead: see `Host.follow`.
-      heat: seconds, the temperature.
+      heat: seconds, the temperature at the beginning; it falls by the same share for each move that is made.
       budget: moves that may be made.
       seed: of what is drawn.
 
@@ -205,7 +208,8 @@ def anneal(
         if same_from < num_marks:
             total += present - float(marks[same_from].total)
         gain = total - present
-        if gain < 0.0 and (heat <= 0.0 or gain < heat * math.log(np.random.random() + 1e-300)):
+        warmth = heat * _COLD ** (made / budget)
+        if gain < 0.0 and (warmth <= 0.0 or gain < warmth * math.log(np.random.random() + 1e-300)):
             continue
         for number in range(mark * every, s.move):
             history[number] = s.history[number] & ACTIONS

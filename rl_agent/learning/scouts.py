@@ -2,7 +2,8 @@
 
 A network costs as much as a hundred moves of the game. So beside the windows, which the agent searches choice by
 choice, scouts draw from what the policy says along the champion, and play on from what is not much worse: simulated
-annealing (Kirkpatrick et al., 1983), with the policy as its proposal.
+annealing (Kirkpatrick et al., 1983), with the policy as its proposal. Each exploration cools down to almost nothing, so
+that it ends at a game that no small change makes better.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _EVERY, _MOST_MARKS = 16, 96
 
 # The policy is raised to this power, and no action is less likely than that: scouts are many, and cheap.
 _POWER, _LEAST = 1.0 / 3.0, 0.05
+
+# The last scout begins at so much of the first one's temperature: which one is best depends on the program.
+_COLDEST = 0.03
 
 
 class Scouted(NamedTuple):
@@ -82,7 +86,7 @@ class Scouts:
           history: `[moves]` of the champion.
           policy: `[moves, 3]` along it.
           urge: `[moves]` how likely a change begins at each.
-          heat: seconds, the temperature.
+          heat: seconds, the temperature at which the first scout begins; the others begin colder.
           budget: moves that each may make.
           seed: of what is drawn.
         """
@@ -94,11 +98,12 @@ class Scouts:
 
         def scout(number: int) -> Scouted:
             marks = self._marks[number]
+            warmth = heat * _COLDEST ** (number / max(len(self._marks) - 1, 1))
             marks[0] = self._blank[0]
             present, best = history.copy(), history.copy()
             total, best_total, games = scout_kernel.anneal(
                 self._host.board, self._host.moves, marks, self._trials[number], self._every, self._rows, self._parents,
-                self._least_done, present, np.zeros(len(history), np.bool_), best, policy, cumulated, INSTEAD, heat,
+                self._least_done, present, np.zeros(len(history), np.bool_), best, policy, cumulated, INSTEAD, warmth,
                 budget, (seed + number) % 2**32,
             )  # fmt: skip
             return Scouted(present, total, best, best_total, games)

@@ -41,6 +41,9 @@ _SURVEY_EVERY, _ANYWHERE = 10, 0.3
 # Shares of what the best game has at home that are packed with the rest, one of them at the end of each cycle.
 _WISHED = (0.0, 0.2, 0.5, 1.0)
 
+# What a game of windows may be worse than the champion at the start of a cycle, of the hottest scout's heat.
+_OF_HEAT = 0.1
+
 # How far from each other windows of an iteration begin, of the moves, at most.
 _BAND = 0.06
 
@@ -60,9 +63,9 @@ class TrainOptions:
       loyalty: logit by which the champion's action is preferred at first.
       scouts: how many explore a game at once, each on a core.
       scouted: moves that each of them may make in an iteration; 0 for no scouts.
-      heat: temperature at the start of a cycle, of the latency with everything at home: so much worse may games be that
-        are gone on from.
-      cycle: iterations of a problem until it has fallen to nothing, and the best game is packed anew.
+      heat: temperature at which the hottest scout begins, of the latency with everything at home. Play goes on from
+        windows that are worse by a share of it, less and less in a cycle.
+      cycle: iterations of a problem until that has fallen to nothing, and the best game is packed anew.
       learns: whether the networks learn at all.
       sizes: of the networks.
       search: how moves are chosen.
@@ -78,9 +81,9 @@ class TrainOptions:
     reanalysed: int = 16
     loyalty: float = 3.0
     scouts: int = 2
-    scouted: int = 400_000
-    heat: float = 1e-4
-    cycle: int = 20
+    scouted: int = 3_000_000
+    heat: float = 1e-3
+    cycle: int = 2
     learns: bool = True
     sizes: NetworkSizes = field(default_factory=NetworkSizes)
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -299,14 +302,14 @@ class Trainer:
         totals = np.concatenate([contest.total + gains[best[:1]], merged_totals])
         totals[(histories == contest.champion.history).all(axis=1)] = -np.inf
         chosen = int(np.argmax(totals))
-        if totals[chosen] >= contest.total - self._heat(problem):
+        patience = _OF_HEAT * (1.0 - self._rounds[problem] / options.cycle) * self._heat(problem)
+        if totals[chosen] >= contest.total - patience:
             return contest.go_on_from(histories[chosen])
         return False
 
     def _heat(self, problem: int) -> float:
-        """Returns the temperature of a problem, in seconds."""
-        phase = self._rounds[problem] / self.options.cycle
-        return self.options.heat * (1.0 - phase) * self.contests[problem].game.home_latency
+        """Returns the temperature at which the hottest scout of a problem begins, in seconds."""
+        return self.options.heat * self.contests[problem].game.home_latency
 
     def _scout(self, generator: np.random.Generator, problem: int, key: jax.Array) -> tuple[int, bool]:
         """Lets scouts explore; returns how many games they played, and whether the best one got better."""

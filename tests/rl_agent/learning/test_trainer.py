@@ -119,7 +119,7 @@ def test_on_two_devices() -> None:
 
 def test_heat_lets_play_go_on_from_worse_games() -> None:
     problem = problem_of(4)
-    options = replace(SMALL, heat=0.5, cycle=1000, search=SearchOptions(method="none"))
+    options = replace(SMALL, scouted=0, heat=5.0, cycle=1000, search=SearchOptions(method="none"))
     trainer = Trainer([problem], options, padding_of(problem))
     totals = []
     for _ in range(6):

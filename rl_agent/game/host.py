@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.errors import PlannerError
 from memplan.planners.planner import num_cores
 from memplan.rl_agent.game import host_kernel
 from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, forever
 from memplan.rl_agent.game.environment import ACTIONS, Chains, State
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, NUM_ACTIONS
+from memplan.rl_agent.game.moves import NONE, Game
+from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, NUM_ACTIONS, Booking, Residency
 from memplan.rl_agent.game.search import Copy
 
 T = TypeVar("T")
@@ -131,6 +133,48 @@ class Host:
             return np.float32(game["total"][0])
 
         return np.array(in_threads(play, range(len(seeds))), np.float32)
+
+    def residencies(self, game: Game, history: NDArray[np.integer]) -> dict[int, Residency]:
+        """Returns what a finished game has in fast memory, as the reference does, but for seconds.
+
+        Args:
+          game: of the arrays.
+          history: `[moves]` actions, legal as they are.
+
+        Raises:
+          PlannerError: an action is not legal.
+        """
+        found: dict[int, Residency] = {}
+        opened: dict[int, int] = {}  # by chain, the move that opened the residency that may go on
+        dirty: set[int] = set()  # chains of which home does not have the value
+        state = self.starts(np.zeros((1, len(self.moves)), np.int8))
+        for number, (move, action) in enumerate(zip(game.moves, history.tolist(), strict=False)):
+            now = state[0]
+            if not now["legal"][action] or now["is_dead"]:
+                raise PlannerError(f"action {action} at move {number} is not legal")
+            if move.parent == NONE or history[move.parent] == DROP:
+                before = found.get(opened.get(move.chain, NONE))
+                if before is not None and move.chain in dirty and move.reads and action != NO_COPY:
+                    before.spill = Booking(*(int(now[f"spill_{part}"]) for part in Copy._fields))
+                    before.end = max(before.end, int(game.awaited[before.spill.last]))
+                    dirty.discard(move.chain)
+                if action == NO_COPY and move.reads:
+                    assert before is not None
+                    before.end = move.end
+                    before.moves.append(number)
+                elif action != DROP:
+                    new = Residency(move.chain, int(now["start"]), move.end, int(now["offset"]), move.size, [number])
+                    if action == COPY:
+                        new.fill = Booking(*(int(now[f"fill_{part}"]) for part in Copy._fields), bool(now["is_late"]))
+                    found[number], opened[move.chain] = new, number
+                    dirty.discard(move.chain)
+                else:
+                    opened.pop(move.chain, None)
+                    dirty.discard(move.chain)
+                if move.writes and action != DROP:
+                    dirty.add(move.chain)
+            host_kernel.step(self.board, self.moves, state, 0, action)
+        return found
 
     def trace(self, history: NDArray[np.int8]) -> tuple[NDArray[np.float32], Bools]:
         """Follows one game to its end.

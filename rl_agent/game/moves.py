@@ -12,6 +12,7 @@ up, so that what fits here fits in seconds and bytes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -186,16 +187,30 @@ class Game:
         self.chains: Chains = frame.chains
         self._set_operations()
         self._set_room(frame.homes)
+        self.most_stays = problem.cross_program_prefetches if self.into is not None else 0
+        self.moves = self._moves()
         if isinstance(guide, str):
             guide = planner.get(guide).solve(problem, planner.Budget())
+        self._be_guided(guide, wishes)
+
+    def guided(self, guide: Plan | None, wishes: Sequence[Wish] = ()) -> Game:
+        """Returns the same game under another guide."""
+        game = copy.copy(self)
+        game._be_guided(guide, wishes)
+        return game
+
+    def _be_guided(self, guide: Plan | None, wishes: Sequence[Wish]) -> None:
+        problem = self.problem
         self.places: Places = (
             no_places(problem)
             if guide is None
             else places_of(guide, problem, self.space, self.unit, self.reserved, self.access_saving, wishes)
         )
         self.wanted_from = self.places.wanted_from(problem.end + 1, self.num_units)
-        self.most_stays = problem.cross_program_prefetches if self.into is not None else 0
-        self.moves = self._moves()
+        of_access = self.places.of_access.tolist()
+        self.moves = tuple(
+            replace(move, place=of_access[move.accesses[0]] if move.accesses else NOWHERE) for move in self.moves
+        )
 
     def _set_operations(self) -> None:
         problem, slots, n = self.problem, self.slots, self.problem.end
@@ -376,8 +391,7 @@ class Game:
             accesses=tuple(accesses.tolist()),
         )
         if len(accesses):
-            place = int(self.places.of_access[accesses[0]])
-            move = replace(move, worth=self._worth(accesses, move.done), place=place)
+            move = replace(move, worth=self._worth(accesses, move.done))
         # Whole regions before what is inside of them; of an operation, reads before writes.
         return (int(slots.time[slot]), -int(slots.end[slot]), int(not move.reads), move.buffer), move
 
@@ -416,7 +430,6 @@ class Game:
                 end=n + 1,
                 is_stay=True,
                 done=NONE,
-                place=int(self.places.of_access[served[0]]),
                 accesses=served,
             )
             drafts.append(((-1, rank, 0, move.buffer), move))

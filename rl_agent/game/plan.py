@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,27 @@ def make_plan(reference: Reference, planner: str = "game", info: dict[str, Any] 
     Raises:
       PlannerError: the game is not over, or the buffers do not fit their homes.
     """
-    game = reference.game
     if not reference.done:
         raise PlannerError(
-            f"the game stands at move {reference.move} of {len(game.moves)}: it must be over to be a plan"
+            f"the game stands at move {reference.move} of {len(reference.game.moves)}: it must be over to be a plan"
         )
-    stays = [_stay(game, residency) for _, residency in sorted(reference.residencies.items())]
+    return assembled(reference.game, reference.residencies, planner, info)
+
+
+def assembled(
+    game: Game, residencies: Mapping[int, Residency], planner: str = "game", info: dict[str, Any] | None = None
+) -> Plan:
+    """Returns the plan of a finished game.
+
+    Args:
+      game: that was played.
+      residencies: in fast memory, by the move that opened them.
+      planner, info: of the plan.
+
+    Raises:
+      PlannerError: the buffers do not fit their homes.
+    """
+    stays = [_stay(game, residency) for _, residency in sorted(residencies.items())]
     n = game.problem.end
     for buffer in game.late:
         stays.append(Stay(buffer, game.space, n, n + 1, (), fills=((n, n),), offset=game.homes[buffer]))

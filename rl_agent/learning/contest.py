@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.rl_agent.game import host_kernel
 from memplan.rl_agent.game.arrays import GameArrays, Padding, make_arrays
 from memplan.rl_agent.game.environment import ACTIONS
 from memplan.rl_agent.game.guide import Wish
 from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.moves import Game
-from memplan.rl_agent.game.plan import make_plan
-from memplan.rl_agent.game.plan import replay as replayed
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, Reference
+from memplan.rl_agent.game.plan import assembled
+from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
 from memplan.rl_agent.learning.scouts import Scouts
 from memplan.rl_agent.learning.scripted import scripted
 from memplan.rl_agent.learning.sight import Champion, trace
@@ -54,6 +54,7 @@ class Contest:
         self, problem: MappingProblem, padding: Padding | None = None, start: Plan | None = None, scouts: int = 2
     ):
         self.problem = problem
+        self.game = Game(problem, guide=None)
         self._num_scouts = scouts
         self._guided_by(start, padding)
         self.best_total = -np.inf
@@ -63,11 +64,11 @@ class Contest:
             self.go_on_from(scripted(self.host)[0])
             self.pack_anew()
         else:
-            self.go_on_from(history_of(self.game, start))
+            self.go_on_from(history_of(self.game, self.host, start))
 
     def _guided_by(self, guide: Plan | None, padding: Padding | None, wishes: Sequence[Wish] = ()) -> None:
         self._guide, self._wishes = guide, tuple(wishes)
-        self.game = Game(self.problem, guide=guide, wishes=wishes)
+        self.game = self.game.guided(guide, wishes)
         self.padding = padding or Padding.of(self.game)
         self.arrays: GameArrays = make_arrays(self.game, self.padding)
         self.host = Host(self.arrays)
@@ -110,7 +111,7 @@ class Contest:
             wishes = [wish for wish, drawn in zip(wishes, generator.random(len(wishes)), strict=True) if drawn < share]
         self._guided_by(plan, self.padding, wishes)
         if history is None:
-            return self.go_on_from(history_of(self.game, plan))
+            return self.go_on_from(history_of(self.game, self.host, plan))
         # Under other offsets not all of it may be legal.
         games = self.host.starts(history[None])
         self.host.follow(games)
@@ -134,7 +135,7 @@ class Contest:
         if self._best_history is None:
             assert self._best_plan is not None
             return replace(self._best_plan, planner=planner, info=info or {})
-        return make_plan(replayed(self.game, self._best_history[: len(self.game.moves)]), planner, info)
+        return assembled(self.game, self.host.residencies(self.game, self._best_history), planner, info)
 
     def state(self) -> dict[str, Any]:
         """Returns everything that play depends on, as arrays."""
@@ -160,17 +161,17 @@ class Contest:
         self._show(np.array(state["history"], np.int8))
 
 
-def history_of(game: Game, plan: Plan) -> History:
+def history_of(game: Game, host: Host, plan: Plan) -> History:
     """Returns the game that decides as a plan does, wherever that is legal.
 
     Args:
-      game: of the plan's problem.
+      game, host: of the plan's problem.
       plan: of any planner.
     """
-    reference = Reference(game)
+    games = host.starts(np.zeros((1, len(host.moves)), np.int8))
     last: dict[int, int] = {}
-    while not reference.done:
-        move, legal = game.moves[reference.move], reference.legal
+    while not games["done"][0]:
+        move, legal = game.moves[games["move"][0]], games["legal"][0]
         served = {plan.served[access] for access in move.accesses}
         stays = len(served) == 1 and all(plan.residencies[number].space == game.space for number in served)
         if not stays:
@@ -181,8 +182,8 @@ def history_of(game: Game, plan: Plan) -> History:
             order = (NO_COPY, COPY, DROP)
         if len(served) == 1:
             last[move.chain] = next(iter(served))
-        reference.step(next(action for action in order if legal[action]))
-    return np.array(reference.history, np.int8)
+        host_kernel.step(host.board, host.moves, games, 0, next(action for action in order if legal[action]))
+    return games["history"][0] & np.int8(ACTIONS)
 
 
 def wishes_of(game: Game, plan: Plan) -> list[Wish]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
-from game_problems import Player, arrays_of, init, seeded_game, step
+from game_problems import Player, arrays_of, init, play, seeded_game, step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memplan.compiler.errors import PlannerError
 from memplan.rl_agent.game import host_kernel
 from memplan.rl_agent.game.environment import ACTIONS, State, step_to_choice
 from memplan.rl_agent.game.host import Host, as_states
-from memplan.rl_agent.game.plan import replay
+from memplan.rl_agent.game.plan import assembled, make_plan, replay
 from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
 
 _EXACT = (
@@ -142,3 +145,20 @@ def test_random_games_are_legal_and_differ() -> None:
     totals = Host(arrays_of(game)).play_at_random(range(64))
     assert len(set(totals.tolist())) > 8
     assert (totals == Host(arrays_of(game)).play_at_random(range(64))).all()
+
+
+def test_residencies_are_those_of_the_reference() -> None:
+    copies = 0
+    for number in range(12):
+        game = seeded_game(number)
+        reference = play(game, number)
+        found = Host(arrays_of(game)).residencies(game, np.array(reference.history))
+        assert set(found) == set(reference.residencies)
+        for opened, wanted in reference.residencies.items():
+            fill = None if wanted.fill is None else replace(wanted.fill, wait=0.0, leads=False)
+            assert found[opened] == replace(wanted, fill=fill)
+            copies += (wanted.fill is not None) + (wanted.spill is not None)
+        assert assembled(game, found) == make_plan(reference)
+    assert copies > 20
+    with pytest.raises(PlannerError, match="is not legal"):
+        Host(arrays_of(game)).residencies(game, np.zeros(len(game.moves), np.int8))

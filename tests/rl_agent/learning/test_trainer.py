@@ -19,7 +19,8 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy
 from memplan.planners.planner import Budget
-from memplan.rl_agent.game.arrays import Padding
+from memplan.rl_agent.game.arrays import Padding, make_arrays
+from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.learning.contest import Contest, history_of
 from memplan.rl_agent.learning.search import SearchOptions
@@ -72,7 +73,8 @@ def test_a_contest_starts_from_a_plan() -> None:
     latency = TimingEmulator(problem).latency(plan)
     assert contest.latency <= TimingEmulator(problem).latency(contest.plan()) * (1 + 1e-5)
     assert verify(problem, contest.plan()) == []
-    history = history_of(Game(problem, guide=plan), plan)
+    game = Game(problem, guide=plan)
+    history = history_of(game, Host(make_arrays(game)), plan)
     assert len(history) == len(contest.game.moves)
     before = contest.latency
     contest.pack_anew()

@@ -39,13 +39,28 @@ class Places:
     Attributes:
       of_access: `[num_accesses]` units, the offset of the residency that serves it in the fast space; `NOWHERE` if none
         does, `LOST` if it has no place.
+      span: `[num_accesses, 2]` half-open times of what serves it; empty if it has no place.
       times: `[num_placed, 2]` half-open times of the residencies that have a place.
       units: `[num_placed, 2]` their units.
     """
 
     of_access: Integers
+    span: Integers
     times: Integers
     units: Integers
+
+    def of(self, accesses: Sequence[int], start: int, end: int) -> int:
+        """Returns the place of a move's value: that of what serves its accesses, if this lasts as long as the move.
+
+        Args:
+          accesses: of the move.
+          start, end: half-open times of it.
+        """
+        if not accesses:
+            return NOWHERE
+        first, last = self.span[accesses[0]]
+        place = int(self.of_access[accesses[0]])
+        return place if place == LOST or (first <= start and end <= last) else NOWHERE
 
     def wanted_from(self, num_times: int, num_units: int) -> Integers:
         """Returns when the next residency of the guide starts on a unit.
@@ -60,7 +75,8 @@ class Places:
 
 def no_places(problem: MappingProblem) -> Places:
     """Returns what no guide says."""
-    return Places(np.full(len(problem.accesses), NOWHERE), np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64))
+    count, none = len(problem.accesses), np.zeros((0, 2), np.int64)
+    return Places(np.full(count, NOWHERE), np.zeros((count, 2), np.int64), none, none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +142,17 @@ def places_of(
     offset = np.where(packed == UNPLACED, LOST, packed // unit)
     of_residency = np.full(len(plan.residencies), NOWHERE)
     of_residency[here] = offset[: len(here)]
-    of_access = of_residency[np.array(plan.served, np.int64)]
+    served = np.array(plan.served, np.int64)
+    of_access = of_residency[served]
+    span = np.array([(residency.start, residency.end) for residency in plan.residencies], np.int64)[served]
     for wish, place in zip(wishes, offset[len(here) :].tolist(), strict=True):
         of_access[list(wish.accesses)] = NOWHERE if place == LOST else place
+        span[list(wish.accesses)] = wish.start, wish.end
+    span[of_access < 0] = 0
     is_placed = packed != UNPLACED
     return Places(
         of_access=of_access,
+        span=span,
         times=np.column_stack([blocks.start, blocks.end])[is_placed],
         units=np.column_stack([offset, offset + size])[is_placed],
     )

@@ -207,9 +207,8 @@ class Game:
             else places_of(guide, problem, self.space, self.unit, self.reserved, self.access_saving, wishes)
         )
         self.wanted_from = self.places.wanted_from(problem.end + 1, self.num_units)
-        of_access = self.places.of_access.tolist()
         self.moves = tuple(
-            replace(move, place=of_access[move.accesses[0]] if move.accesses else NOWHERE) for move in self.moves
+            replace(move, place=self.places.of(move.accesses, move.start, move.end)) for move in self.moves
         )
 
     def _set_operations(self) -> None:

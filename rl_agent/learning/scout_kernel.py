@@ -129,7 +129,7 @@ def anneal(
       every: moves between marks.
       mark_rows, mark_parents: see `_are_same`: `[marks + 1]` where those of each mark begin, and all of them.
       least_done: `[marks]`, see there.
-      history: `[moves]` of the present game, in and out.
+      history: `[moves]` of the present game, in and out; what is not legal at the beginning is replaced.
       dropped: `[moves]` where DROP was all that was legal in it, in and out.
       best: `[moves]` the best game, out.
       policy: `[moves, 3]`, more than 0.
@@ -139,7 +139,8 @@ def anneal(
       budget: moves that may be made.
       seed: of what is drawn.
 
-    Returns: the totals of the present and the best game, in seconds, and how many games were played.
+    Returns: the totals of the present and the best game, in seconds, and how many games were played; totals of minus
+      infinity if the present game is set back.
     """
     np.random.seed(seed)
     b = boards[0]
@@ -157,8 +158,11 @@ def anneal(
         if number % every == 0:
             marks[number // every] = trial_marks[num_marks]
         dropped[number] = has_to_drop(s)
-        advance(b, moves, s, followed(s, instead, dropped, False))
+        history[number] = followed(s, instead, dropped, False)
+        advance(b, moves, s, history[number])
         look(b, moves, s)
+    if s.backups != 0:
+        return -math.inf, -math.inf, 0
     present = float(s.total)
     best_total = present
     best[:] = history

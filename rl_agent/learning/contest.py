@@ -174,7 +174,9 @@ def history_of(game: Game, host: Host, plan: Plan) -> History:
         move, legal = game.moves[games["move"][0]], games["legal"][0]
         served = {plan.served[access] for access in move.accesses}
         here = [plan.residencies[number] for number in served]
-        stays = len(here) == 1 and here[0].space == game.space and here[0].start <= move.start <= move.end <= here[0].end
+        stays = (
+            len(here) == 1 and here[0].space == game.space and here[0].start <= move.start <= move.end <= here[0].end
+        )
         if not stays:
             order = (DROP, NO_COPY, COPY)
         elif move.reads and last.get(move.chain) not in served:

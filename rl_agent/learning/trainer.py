@@ -81,9 +81,9 @@ class TrainOptions:
     reanalysed: int = 16
     loyalty: float = 3.0
     scouts: int = 2
-    scouted: int = 3_000_000
-    heat: float = 1e-3
-    cycle: int = 2
+    scouted: int = 1_500_000
+    heat: float = 3e-4
+    cycle: int = 1
     learns: bool = True
     sizes: NetworkSizes = field(default_factory=NetworkSizes)
     search: SearchOptions = field(default_factory=SearchOptions)

@@ -155,7 +155,7 @@ class Host:
             if move.parent == NONE or history[move.parent] == DROP:
                 before = found.get(opened.get(move.chain, NONE))
                 if before is not None and move.chain in dirty and move.reads and action != NO_COPY:
-                    before.spill = Booking(*(int(now[f"spill_{part}"]) for part in Copy._fields))
+                    before.spill = _booking(now, "spill", False)
                     before.end = max(before.end, int(game.awaited[before.spill.last]))
                     dirty.discard(move.chain)
                 if action == NO_COPY and move.reads:
@@ -165,7 +165,7 @@ class Host:
                 elif action != DROP:
                     new = Residency(move.chain, int(now["start"]), move.end, int(now["offset"]), move.size, [number])
                     if action == COPY:
-                        new.fill = Booking(*(int(now[f"fill_{part}"]) for part in Copy._fields), bool(now["is_late"]))
+                        new.fill = _booking(now, "fill", bool(now["is_late"]))
                     found[number], opened[move.chain] = new, number
                     dirty.discard(move.chain)
                 else:
@@ -192,6 +192,12 @@ class Host:
             self._nobody_had_to, np.zeros(1, np.bool_), totals, dropped,
         )  # fmt: skip
         return totals, dropped
+
+
+def _booking(game: Any, way: str, is_late: bool) -> Booking:
+    """Returns the copy that a game would make, `fill` or `spill`."""
+    first, last, rest = (int(game[f"{way}_{part}"]) for part in Copy._fields)
+    return Booking(first, last, rest, is_late)
 
 
 def in_threads(function: Callable[[int], T], numbers: range) -> list[T]:

@@ -96,6 +96,19 @@ def test_a_guide_helps_to_play_like_it() -> None:
     assert np.mean(guided_loss) < np.mean(lonely_loss)
 
 
+def test_a_place_is_for_what_lasts_as_long() -> None:
+    shorter = 0
+    for seed in SEEDS:
+        plan, guided, _ = games(seeded_game(seed).problem)
+        for move in guided.moves:
+            if move.accesses and guided.places.of_access[move.accesses[0]] >= 0:
+                residency = plan.residencies[plan.served[move.accesses[0]]]
+                lasts = residency.start <= move.start and move.end <= residency.end
+                assert (move.place >= 0) == lasts
+                shorter += not lasts
+    assert shorter > 10
+
+
 def test_without_a_guide_nothing_has_a_place() -> None:
     _, _, alone = games(seeded_game(7).problem)
     assert {move.place for move in alone.moves} == {NOWHERE}

@@ -239,6 +239,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
       MemplanError: it cannot be written, or matplotlib does not know the format.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     columns = min(5, len(rows))
     height = -(-len(rows) // columns)
@@ -261,6 +262,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             axis.step(seconds, values, where="post", color=color, linewidth=1.4, label=name)
         axis.axhline(row["bound"] / greedy, color="0.6", linewidth=1, linestyle=":", label="bound")
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(row["dump"].removesuffix(".default"), fontsize=8)
         axis.tick_params(labelsize=7)
     for axis in axes[len(rows) :]:

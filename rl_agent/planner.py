@@ -139,6 +139,8 @@ def ready_to_play() -> Iterator[None]:
     if jax.config.jax_compilation_cache_dir is not None:
         yield
         return
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
     from memplan.compiler.files import cache_folder
 
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
@@ -146,6 +148,7 @@ def ready_to_play() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
+        reset_cache()  # Otherwise JAX goes on with it.
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:

@@ -6,8 +6,8 @@ The memory is known from the report of XLA's buffer assignment, which it dumps b
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def compile_for_cpu(
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         # A function of its own for each compile: what JAX holds already it would not compile again.
         twin = jax.jit(lambda *given: fun(*given), donate_argnums=donate_argnums)
-        with nullcontext() if rule is None else ordering(rule, platform="cpu") as outcome:
+        with _uncached(), nullcontext() if rule is None else ordering(rule, platform="cpu") as outcome:
             try:
                 twin.lower(*args).compile(compiler_options=options)
             except Exception as error:
@@ -69,3 +69,19 @@ def compile_for_cpu(
             raise MemplanError("XLA left no report on its memory")
         text = reports[-1].with_name(reports[-1].name.removesuffix(_REPORT) + _TEXT)
         return CpuModule(read(text), read_buffer_assignment(reports[-1]))
+
+
+@contextmanager
+def _uncached() -> Iterator[None]:
+    """Turns JAX's persistent cache off: what comes from there is not compiled, and leaves no report."""
+    import jax
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()  # JAX asks once whether it is on.
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        reset_cache()

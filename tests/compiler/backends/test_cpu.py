@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -26,6 +30,31 @@ def test_module_and_memory() -> None:
     assert parameter.size == 64 * 256 * 4
     statistics = jax.jit(wide).lower(X).compile().memory_analysis()
     assert module.assignment.temporary == statistics.temp_size_in_bytes
+
+
+def test_what_jax_has_in_its_persistent_cache_is_compiled_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_cpu import X, compile_for_cpu, jax, wide
+
+plain = jax.jit(lambda *given: wide(*given))
+plain.lower(X).compile()
+print(compile_for_cpu(wide, (X,)).assignment.total)
+plain.lower(X).compile()
+"""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    totals = [
+        subprocess.run(
+            [sys.executable, "-c", script, str(Path(__file__).parent)], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert totals[0] == totals[1]
+    assert list(tmp_path.glob("*-cache")), "nothing was cached, so nothing was tested"
 
 
 def test_another_order_needs_less() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,4 @@ def _compiled_once(compiled: str) -> Iterator[None]:
         yield
     for name, value in before.items():
         jax.config.update(name, value)
+    reset_cache()

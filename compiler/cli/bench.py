@@ -158,7 +158,7 @@ def agent(
 ) -> None:
     """Latency against time: the agent from scratch, beside the planners.
 
-    Takes three hours with ten minutes for each program and method.
+    Takes four hours with ten minutes for each program and method.
     """
     from memplan.compiler.cli import bench_agent
 

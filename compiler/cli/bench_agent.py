@@ -2,7 +2,7 @@
 
 The agent learns each program from scratch, on all cores. Evolution and search have the same time, one core each, beside
 each other; a player of random games has half of it, on all cores. All plans are scored by the same emulator, and
-checked by `verify`.
+checked by `verify`; random games are worth what the game says.
 
 With `--ablations`, variants of the agent are compared that lack one part each.
 """

@@ -153,24 +153,23 @@ class Host:
             if not now["legal"][action] or now["is_dead"]:
                 raise PlannerError(f"action {action} at move {number} is not legal")
             if move.parent == NONE or history[move.parent] == DROP:
-                before = found.get(opened.get(move.chain, NONE))
-                if before is not None and move.chain in dirty and move.reads and action != NO_COPY:
-                    before.spill = _booking(now, "spill", False)
-                    before.end = max(before.end, int(game.awaited[before.spill.last]))
-                    dirty.discard(move.chain)
                 if action == NO_COPY and move.reads:
-                    assert before is not None
-                    before.end = move.end
-                    before.moves.append(number)
-                elif action != DROP:
-                    new = Residency(move.chain, int(now["start"]), move.end, int(now["offset"]), move.size, [number])
-                    if action == COPY:
-                        new.fill = _booking(now, "fill", bool(now["is_late"]))
-                    found[number], opened[move.chain] = new, number
-                    dirty.discard(move.chain)
+                    goes_on = found[opened[move.chain]]
+                    goes_on.end = move.end
+                    goes_on.moves.append(number)
                 else:
-                    opened.pop(move.chain, None)
+                    before = found.get(opened.pop(move.chain, NONE))
+                    if before is not None and move.chain in dirty and move.reads:
+                        before.spill = _booking(now, "spill", False)
+                        before.end = max(before.end, int(game.awaited[before.spill.last]))
                     dirty.discard(move.chain)
+                    if action != DROP:
+                        new = Residency(
+                            move.chain, int(now["start"]), move.end, int(now["offset"]), move.size, [number]
+                        )
+                        if action == COPY:
+                            new.fill = _booking(now, "fill", bool(now["is_late"]))
+                        found[number], opened[move.chain] = new, number
                 if move.writes and action != DROP:
                     dirty.add(move.chain)
             host_kernel.step(self.board, self.moves, state, 0, action)

@@ -235,29 +235,17 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
         return False
     # A late copy: with that which it follows, or from when its place and all slots before the use are free; or from the
     # use itself.
-    if s.lead_done == done and s.lead_first >= low:
-        if move.fill - b.latency < move.worth:
-            offset = _fit(b, busy, held, times[s.lead_first], move)
-            if offset != NONE:
-                s.fill_first, s.fill_last, s.fill_rest = s.lead_first, done - 1, 0
-                s.start, s.offset = times[s.lead_first], offset
-                s.is_late = s.leads = True
-                s.wait = b.seconds[s.move, 5]
-                return True
-    until = 0
-    if move.place >= 0:
-        for unit in range(move.place, min(move.place + move.size, len(busy))):
-            until = max(until, busy[unit])
-    earliest = done
-    while earliest > low and left[earliest - 1] >= 0 and owner[earliest - 1] == NONE:
-        if times[earliest - 1] < until:
-            break
-        earliest -= 1
+    can_follow = s.lead_done == done and s.lead_first >= low
+    earliest = s.lead_first if can_follow else _earliest(b, s, move, low)
     for attempt in range(2):
+        follows = can_follow and attempt == 0
         first = earliest if attempt == 0 else done
         lacking = move.fill
-        for slot in range(first, done):
-            lacking -= left[slot]
+        if follows:
+            lacking -= b.latency
+        else:
+            for slot in range(first, done):
+                lacking -= left[slot]
         if lacking >= move.worth:
             continue
         offset = _fit(b, busy, held, times[first], move)
@@ -265,23 +253,36 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
             s.fill_first, s.fill_last, s.fill_rest = first, done - 1, 0
             s.start, s.offset = times[first], offset
             s.is_late = True
-            s.leads = first < done and lacking > LEADING * b.reach
-            moving = b.seconds[s.move, 5] / b.tick
-            s.wait = _wait(left, s.duration, b.latency, first, done, moving) * b.tick
+            s.leads = follows or (first < done and lacking > LEADING * b.reach)
+            s.wait = moving = b.seconds[s.move, 5]
+            if not follows:
+                s.wait = _wait(left, s.duration, b.latency, first, done, moving / b.tick) * b.tick
             return True
     return False
 
 
 @njit(**_INTERNAL)
-def _book(left: Any, owner: Any, first: int, last: int, rest: int, queue: int, carrier: int) -> None:
+def _earliest(b: Any, s: Any, move: Any, low: int) -> int:
+    """Returns the slot, from one on, from which a move's place and all slots before the use are free."""
+    until = 0
+    if move.place >= 0:
+        for unit in range(move.place, min(move.place + move.size, len(s.busy_until))):
+            until = max(until, s.busy_until[unit])
+    first = move.done
+    while first > low and s.left[first - 1] >= 0 and s.owner[first - 1] == NONE:
+        if b.slot_time[first - 1] < until:
+            break
+        first -= 1
+    return first
+
+
+@njit(**_INTERNAL)
+def _book(left: Any, owner: Any, first: int, last: int, rest: int, queue: int) -> None:
     for slot in range(first, last):
         if left[slot] != PASSED:
             left[slot], owner[slot] = 0, queue
     left[last] -= rest
     owner[last] = queue
-    # Nothing is in flight over a loop that has copies of its own.
-    if carrier != NONE:
-        left[carrier] = CLOSED
 
 
 @njit(**_INTERNAL)
@@ -369,17 +370,21 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
         s.chain_limit[row], s.chain_written[row], s.chain_ready[row] = b.forever, NONE, move.ready
     is_open = s.chain_opened[row] != NONE
     low, high = s.chain_offset[row], s.chain_top[row]
+    spills = is_open and s.chain_written[row] != NONE and move.reads != 0 and action != NO_COPY
+    # Nothing is in flight over a loop that has copies of its own.
+    if move.carrier != NONE and (spills or action == COPY):
+        s.left[move.carrier] = CLOSED
     if is_open and (action != NO_COPY or not move.reads):
         end = s.chain_end[row]
         for unit in range(low, high):
             if busy[unit] <= end:
                 held[unit] = 0
-    if is_open and s.chain_written[row] != NONE and move.reads and action != NO_COPY:
+    if spills:
         last = s.spill_last
         until = b.awaited[last]
         for unit in range(low, high):
             busy[unit] = max(busy[unit], until)
-        _book(s.left, s.owner, s.spill_first, last, s.spill_rest, b.queue[SPILL], move.carrier)
+        _book(s.left, s.owner, s.spill_first, last, s.spill_rest, b.queue[SPILL])
         s.chain_ready[row] = last + 1
         s.chain_written[row] = NONE
     waited = np.float32(0.0)
@@ -394,13 +399,11 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
             for slot in range(min(s.fill_first, move.before), move.done):
                 if left[slot] >= 0:
                     left[slot], owner[slot] = 0, queue
-            if move.carrier != NONE:
-                left[move.carrier] = CLOSED
             if s.leads:
                 s.lead_done, s.lead_first = move.done, s.fill_first
             waited = s.wait * b.seconds[number, 4]
         elif action == COPY:
-            _book(s.left, s.owner, s.fill_first, s.fill_last, s.fill_rest, b.queue[FILL], move.carrier)
+            _book(s.left, s.owner, s.fill_first, s.fill_last, s.fill_rest, b.queue[FILL])
         s.stays += move.is_stay
         low, high = s.offset, s.offset + move.size
         _limit(s.chain_limit, s.chain_offset, s.chain_top, low, high, s.start)

@@ -410,8 +410,9 @@ class Reference:
             start = int(times[fill.first])
             offset = self._fit(start, move)
         if offset == NONE and self.game.can_wait and low <= move.done and move.fill < NEVER:
-            for first in self._late_starts(low, move):
-                follows = first == self.lead_first and self._can_follow(low, move)
+            can_follow = self.lead_done == move.done and self.lead_first >= low
+            earliest = self.lead_first if can_follow else self._earliest(low, move)
+            for first, follows in ((earliest, can_follow), (move.done, False)):
                 ticks = move.fill - (self.game.latency if follows else sum(self.left[first : move.done]))
                 start = int(times[first])
                 offset = self._fit(start, move) if ticks < move.worth else NONE
@@ -421,17 +422,8 @@ class Reference:
                     return Booking(first, move.done - 1, 0, True, wait, leads), start, offset
         return fill, start, offset
 
-    def _can_follow(self, low: int, move: Move) -> bool:
-        """Whether a late copy for the same use may be followed, from a slot on at which the value is there."""
-        return self.lead_done == move.done and self.lead_first >= low
-
-    def _late_starts(self, low: int, move: Move) -> tuple[int, int]:
-        """Returns slots at which a late copy may start, the last one at the use itself.
-
-        The first one is that of the copy that it can follow, or as soon as its place and all slots are free.
-        """
-        if self._can_follow(low, move):
-            return self.lead_first, move.done
+    def _earliest(self, low: int, move: Move) -> int:
+        """Returns the slot, from one on, from which a move's place and all slots before the use are free."""
         times, until = self.game.slots.time, 0
         if move.place >= 0:
             until = max(self.busy_until[move.place : move.place + move.size])
@@ -440,7 +432,7 @@ class Reference:
             if times[first - 1] < until:
                 break
             first -= 1
-        return first, move.done
+        return first
 
     def _wait(self, first: int, move: Move) -> float:
         """Returns the seconds that a use waits for a copy that has slots from `first` on to itself."""

@@ -186,7 +186,7 @@ def history_of(game: Game, host: Host, plan: Plan) -> History:
         if len(served) == 1:
             last[move.chain] = next(iter(served))
         host_kernel.step(host.board, host.moves, games, 0, next(action for action in order if legal[action]))
-    return games["history"][0] & np.int8(ACTIONS)
+    return games["history"][0][: len(game.moves)] & np.int8(ACTIONS)
 
 
 def wishes_of(game: Game, plan: Plan) -> list[Wish]:

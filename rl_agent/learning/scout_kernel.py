@@ -212,9 +212,10 @@ def anneal(
         if same_from < num_marks:
             total += present - float(marks[same_from].total)
         gain = total - present
-        warmth = heat * _COLD ** (made / budget)
-        if gain < 0.0 and (warmth <= 0.0 or gain < warmth * math.log(np.random.random() + 1e-300)):
-            continue
+        if gain < 0.0:
+            warmth = heat * _COLD ** (made / budget)
+            if warmth <= 0.0 or gain < warmth * math.log(np.random.random() + 1e-300):
+                continue
         for number in range(mark * every, s.move):
             history[number] = s.history[number] & ACTIONS
             dropped[number] = trial_dropped[number]

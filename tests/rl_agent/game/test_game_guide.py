@@ -11,33 +11,20 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners.greedy import solve
 from memplan.planners.planner import Budget
+from memplan.rl_agent.game.arrays import make_arrays
 from memplan.rl_agent.game.guide import NOWHERE
-from memplan.rl_agent.game.moves import Game, Move
-from memplan.rl_agent.game.plan import make_plan
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, Reference
+from memplan.rl_agent.game.host import Host
+from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.plan import make_plan, replay
+from memplan.rl_agent.game.reference import Reference
+from memplan.rl_agent.learning.contest import history_of
 
 SEEDS = range(1, 60, 2)
 
 
 def imitated(game: Game, plan: Plan) -> Reference:
     """Returns a game in which each decision is that of a plan, where it is legal."""
-    reference, last = Reference(game), dict[int, int]()
-
-    def wanted(move: Move) -> tuple[int, ...]:
-        served = {plan.served[access] for access in move.accesses}
-        is_fast = len(served) == 1 and plan.residencies[min(served)].space == game.space
-        if not is_fast or (move.is_stay and plan.residencies[min(served)].end <= game.problem.end):
-            return (DROP, NO_COPY, COPY)
-        stays = not move.reads or last.get(move.chain) == min(served)
-        return (NO_COPY, COPY, DROP) if stays else (COPY, NO_COPY, DROP)
-
-    while not reference.done:
-        move = game.moves[reference.move]
-        action = next(action for action in wanted(move) if reference.legal[action])
-        if move.accesses and not move.is_stay:
-            last[move.chain] = plan.served[move.accesses[0]]
-        reference.step(action)
-    return reference
+    return replay(game, history_of(game, Host(make_arrays(game)), plan))
 
 
 def games(problem: MappingProblem) -> tuple[Plan, Game, Game]:

@@ -29,15 +29,16 @@ def explore(game: Game, heat: float, budget: int, seed: int = 0, count: int = 2)
 @pytest.mark.parametrize("seed", range(12))
 def test_totals_are_those_of_the_games(seed: int) -> None:
     game = seeded_game(seed)
-    host, start, found = explore(game, 1e-2, 3000, seed)
-    for scouted in found:
+    host, start, found = explore(game, 1e-2, 3000, seed, 3)
+    for number, scouted in enumerate(found):
         for history, total in ((scouted.history, scouted.total), (scouted.best_history, scouted.best_total)):
             reference = replay(game, history[: len(game.moves)])
             assert reference.backups == 0
             assert reference.total == pytest.approx(total, abs=1e-4 * game.home_latency)
             assert host.trace(history)[0][-1] == pytest.approx(total, abs=1e-5 * game.home_latency)
-        assert scouted.best_total >= scouted.total - 1e-5 * game.home_latency
-    assert found[0].best_total >= start - 1e-5 * game.home_latency
+        # The last one may begin with another argument that stays.
+        least = scouted.total if number == 2 else max(start, scouted.total)
+        assert scouted.best_total >= least - 1e-5 * game.home_latency
 
 
 def test_where_a_game_is_the_present_one_again_the_rest_is_known() -> None:
@@ -45,7 +46,7 @@ def test_where_a_game_is_the_present_one_again_the_rest_is_known() -> None:
     graph = memplan.read(dumps_folder() / "alexnet_train.tpu-v5e.default.hlo.txt.gz")
     problem = memplan.problem(graph, "tpu-v5e")
     game = Game(problem, guide=None)
-    host, start, found = explore(game, 1e-4, 60_000)
+    host, start, found = explore(game, 1e-4, 60_000, count=3)
     for scouted in found:
         assert scouted.games > 1.5 * 60_000 / len(game.moves), "games do not end early"
         assert host.trace(scouted.history)[0][-1] == pytest.approx(scouted.total, abs=1e-6 * game.home_latency)
@@ -53,7 +54,7 @@ def test_where_a_game_is_the_present_one_again_the_rest_is_known() -> None:
         assert verify(problem, plan) == []
         latency = TimingEmulator(problem).latency(plan)
         assert latency == pytest.approx(game.home_latency - scouted.best_total, rel=1e-5)
-    assert found[0].best_total > start
+    assert all(scouted.best_total > start for scouted in found[:2])
 
 
 def test_the_same_seed_finds_the_same_and_scouts_differ() -> None:
@@ -67,9 +68,9 @@ def test_the_same_seed_finds_the_same_and_scouts_differ() -> None:
 
 def test_without_heat_nothing_gets_worse() -> None:
     game = seeded_game(6)
-    _, start, found = explore(game, 0.0, 2000)
+    _, start, found = explore(game, 0.0, 2000, count=3)
     assert all(scouted.total == scouted.best_total for scouted in found)
-    assert found[0].total >= start
+    assert all(scouted.total >= start for scouted in found[:2])
 
 
 def test_the_last_scout_tries_what_else_might_stay() -> None:

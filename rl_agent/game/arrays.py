@@ -95,9 +95,9 @@ class GameArrays(NamedTuple):
     Attributes:
       num_moves: int32.
       moves: `[moves, len(COLUMNS)]` int32.
-      seconds: `[moves, 6]` float32: of the move's operation, what it takes at least and its memory time with everything
-        at home; what the move saves of that; how often it runs; how often the operation runs that waits for the move's
-        copy into fast memory; what that copy takes of the link.
+      seconds: `[moves, 7]` float32: of the move's operation, what it takes at least and its memory time with everything
+        at home; what the move saves of that; how often it runs; how often the operations run that wait for the move's
+        copies; what those take of the link, that into fast memory and that home.
       idle: `[slots]` int32, ticks left to copies with everything at home, or `CLOSED`, or `PASSED`.
       duration: `[slots]` int32, ticks that an operation takes with everything at home.
       slot_time, awaited: `[slots]` int32, its time, and that at which a copy up to it is awaited.
@@ -108,8 +108,8 @@ class GameArrays(NamedTuple):
       wanted_from: `[times, units]` when the guide next wants a unit, of the type of `busy_until`.
       queue: `[2]` int32, of copies into fast memory and home.
       window: `[reach]` int32: 0, 1, ….
-      limits: `[3]` int32: ticks of latency of a copy into fast memory; whether operations may wait for one; how many
-        arguments may stay from run to run.
+      limits: `[4]` int32: ticks of latency of a copy into fast memory, and of one home; whether operations may wait for
+        one; how many arguments may stay from run to run.
       facts: `[4]` float32: seconds of everything at home, of a tick; units; operations.
     """
 
@@ -175,7 +175,8 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
             column = np.array([getattr(move, name) for move in game.moves], np.int64)
         columns[: len(game.moves), number] = column
     done = np.array([move.done for move in game.moves], np.int64)
-    seconds = np.zeros((padding.moves, 6), np.float32)
+    buffer = np.array([move.buffer for move in game.moves], np.int64)
+    seconds = np.zeros((padding.moves, 7), np.float32)
     seconds[: len(game.moves)] = np.column_stack(
         [
             game.floor_seconds[slot],
@@ -183,7 +184,8 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
             np.array([move.seconds for move in game.moves], np.float64),
             game.repetitions[slot],
             np.where(done == NONE, 0.0, game.repetitions[done]),
-            game.fill_seconds[np.array([move.buffer for move in game.moves], np.int64)],
+            game.copy_seconds[FILL][buffer],
+            game.copy_seconds[SPILL][buffer],
         ]
     )
     levels = [_padded(game.reserved, padding.times, 0)]
@@ -206,7 +208,7 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
         wanted_from=wanted_from,
         queue=np.array([game.queue[FILL], game.queue[SPILL]], np.int32),
         window=np.arange(padding.reach, dtype=np.int32),
-        limits=np.array([game.latency, game.can_wait, game.most_stays], np.int32),
+        limits=np.array([game.latency[FILL], game.latency[SPILL], game.can_wait, game.most_stays], np.int32),
         facts=np.array([game.home_latency, game.tick, game.num_units, game.problem.end], np.float32),
     )
 

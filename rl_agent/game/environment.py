@@ -23,7 +23,7 @@ from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, MoveRow, forever
 from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
 from memplan.rl_agent.game.reference import COPY, DROP, FILL, LEADING, NO_COPY, NUM_ACTIONS, SPILL
-from memplan.rl_agent.game.search import Copy, choose_offset, find_copy, late_copy, most_kept, offsets
+from memplan.rl_agent.game.search import Copy, choose_offset, find_copy, find_late_spill, late_copy, most_kept, offsets
 
 # Bits of the history: the action, and whether it was forced by a backup.
 ACTIONS, FORCED = 3, 4
@@ -69,6 +69,7 @@ class State(NamedTuple):
       demand, taken: ticks of memory time, and of the link's channel, of the operation at hand, as decided so far.
       demand_seconds: float32, the first of them in seconds.
       fill, spill: the copies that COPY makes, and that COPY or DROP make to bring a dirty value home.
+      spill_wait: float32, seconds that an operation waits for the latter each time.
       is_late, leads: bool, whether that of COPY is late, and whether others may follow it.
       wait: float32, seconds that the operation waits for it each time.
       start, offset: time and units of a new residency, if the next move opens one.
@@ -97,6 +98,7 @@ class State(NamedTuple):
     demand_seconds: jax.Array
     fill: Copy
     spill: Copy
+    spill_wait: jax.Array
     is_late: jax.Array
     leads: jax.Array
     wait: jax.Array
@@ -142,6 +144,7 @@ def init(arrays: GameArrays) -> State:
         demand_seconds=jnp.float32(0.0),
         fill=no_copy,
         spill=no_copy,
+        spill_wait=jnp.float32(0.0),
         is_late=jnp.bool_(False),
         leads=jnp.bool_(False),
         wait=jnp.float32(0.0),
@@ -227,7 +230,8 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     after = jnp.where(is_fast, before - seconds[2], before)
     saved = (jnp.maximum(seconds[0], before) - jnp.maximum(seconds[0], after)) * seconds[3]
     waits = fills & state.is_late
-    saved = jnp.where(move.is_operation & is_played, saved, 0.0) - jnp.where(waits, state.wait * seconds[4], 0.0)
+    waited = jnp.where(waits, state.wait * seconds[4], 0.0) + jnp.where(spills, state.spill_wait * seconds[4], 0.0)
+    saved = jnp.where(move.is_operation & is_played, saved, 0.0) - waited
     idle = jnp.maximum(jnp.maximum(move.floor, demand) - taken, 0)
     slot = lax.iota(jnp.int32, state.left.shape[0])
     passed = jnp.where(move.is_operation & is_played, move.slot, NONE)
@@ -344,10 +348,18 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     is_dirty = move.reads & is_open & (own.written != NONE)
     low = own.written + 1
     reach = arrays.window.shape[0]
+    high = jnp.minimum(move.done, low + reach)
     spill = find_copy(
-        state.left, state.owner, arrays.window, arrays.queue[SPILL],
-        low, jnp.minimum(move.done, low + reach), move.spill, is_late=False,
+        state.left, state.owner, arrays.window, arrays.queue[SPILL], low, high, move.spill, is_late=False
+    )
+    tick, seconds, can_wait = arrays.facts[1], jnp.asarray(arrays.seconds)[number], arrays.limits[2] != 0
+    late_spill = find_late_spill(
+        state.left, state.owner, state.duration, arrays.window,
+        low, high, arrays.limits[1], move.spill, seconds[6] / tick,
     )  # fmt: skip
+    is_covered = _is_covered(state, move)
+    is_spill_late = is_dirty & ~is_covered & ~state.done & ~spill.exists & late_spill.copy.exists & can_wait
+    spill = jax.tree.map(lambda late, usual: jnp.where(is_spill_late, late, usual), late_spill.copy, spill)
     can_spill = is_dirty & spill.exists & lasts(jnp.asarray(arrays.awaited)[spill.last])
     can_drop = ~is_dirty | can_spill
     ready = jnp.where(is_dirty, spill.last + 1, own.ready)
@@ -358,22 +370,21 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
 
     # A late copy: with that which it follows, or from when its place and all slots before the use are free; or from the
     # use itself.
-    units, tick, latency = state.busy_until.shape[0], arrays.facts[1], arrays.limits[0]
+    units, latency = state.busy_until.shape[0], arrays.limits[0]
     unit = lax.iota(jnp.int32, units)
     at_place = (unit >= move.place) & (unit < move.place + move.size) & (move.place >= 0)
     until = jnp.max(jnp.where(at_place, state.busy_until, 0)).astype(jnp.int32)
     low = jnp.maximum(ready, move.done - reach)
-    seconds = jnp.asarray(arrays.seconds)[number]
     late = late_copy(
         state.left, (state.owner == NONE) & (times >= until), state.duration, arrays.window,
         low, move.done, latency, move.fill, seconds[5] / tick,
     )  # fmt: skip
     follows = (state.lead_done == move.done) & (state.lead_first >= low)
     lacking = jnp.where(follows, move.fill - latency, late.lacking)
-    may_wait = may_fill & (arrays.limits[1] != 0) & (low <= move.done) & (move.fill < NEVER)
+    may_wait = may_fill & can_wait & (low <= move.done) & (move.fill < NEVER)
 
     # Room, for each of the starts.
-    is_new = ~move.reads & ~move.is_last & (~move.is_stay | (state.stays < arrays.limits[2]))
+    is_new = ~move.reads & ~move.is_last & (~move.is_stay | (state.stays < arrays.limits[3]))
     first = jnp.stack([fill.first, jnp.where(follows, state.lead_first, late.first), move.done])
     starts = jnp.where(move.reads, times[jnp.maximum(first, 0)], move.start)
     may = jnp.stack(
@@ -407,7 +418,6 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     leads = is_late & (chosen == 1) & (follows | ((late.first < move.done) & (late.lacking > LEADING * reach)))
     can_stay = jnp.where(move.reads, is_open & (own.limit == forever(small)) & lasts(move.end), jnp.any(fits))
     possible = jnp.stack([move.reads & jnp.any(fits), can_stay & ~move.is_last, can_drop])
-    is_covered = _is_covered(state, move)
     is_stuck = ~jnp.any(possible) & ~is_covered & ~state.done
     only = jnp.where(
         state.move < state.replay_until,
@@ -420,6 +430,7 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
         is_dead=is_stuck,
         fill=fill,
         spill=spill,
+        spill_wait=jnp.where(is_spill_late, late_spill.wait * tick, 0.0),
         is_late=is_late,
         leads=leads,
         wait=jnp.where(is_late, wait, 0.0),

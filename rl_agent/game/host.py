@@ -221,7 +221,7 @@ def _board(arrays: GameArrays) -> NDArray[np.void]:
     }  # fmt: skip
     parts["queue"] = np.asarray(arrays.queue)
     parts["reach"] = np.array(len(arrays.window), np.int32)
-    for number, name in enumerate(("latency", "can_wait", "most_stays")):
+    for number, name in enumerate(("latency", "latency_home", "can_wait", "most_stays")):
         parts[name] = np.asarray(arrays.limits[number])
     parts["tick"] = np.array(arrays.facts[1], np.float64)
     parts["forever"] = np.array(forever(arrays.no_rows.dtype), np.int32)
@@ -245,7 +245,7 @@ def _record(arrays: GameArrays) -> np.dtype[np.void]:
         "held_until": (small, units),
     }
     shapes |= dict.fromkeys(("done", "is_dead", "is_late", "leads"), (np.uint8, ()))
-    shapes |= dict.fromkeys(("reward", "total", "demand_seconds", "wait"), (np.float32, ()))
+    shapes |= dict.fromkeys(("reward", "total", "demand_seconds", "spill_wait", "wait"), (np.float32, ()))
     shapes |= {f"chain_{part}": (small, rows) for part in Chains._fields}
     names = [name for parts in _NAMES.values() for name in parts]
     return np.dtype([(name, *shapes.get(name, (np.int32, ()))) for name in names], align=True)

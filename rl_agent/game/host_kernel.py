@@ -71,6 +71,21 @@ def _find_spill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: i
 
 
 @njit(**_INTERNAL)
+def _find_late_spill(left: Any, owner: Any, low: int, high: int, ticks: int) -> tuple[int, int]:
+    """Returns the first and last of the slots of `[low, high)` that a late copy home has to itself; -1 for none."""
+    start, supply, most = low, 0, ticks // 2
+    first = last = NONE
+    for slot in range(low, high):
+        if left[slot] < 0 or owner[slot] != NONE or left[slot + 1] == PASSED:
+            start, supply = slot + 1, 0
+            continue
+        supply += left[slot]
+        if supply > most:
+            most, first, last = supply, start, slot
+    return first, last
+
+
+@njit(**_INTERNAL)
 def _ending(left: Any, first: int, ticks: int) -> tuple[int, int, int]:
     """Returns a copy from a slot on that has as much as it takes."""
     slot, missing = first, ticks
@@ -138,7 +153,7 @@ def _fit(b: Any, busy: Any, held: Any, start: int, move: Any) -> int:
 
 @njit(**_INTERNAL)
 def _wait(left: Any, duration: Any, latency: int, first: int, done: int, moving: float) -> float:
-    """Returns the ticks that a use waits for a copy that has slots `[first, done)` to itself."""
+    """Returns the ticks that a copy is late which has slots `[first, done)` to itself and moves for so many."""
     moved = 0.0
     for slot in range(first, done):
         lasts = duration[slot]
@@ -159,7 +174,7 @@ def look(b: Any, moves: Any, s: Any) -> None:
     """Writes what is possible at a game's move."""
     s.is_dead = False
     s.is_late = s.leads = False
-    s.wait = 0.0
+    s.wait = s.spill_wait = 0.0
     legal = s.legal
     legal[:] = False
     if s.done:
@@ -184,7 +199,13 @@ def look(b: Any, moves: Any, s: Any) -> None:
         can_drop = False
         low = written + 1
         if move.spill < NEVER:
-            first, last, rest = _find_spill(left, owner, b.queue[SPILL], low, min(move.done, low + b.reach), move.spill)
+            high = min(move.done, low + b.reach)
+            first, last, rest = _find_spill(left, owner, b.queue[SPILL], low, high, move.spill)
+            if first == NONE and b.can_wait:
+                first, last = _find_late_spill(left, owner, low, high, move.spill)
+                if first != NONE:
+                    rest, moving = left[last], b.seconds[number, 6] / b.tick
+                    s.spill_wait = _wait(left, s.duration, b.latency_home, first, last + 1, moving) * b.tick
             if first != NONE:
                 until = b.awaited[last]
                 can_drop = until <= end or (until <= limit and _most_kept(b.bottom, end, until) <= offset)
@@ -374,6 +395,7 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
     # Nothing is in flight over a loop that has copies of its own.
     if move.carrier != NONE and (spills or action == COPY):
         s.left[move.carrier] = CLOSED
+    waited = np.float32(0.0)
     if is_open and (action != NO_COPY or not move.reads):
         end = s.chain_end[row]
         for unit in range(low, high):
@@ -387,7 +409,7 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
         _book(s.left, s.owner, s.spill_first, last, s.spill_rest, b.queue[SPILL])
         s.chain_ready[row] = last + 1
         s.chain_written[row] = NONE
-    waited = np.float32(0.0)
+        waited += s.spill_wait * b.seconds[number, 4]
     if action == NO_COPY and move.reads:
         s.chain_end[row] = move.end
         for unit in range(low, high):
@@ -401,7 +423,7 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
                     left[slot], owner[slot] = 0, queue
             if s.leads:
                 s.lead_done, s.lead_first = move.done, s.fill_first
-            waited = s.wait * b.seconds[number, 4]
+            waited += s.wait * b.seconds[number, 4]
         elif action == COPY:
             _book(s.left, s.owner, s.fill_first, s.fill_last, s.fill_rest, b.queue[FILL])
         s.stays += move.is_stay

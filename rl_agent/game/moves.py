@@ -136,7 +136,8 @@ class Game:
       slots, chains: see `planners/_chains.py`.
       moves: in program order.
       floor, demand, taken, repetitions: `[num_slots]` of an operation: ticks that it takes at least, ticks of memory
-        time and of the link's channel with everything at home, and how often it runs; 0 for loops and conditionals.
+        time and of the link's channel with everything at home, and how often it runs; 0 for loops and conditionals. The
+        end of the program takes no time.
       floor_seconds, demand_seconds: `[num_slots]` float64, the first two in seconds.
       idle: `[num_slots]` ticks that an operation, and the loops behind it, leave to copies, everything at home;
         `PASSED` for those loops; `CLOSED` for other loops and conditionals, and for operations that no other one of
@@ -155,7 +156,8 @@ class Game:
       duration_seconds, taken_seconds: `[num_slots]` float64, of an operation and of the link's channel, everything at
         home.
       can_wait: whether an operation may wait for a copy: both links must be on one channel.
-      latency_seconds, fill_seconds: float64, of the link into fast memory, and `[num_buffers]` of each buffer's bytes.
+      latency_seconds, copy_seconds: float64, of the links into fast memory and home, and `[num_buffers]` of each
+        buffer's bytes.
       latency: ticks, the first of them.
       places: what the guide says; `wanted_from`: see `Places.wanted_from`.
       most_stays: how many arguments may stay from run to run.
@@ -238,6 +240,7 @@ class Game:
         np.add.at(taken, slots.of_time[time], moved * np.array(busy)[home])
         self.repetitions = np.zeros(len(slots.time))
         self.repetitions[slot] = np.array(problem.repetitions)[slots.region_of_time[:n]]
+        self.repetitions[slots.of_time[n]] = 1.0  # the end of the program, which may wait for copies home
         self.floor_seconds, self.demand_seconds, self.taken_seconds = floor, demand, taken
         duration = np.maximum(floor, demand)
         self.duration_seconds = duration
@@ -247,13 +250,11 @@ class Game:
         self.taken = self.ticks_above(taken)
         self._set_supply()
         self.can_wait = self.into is not None and len(channels) == 1
-        self.latency_seconds, self.latency = 0.0, 0
-        self.fill_seconds = np.zeros(len(problem.buffers))
-        if self.into is not None:
-            link = problem.links[self.into]
-            self.latency_seconds = link.latency
-            self.latency = int(self.ticks_above(np.array(link.latency)))
-            self.fill_seconds = np.array([buffer.size for buffer in problem.buffers]) / link.bandwidth
+        size = np.array([buffer.size for buffer in problem.buffers], np.float64)
+        ways = [None if number is None else problem.links[number] for number in (self.into, self.back)]
+        self.latency_seconds = tuple(0.0 if link is None else link.latency for link in ways)
+        self.latency = tuple(self.ticks_above(np.array(self.latency_seconds)).tolist())
+        self.copy_seconds = tuple(size * 0.0 if link is None else size / link.bandwidth for link in ways)
 
     def _set_supply(self) -> None:
         """Sets what operations leave to copies, and which loops copies may be in flight over."""

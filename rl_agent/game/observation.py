@@ -52,7 +52,7 @@ FACTS = (
     "starts_before",  # operations between a new residency's start and the move
     "taken",  # share of the fast memory that is taken now
     "is_late",  # the operation would wait for COPY
-    "wait",  # and how long, all repetitions, of the latency with everything at home
+    "wait",  # for it and the copy home of a dirty value, all repetitions, of the latency with everything at home
 )
 
 
@@ -112,7 +112,8 @@ def observe(arrays: GameArrays, state: State, view: View) -> Observation:
             (now.start - state.start) / operations,
             in_use / units,
             state.is_late,
-            state.wait * jnp.asarray(arrays.seconds)[jnp.minimum(state.move, arrays.moves.shape[0] - 1), 4] / home,
+            (state.wait + state.spill_wait)
+            * jnp.asarray(arrays.seconds)[jnp.minimum(state.move, arrays.moves.shape[0] - 1), 4] / home,
         ]
     ).astype(jnp.float32)
     seen = Observation(board, _supply(state, now.done, now.fill, view), items, facts)

@@ -45,7 +45,12 @@ it or is overtaken: how long the use waits follows from its own bytes and the op
 decided. `first` is the start of the free slots before the use, but not before its place in the guide is free; if there
 is no room then, the use itself. The latency is the sum of durations and waits.
 
-If a late copy lacks more than rounding can explain, its queue is busy until the use gets it. So another one for the
+If no copy home of a dirty value is in time, the one that its chain's next move makes may be late too, if it is on its
+way for more than half of its ticks. It has the slots that are left between the write and the need, neighbours that pass
+no loop, to itself, those that offer most, and the operation that follows them waits. So again nothing else is in flight
+from its issue until it is done.
+
+If a late copy into fast memory lacks more than rounding can explain, its queue is busy until the use gets it. So another one for the
 same use may *follow* it: it is issued with that one, moves when it has arrived, and the use waits for its bytes beside.
 
 **Dead ends.** A move is without legal action only if its value is dirty and cannot be brought home in time. The move
@@ -82,8 +87,8 @@ LEADING = 4
 class Booking:
     """A copy: its slots `[first, last]`, and the ticks that it takes of the last one.
 
-    A late copy has all slots to itself, none if it starts where it is awaited; `wait` is how many seconds it is late,
-    and `leads` whether others may follow it.
+    A late copy has all slots to itself, if it is one into fast memory none if it starts where it is awaited; `wait` is
+    how many seconds it is late, and `leads` whether others may follow it.
     """
 
     first: int
@@ -255,6 +260,7 @@ class Reference:
             for unit in range(residency.offset, residency.offset + residency.size):
                 self.busy_until[unit] = max(self.busy_until[unit], residency.end)
             self._book(choices.spill, SPILL, move)
+            waited += choices.spill.wait * float(self.game.repetitions[move.done])
             chain.ready = choices.spill.last + 1
             chain.written = NONE
         if action == NO_COPY and move.reads:
@@ -272,7 +278,7 @@ class Reference:
                     self._close(move)
                     if choices.fill.leads:
                         self.lead_done, self.lead_first = move.done, choices.fill.first
-                    waited = choices.fill.wait * float(self.game.repetitions[move.done])
+                    waited += choices.fill.wait * float(self.game.repetitions[move.done])
             self.stays += move.is_stay
             for other in self.chains:
                 if other.opened != NONE and _share_units(self.residencies[other.opened], residency):
@@ -374,7 +380,8 @@ class Reference:
         is_dirty = move.reads and chain.opened != NONE and chain.written != NONE
         if is_dirty:
             low = chain.written + 1
-            spill = self._copy(SPILL, low, min(move.done, low + game.reach), move.spill)
+            high = min(move.done, low + game.reach)
+            spill = self._copy(SPILL, low, high, move.spill) or self._late_spill(low, high, move)
             if spill is not None and not self._lasts(chain, int(game.awaited[spill.last])):
                 spill = None
             ready = spill.last + 1 if spill is not None else NONE
@@ -413,12 +420,13 @@ class Reference:
             can_follow = self.lead_done == move.done and self.lead_first >= low
             earliest = self.lead_first if can_follow else self._earliest(low, move)
             for first, follows in ((earliest, can_follow), (move.done, False)):
-                ticks = move.fill - (self.game.latency if follows else sum(self.left[first : move.done]))
+                ticks = move.fill - (self.game.latency[FILL] if follows else sum(self.left[first : move.done]))
                 start = int(times[first])
                 offset = self._fit(start, move) if ticks < move.worth else NONE
                 if offset != NONE:
                     leads = follows or (first < move.done and ticks > LEADING * self.game.reach)
-                    wait = float(self.game.fill_seconds[move.buffer]) if follows else self._wait(first, move)
+                    moving = float(self.game.copy_seconds[FILL][move.buffer])
+                    wait = moving if follows else self._wait(FILL, first, move.done, moving)
                     return Booking(first, move.done - 1, 0, True, wait, leads), start, offset
         return fill, start, offset
 
@@ -434,16 +442,33 @@ class Reference:
             first -= 1
         return first
 
-    def _wait(self, first: int, move: Move) -> float:
-        """Returns the seconds that a use waits for a copy that has slots from `first` on to itself."""
-        latency, moved = self.game.latency_seconds, 0.0
-        for slot in range(first, move.done):
+    def _late_spill(self, low: int, high: int, move: Move) -> Booking | None:
+        """Returns a copy home within slots `[low, high)` that is late, or None."""
+        start, supply, most = low, 0, 0
+        found: tuple[int, int] | None = None
+        for slot in range(low, high):
+            if self.left[slot] < 0 or self.owner[slot] != NONE or self.left[slot + 1] == PASSED:
+                start, supply = slot + 1, 0
+                continue
+            supply += self.left[slot]
+            if supply > most:
+                most, found = supply, (start, slot)
+        if not self.game.can_wait or move.spill >= NEVER or found is None or 2 * most <= move.spill:
+            return None
+        first, last = found
+        wait = self._wait(SPILL, first, last + 1, float(self.game.copy_seconds[SPILL][move.buffer]))
+        return Booking(first, last, self.left[last], wait=wait)
+
+    def _wait(self, way: int, first: int, done: int, moving: float) -> float:
+        """Returns the seconds that a copy is late which has slots `[first, done)` to itself and moves for so long."""
+        latency, moved = self.game.latency_seconds[way], 0.0
+        for slot in range(first, done):
             duration = self.duration[slot]
             passed = min(latency, duration)
             latency -= passed
             if duration > 0.0:
                 moved += self.idle_seconds[slot] / duration * (duration - passed)
-        return latency + max(0.0, float(self.game.fill_seconds[move.buffer]) - moved)
+        return latency + max(0.0, moving - moved)
 
     def _fit(self, start: int, move: Move) -> int:
         """Returns the offset of a new residency; -1 if there is no room."""

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memplan.rl_agent.game.moves import CLOSED, NONE, PASSED
+from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
 from memplan.rl_agent.game.reference import FOREVER
 
 
@@ -37,6 +37,11 @@ def minima_from(values: jax.Array) -> jax.Array:
         values = lax.optimization_barrier(jnp.minimum(values, jnp.concatenate([values[distance:], none])))
         distance *= 2
     return values
+
+
+def maxima_to(values: jax.Array) -> jax.Array:
+    """Returns the maximum of each number of `[n]` and all before it."""
+    return -minima_from(-values[::-1])[::-1]
 
 
 class Copy(NamedTuple):
@@ -108,6 +113,66 @@ def most_kept(bottom: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     return jnp.where(start < end, most, 0)
 
 
+class LateSpill(NamedTuple):
+    """A copy home that is late.
+
+    Attributes:
+      copy: none if no slots offer enough.
+      wait: float32 ticks that it is late.
+    """
+
+    copy: Copy
+    wait: jax.Array
+
+
+def find_late_spill(
+    left: jax.Array,
+    owner: jax.Array,
+    duration: jax.Array,
+    window: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    latency: jax.Array,
+    ticks: jax.Array,
+    moving: jax.Array,
+) -> LateSpill:
+    """Returns the copy home that has those neighbours among slots `[low, high)` to itself which offer most.
+
+    Args:
+      left, owner, window: see `find_copy`.
+      duration: `[slots]` int32 ticks of the operations.
+      low, high: int32, no more than the window.
+      latency, ticks, moving: see `late_copy`.
+    """
+    reach, slots = window.shape[0], left.shape[0]
+    base = jnp.clip(low, 0, slots - reach)
+    slot = base + window
+    supply, owned, lasts = (lax.dynamic_slice(column, (base,), (reach,)) for column in (left, owner, duration))
+    # Only slots before `high` count, and behind those there is always another one.
+    following = jnp.concatenate([supply[1:], jnp.full(1, CLOSED, supply.dtype)])
+    after = lax.dynamic_slice(left, (jnp.minimum(base + reach, slots - 1),), (1,))
+    following = following.at[-1].set(after[0])
+    is_usable = (slot >= low) & (slot < high) & (supply >= 0) & (owned == NONE) & (following != PASSED)
+    supply = jnp.where(is_usable, supply, 0)
+    through = sums(supply)
+    runs = through - maxima_to(jnp.where(is_usable, 0, through))
+    best = jnp.argmax(runs).astype(jnp.int32)
+    last = base + best
+    first = jnp.max(jnp.where(~is_usable & (slot < last), slot + 1, jnp.maximum(low, base)))
+    exists = (2 * runs[best] > ticks) & (ticks < NEVER)
+    is_own = (slot >= first) & (slot <= last)
+    wait = _wait(jnp.where(is_own, supply, 0), jnp.where(is_own, lasts, 0), latency, moving)
+    return LateSpill(Copy(jnp.where(exists, first, NONE), last, supply[best]), wait)
+
+
+def _wait(supply: jax.Array, lasts: jax.Array, latency: jax.Array, moving: jax.Array) -> jax.Array:
+    """Returns the float32 ticks that a copy is late: of slots, what they offer to it, and how long they last."""
+    through = sums(lasts)
+    passed = jnp.clip(latency - (through - lasts), 0, lasts)
+    share = 1.0 - passed / jnp.maximum(lasts, 1)
+    return jnp.maximum(latency - through[-1], 0) + jnp.maximum(moving - jnp.sum(supply * share), 0.0)
+
+
 class Late(NamedTuple):
     """A copy that may be late, in slots `[first, done)`.
 
@@ -153,12 +218,7 @@ def late_copy(
     first = jnp.maximum(low, jnp.max(jnp.where(~is_usable & (slot < done), slot + 1, 0)))
     is_own = (slot >= first) & (slot < done)
     supply, lasts = jnp.where(is_own, supply, 0), jnp.where(is_own, lasts, 0)
-    through = sums(lasts)
-    passed = jnp.clip(latency - (through - lasts), 0, lasts)
-    share = 1.0 - passed / jnp.maximum(lasts, 1)
-    moved = jnp.sum(supply * share)
-    wait = jnp.maximum(latency - through[-1], 0) + jnp.maximum(moving - moved, 0.0)
-    return Late(first, ticks - jnp.sum(supply), wait)
+    return Late(first, ticks - jnp.sum(supply), _wait(supply, lasts, latency, moving))
 
 
 def offsets(is_free: jax.Array, size: jax.Array) -> jax.Array:

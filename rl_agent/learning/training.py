@@ -100,8 +100,14 @@ class Training:
         seconds: float,
         iterations: int | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        enough: float = 0.0,
     ) -> None:
         """Trains until the time is over, a number of iterations is done, or the user interrupts it; writes everything.
+
+        Args:
+          seconds, iterations: how long; None for as many iterations as time allows.
+          on_progress: told after each iteration.
+          enough: seconds of latency: ends when all best games are as fast, such as at a bound that none can beat.
 
         Raises:
           CheckpointError, MemplanError: something cannot be written; the last checkpoint is as it was.
@@ -111,6 +117,8 @@ class Training:
         with _metrics(self.out) as write, contextlib.suppress(KeyboardInterrupt):
             done = 0
             while time.monotonic() - begin < seconds and (iterations is None or done < iterations):
+                if all(contest.latency <= enough for contest in self.trainer.contests):
+                    break
                 report = self.trainer.step()
                 done += 1
                 now = time.monotonic()

@@ -57,6 +57,7 @@ def same(reference: Reference, state: State) -> None:
         assert float(state.wait) == pytest.approx(choices.fill.wait, abs=1e-4 * home)
     if choices.spill is not None:
         assert tuple(map(int, state.spill)) == (choices.spill.first, choices.spill.last, choices.spill.rest)
+        assert float(state.spill_wait) == pytest.approx(choices.spill.wait, abs=1e-4 * home)
 
 
 def play_both(game: Game, seed: int) -> tuple[Reference, State]:

@@ -28,7 +28,7 @@ def same(state: State, other: State, home: float) -> None:
     """All that later moves depend on is exactly the same; seconds are up to rounding."""
     for name in _EXACT:
         np.testing.assert_array_equal(getattr(state, name), getattr(other, name)[0], name)
-    for name in ("total", "reward"):
+    for name in ("total", "reward", "spill_wait"):
         assert float(getattr(state, name)) == pytest.approx(float(getattr(other, name)[0]), abs=1e-4 * home)
     if state.legal[COPY]:
         assert tuple(map(int, state.fill)) == tuple(int(part[0]) for part in other.fill)
@@ -156,7 +156,8 @@ def test_residencies_are_those_of_the_reference() -> None:
         assert set(found) == set(reference.residencies)
         for opened, wanted in reference.residencies.items():
             fill = None if wanted.fill is None else replace(wanted.fill, wait=0.0, leads=False)
-            assert found[opened] == replace(wanted, fill=fill)
+            spill = None if wanted.spill is None else replace(wanted.spill, wait=0.0)
+            assert found[opened] == replace(wanted, fill=fill, spill=spill)
             copies += (wanted.fill is not None) + (wanted.spill is not None)
         assert assembled(game, found) == make_plan(reference)
     assert copies > 20

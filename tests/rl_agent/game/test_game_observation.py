@@ -37,7 +37,8 @@ def test_what_is_seen_is_so(seed: int) -> None:
         fill = reference.choices.fill
         if reference.legal[COPY]:
             assert fill is not None
-            wait = fill.wait * game.repetitions[game.moves[reference.move].done] / game.home_latency
+            spill = reference.choices.spill
+            wait = (fill.wait + (0.0 if spill is None else spill.wait)) * game.repetitions[game.moves[reference.move].done] / game.home_latency
             assert facts["is_late"] == float(fill.is_late)
             assert facts["wait"] == pytest.approx(min(wait, 1.0), abs=1e-4)
         assert facts["progress"] == pytest.approx(reference.move / len(game.moves))

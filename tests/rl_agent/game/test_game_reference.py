@@ -240,6 +240,23 @@ def test_a_dropped_value_is_brought_home() -> None:
     check(reference)
 
 
+def test_what_is_home_a_little_late_is_waited_for() -> None:
+    # 3 bytes take 3 s on their way home, of which operation 1 leaves 2.1.
+    operations = [(0.0, [(0, WRITE)]), (2.1, []), (0.0, [(0, READ)])]
+    reference = actions(literal(operations, [temporary(3, 0, 3)]), NO_COPY, DROP)
+    (residency,) = reference.residencies.values()
+    assert residency.spill is not None
+    assert residency.spill.wait == pytest.approx(0.9)
+    assert reference.total == pytest.approx(2.1)
+    assert (residency.start, residency.end) == (0, 2)
+    check(reference)
+
+
+def test_what_is_home_much_too_late_cannot_be_dropped() -> None:
+    operations = [(0.0, [(0, WRITE)]), (1.5, []), (0.0, [(0, READ)])]
+    assert actions(literal(operations, [temporary(3, 0, 3)]), NO_COPY).legal == (False, True, False)
+
+
 def test_a_value_may_be_evicted_and_fetched_again() -> None:
     operations = [(0.0, [(0, WRITE)]), (3.1, []), (3.1, []), (0.0, [(0, READ)])]
     reference = actions(literal(operations, [temporary(3, 0, 4)]), NO_COPY, COPY)
@@ -373,7 +390,7 @@ def test_every_finished_game_is_a_valid_plan(problem: MappingProblem, seed: int)
 
 
 def test_larger_games_are_backed_up_and_end() -> None:
-    backups, late, stays, passing, used = 0, 0, 0, 0, {COPY: 0, NO_COPY: 0, DROP: 0}
+    backups, late, late_home, stays, passing, used = 0, 0, 0, 0, 0, {COPY: 0, NO_COPY: 0, DROP: 0}
     for seed in range(40):
         reference = play(seeded_game(seed), seed)
         check(reference)
@@ -382,6 +399,7 @@ def test_larger_games_are_backed_up_and_end() -> None:
         backups += reference.backups
         fills = [residency.fill for residency in reference.residencies.values() if residency.fill is not None]
         late += sum(fill.is_late for fill in fills)
+        late_home += sum(r.spill is not None and r.spill.wait > 0.0 for r in reference.residencies.values())
         stays += reference.stays
         copies = [copy for r in reference.residencies.values() for copy in (r.fill, r.spill) if copy is not None]
         passing += sum((reference.game.idle[copy.first : copy.last + 1] == PASSED).any() for copy in copies)
@@ -390,6 +408,7 @@ def test_larger_games_are_backed_up_and_end() -> None:
             used[action] += 1
     assert backups > 10
     assert late > 10
+    assert late_home > 5
     assert stays > 5
     assert passing > 0
     assert min(used.values()) > 40

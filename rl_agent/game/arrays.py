@@ -108,8 +108,8 @@ class GameArrays(NamedTuple):
       wanted_from: `[times, units]` when the guide next wants a unit, of the type of `busy_until`.
       queue: `[2]` int32, of copies into fast memory and home.
       window: `[reach]` int32: 0, 1, ….
-      limits: `[4]` int32: ticks of latency of a copy into fast memory, and of one home; whether operations may wait for
-        one; how many arguments may stay from run to run.
+      limits: `[4]` int32: ticks of latency of a copy into fast memory, and of one home, rounded down; whether operations
+        may wait for one; how many arguments may stay from run to run.
       facts: `[4]` float32: seconds of everything at home, of a tick; units; operations.
     """
 

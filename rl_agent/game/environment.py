@@ -61,6 +61,7 @@ class State(NamedTuple):
       replay_until: moves before this one repeat the history.
       left: `[slots]` ticks of supply that are left, or `CLOSED`, or `PASSED`.
       owner: `[slots]` int8, queue whose copies move there, or -1.
+      issued: `[slots]` int8, which way a copy goes that is issued before it and has ticks of it, or -1.
       busy_until, held_until: `[units]`, see `GameArrays`: times until which a unit is taken, and its value wanted.
       chains: see `Chains`.
       duration: `[slots]` ticks of each operation, as decided so far.
@@ -86,6 +87,7 @@ class State(NamedTuple):
     replay_until: jax.Array
     left: jax.Array
     owner: jax.Array
+    issued: jax.Array
     busy_until: jax.Array
     held_until: jax.Array
     chains: Chains
@@ -132,6 +134,7 @@ def init(arrays: GameArrays) -> State:
         replay_until=zero,
         left=jnp.asarray(arrays.idle),
         owner=jnp.full_like(arrays.idle, NONE, jnp.int8),
+        issued=jnp.full_like(arrays.idle, NONE, jnp.int8),
         busy_until=jnp.asarray(arrays.busy_until),
         held_until=jnp.asarray(arrays.busy_until),
         chains=Chains(*(jnp.asarray(arrays.no_rows) for _ in Chains._fields)),
@@ -242,6 +245,8 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     duration = jnp.where(slot == passed, jnp.maximum(move.floor, demand), state.duration)
     left, owner = _booked(left, state.owner, slot, state.spill, spills, arrays.queue[SPILL])
     left, owner = _booked(left, owner, slot, state.fill, fills & ~state.is_late, arrays.queue[FILL])
+    issued = jnp.where((slot == state.spill.first) & spills, jnp.int8(SPILL), state.issued)
+    issued = jnp.where((slot == state.fill.first) & fills & ~state.is_late, jnp.int8(FILL), issued)
     # A late copy has its slots to itself, and nothing may be in flight where the program waits for it.
     is_closed = (slot >= jnp.minimum(state.fill.first, move.before)) & (slot < move.done) & waits & (left >= 0)
     left = jnp.where(is_closed, 0, left)
@@ -303,6 +308,7 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
         replay_until=jnp.where(is_back, own.opened, state.replay_until),
         left=jnp.where(is_back, jnp.asarray(arrays.idle), left),
         owner=jnp.where(is_back, jnp.int8(NONE), owner),
+        issued=jnp.where(is_back, jnp.int8(NONE), issued),
         busy_until=jnp.where(is_back, jnp.asarray(arrays.busy_until), busy_until),
         held_until=jnp.where(is_back, jnp.asarray(arrays.busy_until), held_until),
         chains=chains,
@@ -350,8 +356,9 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     reach = arrays.window.shape[0]
     high = jnp.minimum(move.done, low + reach)
     spill = find_copy(
-        state.left, state.owner, arrays.window, arrays.queue[SPILL], low, high, move.spill, is_late=False
-    )
+        state.left, state.owner, state.issued == SPILL, arrays.window, arrays.queue[SPILL],
+        low, high, move.spill, arrays.limits[1], is_late=False,
+    )  # fmt: skip
     tick, seconds, can_wait = arrays.facts[1], jnp.asarray(arrays.seconds)[number], arrays.limits[2] != 0
     late_spill = find_late_spill(
         state.left, state.owner, state.duration, arrays.window,
@@ -364,8 +371,9 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     can_drop = ~is_dirty | can_spill
     ready = jnp.where(is_dirty, spill.last + 1, own.ready)
     fill = find_copy(
-        state.left, state.owner, arrays.window, arrays.queue[FILL], ready, move.done, move.fill, is_late=True
-    )
+        state.left, state.owner, state.issued == FILL, arrays.window, arrays.queue[FILL],
+        ready, move.done, move.fill, arrays.limits[0], is_late=True,
+    )  # fmt: skip
     may_fill = move.reads & ~move.is_last & can_drop
 
     # A late copy: with that which it follows, or from when its place and all slots before the use are free; or from the

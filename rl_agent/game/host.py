@@ -221,7 +221,8 @@ def _board(arrays: GameArrays) -> NDArray[np.void]:
     }  # fmt: skip
     parts["queue"] = np.asarray(arrays.queue)
     parts["reach"] = np.array(len(arrays.window), np.int32)
-    for number, name in enumerate(("latency", "latency_home", "can_wait", "most_stays")):
+    parts["latency"] = np.asarray(arrays.limits[:2])
+    for number, name in enumerate(("can_wait", "most_stays"), 2):
         parts[name] = np.asarray(arrays.limits[number])
     parts["tick"] = np.array(arrays.facts[1], np.float64)
     parts["forever"] = np.array(forever(arrays.no_rows.dtype), np.int32)
@@ -240,6 +241,7 @@ def _record(arrays: GameArrays) -> np.dtype[np.void]:
         "history": (np.int8, (len(arrays.moves),)),
         "left": (np.int32, slots),
         "owner": (np.int8, slots),
+        "issued": (np.int8, slots),
         "duration": (np.int32, slots),
         "busy_until": (small, units),
         "held_until": (small, units),

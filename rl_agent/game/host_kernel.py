@@ -21,13 +21,13 @@ _INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True
 
 
 @njit(**_INTERNAL)
-def _find_fill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: int) -> tuple[int, int, int]:
+def _find_fill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
     """Returns the first and last slot of the copy within `[low, high)` that starts latest, and its ticks of the last.
 
     `supply` is that of all slots from one on, `lost` what the copies that start before it cannot have of that, as a
     slot stops them.
     """
-    supply = lost = 0
+    left, owner, queue, supply, lost = s.left, s.owner, b.queue[FILL], 0, 0
     for slot in range(high - 1, low - 1, -1):
         if left[slot] == PASSED:
             continue
@@ -37,20 +37,22 @@ def _find_fill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: in
             continue
         behind = supply
         supply += left[slot]
-        if left[slot] > 0 and supply - lost >= ticks:
-            return _ending(left, slot, ticks)
+        needed = _needed(b, s, FILL, slot, ticks)
+        if left[slot] > 0 and supply - lost >= needed:
+            return _ending(left, slot, needed)
         if is_shared:
             lost = max(lost, behind)
     return NONE, NONE, 0
 
 
 @njit(**_INTERNAL)
-def _find_spill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: int) -> tuple[int, int, int]:
+def _find_spill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
     """Returns the copy within slots `[low, high)` that starts earliest.
 
     A copy that starts between another's start and what stopped that one has no more than that one.
     """
-    first, found = low, 0
+    left, owner, queue = s.left, s.owner, b.queue[SPILL]
+    first, found, needed = low, 0, ticks
     for slot in range(low, high):
         if left[slot] == PASSED:
             continue
@@ -59,15 +61,21 @@ def _find_spill(left: Any, owner: Any, queue: int, low: int, high: int, ticks: i
             first, found = slot + 1, 0
             continue
         if found == 0:
-            first = slot
+            first, needed = slot, _needed(b, s, SPILL, slot, ticks)
         found += left[slot]
-        if found >= ticks and found > 0:
-            return _ending(left, first, ticks)
+        if found >= needed and found > 0:
+            return _ending(left, first, needed)
         if is_shared and slot > first:
-            first, found = slot, left[slot]
-            if found >= ticks and found > 0:
-                return _ending(left, first, ticks)
+            first, found, needed = slot, left[slot], _needed(b, s, SPILL, slot, ticks)
+            if found >= needed and found > 0:
+                return _ending(left, first, needed)
     return NONE, NONE, 0
+
+
+@njit(**_INTERNAL)
+def _needed(b: Any, s: Any, way: int, first: int, ticks: int) -> int:
+    """Returns the ticks that a copy takes if it is issued before a slot: with another one, its latency is not counted."""
+    return ticks - b.latency[way] if s.issued[first] == way else ticks
 
 
 @njit(**_INTERNAL)
@@ -200,12 +208,12 @@ def look(b: Any, moves: Any, s: Any) -> None:
         low = written + 1
         if move.spill < NEVER:
             high = min(move.done, low + b.reach)
-            first, last, rest = _find_spill(left, owner, b.queue[SPILL], low, high, move.spill)
+            first, last, rest = _find_spill(b, s, low, high, move.spill)
             if first == NONE and b.can_wait:
                 first, last = _find_late_spill(left, owner, low, high, move.spill)
                 if first != NONE:
                     rest, moving = left[last], b.seconds[number, 6] / b.tick
-                    s.spill_wait = _wait(left, s.duration, b.latency_home, first, last + 1, moving) * b.tick
+                    s.spill_wait = _wait(left, s.duration, b.latency[SPILL], first, last + 1, moving) * b.tick
             if first != NONE:
                 until = b.awaited[last]
                 can_drop = until <= end or (until <= limit and _most_kept(b.bottom, end, until) <= offset)
@@ -240,12 +248,12 @@ def look(b: Any, moves: Any, s: Any) -> None:
 @njit(**_INTERNAL)
 def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
     """Writes the copy that COPY makes, in time or late; returns whether there is one."""
-    left, owner, busy, held = s.left, s.owner, s.busy_until, s.held_until
+    left, busy, held = s.left, s.busy_until, s.held_until
     times, done = b.slot_time, move.done
     low = max(ready, done - b.reach)
     if move.fill >= NEVER:
         return False
-    first, last, rest = _find_fill(left, owner, b.queue[FILL], low, done, move.fill)
+    first, last, rest = _find_fill(b, s, low, done, move.fill)
     if first != NONE:
         offset = _fit(b, busy, held, times[first], move)
         if offset != NONE:
@@ -263,7 +271,7 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
         first = earliest if attempt == 0 else done
         lacking = move.fill
         if follows:
-            lacking -= b.latency
+            lacking -= b.latency[FILL]
         else:
             for slot in range(first, done):
                 lacking -= left[slot]
@@ -277,7 +285,7 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
             s.leads = follows or (first < done and lacking > LEADING * b.reach)
             s.wait = moving = b.seconds[s.move, 5]
             if not follows:
-                s.wait = _wait(left, s.duration, b.latency, first, done, moving / b.tick) * b.tick
+                s.wait = _wait(left, s.duration, b.latency[FILL], first, done, moving / b.tick) * b.tick
             return True
     return False
 
@@ -298,7 +306,9 @@ def _earliest(b: Any, s: Any, move: Any, low: int) -> int:
 
 
 @njit(**_INTERNAL)
-def _book(left: Any, owner: Any, first: int, last: int, rest: int, queue: int) -> None:
+def _book(b: Any, s: Any, first: int, last: int, rest: int, way: int) -> None:
+    left, owner, queue = s.left, s.owner, b.queue[way]
+    s.issued[first] = way
     for slot in range(first, last):
         if left[slot] != PASSED:
             left[slot], owner[slot] = 0, queue
@@ -324,6 +334,7 @@ def _start(b: Any, s: Any) -> None:
     s.total = 0.0
     s.left[:] = b.idle
     s.owner[:] = NONE
+    s.issued[:] = NONE
     s.busy_until[:] = b.busy_until
     s.held_until[:] = b.busy_until
     s.duration[:] = b.duration
@@ -406,7 +417,7 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
         until = b.awaited[last]
         for unit in range(low, high):
             busy[unit] = max(busy[unit], until)
-        _book(s.left, s.owner, s.spill_first, last, s.spill_rest, b.queue[SPILL])
+        _book(b, s, s.spill_first, last, s.spill_rest, SPILL)
         s.chain_ready[row] = last + 1
         s.chain_written[row] = NONE
         waited += s.spill_wait * b.seconds[number, 4]
@@ -425,7 +436,7 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
                 s.lead_done, s.lead_first = move.done, s.fill_first
             waited += s.wait * b.seconds[number, 4]
         elif action == COPY:
-            _book(s.left, s.owner, s.fill_first, s.fill_last, s.fill_rest, b.queue[FILL])
+            _book(b, s, s.fill_first, s.fill_last, s.fill_rest, FILL)
         s.stays += move.is_stay
         low, high = s.offset, s.offset + move.size
         _limit(s.chain_limit, s.chain_offset, s.chain_top, low, high, s.start)

@@ -158,7 +158,7 @@ class Game:
       can_wait: whether an operation may wait for a copy: both links must be on one channel.
       latency_seconds, copy_seconds: float64, of the links into fast memory and home, and `[num_buffers]` of each
         buffer's bytes.
-      latency: ticks, the first of them.
+      latency: ticks, the first of them, rounded down.
       places: what the guide says; `wanted_from`: see `Places.wanted_from`.
       most_stays: how many arguments may stay from run to run.
 
@@ -253,7 +253,7 @@ class Game:
         size = np.array([buffer.size for buffer in problem.buffers], np.float64)
         ways = [None if number is None else problem.links[number] for number in (self.into, self.back)]
         self.latency_seconds = tuple(0.0 if link is None else link.latency for link in ways)
-        self.latency = tuple(self.ticks_above(np.array(self.latency_seconds)).tolist())
+        self.latency = tuple(self.ticks_below(np.array(self.latency_seconds)).tolist())
         self.copy_seconds = tuple(size * 0.0 if link is None else size / link.bandwidth for link in ways)
 
     def _set_supply(self) -> None:

@@ -29,11 +29,13 @@ in all its iterations is part of what the operation before it leaves. No other c
 `first` and `last` it may share with copies of its own queue, with others none.
 
 So of two copies in one queue neither is issued before the other and awaited after it: sorted by start, they are sorted
-by done as well. Queues are first in, first out, and a copy waits for nothing but those before it and its latency, which
-is counted as supply. Let copy k be the first that is late. Go back from it to the last copy j that found its queue
-empty: the slots of j, …, k overlap one after the other (a copy awaited before the next is issued leaves the queue
-empty), so all slots from the issue of j to the await of k are theirs alone. Their ticks are different ones of these
-slots, which offer that many, latencies included: k is not late. No copy is in flight at the border of a branch, nor of
+by done as well. Queues are first in, first out, and a copy waits for nothing but those before it and its latency. This
+is counted as supply, but where one like it is issued before the same slot: their latencies pass at once. Let copy k be
+the first that is late. Go back from it to the last copy j that found its queue empty when its latency was over: the
+slots of j, …, k overlap one after the other (a copy awaited before the next is issued leaves the queue empty), so all
+slots from the issue of j to the await of k are theirs alone, or shared with copies issued before. Their ticks, and those
+of what was issued with j, are different ones of these slots, which offer that many, a latency from the issue of j
+included: k is not late. No copy is in flight at the border of a branch, nor of
 a loop, but for those passed, whose iterations are all alike and leave to copies what their operations do. Hence no
 operation waits for these copies.
 
@@ -221,6 +223,8 @@ class Reference:
             self.chains[move.chain].ready = move.ready
         self.left = game.idle.tolist()
         self.owner = [NONE] * len(game.slots.time)
+        # Which way a copy goes that is issued before a slot and has ticks of it.
+        self.issued = [NONE] * len(game.slots.time)
         self.busy_until = [FOREVER if blocked else 0 for blocked in game.blocked]
         self.held_until = self.busy_until.copy()
         self.demand = self.taken = self.stays = 0
@@ -310,6 +314,8 @@ class Reference:
                 is_shared = slot == booking.last and not booking.is_late
                 self.left[slot] = self.left[slot] - booking.rest if is_shared else 0
                 self.owner[slot] = self.game.queue[way]
+        if not booking.is_late:
+            self.issued[booking.first] = way
         # Nothing is in flight over a loop that has copies of its own.
         if move.carrier != NONE:
             self.left[move.carrier] = CLOSED
@@ -502,15 +508,15 @@ class Reference:
         queue = self.game.queue[way]
         candidates: Sequence[int] = range(low, high)
         for first in candidates if way == SPILL else reversed(candidates):
-            found = 0
+            found, needed = 0, ticks - (self.game.latency[way] if self.issued[first] == way else 0)
             for slot in range(first, high):
                 is_taken = self.owner[slot] != NONE
                 if self.left[slot] == CLOSED or (is_taken and self.owner[slot] != queue) or self.left[first] <= 0:
                     break
                 if self.left[slot] == PASSED:
                     continue
-                if found + self.left[slot] >= ticks:
-                    return Booking(first, slot, ticks - found)
+                if found + self.left[slot] >= needed:
+                    return Booking(first, slot, needed - found)
                 found += self.left[slot]
                 if is_taken and slot > first:
                     break

@@ -60,11 +60,13 @@ class Copy(NamedTuple):
 def find_copy(
     left: jax.Array,
     owner: jax.Array,
+    is_issued: jax.Array,
     window: jax.Array,
     queue: jax.Array,
     low: jax.Array,
     high: jax.Array,
     ticks: jax.Array,
+    latency: jax.Array,
     is_late: bool,
 ) -> Copy:
     """Returns a copy within slots `[low, high)`, no more than the window: as late, or as early, as can be.
@@ -72,8 +74,10 @@ def find_copy(
     Args:
       left: `[slots]` int32 ticks, or `CLOSED`, or `PASSED`.
       owner: `[slots]` int32 queue of the copies that move there, or -1.
+      is_issued: `[slots]` bool, whether a copy like it is issued there.
       window: `[reach]` int32: 0, 1, ….
       queue, low, high, ticks: int32.
+      latency: int32 of the ticks, which it does not take if it is issued with another one.
       is_late: whether the latest start is wanted, rather than the earliest.
     """
     reach, slots = window.shape[0], left.shape[0]
@@ -81,6 +85,7 @@ def find_copy(
     slot = base + window
     supply = lax.dynamic_slice(left, (base,), (reach,))
     owned = lax.dynamic_slice(owner, (base,), (reach,))
+    needed = ticks - jnp.where(lax.dynamic_slice(is_issued, (base,), (reach,)), latency, 0)
     is_shared = owned == queue
     is_usable = (slot >= low) & (slot < high) & (supply != CLOSED) & (is_shared | (owned == NONE))
     supply = jnp.where(is_usable & (supply != PASSED), supply, 0)
@@ -89,13 +94,13 @@ def find_copy(
     stop = jnp.where(is_usable, jnp.where(is_shared, through, FOREVER), below)
     following = jnp.concatenate([stop[1:], through[-1:]])
     offered = minima_from(following) - below
-    is_start = (supply > 0) & (offered >= ticks)
+    is_start = (supply > 0) & (offered >= needed)
     if is_late:
         first = jnp.max(jnp.where(is_start, slot, NONE))
     else:
         earliest = jnp.min(jnp.where(is_start, slot, slots))
         first = jnp.where(earliest == slots, NONE, earliest)
-    goal = jnp.sum(jnp.where(slot < first, supply, 0)) + ticks
+    goal = jnp.sum(jnp.where(slot < first, supply, 0)) + needed[jnp.clip(first - base, 0, reach - 1)]
     last = base + jnp.sum(through < goal, dtype=jnp.int32)
     rest = goal - jnp.sum(jnp.where(slot < last, supply, 0))
     return Copy(first, last, rest)

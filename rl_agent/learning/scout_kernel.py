@@ -75,7 +75,7 @@ def _are_same(b: Any, moves: Any, one: Any, other: Any, rows: Any, parents: Any,
         if max(one.held_until[unit], time) != max(other.held_until[unit], time):
             return False
     for at in range(slot, len(one.left)):
-        if one.left[at] != other.left[at] or one.owner[at] != other.owner[at]:
+        if one.left[at] != other.left[at] or one.owner[at] != other.owner[at] or one.issued[at] != other.issued[at]:
             return False
         if one.duration[at] != other.duration[at]:
             return False

@@ -74,6 +74,7 @@ def play_both(game: Game, seed: int) -> tuple[Reference, State]:
     length, units = len(game.slots.time), game.num_units
     assert np.asarray(state.left)[:length].tolist() == reference.left
     assert np.asarray(state.owner)[:length].tolist() == reference.owner
+    assert np.asarray(state.issued)[:length].tolist() == reference.issued
     open_units = ~game.blocked
     assert (np.asarray(state.busy_until)[:units][open_units] == np.array(reference.busy_until)[open_units]).all()
     return reference, state

@@ -19,8 +19,8 @@ from memplan.rl_agent.game.plan import assembled, make_plan, replay
 from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
 
 _EXACT = (
-    "move", "legal", "done", "backups", "is_dead", "history", "replay_until", "left", "owner", "busy_until",
-    "held_until", "duration", "stays",
+    "move", "legal", "done", "backups", "is_dead", "history", "replay_until", "left", "owner", "issued",
+    "busy_until", "held_until", "duration", "stays",
 )  # fmt: skip
 
 

@@ -113,6 +113,17 @@ def test_a_second_copy_takes_what_the_first_one_left() -> None:
     check(reference)
 
 
+def test_copies_that_are_issued_together_have_one_latency() -> None:
+    # 3.6 s are left before the reads: for three copies of 1 byte each and one latency of 0.5 s, not for three.
+    buffers = [argument(1, 3), argument(1, 3), argument(1, 3)]
+    problem = literal([(3.6, []), (0.0, [(0, READ), (1, READ), (2, READ)])], buffers)
+    slow_start = [dataclasses.replace(link, latency=0.5) for link in problem.links]
+    reference = actions(dataclasses.replace(problem, links=tuple(slow_start)), COPY, COPY, COPY)
+    assert all(r.fill is not None and not r.fill.is_late for r in reference.residencies.values())
+    assert reference.total == pytest.approx(3.0)
+    check(reference)
+
+
 def test_a_use_waits_for_a_late_copy() -> None:
     # Operation 0 leaves 4.1 s to a copy of 5 bytes: the read gains 5 s and waits for 0.9.
     problem = literal([(4.1, []), (0.0, [(0, READ)])], [argument(5, 2)])

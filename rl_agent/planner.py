@@ -25,9 +25,6 @@ from memplan.planners.planner import Budget, Planner
 # The generalist that comes with the package.
 PRETRAINED = Path(__file__).parent / "pretrained"
 
-# Problems are padded to multiples of these, so that few sizes are compiled.
-_MULTIPLES = {"moves": 512, "rows": 128, "slots": 512, "times": 512, "units": 64}
-
 
 @dataclass(frozen=True)
 class AgentOptions:
@@ -104,23 +101,13 @@ def make_trainer(problem: MappingProblem, start: Plan, options: AgentOptions, se
 
     saved = load(options.checkpoint or PRETRAINED)
     trained = replace(saved.options, seed=seed, learns=options.learns)
-    return Trainer([problem], trained, padding_for(problem), saved.params, [start])
+    return Trainer([problem], trained, params=saved.params, starts=[start])
 
 
 def check_installed() -> None:
     """Raises PlannerError, with what to do, if a library that learning needs is not installed."""
     if missing := PLANNER.missing():
         raise PlannerError(f"the agent needs {', '.join(missing)}: pip install 'memplan[rl]'")
-
-
-def padding_for(problem: MappingProblem) -> Any:
-    """Returns the sizes of a problem's game, as a `Padding`, rounded up."""
-    from memplan.rl_agent.game.arrays import Padding
-    from memplan.rl_agent.game.moves import Game
-
-    least = vars(Padding.of(Game(problem, guide=None), multiple=1))
-    sizes = {name: -(-size // _MULTIPLES.get(name, 1)) * _MULTIPLES.get(name, 1) for name, size in least.items()}
-    return Padding(**sizes)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """`memplan bench agent`: latency against time, of the agent and of what it is compared with.
 
 The agent learns each program from scratch, on all cores. Evolution and search have the same time, one core each, beside
-each other; a player of random games has half of it, on all cores. What reaches the bound ends there. All plans are scored
-by the same emulator, and checked by `verify`; random games are worth what the game says.
+each other; a player of random games has half of it, on all cores. What reaches the bound ends there. All plans are
+scored by the same emulator, and checked by `verify`; random games are worth what the game says.
 
 With `--ablations`, variants of the agent are compared that lack one part each.
 """
@@ -68,12 +68,11 @@ def command(
     check_file(picture)
     if not minutes > 0:
         raise MemplanError(f"--minutes {minutes}: must be more than 0")
-    from memplan.rl_agent.devices import use_all_devices
+    from memplan.rl_agent.planner import ready_to_play
 
-    use_all_devices()
     files = dumps or _shipped()
     rows: list[dict[str, Any]] = []
-    with Stages(total=len(files)) as stages:
+    with ready_to_play(), Stages(total=len(files)) as stages:
         for file in files:
             with stages.stage(dump_name(file)):
                 problem = read_problem(file, None)

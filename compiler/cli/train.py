@@ -45,11 +45,22 @@ def command(
     if not minutes > 0:
         raise MemplanError(f"--minutes {minutes}: must be more than 0")
     check_folder(out)
-    from memplan.rl_agent.devices import use_all_devices
-    from memplan.rl_agent.planner import check_installed
+    from memplan.rl_agent.planner import ready_to_play
 
-    check_installed()
-    use_all_devices()
+    with ready_to_play():
+        _train(files, target, minutes, out, resume, seed, search, simulations)
+
+
+def _train(
+    files: Sequence[Path],
+    target: str | None,
+    minutes: float,
+    out: Path,
+    resume: bool,
+    seed: int | None,
+    search: str | None,
+    simulations: int | None,
+) -> None:
     from memplan.rl_agent.learning.trainer import TrainOptions
     from memplan.rl_agent.learning.training import Progress, Training
 

@@ -60,6 +60,9 @@ class MoveRow(NamedTuple):
 
 COLUMNS = MoveRow._fields
 
+# What paddings are rounded up to, so that few are compiled; for other sizes, one.
+_MULTIPLES = {"moves": 512, "rows": 128, "slots": 512, "times": 512, "units": 64}
+
 
 @dataclass(frozen=True)
 class Padding:
@@ -88,6 +91,14 @@ class Padding:
         rounded = {name: size if name == "reach" else -(-size // multiple) * multiple for name, size in least.items()}
         return Padding(**rounded)
 
+    @staticmethod
+    def rounded(*games: Game) -> Padding:
+        """Returns sizes that suit all of some games, and many others: what is compiled for them is likely there."""
+        least = vars(Padding.of(*games, multiple=1))
+        return Padding(
+            **{name: -(-size // _MULTIPLES.get(name, 1)) * _MULTIPLES.get(name, 1) for name, size in least.items()}
+        )
+
 
 class GameArrays(NamedTuple):
     """What does not change while a game is played. A batch has one more axis in front of all.
@@ -108,8 +119,8 @@ class GameArrays(NamedTuple):
       wanted_from: `[times, units]` when the guide next wants a unit, of the type of `busy_until`.
       queue: `[2]` int32, of copies into fast memory and home.
       window: `[reach]` int32: 0, 1, ….
-      limits: `[4]` int32: ticks of latency of a copy into fast memory, and of one home, rounded down; whether operations
-        may wait for one; how many arguments may stay from run to run.
+      limits: `[4]` int32: ticks of latency of a copy into fast memory, and of one home, rounded down; whether
+        operations may wait for one; how many arguments may stay from run to run.
       facts: `[4]` float32: seconds of everything at home, of a tick; units; operations.
     """
 

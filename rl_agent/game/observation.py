@@ -113,7 +113,8 @@ def observe(arrays: GameArrays, state: State, view: View) -> Observation:
             in_use / units,
             state.is_late,
             (state.wait + state.spill_wait)
-            * jnp.asarray(arrays.seconds)[jnp.minimum(state.move, arrays.moves.shape[0] - 1), 4] / home,
+            * jnp.asarray(arrays.seconds)[jnp.minimum(state.move, arrays.moves.shape[0] - 1), 4]
+            / home,
         ]
     ).astype(jnp.float32)
     seen = Observation(board, _supply(state, now.done, now.fill, view), items, facts)

@@ -30,14 +30,14 @@ in all its iterations is part of what the operation before it leaves. No other c
 
 So of two copies in one queue neither is issued before the other and awaited after it: sorted by start, they are sorted
 by done as well. Queues are first in, first out, and a copy waits for nothing but those before it and its latency. This
-is counted as supply, but where one like it is issued before the same slot: their latencies pass at once. Let copy k be
-the first that is late. Go back from it to the last copy j that found its queue empty when its latency was over: the
-slots of j, …, k overlap one after the other (a copy awaited before the next is issued leaves the queue empty), so all
-slots from the issue of j to the await of k are theirs alone, or shared with copies issued before. Their ticks, and those
-of what was issued with j, are different ones of these slots, which offer that many, a latency from the issue of j
-included: k is not late. No copy is in flight at the border of a branch, nor of
-a loop, but for those passed, whose iterations are all alike and leave to copies what their operations do. Hence no
-operation waits for these copies.
+is counted as supply, except where a copy like it is issued before the same slot already: latencies pass at the same
+time. Let copy k be the first that is late. Go back from it to the last copy j for which its latency was longer than the
+queue: from then on the queue moves j, …, k without a pause. Their slots overlap one after the other (a copy awaited
+before the next is issued leaves the queue empty), so no other queue has ticks of those from the issue of j to the await
+of k. What j, …, k take of these slots, with the copies that were issued beside j, is as much as they move and one
+latency, and the slots offer that: k is not late. No copy is in flight at the border of a branch, nor of a loop, but for
+those passed, whose iterations are all alike and leave to copies what their operations do. Hence no operation waits for
+these copies.
 
 **Waiting.** If no copy into fast memory is in time, or none with room, COPY is a *late* one, as long as the wait is
 shorter than what this use can save at most. It is issued before slot `first` and awaited before the use. Slots
@@ -47,15 +47,16 @@ it or is overtaken: how long the use waits follows from its own bytes and the op
 decided. `first` is the start of the free slots before the use, but not before its place in the guide is free; if there
 is no room then, the use itself. The latency is the sum of durations and waits.
 
-If no copy home of a dirty value is in time, the one that its chain's next move makes may be late too, if it is on its
-way for more than half of its ticks. It has the slots that are left between the write and the need, neighbours that pass
-no loop, to itself, those that offer most, and the operation that follows them waits. So again nothing else is in flight
-from its issue until it is done.
+If no copy home of a dirty value is in time, that which the next move of its chain makes may be *late*, but not by more
+than half of its ticks. It has the slots that are left between write and need, neighbours that pass no loop, to itself,
+those that offer most; the operation that follows them waits. So again nothing else is in flight from its issue until it
+is done.
 
-If a late copy into fast memory lacks more than rounding can explain, its queue is busy until the use gets it. So another one for the
-same use may *follow* it: it is issued with that one, moves when it has arrived, and the use waits for its bytes beside.
+If a late copy into fast memory lacks more than rounding can explain, its queue is busy until the use gets it. So
+another one for the same use may *follow* it: it is issued with that one, moves when it has arrived, and the use waits
+for its bytes beside.
 
-**Dead ends.** A move is without legal action only if its value is dirty and cannot be brought home in time. The move
+**Dead ends.** A move is without legal action only if its value is dirty and cannot be brought home. The move
 that opened the residency was not forced to DROP: it was COPY, which had brought home what was dirty before, or the
 production of a new value; at both, DROP was legal. The game restarts with all moves before it as they were, and DROP
 forced there. Each backup forces a move that was not forced before, so there are at most as many as moves: the game

@@ -6,6 +6,7 @@ anew*: its plan becomes the guide of the game's offsets (`game/guide.py`), and p
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from memplan.rl_agent.game.arrays import GameArrays, Padding, make_arrays
 from memplan.rl_agent.game.environment import ACTIONS
 from memplan.rl_agent.game.guide import Wish
 from memplan.rl_agent.game.host import Host
-from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.moves import NONE, Game
 from memplan.rl_agent.game.plan import assembled
 from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
 from memplan.rl_agent.learning.scouts import Scouts
@@ -117,6 +118,41 @@ class Contest:
         self.host.follow(games)
         # If it would be set back, what is left is what rules of thumb do.
         return self.go_on_from(games["history"][0] if games["done"][0] else scripted(self.host)[0])
+
+    def rival(self, generator: np.random.Generator) -> Contest | None:
+        """Returns one that begins at the champion with another argument that stays from run to run, or with none.
+
+        All else has to be decided anew around it, so that a change of this alone looks bad at first.
+
+        Returns: None if there is no choice.
+        """
+        moves = len(self.game.moves)
+        stays = np.array([number for number, move in enumerate(self.game.moves) if move.is_stay], np.int64)
+        history = self.champion.history.copy()
+        is_kept = history[stays] == NO_COPY
+        others = stays[~is_kept].tolist() + [NONE] * bool(is_kept.any())
+        if not others:
+            return None
+        history[stays] = DROP
+        chosen = int(generator.choice(others))
+        if chosen != NONE:
+            history[chosen] = NO_COPY
+        games = self.host.starts(history[None])
+        self.host.follow(games, patience=moves)
+        rival = self.twin()
+        rival.best_total, rival._best_plan = -np.inf, None
+        rival.go_on_from(games["history"][0])
+        return rival
+
+    def twin(self) -> Contest:
+        """Returns the same contest, to go on from here in another way."""
+        twin = copy.copy(self)
+        twin._scouts = None  # They have states of their own.
+        return twin
+
+    def give_way_to(self, rival: Contest) -> None:
+        """Becomes what another contest of the same problem is."""
+        vars(self).update(vars(rival))
 
     @property
     def scouts(self) -> Scouts:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.rl_agent.game.host import INSTEAD, Host, in_threads
-from memplan.rl_agent.game.reference import DROP, NO_COPY
 from memplan.rl_agent.learning import scout_kernel
 
 # Moves between marks, at least, and how many marks there are, at most.
@@ -22,9 +21,6 @@ _EVERY, _MOST_MARKS = 16, 96
 
 # The policy is raised to this power, and no action is less likely than that: scouts are many, and cheap.
 _POWER, _LEAST = 1.0 / 3.0, 0.05
-
-# How often the last scout begins with another argument that stays from run to run.
-_KEEPS_ANOTHER = 0.5
 
 # The last scout begins at so much of the first one's temperature: which one is best depends on the program.
 _COLDEST = 0.03
@@ -57,7 +53,6 @@ class Scouts:
     def __init__(self, host: Host, count: int):
         self._host = host
         moves = host.moves[: int(host.board["num_moves"][0])]
-        self._stays = np.flatnonzero(moves["is_stay"])
         self._every = max(_EVERY, -(-len(moves) // _MOST_MARKS))
         num_marks = -(-max(len(moves), 1) // self._every)
         at = np.arange(num_marks) * self._every
@@ -106,8 +101,6 @@ class Scouts:
             warmth = heat * _COLDEST ** (number / max(len(self._marks) - 1, 1))
             marks[0] = self._blank[0]
             present, best = history.copy(), history.copy()
-            if number == len(self._marks) - 1:
-                self._keep_another(present, np.random.default_rng(seed))
             total, best_total, games = scout_kernel.anneal(
                 self._host.board, self._host.moves, marks, self._trials[number], self._every, self._rows, self._parents,
                 self._least_done, present, np.zeros(len(history), np.bool_), best, policy, cumulated, INSTEAD, warmth,
@@ -116,17 +109,6 @@ class Scouts:
             return Scouted(present, total, best, best_total, games)
 
         return [found for found in in_threads(scout, range(len(self._marks))) if found.games]
-
-    def _keep_another(self, history: NDArray[np.int8], generator: np.random.Generator) -> None:
-        """Changes, now and then, what stays from run to run: any one argument instead, or none.
-
-        Everything else has to be decided anew around it, so that a change of this alone looks bad at first.
-        """
-        if len(self._stays) and generator.random() < _KEEPS_ANOTHER:
-            history[self._stays] = DROP
-            kept = int(generator.integers(-1, len(self._stays)))
-            if kept >= 0:
-                history[self._stays[kept]] = NO_COPY
 
 
 def _active_rows(moves: Any) -> list[tuple[int, int, int]]:

@@ -44,6 +44,9 @@ _WISHED = (0.0, 0.2, 0.5, 1.0)
 # What a game of windows may be worse than the champion at the start of a cycle, of the hottest scout's heat.
 _OF_HEAT = 0.1
 
+# How often scouts explore a rival of the champion instead, and how often the same one.
+_CHALLENGED, _ROUNDS_OF_RIVAL = 0.25, 12
+
 # How far from each other windows of an iteration begin, of the moves, at most.
 _BAND = 0.06
 
@@ -122,7 +125,7 @@ class Trainer:
     Args:
       problems: to be played, all in one padding.
       options: how.
-      padding: sizes that all games fit; None for the smallest.
+      padding: sizes that all games fit; None for `Padding.rounded`.
       params: of the networks to start from; None for new ones.
       starts: plans to go on from; None to begin with rules of thumb.
 
@@ -146,7 +149,7 @@ class Trainer:
         if not problems:
             raise PlannerError("there is no problem to play")
         self.options = options
-        padding = padding or Padding.of(*(Game(problem, guide=None) for problem in problems))
+        padding = padding or Padding.rounded(*(Game(problem, guide=None) for problem in problems))
         plans: Sequence[Plan | None] = starts if starts is not None else [None] * len(problems)
         self.contests = [
             Contest(problem, padding, plan, options.scouts) for problem, plan in zip(problems, plans, strict=True)
@@ -154,6 +157,8 @@ class Trainer:
         self._policies: list[NDArray[np.float32] | None] = [None] * len(problems)
         self._rounds = [0] * len(problems)
         self._urges = [np.ones(len(contest.game.moves)) for contest in self.contests]
+        # Of each problem, and how often it was explored.
+        self._rivals: list[tuple[Contest | None, int]] = [(None, 0)] * len(problems)
         self.networks = Networks(options.sizes, options.loyalty)
         self.optimizer = make_optimizer(options.update)
         self._compile()
@@ -317,6 +322,8 @@ class Trainer:
         policy, seed = self._policies[problem], int(generator.integers(2**31))
         if not options.scouted or policy is None:
             return 0, False
+        if generator.random() < _CHALLENGED and self._has_rival(generator, problem):
+            return self._challenge(generator, problem, policy, seed)
         found = contest.scouts.explore(
             contest.champion.history, policy, self._urges[problem], self._heat(problem), options.scouted, seed
         )
@@ -334,6 +341,33 @@ class Trainer:
         last = max(found, key=lambda scouted: scouted.total)
         improved |= contest.go_on_from(last.history)
         return sum(scouted.games for scouted in found), improved
+
+    def _has_rival(self, generator: np.random.Generator, problem: int) -> bool:
+        """Finds a rival, another one now and then; returns whether there is one."""
+        rival, rounds = self._rivals[problem]
+        if rival is None or rounds == _ROUNDS_OF_RIVAL:
+            self._rivals[problem] = self.contests[problem].rival(generator), 0
+        return self._rivals[problem][0] is not None
+
+    def _challenge(
+        self, generator: np.random.Generator, problem: int, policy: NDArray[np.float32], seed: int
+    ) -> tuple[int, bool]:
+        """Lets scouts explore the rival, which takes the champion's place once it is better; returns as `_scout`."""
+        contest, (rival, rounds) = self.contests[problem], self._rivals[problem]
+        assert rival is not None
+        # What stays from run to run is what makes it another one.
+        urge = self._urges[problem] * np.array([not move.is_stay for move in contest.game.moves])
+        found = rival.scouts.explore(
+            rival.champion.history, policy, urge, self._heat(problem), self.options.scouted, seed
+        )
+        if found:
+            rival.go_on_from(max(found, key=lambda scouted: scouted.best_total).best_history)
+        rival.pack_anew(generator, float(generator.choice(_WISHED)))
+        is_better = rival.best_total > contest.best_total + 1e-7 * contest.game.home_latency
+        if is_better:
+            contest.give_way_to(rival)
+        self._rivals[problem] = (None, 0) if is_better else (rival, rounds + 1)
+        return sum(scouted.games for scouted in found), is_better
 
     def _end_of_round(self, generator: np.random.Generator, problem: int) -> bool:
         """Ends a round of a problem; returns whether its best game got better by being packed anew."""
@@ -412,6 +446,10 @@ class Trainer:
             "contests": [contest.state() for contest in self.contests],
             "rounds": np.array(self._rounds),
             "urges": self._urges,
+            "rivals": [
+                {"rounds": np.array(rounds), **({} if rival is None else rival.state())}
+                for rival, rounds in self._rivals
+            ],
             "policies": [np.zeros((0, 3), np.float32) if said is None else said for said in self._policies],
         }
 
@@ -425,4 +463,9 @@ class Trainer:
             contest.restore(saved)
         self._rounds = np.array(state["rounds"]).tolist()
         self._urges = [np.array(urge) for urge in state["urges"]]
+        for problem, (contest, described) in enumerate(zip(self.contests, state["rivals"], strict=True)):
+            rival = contest.twin() if "history" in described else None
+            if rival is not None:
+                rival.restore(described)
+            self._rivals[problem] = rival, int(described["rounds"])
         self._policies = [np.array(said) if len(said) else None for said in state["policies"]]

@@ -38,7 +38,11 @@ def test_what_is_seen_is_so(seed: int) -> None:
         if reference.legal[COPY]:
             assert fill is not None
             spill = reference.choices.spill
-            wait = (fill.wait + (0.0 if spill is None else spill.wait)) * game.repetitions[game.moves[reference.move].done] / game.home_latency
+            wait = (
+                (fill.wait + (0.0 if spill is None else spill.wait))
+                * game.repetitions[game.moves[reference.move].done]
+                / game.home_latency
+            )
             assert facts["is_late"] == float(fill.is_late)
             assert facts["wait"] == pytest.approx(min(wait, 1.0), abs=1e-4)
         assert facts["progress"] == pytest.approx(reference.move / len(game.moves))

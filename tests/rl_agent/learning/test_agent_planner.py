@@ -15,6 +15,7 @@ from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy
 from memplan.planners.planner import Budget
 from memplan.rl_agent import hybrid, planner
+from memplan.rl_agent.game.arrays import Padding
 from memplan.rl_agent.learning import checkpoint
 from memplan.rl_agent.learning.trainer import Trainer
 from memplan.rl_agent.planner import AgentOptions, solve_with
@@ -33,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sizes of the other tests, so that nothing is compiled again."""
-    monkeypatch.setattr(planner, "padding_for", lambda problem: padding_of(problem))
+    monkeypatch.setattr(Padding, "rounded", staticmethod(lambda *games: Padding.of(*games, multiple=128)))
 
 
 def test_agent(trained: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -16,17 +16,24 @@ from random_problems import TINY, seeded_problem
 
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy
 from memplan.planners.planner import Budget
 from memplan.rl_agent.game.arrays import Padding, make_arrays
 from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.reference import NO_COPY
 from memplan.rl_agent.learning.contest import Contest, history_of
 from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import Trainer
 
 TESTS = Path(__file__).parents[1]
+
+
+def with_stays(problem: MappingProblem) -> MappingProblem:
+    """Returns a problem in which an argument may stay from run to run."""
+    return dataclasses.replace(problem, cross_program_prefetches=1)
 
 
 def test_it_finds_the_proven_optimum() -> None:
@@ -48,7 +55,7 @@ def test_it_finds_the_proven_optimum() -> None:
 
 
 def test_the_same_seed_learns_the_same_and_goes_on_the_same() -> None:
-    problems = [problem_of(2), problem_of(6)]
+    problems = [problem_of(2), with_stays(problem_of(6))]
     padding = padding_of(*problems)
     whole = Trainer(problems, SMALL, padding)
     first = Trainer(problems, SMALL, padding)
@@ -56,6 +63,7 @@ def test_the_same_seed_learns_the_same_and_goes_on_the_same() -> None:
         whole.step()
     for _ in range(5):
         first.step()
+    assert any(rival is not None for rival, _ in first._rivals)
     resumed = Trainer(problems, SMALL, padding)
     resumed.restore(jax.tree.map(np.array, jax.device_get(first.state())))
     for _ in range(5):
@@ -80,6 +88,32 @@ def test_a_contest_starts_from_a_plan() -> None:
     contest.pack_anew()
     assert contest.latency <= before * (1 + 1e-7), "the best is never forgotten"
     assert latency > 0
+
+
+def test_a_rival_keeps_another_argument() -> None:
+    problem = with_stays(problem_of(12))
+    contest = Contest(problem, padding_of(problem))
+    stays = [number for number, move in enumerate(contest.game.moves) if move.is_stay]
+    assert len(stays) > 1
+
+    def kept(one: Contest) -> list[bool]:
+        return [bool(one.champion.history[stay] == NO_COPY) for stay in stays]
+
+    generator = np.random.default_rng(0)
+    before, seen = kept(contest), set()
+    for _ in range(20):
+        rival = contest.rival(generator)
+        assert rival is not None
+        assert kept(rival) != before
+        assert verify(problem, rival.plan()) == []
+        assert TimingEmulator(problem).latency(rival.plan()) == pytest.approx(rival.latency, rel=1e-5)
+        seen.add(tuple(kept(rival)))
+    assert len(seen) == len(stays) - sum(before) + any(before)
+    assert kept(contest) == before
+    contest.give_way_to(rival)
+    assert kept(contest) != before
+    nothing_to_keep = dataclasses.replace(problem, cross_program_prefetches=0)
+    assert Contest(nothing_to_keep, padding_of(problem)).rival(generator) is None
 
 
 def test_a_problem_that_is_too_large_is_refused() -> None:
@@ -121,7 +155,7 @@ def test_on_two_devices() -> None:
 
 def test_heat_lets_play_go_on_from_worse_games() -> None:
     problem = problem_of(4)
-    options = replace(SMALL, scouted=0, heat=5.0, cycle=1000, search=SearchOptions(method="none"))
+    options = dataclasses.replace(SMALL, scouted=0, heat=5.0, cycle=1000, search=SearchOptions(method="none"))
     trainer = Trainer([problem], options, padding_of(problem))
     totals = []
     for _ in range(6):

@@ -74,7 +74,7 @@ def _find_spill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, i
 
 @njit(**_INTERNAL)
 def _needed(b: Any, s: Any, way: int, first: int, ticks: int) -> int:
-    """Returns the ticks that a copy takes which is issued before a slot; with another one it has no latency of its own."""
+    """Returns the ticks that a copy takes which is issued before a slot: with another one, none for its latency."""
     return ticks - b.latency[way] if s.issued[first] == way else ticks
 
 

@@ -393,7 +393,7 @@ class Game:
         if len(accesses):
             move = replace(move, worth=self._worth(accesses, move.done))
         # Whole regions before what is inside of them; of an operation, reads before writes.
-        return (int(slots.time[slot]), -int(slots.end[slot]), int(not move.reads), move.buffer), move
+        return (int(slots.time[slot]), -int(slots.end[slot]), int(not move.reads), -move.size, move.buffer), move
 
     def _worth(self, accesses: Integers, slot: int) -> int:
         """Returns the ticks that accesses can save in fast memory each time that the operation of a slot runs."""

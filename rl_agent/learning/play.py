@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from memplan.rl_agent.game.arrays import GameArrays
 from memplan.rl_agent.game.environment import ACTIONS, State
-from memplan.rl_agent.game.host import Games, Host, as_states
+from memplan.rl_agent.game.host import INSTEAD, Games, Host, as_states
 from memplan.rl_agent.game.reference import NUM_ACTIONS
 from memplan.rl_agent.learning.network import Networks, Params
 from memplan.rl_agent.learning.search import SearchOptions, World, choose
@@ -291,21 +291,45 @@ def survey(
     return policy, jnp.where(is_choice, 1.0 - jnp.sum(policy * sights.guided, axis=-1), 0.0)
 
 
-def play_out(agent: Decide, host: Host, key: jax.Array, heat: NDArray[np.float32]) -> Games:
-    """Plays whole games of one problem, every choice by the agent; returns them at their ends.
+def play_out(agent: Decide, host: Host, champion: Champion, key: jax.Array, heat: NDArray[np.float32]) -> Games:
+    """Plays whole games of one problem, and returns them at their ends.
+
+    At each choice both what the agent says and what the champion did are followed to the end, as the champion; the
+    agent's action is made unless it ends worse. So none of these games is worse than the champion, whatever the agent
+    has learned (rollouts: Tesauro and Galperin, "On-line policy improvement using Monte-Carlo search", 1996).
 
     Args:
       agent: what decides.
       host: the problem's game.
+      champion: the game that is followed.
       key: for noise.
       heat: `[games]` of the noise that makes choices differ: 0 for the best actions.
     """
-    games = host.starts(np.zeros((len(heat), len(host.moves)), np.int8))
+    games = host.starts(np.repeat(np.asarray(champion.history)[None], len(heat), axis=0))
     patience = len(host.moves)
     host.follow(games, until=np.zeros(len(heat), np.int64), patience=patience)
     stays = np.zeros(len(heat), np.bool_)
     while not games["done"].all():
         key, own = jax.random.split(key)
-        said = agent(own, as_states(games), stays, heat)
-        host.step_to_choice(games, np.where(games["done"] != 0, -1, np.asarray(said.action)), patience)
+        is_on = games["done"] == 0
+        action = np.where(is_on, np.asarray(agent(own, as_states(games), stays, heat).action), -1)
+        usual = np.where(is_on, _usual(games), -1)
+        if (action != usual).any():
+            ends = []
+            for tried in (action, usual):
+                trial = games.copy()
+                host.step_to_choice(trial, tried, patience)
+                host.follow(trial, patience=patience)
+                ends.append(trial["total"])
+            action = np.where(ends[0] < ends[1], usual, action)
+        host.step_to_choice(games, action, patience)
     return games
+
+
+def _usual(games: Games) -> NDArray[np.int64]:
+    """Returns the action that each of some games makes if it is followed, `[games]`."""
+    row = np.arange(len(games))
+    wanted = games["history"][row, np.minimum(games["move"], games["history"].shape[1] - 1)] & ACTIONS
+    order = np.column_stack([wanted, np.tile(INSTEAD, (len(games), 1))])
+    is_legal = np.take_along_axis(games["legal"], order, axis=1) != 0
+    return order[row, is_legal.argmax(axis=1)].astype(np.int64)

@@ -417,7 +417,7 @@ class Trainer:
         contest = self.contests[problem]
         heat = np.minimum(np.arange(games, dtype=np.float32), 1.0)
         key = jax.random.fold_in(jax.random.key(self.options.seed), 2**31 - 2)
-        ends = play.play_out(self._agent(contest, is_alone=True), contest.host, key, heat)
+        ends = play.play_out(self._agent(contest, is_alone=True), contest.host, contest.champion, key, heat)
         best = int(np.argmax(ends["total"]))
         if ends["total"][best] > contest.total:
             contest.go_on_from(ends["history"][best])

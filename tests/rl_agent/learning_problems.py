@@ -37,7 +37,12 @@ def problem_of(seed: int) -> MappingProblem:
 
 def padding_of(*problems: MappingProblem) -> Padding:
     """Returns sizes that suit problems of these tests: the same for most, so that they share what is compiled."""
-    return Padding.of(*(Game(problem, guide=None) for problem in problems), multiple=128)
+    return padding_of_games(*(Game(problem, guide=None) for problem in problems))
+
+
+def padding_of_games(*games: Game) -> Padding:
+    """Returns sizes that suit games of these tests."""
+    return Padding.of(*games, multiple=128)
 
 
 def proven(problem: MappingProblem) -> float | None:

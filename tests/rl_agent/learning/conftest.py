@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import jax
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from learning_problems import padding_of_games
+
+from memplan.rl_agent.game.arrays import Padding
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,8 @@ def _compiled_once(compiled: str) -> Iterator[None]:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        # Sizes that most of these problems share, and no larger.
+        patch.setattr(Padding, "rounded", staticmethod(padding_of_games))
         for name, value in settings.items():
             jax.config.update(name, value)
         yield

@@ -15,7 +15,6 @@ from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy
 from memplan.planners.planner import Budget
 from memplan.rl_agent import hybrid, planner
-from memplan.rl_agent.game.arrays import Padding
 from memplan.rl_agent.learning import checkpoint
 from memplan.rl_agent.learning.trainer import Trainer
 from memplan.rl_agent.planner import AgentOptions, solve_with
@@ -29,12 +28,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer = Trainer([problem], SMALL, padding_of(problem))
     checkpoint.save(folder, {"iteration": np.array(0), "params": trainer.params}, SMALL, {"played": []})
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sizes of the other tests, so that nothing is compiled again."""
-    monkeypatch.setattr(Padding, "rounded", staticmethod(lambda *games: Padding.of(*games, multiple=128)))
 
 
 def test_agent(trained: Path) -> None:

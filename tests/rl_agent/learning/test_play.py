@@ -96,9 +96,30 @@ def test_whole_games_are_repeatable(trainer: Trainer) -> None:
     contest = trainer.contests[0]
     agent = trainer._agent(contest, is_alone=True)
     heat = np.zeros(2, np.float32)
-    ends = [play.play_out(agent, contest.host, jax.random.key(seed), heat) for seed in (0, 1)]
+    ends = [play.play_out(agent, contest.host, contest.champion, jax.random.key(seed), heat) for seed in (0, 1)]
     assert ends[0]["done"].all()
     assert (ends[0]["history"] == ends[1]["history"]).all(), "without noise the key does not matter"
+
+
+def test_whole_games_are_not_worse_than_the_champion(trainer: Trainer) -> None:
+    """Even if what decides does so at random."""
+    contest = trainer.contests[0]
+    everything_home = contest.host.starts(np.full((1, len(contest.champion.history)), DROP, np.int8))
+    contest.host.follow(everything_home)
+    champion = trace(contest.host, everything_home["history"][0] & np.int8(ACTIONS))
+    generator = np.random.default_rng(0)
+
+    class Said:
+        def __init__(self, legal: Any) -> None:
+            self.action = (generator.random(legal.shape) * legal).argmax(axis=1)
+
+    def at_random(key: jax.Array, states: Any, *rest: Any) -> Any:
+        return Said(states.legal)
+
+    ends = play.play_out(at_random, contest.host, champion, jax.random.key(0), np.ones(16, np.float32))
+    least = float(champion.totals[-1])
+    assert (ends["total"] >= least - 1e-5 * contest.game.home_latency).all()
+    assert (ends["total"] > least + 1e-3 * contest.game.home_latency).any(), "what chance finds better is taken"
 
 
 def test_a_lesson_shows_what_another_game_does_better(trainer: Trainer) -> None:

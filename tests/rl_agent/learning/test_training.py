@@ -69,8 +69,10 @@ _KILLED = """
 import sys
 sys.path[:0] = [{tests!r}, {planners!r}]
 from pathlib import Path
-from learning_problems import SMALL, problem_of
+from learning_problems import SMALL, padding_of_games, problem_of
+from memplan.rl_agent.game.arrays import Padding
 from memplan.rl_agent.learning.training import Training
+Padding.rounded = staticmethod(padding_of_games)
 training = Training([problem_of(2)], SMALL, Path({out!r}))
 while True:
     training.run(600.0, iterations=1)

@@ -78,6 +78,7 @@ def command(
                 problem = read_problem(file, None)
                 measured = _ablated(problem, minutes, seed) if ablations else _compared(problem, minutes, seed)
                 rows.append({"dump": dump_name(file), **measured})
+                write_bench(json_file, "agent", rows, summarize(rows))  # It takes hours: nothing shall be lost.
     columns, lines = _lines(rows)
     if markdown:
         write(markdown_of(columns, lines, {"program"}))
@@ -85,7 +86,6 @@ def command(
         show(lambda terminal: terminal.print(table_of(columns, lines, {"program"})))
     if picture is not None:
         draw(rows, picture)
-    write_bench(json_file, "agent", rows, summarize(rows))
 
 
 def _shipped() -> list[Path]:
@@ -173,6 +173,7 @@ def _ablated(problem: MappingProblem, minutes: float, seed: int) -> dict[str, An
         "MuZero": replace(whole, search=SearchOptions(method="muzero", simulations=whole.search.simulations)),
         "random network": replace(whole, learns=False),
         "no scouts": replace(whole, scouted=0),
+        "no scouts, random network": replace(whole, scouted=0, learns=False),
         "scouts of a random network": replace(whole, learns=False, windows=2, lanes=2),
     }
     greedy = planner_called("greedy").solve(problem, Budget(seed=seed))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from memplan.rl_agent.game.arrays import GameArrays
 from memplan.rl_agent.game.environment import ACTIONS, State
-from memplan.rl_agent.game.host import INSTEAD, Games, Host, as_states
+from memplan.rl_agent.game.host import Games, Host, as_states
 from memplan.rl_agent.game.reference import NUM_ACTIONS
 from memplan.rl_agent.learning.network import Networks, Params
 from memplan.rl_agent.learning.search import SearchOptions, World, choose
@@ -294,9 +294,9 @@ def survey(
 def play_out(agent: Decide, host: Host, champion: Champion, key: jax.Array, heat: NDArray[np.float32]) -> Games:
     """Plays whole games of one problem, and returns them at their ends.
 
-    At each choice both what the agent says and what the champion did are followed to the end, as the champion; the
-    agent's action is made unless it ends worse. So none of these games is worse than the champion, whatever the agent
-    has learned (rollouts: Tesauro and Galperin, "On-line policy improvement using Monte-Carlo search", 1996).
+    At each choice all actions are followed to the end, as the champion. The agent's is made, unless another one ends
+    better. So none of these games is worse than the champion, whatever the agent has learned (rollouts: Tesauro and
+    Galperin, "On-line policy improvement using Monte-Carlo search", 1996).
 
     Args:
       agent: what decides.
@@ -308,28 +308,18 @@ def play_out(agent: Decide, host: Host, champion: Champion, key: jax.Array, heat
     games = host.starts(np.repeat(np.asarray(champion.history)[None], len(heat), axis=0))
     patience = len(host.moves)
     host.follow(games, until=np.zeros(len(heat), np.int64), patience=patience)
-    stays = np.zeros(len(heat), np.bool_)
+    stays, row = np.zeros(len(heat), np.bool_), np.arange(len(heat))
     while not games["done"].all():
         key, own = jax.random.split(key)
-        is_on = games["done"] == 0
-        action = np.where(is_on, np.asarray(agent(own, as_states(games), stays, heat).action), -1)
-        usual = np.where(is_on, _usual(games), -1)
-        if (action != usual).any():
-            ends = []
-            for tried in (action, usual):
-                trial = games.copy()
-                host.step_to_choice(trial, tried, patience)
-                host.follow(trial, patience=patience)
-                ends.append(trial["total"])
-            action = np.where(ends[0] < ends[1], usual, action)
-        host.step_to_choice(games, action, patience)
+        said = np.asarray(agent(own, as_states(games), stays, heat).action)
+        ends = np.full((len(heat), NUM_ACTIONS), -np.inf)
+        for action in range(NUM_ACTIONS):
+            is_tried = (games["legal"][:, action] != 0) & (games["done"] == 0)
+            trial = games[is_tried]
+            host.step_to_choice(trial, np.full(len(trial), action), patience)
+            host.follow(trial, patience=patience)
+            ends[is_tried, action] = trial["total"]
+        best = ends.argmax(axis=1)
+        action = np.where(ends[row, said] < ends[row, best], best, said)
+        host.step_to_choice(games, np.where(games["done"] != 0, -1, action), patience)
     return games
-
-
-def _usual(games: Games) -> NDArray[np.int64]:
-    """Returns the action that each of some games makes if it is followed, `[games]`."""
-    row = np.arange(len(games))
-    wanted = games["history"][row, np.minimum(games["move"], games["history"].shape[1] - 1)] & ACTIONS
-    order = np.column_stack([wanted, np.tile(INSTEAD, (len(games), 1))])
-    is_legal = np.take_along_axis(games["legal"], order, axis=1) != 0
-    return order[row, is_legal.argmax(axis=1)].astype(np.int64)

@@ -44,6 +44,9 @@ _MOST_STAYS = 16
 # More ticks than any supply.
 NEVER = 2**30
 
+# What moves are sorted by.
+_Order = tuple[int, ...]
+
 # In place of the ticks of a slot: where no copy can move, and of a loop over which copies may be in flight, whose ticks
 # are with those of the operation before it.
 CLOSED, PASSED = -1, -2
@@ -341,7 +344,7 @@ class Game:
 
     def _moves(self) -> tuple[Move, ...]:
         chains = self.chains
-        drafts: list[tuple[tuple[int, int, int, int], Move]] = []
+        drafts: list[tuple[_Order, Move]] = []
         for chain in range(self.num_chains):
             items = range(int(chains.first[chain]), int(chains.last[chain]))
             drafts += [self._item(chain, item) for item in items]
@@ -369,7 +372,7 @@ class Game:
             moves.append(replace(move, parent=inside, is_first_access=is_first))
         return tuple(moves)
 
-    def _item(self, chain: int, item: int) -> tuple[tuple[int, int, int, int], Move]:
+    def _item(self, chain: int, item: int) -> tuple[_Order, Move]:
         """Returns the move of an item, and by what it is sorted."""
         chains, slots = self.chains, self.slots
         slot = int(chains.slot[item])
@@ -404,7 +407,7 @@ class Game:
         saved = max(float(self.access_saving[accesses] @ often), 0.0)
         return int(self.ticks_below(np.array(min(saved / repetitions, self.tick * NEVER))))
 
-    def _stays(self) -> list[tuple[tuple[int, int, int, int], Move]]:
+    def _stays(self) -> list[tuple[_Order, Move]]:
         """Returns the moves of the arguments that may stay from run to run, and by what they are sorted."""
         problem, chains, n = self.problem, self.chains, self.problem.end
         if not self.most_stays:
@@ -422,7 +425,7 @@ class Game:
             saved = float(self.access_saving[accesses] @ often[accesses])
             if saved > 0.0:
                 ranked.append((-saved, chain, tuple(accesses.tolist())))
-        drafts = []
+        drafts: list[tuple[_Order, Move]] = []
         for rank, (_, chain, served) in enumerate(sorted(ranked)[:_MOST_STAYS]):
             move = replace(
                 self._empty(chain, int(self.slots.of_time[0])),
@@ -435,7 +438,7 @@ class Game:
             drafts.append(((-1, rank, 0, move.buffer), move))
         return drafts
 
-    def _last(self, chain: int) -> tuple[tuple[int, int, int, int], Move]:
+    def _last(self, chain: int) -> tuple[_Order, Move]:
         """Returns the move at the end of a chain, and by what it is sorted."""
         slots, region = self.slots, self.chains.region[chain]
         last = int(slots.last[region]) - 1

@@ -320,6 +320,6 @@ def play_out(agent: Decide, host: Host, champion: Champion, key: jax.Array, heat
             host.follow(trial, patience=patience)
             ends[is_tried, action] = trial["total"]
         best = ends.argmax(axis=1)
-        action = np.where(ends[row, said] < ends[row, best], best, said)
-        host.step_to_choice(games, np.where(games["done"] != 0, -1, action), patience)
+        made = np.where(ends[row, said] < ends[row, best], best, said)
+        host.step_to_choice(games, np.where(games["done"] != 0, -1, made), patience)
     return games

@@ -44,64 +44,60 @@ def command(
     """Trains, shows how it goes, prints the table."""
     if not minutes > 0:
         raise MemplanError(f"--minutes {minutes}: must be more than 0")
+    if resume and (seed, search, simulations) != (None, None, None):
+        raise MemplanError("--resume goes on with the options that the run was started with: leave them out")
     check_folder(out)
     from memplan.rl_agent.planner import ready_to_play
 
     with ready_to_play():
-        _train(files, target, minutes, out, resume, seed, search, simulations)
+        from memplan.rl_agent.learning.training import Training
+
+        options = None if resume else _options(seed, search, simulations)
+        with Stages(total=2) as stages:
+            with stages.stage("reading"):
+                problems = [read_problem(file, target) for file in files]
+            with stages.stage("planning what to compare with"):
+                compared = [
+                    {name: pipeline.emulate(problem, plan).latency for name, plan in baselines(problem)}
+                    for problem in problems
+                ]
+        training = Training(problems, options, out, resume)
+        _run(training, 60.0 * minutes, compared)
+    show(lambda terminal: terminal.print(_table(training, compared, None)))
+    note(f"plans, checkpoints and metrics are in {out}")
 
 
-def _train(
-    files: Sequence[Path],
-    target: str | None,
-    minutes: float,
-    out: Path,
-    resume: bool,
-    seed: int | None,
-    search: str | None,
-    simulations: int | None,
-) -> None:
+def _options(seed: int | None, search: str | None, simulations: int | None) -> Any:
+    """Returns those of a new training; None is for what is usual."""
     from memplan.rl_agent.learning.trainer import TrainOptions
-    from memplan.rl_agent.learning.training import Progress, Training
 
-    options = None
-    if not resume:
-        options = TrainOptions(seed=seed or 0)
-        chosen: dict[str, Any] = {"method": search, "simulations": simulations}
-        wanted = {name: value for name, value in chosen.items() if value is not None}
-        options = replace(options, search=replace(options.search, **wanted))
-    elif (seed, search, simulations) != (None, None, None):
-        raise MemplanError("--resume goes on with the options that the run was started with: leave them out")
-    with Stages(total=2) as stages:
-        with stages.stage("reading"):
-            problems = [read_problem(file, target) for file in files]
-        with stages.stage("planning what to compare with"):
-            compared = [
-                {name: pipeline.emulate(problem, plan).latency for name, plan in baselines(problem)}
-                for problem in problems
-            ]
-    training = Training(problems, options, out, resume)
+    options = TrainOptions(seed=seed or 0)
+    chosen: dict[str, Any] = {"method": search, "simulations": simulations}
+    wanted = {name: value for name, value in chosen.items() if value is not None}
+    return replace(options, search=replace(options.search, **wanted))
+
+
+def _run(training: Any, seconds: float, compared: Sequence[dict[str, float]]) -> None:
+    """Trains, and shows on standard error how it goes."""
     console = Console(stderr=True)
     told = time.monotonic()
 
-    def table(progress: Progress | None) -> Table:
+    def table(progress: Any) -> Table:
         return _table(training, compared, progress)
 
     if console.is_terminal:
         with Live(table(None), console=console, refresh_per_second=2, transient=True) as live:
-            training.run(60.0 * minutes, on_progress=lambda progress: live.update(table(progress)))
+            training.run(seconds, on_progress=lambda progress: live.update(table(progress)))
     else:
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: Any) -> None:
             nonlocal told
             if time.monotonic() - told >= _QUIET_SECONDS:
                 told = time.monotonic()
                 best = ", ".join(print_seconds(contest.latency) for contest in training.trainer.contests)
                 note(f"{progress.seconds:.0f} s, iteration {progress.report.iteration}: {best}")
 
-        training.run(60.0 * minutes, on_progress=tell)
-    show(lambda terminal: terminal.print(table(None)))
-    note(f"plans, checkpoints and metrics are in {out}")
+        training.run(seconds, on_progress=tell)
 
 
 def read_problem(file: Path, target: str | None) -> MappingProblem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ class MoveRow(NamedTuple):
 
 COLUMNS = MoveRow._fields
 
-# What paddings are rounded up to, so that few are compiled; for other sizes, one.
+# What sizes are rounded up to, so that few are compiled; the reach must be the game's.
 _MULTIPLES = {"moves": 512, "rows": 128, "slots": 512, "times": 512, "units": 64}
 
 
@@ -86,17 +87,19 @@ class Padding:
     @staticmethod
     def of(*games: Game, multiple: int = 64) -> Padding:
         """Returns the least sizes, multiples of some number, that suit all of some games."""
-        sizes = [_sizes(game) for game in games]
-        least = {field.name: max(getattr(size, field.name) for size in sizes) for field in fields(Padding)}
-        rounded = {name: size if name == "reach" else -(-size // multiple) * multiple for name, size in least.items()}
-        return Padding(**rounded)
+        return Padding._of(games, dict.fromkeys(_MULTIPLES, multiple))
 
     @staticmethod
     def rounded(*games: Game) -> Padding:
         """Returns sizes that suit all of some games, and many others: what is compiled for them is likely there."""
-        least = vars(Padding.of(*games, multiple=1))
+        return Padding._of(games, _MULTIPLES)
+
+    @staticmethod
+    def _of(games: Sequence[Game], multiples: Mapping[str, int]) -> Padding:
+        sizes = [_sizes(game) for game in games]
+        least = {field.name: max(getattr(size, field.name) for size in sizes) for field in fields(Padding)}
         return Padding(
-            **{name: -(-size // _MULTIPLES.get(name, 1)) * _MULTIPLES.get(name, 1) for name, size in least.items()}
+            **{name: -(-size // multiples.get(name, 1)) * multiples.get(name, 1) for name, size in least.items()}
         )
 
 

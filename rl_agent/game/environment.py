@@ -243,10 +243,9 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     carried = jnp.where(passed != NONE, move.trips * (idle - idle_before), 0)
     left = jnp.where(is_carrier & (left != CLOSED), left + carried, left)
     duration = jnp.where(slot == passed, jnp.maximum(move.floor, demand), state.duration)
-    left, owner = _booked(left, state.owner, slot, state.spill, spills, arrays.queue[SPILL])
-    left, owner = _booked(left, owner, slot, state.fill, fills & ~state.is_late, arrays.queue[FILL])
-    issued = jnp.where((slot == state.spill.first) & spills, jnp.int8(SPILL), state.issued)
-    issued = jnp.where((slot == state.fill.first) & fills & ~state.is_late, jnp.int8(FILL), issued)
+    booked = (left, state.owner, state.issued)
+    booked = _booked(arrays, booked, slot, state.spill, spills, SPILL)
+    left, owner, issued = _booked(arrays, booked, slot, state.fill, fills & ~state.is_late, FILL)
     # A late copy has its slots to itself, and nothing may be in flight where the program waits for it.
     is_closed = (slot >= jnp.minimum(state.fill.first, move.before)) & (slot < move.done) & waits & (left >= 0)
     left = jnp.where(is_closed, 0, left)
@@ -323,12 +322,22 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
 
 
 def _booked(
-    left: jax.Array, owner: jax.Array, slot: jax.Array, copy: Copy, is_made: jax.Array, queue: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Returns supply and owners of all slots after a copy, if it is made."""
+    arrays: GameArrays,
+    before: tuple[jax.Array, jax.Array, jax.Array],
+    slot: jax.Array,
+    copy: Copy,
+    is_made: jax.Array,
+    way: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns supply, owners and what is issued, of all slots, after a copy one way, if it is made."""
+    left, owner, issued = before
     is_within = (slot >= copy.first) & (slot <= copy.last) & (left != PASSED) & is_made
     remaining = jnp.where(slot == copy.last, left - copy.rest, 0)
-    return jnp.where(is_within, remaining, left), jnp.where(is_within, queue.astype(jnp.int8), owner)
+    return (
+        jnp.where(is_within, remaining, left),
+        jnp.where(is_within, arrays.queue[way].astype(jnp.int8), owner),
+        jnp.where((slot == copy.first) & is_made, jnp.int8(way), issued),
+    )
 
 
 def _is_covered(state: State, move: MoveRow) -> jax.Array:

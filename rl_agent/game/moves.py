@@ -395,7 +395,8 @@ class Game:
         )
         if len(accesses):
             move = replace(move, worth=self._worth(accesses, move.done))
-        # Whole regions before what is inside of them; of an operation, reads before writes.
+        # Whole regions before what is inside of them; of an operation, reads before writes, and
+        # what is large first: it has the supply, and what is small is late by less.
         return (int(slots.time[slot]), -int(slots.end[slot]), int(not move.reads), -move.size, move.buffer), move
 
     def _worth(self, accesses: Integers, slot: int) -> int:

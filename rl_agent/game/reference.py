@@ -90,8 +90,8 @@ LEADING = 4
 class Booking:
     """A copy: its slots `[first, last]`, and the ticks that it takes of the last one.
 
-    A late copy has all slots to itself, if it is one into fast memory none if it starts where it is awaited; `wait` is
-    how many seconds it is late, and `leads` whether others may follow it.
+    A late copy into fast memory has all slots to itself, none if it starts where it is awaited; `is_late` says that it
+    is one, and `leads` whether others may follow it. `wait` is how many seconds a copy is late, either way.
     """
 
     first: int

@@ -154,9 +154,7 @@ def find_late_spill(
     slot = base + window
     supply, owned, lasts = (lax.dynamic_slice(column, (base,), (reach,)) for column in (left, owner, duration))
     # Only slots before `high` count, and behind those there is always another one.
-    following = jnp.concatenate([supply[1:], jnp.full(1, CLOSED, supply.dtype)])
-    after = lax.dynamic_slice(left, (jnp.minimum(base + reach, slots - 1),), (1,))
-    following = following.at[-1].set(after[0])
+    following = jnp.append(supply[1:], left[jnp.minimum(base + reach, slots - 1)])
     is_usable = (slot >= low) & (slot < high) & (supply >= 0) & (owned == NONE) & (following != PASSED)
     supply = jnp.where(is_usable, supply, 0)
     through = sums(supply)

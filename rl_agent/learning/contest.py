@@ -90,8 +90,12 @@ class Contest:
         self.champion: Champion = trace(self.host, history)
         self.total = float(self.champion.totals[-1])
 
+    def is_beaten_by(self, total: float) -> bool:
+        """Whether a game that saves so many seconds is better than the best one, by more than rounding."""
+        return total > self.best_total + 1e-7 * self.game.home_latency
+
     def _remember(self, history: History, total: float) -> bool:
-        if total <= self.best_total + 1e-7 * self.game.home_latency:
+        if not self.is_beaten_by(total):
             return False
         self.best_total, self._best_history = total, history.copy()
         return True
@@ -126,9 +130,7 @@ class Contest:
 
         Returns: None if there is no choice.
         """
-        moves = len(self.game.moves)
-        stays = np.array([number for number, move in enumerate(self.game.moves) if move.is_stay], np.int64)
-        history = self.champion.history.copy()
+        stays, history = self.stays, self.champion.history.copy()
         is_kept = history[stays] == NO_COPY
         others = stays[~is_kept].tolist() + [NONE] * bool(is_kept.any())
         if not others:
@@ -138,11 +140,16 @@ class Contest:
         if chosen != NONE:
             history[chosen] = NO_COPY
         games = self.host.starts(history[None])
-        self.host.follow(games, patience=moves)
+        self.host.follow(games, patience=len(self.game.moves))
         rival = self.twin()
         rival.best_total, rival._best_plan = -np.inf, None
         rival.go_on_from(games["history"][0])
         return rival
+
+    @property
+    def stays(self) -> NDArray[np.int64]:
+        """Moves of the arguments that may stay from run to run."""
+        return np.array([number for number, move in enumerate(self.game.moves) if move.is_stay], np.int64)
 
     def twin(self) -> Contest:
         """Returns the same contest, to go on from here in another way."""

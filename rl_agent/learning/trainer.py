@@ -322,8 +322,8 @@ class Trainer:
         policy, seed = self._policies[problem], int(generator.integers(2**31))
         if not options.scouted or policy is None:
             return 0, False
-        if generator.random() < _CHALLENGED and self._has_rival(generator, problem):
-            return self._challenge(generator, problem, policy, seed)
+        if generator.random() < _CHALLENGED and (rival := self._rival(generator, problem)) is not None:
+            return self._challenge(generator, problem, rival, policy, seed)
         found = contest.scouts.explore(
             contest.champion.history, policy, self._urges[problem], self._heat(problem), options.scouted, seed
         )
@@ -342,28 +342,28 @@ class Trainer:
         improved |= contest.go_on_from(last.history)
         return sum(scouted.games for scouted in found), improved
 
-    def _has_rival(self, generator: np.random.Generator, problem: int) -> bool:
-        """Finds a rival, another one now and then; returns whether there is one."""
+    def _rival(self, generator: np.random.Generator, problem: int) -> Contest | None:
+        """Returns the rival of a problem's champion, another one now and then; None if there can be none."""
         rival, rounds = self._rivals[problem]
         if rival is None or rounds == _ROUNDS_OF_RIVAL:
-            self._rivals[problem] = self.contests[problem].rival(generator), 0
-        return self._rivals[problem][0] is not None
+            rival = self.contests[problem].rival(generator)
+            self._rivals[problem] = rival, 0
+        return rival
 
     def _challenge(
-        self, generator: np.random.Generator, problem: int, policy: NDArray[np.float32], seed: int
+        self, generator: np.random.Generator, problem: int, rival: Contest, policy: NDArray[np.float32], seed: int
     ) -> tuple[int, bool]:
         """Lets scouts explore the rival, which takes the champion's place once it is better; returns as `_scout`."""
-        contest, (rival, rounds) = self.contests[problem], self._rivals[problem]
-        assert rival is not None
-        # What stays from run to run is what makes it another one.
-        urge = self._urges[problem] * np.array([not move.is_stay for move in contest.game.moves])
+        contest, rounds = self.contests[problem], self._rivals[problem][1]
+        urge = self._urges[problem].copy()
+        urge[rival.stays] = 0.0  # They are what makes it another one.
         found = rival.scouts.explore(
             rival.champion.history, policy, urge, self._heat(problem), self.options.scouted, seed
         )
         if found:
             rival.go_on_from(max(found, key=lambda scouted: scouted.best_total).best_history)
         rival.pack_anew(generator, float(generator.choice(_WISHED)))
-        is_better = rival.best_total > contest.best_total + 1e-7 * contest.game.home_latency
+        is_better = contest.is_beaten_by(rival.best_total)
         if is_better:
             contest.give_way_to(rival)
         self._rivals[problem] = (None, 0) if is_better else (rival, rounds + 1)

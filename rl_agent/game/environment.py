@@ -17,13 +17,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, MoveRow, forever
 from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
 from memplan.rl_agent.game.reference import COPY, DROP, FILL, LEADING, NO_COPY, NUM_ACTIONS, SPILL
-from memplan.rl_agent.game.search import Copy, choose_offset, find_copy, find_late_spill, late_copy, most_kept, offsets
+from memplan.rl_agent.game.search import (
+    Copy,
+    choose_offset,
+    find_copy,
+    find_late_spill,
+    late_copy,
+    most_kept,
+    set_throughout,
+)
 
 # Bits of the history: the action, and whether it was forced by a backup.
 ACTIONS, FORCED = 3, 4
@@ -174,7 +183,8 @@ def step(arrays: GameArrays, state: State, action: jax.Array) -> State:
     action = jnp.asarray(action, jnp.int32)
     is_legal = (action >= 0) & (action < NUM_ACTIONS) & state.legal[jnp.clip(action, 0, NUM_ACTIONS - 1)]
     action = jnp.where(is_legal, action, jnp.argmax(state.legal).astype(jnp.int32))
-    return _with_choices(arrays, _advanced(arrays, state, action))
+    # The barrier keeps the compiler from computing the new state again for everything that is made of it.
+    return _with_choices(arrays, lax.optimization_barrier(_advanced(arrays, state, action)))
 
 
 def step_to_choice(arrays: GameArrays, state: State, action: jax.Array) -> State:
@@ -340,6 +350,11 @@ def _booked(
     )
 
 
+def _has_bit(flags: jax.Array, bit: jax.Array) -> jax.Array:
+    """Whether a bit of some uint8 is set."""
+    return (flags >> bit.astype(jnp.uint8)) & 1 != 0
+
+
 def _is_covered(state: State, move: MoveRow) -> jax.Array:
     """Whether an item around is in fast memory as a whole."""
     return (move.parent != NONE) & (state.history[jnp.maximum(move.parent, 0)] & ACTIONS != DROP)
@@ -415,16 +430,29 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     kept, lasting = (
         jax.vmap(partial(most_kept, bottom), (0, None))(starts, end).astype(small) for end in (move.end, move.lasting)
     )
-    small_starts = starts.astype(small)[:, None]
-    is_free = (state.busy_until <= small_starts) & (unit >= kept[:, None])
-    is_good = is_free & (state.held_until <= small_starts) & (unit >= lasting[:, None])
-    is_good &= jnp.asarray(arrays.wanted_from)[starts] >= move.end.astype(small)
-    is_offset = offsets(jnp.where(move.place == LOST, is_good, is_free), move.size)
-    fits = may & jnp.any(is_offset, axis=1)
+    # A bit for each start, and for each start with good units: where a residency fits is found for all at once.
+    count = len(starts)
+
+    # A loop, so that the compiler makes the state once and not anew for each start.
+    def with_start(i: jax.Array, flags: jax.Array) -> jax.Array:
+        at = starts[i].astype(small)
+        is_free = (state.busy_until <= at) & (unit >= kept[i])
+        is_good = is_free & (state.held_until <= at) & (unit >= lasting[i])
+        is_good &= jnp.asarray(arrays.wanted_from)[starts[i]] >= move.end.astype(small)
+        bit = i.astype(jnp.uint8)
+        return flags | is_free.astype(jnp.uint8) << bit | is_good.astype(jnp.uint8) << (count + bit)
+
+    flags = lax.fori_loop(0, count, with_start, jnp.zeros(units, jnp.uint8))
+    is_offset = set_throughout(flags, move.size)
+    somewhere = lax.reduce(is_offset, np.uint8(0), lax.bitwise_or, (0,))
+    fits = may & _has_bit(somewhere, lax.iota(jnp.uint8, count) + jnp.where(move.place == LOST, count, 0))
     chosen = jnp.argmax(fits)
     is_late = jnp.any(fits) & (chosen > 0)
     start = starts[chosen]
-    offset = choose_offset(is_offset[chosen], is_good[chosen], move.place, move.size, move.is_long)
+    is_good = _has_bit(is_offset, count + chosen)
+    offset = choose_offset(
+        jnp.where(move.place == LOST, is_good, _has_bit(is_offset, chosen)), is_good, move.place, move.is_long
+    )
     offset = jnp.where(jnp.any(fits), offset, NONE)
     fill = Copy(
         jnp.where(is_late, first[chosen], fill.first),

@@ -8,6 +8,7 @@ copy already moves, with it. With `below[s]`, the ticks that are left of all slo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -20,28 +21,56 @@ from memplan.rl_agent.game.reference import FOREVER
 
 def sums(values: jax.Array) -> jax.Array:
     """Returns the sums of the first, the first two, …, all of some numbers, `[n]`."""
-    distance = 1
-    while distance < values.shape[0]:
-        none = jnp.zeros(distance, values.dtype)
-        # One pass a doubling: without the barrier the compiler fuses them, and computes all sums many times.
-        values = lax.optimization_barrier(values + jnp.concatenate([none, values[:-distance]]))
-        distance *= 2
-    return values
+    return _doubled(values, jnp.add, 0, is_before=True)
 
 
 def minima_from(values: jax.Array) -> jax.Array:
     """Returns the minimum of each number of `[n]` and all behind it."""
-    distance = 1
-    while distance < values.shape[0]:
-        none = jnp.full(distance, jnp.iinfo(values.dtype).max, values.dtype)
-        values = lax.optimization_barrier(jnp.minimum(values, jnp.concatenate([values[distance:], none])))
-        distance *= 2
-    return values
+    return _doubled(values, jnp.minimum, jnp.iinfo(values.dtype).max, is_before=False)
 
 
 def maxima_to(values: jax.Array) -> jax.Array:
     """Returns the maximum of each number of `[n]` and all before it."""
-    return -minima_from(-values[::-1])[::-1]
+    return _doubled(values, jnp.maximum, jnp.iinfo(values.dtype).min, is_before=True)
+
+
+def _doubled(
+    values: jax.Array, combine: Callable[[jax.Array, jax.Array], jax.Array], neutral: int, is_before: bool
+) -> jax.Array:
+    """Returns each number of `[n]` combined with all before, or behind, it."""
+    size = values.shape[0]
+    reach = 1 << (size - 1).bit_length()
+    # Neutral numbers are there from the start, so that a pass is one operation on two slices, which compilers turn into
+    # vector instructions.
+    neutrals = jnp.full(reach - 1, neutral, values.dtype)
+    values = jnp.concatenate([neutrals, values] if is_before else [values, neutrals])
+    distance = 1
+    while distance < reach:
+        # One pass a doubling: without the barrier the compiler may fuse them, and computes all many times.
+        values = lax.optimization_barrier(combine(values[:-distance], values[distance:]))
+        distance *= 2
+    return values[:size]
+
+
+def set_throughout(flags: jax.Array, size: jax.Array) -> jax.Array:
+    """Returns which bits are set in all of the `size` numbers from each one on; behind the last number none is.
+
+    Args:
+      flags: `[n]` uint8.
+      size: int32, at least 1.
+    """
+    units = flags.shape[0]
+    bits = (units - 1).bit_length()
+    # Bits of `doubled` are set in 2**k numbers, of `found` in as many as the lowest k bits of `others` say.
+    others = size - 1
+    doubled = jnp.concatenate([flags, jnp.zeros(1 << bits, jnp.uint8)])
+    found = jnp.full_like(doubled, 0xFF)
+    for bit in range(bits):
+        distance = 1 << bit
+        both = doubled[:-distance] & found[distance:]
+        found = jnp.where((others & distance) != 0, both, found[:-distance])
+        found, doubled = lax.optimization_barrier((found, doubled[:-distance] & doubled[distance:]))
+    return jnp.where(size <= units, flags & found[1:], jnp.uint8(0))
 
 
 class Copy(NamedTuple):
@@ -224,33 +253,18 @@ def late_copy(
     return Late(first, ticks - jnp.sum(supply), _wait(supply, lasts, latency, moving))
 
 
-def offsets(is_free: jax.Array, size: jax.Array) -> jax.Array:
-    """Returns at which offsets `size` units are free, `[starts, units]` bool, from which units are."""
-    return jax.vmap(_offsets, (0, None))(is_free, size)
-
-
-def _offsets(is_free: jax.Array, size: jax.Array) -> jax.Array:
-    units = is_free.shape[0]
-    small = jnp.int16 if units < jnp.iinfo(jnp.int16).max else jnp.int32
-    unit = lax.iota(small, units)
-    return minima_from(jnp.where(is_free, small(units), unit)) - unit >= size.astype(small)
-
-
-def choose_offset(
-    is_offset: jax.Array, is_good: jax.Array, place: jax.Array, size: jax.Array, is_long: jax.Array
-) -> jax.Array:
+def choose_offset(is_offset: jax.Array, is_good: jax.Array, place: jax.Array, is_long: jax.Array) -> jax.Array:
     """Returns the offset of a residency; -1 if there is none.
 
     Args:
       is_offset: `[units]` bool, whether it may lie there.
-      is_good: `[units]`, units that are preferred.
+      is_good: `[units]` bool, whether it lies well there.
       place: int32, the offset that is preferred to all, -1 for none.
-      size: int32 units.
       is_long: bool, whether the highest offset is wanted, rather than the lowest.
     """
     units = is_offset.shape[0]
     unit = lax.iota(jnp.int32, units)
-    best = is_offset & _offsets(is_good, size)
+    best = is_offset & is_good
     best = jnp.where(jnp.any(best), best, is_offset)
     highest = jnp.max(jnp.where(best, unit, NONE))
     lowest = jnp.min(jnp.where(best, unit, units))

@@ -189,7 +189,7 @@ def _ablated(problem: MappingProblem, minutes: float, seed: int, enough: float) 
 
 
 def _compile(problem: MappingProblem, options: Any) -> None:
-    """Has JAX compile what an agent needs, and keep it: a variant shall not lose its time to that for being the first."""
+    """Has JAX compile what an agent needs, and keep it: no variant shall lose its time to that for being the first."""
     from memplan.rl_agent.learning.training import Training
 
     Training([problem], options).run(60.0, iterations=1)

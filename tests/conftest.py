@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-
-# Most of what tests run with JAX runs once: XLA shall compile for the CPU fast rather than well, here and in the
-# processes that tests start. Read when JAX is first used.
-_FAST_COMPILING = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] = f"{_FAST_COMPILING} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 @pytest.fixture

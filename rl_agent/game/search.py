@@ -38,8 +38,7 @@ def _doubled(
     values: jax.Array, combine: Callable[[jax.Array, jax.Array], jax.Array], neutral: int, is_before: bool
 ) -> jax.Array:
     """Returns each number of `[n]` combined with all before, or behind, it."""
-    size = values.shape[0]
-    reach = 1 << (size - 1).bit_length()
+    reach = 1 << (values.shape[0] - 1).bit_length()
     # Neutral numbers are there from the start, so that a pass is one operation on two slices, which compilers turn into
     # vector instructions.
     neutrals = jnp.full(reach - 1, neutral, values.dtype)
@@ -49,7 +48,7 @@ def _doubled(
         # One pass a doubling: without the barrier the compiler may fuse them, and computes all many times.
         values = lax.optimization_barrier(combine(values[:-distance], values[distance:]))
         distance *= 2
-    return values[:size]
+    return values
 
 
 def set_throughout(flags: jax.Array, size: jax.Array) -> jax.Array:

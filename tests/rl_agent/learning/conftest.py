@@ -1,6 +1,5 @@
 """Tests of learning compile each function once, and fast rather than well."""
 
-import os
 from collections.abc import Iterator
 
 import jax
@@ -13,9 +12,8 @@ from memplan.rl_agent.game.arrays import Padding
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of what was compiled, one for all processes that run tests."""
-    folder = tmp_path_factory.getbasetemp()
-    return str((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "jax")
+    """Folder of what was compiled."""
+    return str(tmp_path_factory.mktemp("jax"))
 
 
 @pytest.fixture(scope="module", autouse=True)

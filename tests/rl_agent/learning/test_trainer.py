@@ -145,8 +145,7 @@ print("latency", trainer.contests[0].latency)
 def test_on_two_devices() -> None:
     """Windows and batches are shared by the devices there are."""
     code = _ON_TWO_DEVICES.format(tests=str(TESTS), planners=str(TESTS.parent / "planners"))
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-    environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=300
     )

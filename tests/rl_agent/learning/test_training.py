@@ -84,8 +84,8 @@ def test_killed_at_any_time_it_goes_on_from_its_last_checkpoint(tmp_path: Path) 
     out = tmp_path / "run"
     code = _KILLED.format(tests=str(TESTS), planners=str(TESTS.parent / "planners"), out=str(out))
     # With as many devices as here, or the same seed would learn something else.
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={len(jax.devices())}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    devices = f"--xla_force_host_platform_device_count={len(jax.devices())}"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     assert process.stdout.readline() == "saved 1\n"

@@ -84,7 +84,7 @@ class BufferAssignment:
         return sum(allocation.size for allocation in self.allocations if allocation.is_temporary)
 
 
-_ALLOCATION = re.compile(r"allocation (\d+): size (\d+)(.*):$")
+_ALLOCATION = re.compile(r"allocation (\d+): size (\d++)(.*):$")
 _VALUE = re.compile(r" value: <\d+ (.+?)(?: \(phi\))? @-?\d+> \(size=(\d+),offset=(\d+)\): ")
 _SHAPE = re.compile(r"\|[^|]*\|")
 

@@ -18,7 +18,7 @@ from memplan.compiler.analysis.elementwise import Elementwise
 from memplan.compiler.analysis.program import Access, AccessKind, FlatProgram
 from memplan.compiler.ir import Instruction
 
-_LISTS = re.compile(r'"aliasing_operands"\s*:\s*\{\s*"lists"\s*:\s*\[((?:\s*\{[^{}]*\}\s*,?)*)\s*\]')
+_LISTS = re.compile(r'"aliasing_operands"\s*:\s*\{\s*"lists"\s*:\s*\[(\s*+(?:\{[^{}]*+\}\s*+(?:,\s*+)?)*)\]')
 _LIST = re.compile(r"\[([^\[\]]*)\]")
 _NUMBER = re.compile(r"\d+")
 

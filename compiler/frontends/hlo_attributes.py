@@ -18,7 +18,7 @@ CALLING = frozenset(
 
 _INDEX = r"\{[\s\d,]*+\}"
 _ALIAS = re.compile(
-    rf"{SPACE}({_INDEX})\s*+:\s*+\(\s*+(\d{{1,9}})\s*+,\s*+({_INDEX})\s*+(?:,\s*+(may|must)-alias\s*+)?+\){SPACE}(,|$)"
+    rf"{SPACE}({_INDEX})\s*+:\s*+\(\s*+(\d{{1,9}})\s*+,\s*+({_INDEX})\s*+(?:,\s*+(may|must)-alias\s*+)?\){SPACE}(,|$)"
 )
 
 

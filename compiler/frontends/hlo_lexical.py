@@ -1,7 +1,14 @@
 """The lexical grammar of HLO text: what a name, a comment, a shape and an attribute's value look like.
 
-Regular expressions with possessive quantifiers do the common case at C speed and never backtrack; what they cannot
-match (deep nesting) falls to `end_of_value`, a plain scanner. Both are linear in the length of the text.
+Regular expressions read the common case at C speed. What they cannot match (deep nesting) is left to `end_of_value`,
+a plain scanner. Both are linear in the length of the text, because of two rules that every expression here keeps:
+
+- A run of single characters is possessive (`[^"]*+`), so no part of it is given back.
+- A group that repeats (`(?:…)*`) is greedy, and what may follow the group never begins as a pass of the group does.
+  When the rest of the expression fails, each pass is given back once, and what follows fails there at its first
+  character. The result is that of a possessive group.
+
+A possessive group would say the same in fewer words, but CPython before 3.11.5 matches it wrongly (gh-106052).
 """
 
 from __future__ import annotations
@@ -22,26 +29,29 @@ class MalformedText(Exception):
         self.message, self.offset = message, offset
 
 
-STRING = r'"(?:[^"\\]++|\\.)*+"'
+STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 NAME = r"[\w.\-]++"
 # What separates tokens: white space and comments.
-SPACE = r"(?:\s++|/\*(?:[^*]++|\*(?!/))*+\*/|//[^\n]*+)*+"
+COMMENT = r"/(?:\*[^*]*+\*++(?:[^/*][^*]*+\*++)*/|/[^\n]*+)"
+SPACE = rf"\s*+(?:{COMMENT}\s*+)*"
 # An array, a token, or a tuple whose elements are arrays or tuples of arrays; deeper ones are left to the scanner.
-SHAPE = r"(?:[a-z]\w*+\[[^\]]*+\](?:\{[^{}]*+\})?+|\((?:[^()]++|\((?:[^()]++|\([^()]*+\))*+\))*+\))"
+_INNER_TUPLE = r"\([^()]*+(?:\([^()]*+\)[^()]*+)*\)"
+SHAPE = rf"(?:[a-z]\w*+\[[^\]]*+\](?:\{{[^{{}}]*+\}})?|\([^()]*+(?:{_INNER_TUPLE}[^()]*+)*\))"
 
 
 def _nested(opening: str, closing: str, depth: int) -> str:
     """Returns a pattern of balanced brackets, nested at most `depth` deep; strings inside may hold brackets."""
-    plain = rf'[^\{opening}\{closing}"]++|{STRING}'
-    pattern = rf"\{opening}(?:{plain})*+\{closing}"
-    for _ in range(depth - 1):
-        pattern = rf"\{opening}(?:{plain}|{pattern})*+\{closing}"
+    plain = rf'[^\{opening}\{closing}"]*+'
+    inner = STRING
+    for _ in range(depth):
+        pattern = rf"\{opening}{plain}(?:{inner}{plain})*\{closing}"
+        inner = f"(?:{STRING}|{pattern})"
     return pattern
 
 
 # A brace may stand apart from what it belongs to: `mesh['a'=2,'b'=4] {'a'}`.
 BARE = r'[^\s,{}()\[\]"/]++|/(?![*/])|[ ]++(?=\{)'
-VALUE = f"(?:{BARE}|{STRING}|{_nested('{', '}', 8)}|{_nested('(', ')', 3)}|{_nested('[', ']', 3)})++"
+VALUE = f"(?:{BARE}|{STRING}|{_nested('{', '}', 8)}|{_nested('(', ')', 3)}|{_nested('[', ']', 3)})+"
 
 _OPENING = {"{": "}", "(": ")", "[": "]"}
 _BRACKET_OR_STRING = re.compile(rf'[(){{}}\[\]]|{STRING}|"|/\*')
@@ -83,7 +93,7 @@ def end_of_comment(text: str, start: int) -> int:
     return end + 2
 
 
-_BARE = re.compile(f"(?:{BARE})++")
+_BARE = re.compile(f"(?:{BARE})+")
 _STRING = re.compile(STRING)
 
 

@@ -10,19 +10,19 @@ import re
 from functools import lru_cache
 
 from memplan.compiler.frontends.hlo_lexical import MalformedText, excerpt, skip_space
-from memplan.compiler.ir.shape import BITS_PER_ELEMENT, LAYOUT_ATTRIBUTES, Layout, Shape
+from memplan.compiler.ir.shape import BITS_PER_ELEMENT, LAYOUT_ATTRIBUTE, LAYOUT_ATTRIBUTES, Layout, Shape
 
 MAX_BYTES = 2**63 - 1  # what XLA counts bytes and elements with
 _MAX_NESTING = 64
 _NUMBER = r"\d{1,19}(?!\d)"  # longer ones exceed 64 bits
 
 # Its braces may hold the braces of one physical shape, `P(f32[8]{0})`.
-_ARRAY = re.compile(r"([A-Za-z]\w*+)\[([^\]]*+)\](\{(?:[^{}]++|\{[^{}]*+\})*+\})?+")
-_DIMENSION = re.compile(rf"\s*+(<=)?+\s*+({_NUMBER}|\?)\s*+(?:,|$)")
-_INTEGERS = re.compile(rf"\s*+{_NUMBER}\s*+(?:,\s*+{_NUMBER}\s*+)*+")
-_TILE = re.compile(rf"\(\s*+((?:\*|{_NUMBER})\s*+(?:,\s*+(?:\*|{_NUMBER})\s*+)*+)?+\)")
+_ARRAY = re.compile(r"([A-Za-z]\w*+)\[([^\]]*+)\](\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*\})?")
+_DIMENSION = re.compile(rf"\s*+(<=)?\s*+({_NUMBER}|\?)\s*+(?:,|$)")
+_INTEGERS = re.compile(rf"\s*+{_NUMBER}\s*+(?:,\s*+{_NUMBER}\s*+)*")
+_TILE = re.compile(rf"\(\s*+((?:\*|{_NUMBER})\s*+(?:,\s*+(?:\*|{_NUMBER})\s*+)*)?\)")
 # `D` and `SC` come with lists, `P` with a shape; what is unknown is kept when it has this form too.
-_LAYOUT_ATTRIBUTE = re.compile(r"\s*+([A-Z]++|#|\*)(\((?:[^()]++|\((?:[^()]++|\([^()]*+\))*+\))*+\))")
+_LAYOUT_ATTRIBUTE = re.compile(rf"\s*+{LAYOUT_ATTRIBUTE}")
 
 
 def parse_shape(text: str) -> Shape:

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 
 from memplan.compiler.frontends.hlo_lexical import (
+    COMMENT,
     NAME,
     SHAPE,
     SPACE,
@@ -28,13 +29,18 @@ from memplan.compiler.frontends.hlo_lexical import (
 from memplan.compiler.frontends.hlo_shape import shape_at
 from memplan.compiler.ir.shape import Shape
 
-_HEAD = re.compile(rf"{SPACE}(ROOT\s++)?+%?+({NAME})\s*+=\s*+({SHAPE})\s*+([a-zA-Z][\w\-]*+)\(")
+# A first word ROOT is a mark and never a name, unless nothing separates it from what follows.
+_HEAD = re.compile(rf"{SPACE}(?:(ROOT\s++)|(?!ROOT\s))%?+({NAME})\s*+=\s*+({SHAPE})\s*+([a-zA-Z][\w\-]*+)\(")
+# How many characters `_HEAD` and `_ATTRIBUTE` see. Until they have matched, they keep about 100 bytes for each pass of
+# a group, so anything longer is left to the functions that parse step by step.
+_WINDOW = 1 << 16
 _FLAT = re.compile(r"([^()]*+)\)")
 _ATTRIBUTE = re.compile(rf"\s*+,{SPACE}([\w.\-]++)=({VALUE})")
-_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+\*/|//[^\n]*+")
+# The group is a comment that never ends; it is no operand, and stays for the message.
+_COMMENT = re.compile(rf"{COMMENT}|(/\*(?s:.*+))")
 # `x#1#0` is element 0 of element 1 of `x`: newer versions print so what used to be instructions of their own.
-_ELEMENT = rf"{NAME}(?:#\d{{1,9}})*+"
-_TYPED_OPERAND = re.compile(rf"{SPACE}(?:{SHAPE}\s++)?+%?+({_ELEMENT}){SPACE}(?:,|$)")
+_ELEMENT = rf"{NAME}(?:#\d{{1,9}})*"
+_TYPED_OPERAND = re.compile(rf"{SPACE}(?:{SHAPE}\s++)?%?+({_ELEMENT}){SPACE}(?:,|$)")
 _OPERAND = re.compile(_ELEMENT)
 _NAME = re.compile(NAME)
 _ROOT = re.compile(r"ROOT\s++")
@@ -77,7 +83,7 @@ def statement_at(text: str, position: int, shapes: dict[str, Shape]) -> tuple[St
 
     Raises MalformedText if neither follows.
     """
-    match = _HEAD.match(text, position)
+    match = _HEAD.match(text, position, position + _WINDOW)
     if match is not None:
         root, name, shape_text, opcode = match.groups()
         is_root, name_at, operands_at = root is not None, match.start(2), match.end()
@@ -161,12 +167,12 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
     """Returns the `(key, value, offset of the value)` that follow, each after a comma, and the offset after them."""
     found: list[tuple[str, str, int]] = []
     while True:
-        match = _ATTRIBUTE.match(text, position)
+        match = _ATTRIBUTE.match(text, position, position + _WINDOW)
         if match is not None:
             key, value = match.groups()
             start, position = match.span(2)
-            if position < len(text) and text[position] in '{(["':
-                # The value goes on with what the expression cannot match.
+            if position < len(text) and (text[position] in '{(["' or _may_end_at_window(text, match)):
+                # The value may go on with what the expression cannot match or see.
                 position = end_of_value(text, start)
                 value = text[start:position]
             found.append((sys.intern(key), value, start))
@@ -183,9 +189,15 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
         found.append((sys.intern(name.group()), text[start:position], start))
 
 
+def _may_end_at_window(text: str, match: re.Match[str]) -> bool:
+    """Tells whether a value ends where the window does, or spaces do that may belong to it."""
+    end, last_seen = match.end(), match.endpos - 1
+    return end > last_seen or text[end] == text[last_seen] == " "
+
+
 def _operands(inside: str, offset: int) -> list[str]:
     """Returns the operands' names; each may stand after its shape, as old versions print it."""
-    plain = _COMMENT.sub("", inside) if "/" in inside else inside
+    plain = _COMMENT.sub(r"\1", inside) if "/" in inside else inside
     if "[" in plain or "(" in plain:
         return _typed_operands(inside, offset)
     names = [name.strip().removeprefix("%") for name in plain.split(",")]

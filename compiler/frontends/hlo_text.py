@@ -34,7 +34,7 @@ from memplan.compiler.ir.shape import Shape
 from memplan.compiler.ir.validate import InstructionError, callees_first, check_graph
 
 _MODULE = re.compile(rf"{SPACE}HloModule\s++([^\s,]++)")
-_COMPUTATION = re.compile(rf"{SPACE}(ENTRY\s++)?+%?+({NAME}){SPACE}")
+_COMPUTATION = re.compile(rf"{SPACE}(?:(ENTRY\s++)|(?!ENTRY\s))%?+({NAME}){SPACE}")
 
 
 def parse(text: str, file: str = "<string>") -> Graph:

@@ -16,7 +16,7 @@ from memplan.compiler.ir.graph import Graph
 _BYTECODE = b"ML\xefR"
 _TIME_LIMIT = 600  # seconds; the largest modules take a few
 _TEXT = re.compile(
-    rb"(?:\xef\xbb\xbf)?(?:\s|//[^\n]*\n)*+"
+    rb"(?:\xef\xbb\xbf)?\s*+(?://[^\n]*+\n\s*+)*"
     rb"(?:module\b|builtin\.module\b|func\.func\b|\"builtin\.module\"|#[\w$.\-]+\s*=|![\w$.\-]+\s*=)"
 )
 # "-:3:7: error: expected …": where MLIR reads from a string, it calls it "-".

@@ -183,7 +183,9 @@ def print_shape(shape: Shape) -> str:
     return f"b({text})" if shape.is_buffer else text
 
 
-_EXTRA = re.compile(r"([A-Z]++|#|\*)\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
+# An attribute of a layout: its key, and its parentheses, which nest at most three deep.
+LAYOUT_ATTRIBUTE = r"([A-Z]++|#|\*)(\([^()]*+(?:\([^()]*+(?:\([^()]*+\)[^()]*+)*\)[^()]*+)*\))"
+_EXTRA = re.compile(LAYOUT_ATTRIBUTE)
 # The order in which XLA's Layout::Print writes the attributes, and the only one that its parser takes.
 LAYOUT_ATTRIBUTES = ("D", "T", "L", "#", "*", "E", "S", "SC", "P", "M")
 

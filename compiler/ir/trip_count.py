@@ -27,7 +27,7 @@ ASSUMED_TRIP_COUNT = 5.0
 _MAX_STEPS = 20_000
 _MAX_DEPTH = 200
 # JSON, JSON in a quoted string, and text proto: {"known_trip_count":{"n":"12"}}, {"n":12}, known_trip_count { n: 12 }.
-_KNOWN = re.compile(r"known_trip_count[\\\"]*\s*:?\s*\{\s*[\\\"]*n[\\\"]*\s*:\s*[\\\"]*(\d{1,18})(?!\d)")
+_KNOWN = re.compile(r"known_trip_count[\\\"]*\s*+:?\s*+\{\s*[\\\"]*n[\\\"]*\s*:\s*[\\\"]*(\d{1,18})(?!\d)")
 
 Path = tuple[int, ...]
 

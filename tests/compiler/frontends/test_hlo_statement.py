@@ -1,7 +1,7 @@
 import pytest
 
 from memplan.compiler.frontends.hlo_lexical import MalformedText
-from memplan.compiler.frontends.hlo_statement import attributes_at, statement_at, with_elements_taken
+from memplan.compiler.frontends.hlo_statement import _WINDOW, attributes_at, statement_at, with_elements_taken
 from memplan.compiler.ir import Shape
 
 F32 = Shape("f32")
@@ -67,9 +67,44 @@ def test_values_with_a_deep_tail() -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        "{" + "{0,1}," * 20_000 + "}",
+        '"' + "\\n" * 50_000 + '"',
+        "a" * 100_000,
+        "a" * (_WINDOW - len(", k=")),
+        "mesh" + " " * 100_000 + "{x}",
+        "x" * 60_000 + "[" + "1," * 10_000 + "2]",
+    ],
+)
+def test_values_longer_than_the_expression_sees(value: str) -> None:
+    text = f", k={value}, b=1 }}"
+    assert attributes_at(text, 0) == ([("k", value, 4), ("b", "1", len(value) + 8)], len(text) - 2)
+
+
+def test_spaces_after_a_value_are_no_part_of_it() -> None:
+    assert attributes_at(", k=1" + " " * 100_000 + ", b=2", 0)[0] == [("k", "1", 4), ("b", "2", 100_009)]
+
+
+def test_a_head_longer_than_the_expression_sees() -> None:
+    shape = "(" + ", ".join(["f32[2]{0:T(8)}"] * 10_000) + ")"
+    found = statement(f"/* {'x' * 100_000} */ ROOT %y = {shape} custom-call(%x), k=1 }}")
+    assert (found.name, found.is_root, len(found.shape.elements), found.operands) == ("y", True, 10_000, ["x"])
+    assert found.attributes == [("k", "1")]
+
+
+@pytest.mark.parametrize("name", ["ROOT", "ROOTS", "ENTRY"])
+def test_names_that_look_like_marks(name: str) -> None:
+    found = statement(f"ROOT {name} = f32[] add({name}1, b)")
+    assert (found.name, found.is_root, found.operands) == (name, True, [name + "1", "b"])
+
+
+@pytest.mark.parametrize(
     ("text", "message", "offset"),
     [
         ("", "never closed", 0),
+        ("ROOT = f32[] add(%b)", "expected an instruction, found '= f32[]", 5),
+        ("%a = f32[] add(%b /* %c)", "expected the name of an operand, found 'b /* %c'", 16),
         ("  ", "never closed", 2),
         ("= f32[]", "expected an instruction, found '= f32[]'", 0),
         ("%a f32[] add(%b)", "expected = after the name 'a', found 'f32[]", 3),

@@ -328,6 +328,10 @@ HOSTILE = {
     "long digits": entry("y = f32[" + "9" * 200_000 + "] negate(x)"),
     "long name": entry("y" * 200_000 + " = f32[8] negate(x)"),
     "many aliases": "HloModule m, input_output_alias={" + ", ".join(f"{{{i}}}: (0, {{}})" for i in range(50_000)) + "}",
+    "open comments among operands": entry("y = f32[8] add(" + "/* " * 100_000 + ")"),
+    "comments of stars": entry("y = f32[8] negate(/*" + "* " * 100_000 + "*/x), /*" + "* " * 100_000 + "*/k=1"),
+    "long value": entry("y = f32[8] negate(x), k={" + '{"\\\\"}' * 100_000 + "}"),
+    "many long spaces": entry("y = f32[8] negate(x)" + ", k=1" + " " * 200_000),
     "many tiles": entry("y = f32[8]{0:T" + "(2)" * 50_000 + "} negate(x)"),
 }  # fmt: skip
 

@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memplan import ops as ops
     from memplan import workloads as workloads
-    from memplan.compiler.backends.jit import jit as jit
-    from memplan.compiler.cli.pipeline import emulate as emulate
-    from memplan.compiler.cli.pipeline import plan as plan
-    from memplan.compiler.cli.pipeline import problem as problem
-    from memplan.compiler.cli.pipeline import verify as verify
+    from memplan.backends.jit import jit as jit
     from memplan.compiler.emulator.timing import Timeline as Timeline
     from memplan.compiler.errors import MemplanError as MemplanError
     from memplan.compiler.frontends.jaxpr import trace as trace
@@ -33,6 +29,10 @@ if TYPE_CHECKING:
     from memplan.compiler.mapping.problem import MappingProblem as MappingProblem
     from memplan.compiler.mapping.verify import Violation as Violation
     from memplan.passes.base import register as register_pass  # noqa: F401
+    from memplan.pipeline import emulate as emulate
+    from memplan.pipeline import plan as plan
+    from memplan.pipeline import problem as problem
+    from memplan.pipeline import verify as verify
     from memplan.planners.planner import Budget as Budget
     from memplan.planners.planner import Planner as Planner
     from memplan.planners.planner import register as register_planner  # noqa: F401
@@ -50,17 +50,17 @@ _PLACES = {
     "Target": ("memplan.compiler.hardware.target", "Target"),
     "Timeline": ("memplan.compiler.emulator.timing", "Timeline"),
     "Violation": ("memplan.compiler.mapping.verify", "Violation"),
-    "emulate": ("memplan.compiler.cli.pipeline", "emulate"),
-    "jit": ("memplan.compiler.backends.jit", "jit"),
+    "emulate": ("memplan.pipeline", "emulate"),
+    "jit": ("memplan.backends.jit", "jit"),
     "load_target": ("memplan.compiler.hardware.target", "load_target"),
-    "plan": ("memplan.compiler.cli.pipeline", "plan"),
-    "problem": ("memplan.compiler.cli.pipeline", "problem"),
+    "plan": ("memplan.pipeline", "plan"),
+    "problem": ("memplan.pipeline", "problem"),
     "read": ("memplan.compiler.frontends.reader", "read"),
     "register_pass": ("memplan.passes.base", "register"),
     "register_planner": ("memplan.planners.planner", "register"),
     "register_target": ("memplan.compiler.hardware.target", "register_target"),
     "trace": ("memplan.compiler.frontends.jaxpr", "trace"),
-    "verify": ("memplan.compiler.cli.pipeline", "verify"),
+    "verify": ("memplan.pipeline", "verify"),
 }
 
 # Public names that are modules.

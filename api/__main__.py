@@ -2,7 +2,7 @@
 
 import sys
 
-from memplan.compiler.cli.main import main
+from memplan.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

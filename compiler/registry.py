@@ -1,7 +1,8 @@
 """How planners, workloads and passes are found: one new file, or one entry point, and no edit elsewhere.
 
-A built-in is an object of the registry's type at the top of a module of the registry's package. A user's own comes from
-an entry point of the registry's group, or from a call of `register`.
+A built-in is an object of the registry's type at the top of a module of the registry's package, or of the module that
+`entry` names in a package within it. A user's own comes from an entry point of the registry's group, or from a call of
+`register`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Generic, Protocol, TypeVar
 
 from memplan.compiler.errors import MemplanError
@@ -36,10 +38,13 @@ class Registry(Generic[T]):
       package: import name of the package whose modules define built-ins; the group of entry points has the same name.
       item_type: class of the objects.
       error: exception raised for an unknown name.
+      entry: name of the module that holds the built-in of a package within the package; "" if there is none.
     """
 
-    def __init__(self, kind: str, package: str, item_type: type[T], error: type[MemplanError] = MemplanError):
-        self.kind, self.package, self.item_type, self.error = kind, package, item_type, error
+    def __init__(
+        self, kind: str, package: str, item_type: type[T], error: type[MemplanError] = MemplanError, entry: str = ""
+    ):
+        self.kind, self.package, self.item_type, self.error, self.entry = kind, package, item_type, error, entry
         self.group = package  # "memplan.planners"
         self._items: dict[str, T] = {}
         self._discovered = False
@@ -69,11 +74,8 @@ class Registry(Generic[T]):
             return
         self._discovered = True
         user_items = dict(self._items)
-        for info in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
-            if info.ispkg or info.name.startswith("_"):
-                continue
-            module = importlib.import_module(f"{self.package}.{info.name}")
-            for value in vars(module).values():
+        for module in self._modules():
+            for value in vars(importlib.import_module(module)).values():
                 if isinstance(value, self.item_type):
                     self._items[value.name] = value
         for point in entry_points(group=self.group):
@@ -82,3 +84,13 @@ class Registry(Generic[T]):
                 raise self.error(f"entry point {point.name!r} of {self.group} is not a {self.item_type.__name__}")
             self._items[item.name] = item
         self._items.update(user_items)
+
+    def _modules(self) -> Iterator[str]:
+        """Yields the names of the modules that may hold built-ins."""
+        for info in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+            name = f"{self.package}.{info.name}"
+            if info.ispkg:
+                if self.entry and find_spec(f"{name}.{self.entry}") is not None:
+                    yield f"{name}.{self.entry}"
+            elif not info.name.startswith("_"):
+                yield name

@@ -11,10 +11,10 @@ import numpy as np
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._assembly import Stay, assemble
-from memplan.planners._decisions import Decisions, Order, Rules
-from memplan.planners._frame import Frame, fast_spaces
 from memplan.planners.planner import Budget, Planner
+from memplan.planners.stays.assembly import Stay, assemble
+from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.frame import Frame, fast_spaces
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:

@@ -3,12 +3,12 @@
 Three bounds, of which the greatest counts:
 
 - `no capacity`: every access in the cheapest space that its buffer may lie in, no copies, and everything fits.
-- `windows`: the program is cut into windows of time, and each has a linear relaxation of its own (`_ilp_model.py`) that
+- `windows`: the program is cut into windows of time, and each has a linear relaxation of its own (`model.py`) that
   begins with every value in every memory and ends as it likes. Their bounds add up.
 - `linear program`: the relaxation of the whole program, where there is time for it.
 
 The linear programs' bounds come from dual solutions by weak duality, and hold whatever the solver's tolerances
-(`_linear.py`).
+(`linear.py`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import numpy as np
 
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._chains import make_slots
-from memplan.planners._ilp_model import Relaxation, Span, longest
-from memplan.planners._linear_solver import solve_linear
+from memplan.planners.ilp.linear_solver import solve_linear
+from memplan.planners.ilp.model import Relaxation, Span, longest
+from memplan.planners.stays.chains import make_slots
 
 # Operations of a window; and of a whole program, if it is to be solved at once.
 _WINDOW, _WHOLE = 192, 1500

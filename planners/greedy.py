@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._assembly import Stay, assemble
-from memplan.planners._decisions import Decisions, Order, Rules
-from memplan.planners._frame import Frame, fast_spaces
-from memplan.planners._kept import arguments_to_keep
-from memplan.planners._must_fit import place_all
-from memplan.planners._tables import NONE
-from memplan.planners.packing import UNPLACED, pack
 from memplan.planners.planner import Budget, Planner
+from memplan.planners.stays.assembly import Stay, assemble
+from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.kept import arguments_to_keep
+from memplan.planners.stays.must_fit import place_all
+from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]
 

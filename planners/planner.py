@@ -1,7 +1,7 @@
 """What a planner is, and where planners are registered.
 
-A planner is one module of this package with a `Planner` at its top, an entry point of the group `memplan.planners`, or
-whatever `register` is called with:
+A planner is one module of this package with a `Planner` at its top, the module `solve` of a package within it, an entry
+point of the group `memplan.planners`, or what `register` is called with:
 
 >>> import memplan.planners.planner as planners
 >>> planners.get("slow").description
@@ -73,7 +73,7 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-_registry: Registry[Planner] = Registry("planner", "memplan.planners", Planner, PlannerError)
+_registry: Registry[Planner] = Registry("planner", "memplan.planners", Planner, PlannerError, entry="solve")
 get = _registry.get
 names = _registry.names
 register = _registry.register

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._assembly import assemble
 from memplan.planners.planner import Budget, Planner
+from memplan.planners.stays.assembly import assemble
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:

@@ -15,8 +15,8 @@ import numpy as np
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._assembly import Stay, assemble, home_of
 from memplan.planners.planner import Budget, Planner
+from memplan.planners.stays.assembly import Stay, assemble, home_of
 
 # Deterministic seconds of constraint programming for each stay that best fit does not place.
 _EXACT_EFFORT = 2.0

@@ -19,8 +19,8 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
 from memplan.planners.planner import Budget, Planner
-from memplan.planners.search import SearchOptions
-from memplan.planners.search import solve_with as search_with
+from memplan.planners.search.solve import SearchOptions
+from memplan.planners.search.solve import solve_with as search_with
 from memplan.rl_agent.planner import LIBRARIES, AgentOptions, make_trainer, ready_to_play
 
 # By how much a claim is multiplied where the policy is sure of slow memory, and of fast memory.

@@ -120,7 +120,7 @@ def test_every_page_is_linked_from_the_readme() -> None:
 def documented_modules() -> list[str]:
     """Returns the modules of the package that hold examples in their docstrings."""
     found = []
-    for folder in ("api", "compiler", "passes", "planners", "rl_agent", "workloads"):
+    for folder in ("api", "backends", "cli", "compiler", "passes", "planners", "rl_agent", "workloads"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             if ">>> " in path.read_text():
                 parts = ["memplan", *path.relative_to(ROOT).with_suffix("").parts[folder == "api" :]]

@@ -45,7 +45,7 @@ def has_build_backend() -> bool:
 def test_every_package_of_the_checkout_is_declared() -> None:
     """A folder with Python files that pyproject.toml does not list would be missing from the wheel alone."""
     declared = set(PYPROJECT["tool"]["setuptools"]["packages"])
-    for folder in ("compiler", "passes", "planners", "rl_agent", "workloads"):
+    for folder in ("backends", "cli", "compiler", "passes", "planners", "rl_agent", "workloads"):
         for file in (ROOT / folder).rglob("*.py"):
             package = "memplan." + ".".join(file.parent.relative_to(ROOT).parts)
             assert package in declared, f"{file.relative_to(ROOT)}: pyproject.toml does not list {package}"
@@ -54,7 +54,7 @@ def test_every_package_of_the_checkout_is_declared() -> None:
 def test_the_wheel_holds_everything_under_one_name(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"memplan"}
-    for needed in ("memplan/__init__.py", "memplan/__main__.py", "memplan/py.typed", "memplan/compiler/cli/main.py"):
+    for needed in ("memplan/__init__.py", "memplan/__main__.py", "memplan/py.typed", "memplan/cli/main.py"):
         assert needed in names
     for target in (ROOT / "compiler/hardware/targets").glob("*.toml"):
         assert f"memplan/compiler/hardware/targets/{target.name}" in names
@@ -68,7 +68,7 @@ def test_the_wheel_works_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> No
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); sys.argv = ['memplan', *sys.argv[2:]]\n"
         "import memplan; assert memplan.__file__.startswith(sys.path[0]), memplan.__file__\n"
-        "from memplan.compiler.cli.main import main; sys.exit(main())"
+        "from memplan.cli.main import main; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path), "plan", str(dump), "--planner", "slow", "--json"],

@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("api", "compiler", "passes", "planners", "rl_agent", "workloads", "scripts", "tests", "docs", ".ci")
+FOLDERS = (
+    "api",
+    "backends",
+    "cli",
+    "compiler",
+    "passes",
+    "planners",
+    "rl_agent",
+    "workloads",
+    "scripts",
+    "tests",
+    "docs",
+    ".ci",
+)
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memplan.planners.offsets._fit_kernel import fit, improve
+from memplan.planners.offsets.best_fit_kernel import fit, improve
 from memplan.planners.offsets.geometry import Sections
 from memplan.planners.offsets.instance import Instance, Integers
 

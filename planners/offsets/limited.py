@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from memplan.planners.offsets.bounds import lower_bound
+from memplan.planners.offsets.branching import FOUND, MAX_BLOCKS, Search
 from memplan.planners.offsets.heuristics import Fitter
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.reduction import reduced
-from memplan.planners.offsets.search import FOUND, MAX_BLOCKS, Search
 
 
 def fit_within(instance: Instance, capacity: int, nodes: int, seed: int = 0) -> Integers | None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from memplan.planners.offsets.bounds import lower_bound
+from memplan.planners.offsets.branching import FOUND, LIMIT, MAX_BLOCKS, Search
 from memplan.planners.offsets.constraint import ConstraintModel
 from memplan.planners.offsets.heuristics import Fitter
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.reduction import Part, reduced
-from memplan.planners.offsets.search import FOUND, LIMIT, MAX_BLOCKS, Search
 
 # The constraint solver joins after as many seconds, when most instances are solved.
 _HEAD_START = 1.0

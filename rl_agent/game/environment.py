@@ -24,7 +24,7 @@ from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, MoveRow, forever
 from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
 from memplan.rl_agent.game.reference import COPY, DROP, FILL, LEADING, NO_COPY, NUM_ACTIONS, SPILL
-from memplan.rl_agent.game.search import (
+from memplan.rl_agent.game.room import (
     Copy,
     choose_offset,
     find_copy,

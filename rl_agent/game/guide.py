@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._assembly import home_of
-from memplan.planners.packing import UNPLACED, Blocks, pack
+from memplan.planners.stays.assembly import home_of
+from memplan.planners.stays.packing import UNPLACED, Blocks, pack
 
 Integers = NDArray[np.int64]
 

@@ -21,7 +21,7 @@ from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, forever
 from memplan.rl_agent.game.environment import ACTIONS, Chains, State
 from memplan.rl_agent.game.moves import NONE, Game
 from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, NUM_ACTIONS, Booking, Residency
-from memplan.rl_agent.game.search import Copy
+from memplan.rl_agent.game.room import Copy
 
 T = TypeVar("T")
 

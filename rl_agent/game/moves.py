@@ -1,6 +1,6 @@
 """A MappingProblem as a game: the sequence of its moves, and all numbers that the rules use, exact.
 
-One move is one decision: what becomes of a buffer at one of its items (see `planners/_chains.py`). Moves stand in
+One move is one decision: what becomes of a buffer at one of its items (see `planners/chains.py`). Moves stand in
 program order. An item that is a loop or conditional stands before the items inside of it. A chain whose value must be
 at home when its region ends has one move more there, at which the value is brought home if it is not. Before all others
 stand those of the arguments that may stay in fast memory from one run of the program to the next, the most useful
@@ -24,10 +24,10 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import planner
-from memplan.planners._assembly import home_of
-from memplan.planners._chains import Chains, Slots
-from memplan.planners._frame import Frame, fast_spaces
-from memplan.planners.packing import Blocks, pack
+from memplan.planners.stays.assembly import home_of
+from memplan.planners.stays.chains import Chains, Slots
+from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.packing import Blocks, pack
 from memplan.rl_agent.game.guide import NOWHERE, Places, Wish, no_places, places_of
 
 Integers = NDArray[np.int64]
@@ -136,7 +136,7 @@ class Game:
       unit: bytes of one unit.
       num_units: how many there are.
       tick: seconds.
-      slots, chains: see `planners/_chains.py`.
+      slots, chains: see `planners/chains.py`.
       moves: in program order.
       floor, demand, taken, repetitions: `[num_slots]` of an operation: ticks that it takes at least, ticks of memory
         time and of the link's channel with everything at home, and how often it runs; 0 for loops and conditionals. The

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE, Plan
-from memplan.planners._assembly import Stay, assemble
+from memplan.planners.stays.assembly import Stay, assemble
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.game.reference import Booking, Reference, Residency
 

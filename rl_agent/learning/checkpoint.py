@@ -21,8 +21,8 @@ import numpy as np
 
 from memplan.compiler.errors import MemplanError
 from memplan.rl_agent.learning.network import NetworkSizes, Params
-from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import TrainOptions
+from memplan.rl_agent.learning.tree_search import SearchOptions
 from memplan.rl_agent.learning.update import UpdateOptions
 
 VERSION = 3

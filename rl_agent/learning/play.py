@@ -30,8 +30,8 @@ from memplan.rl_agent.game.environment import ACTIONS, State
 from memplan.rl_agent.game.host import Games, Host, as_states
 from memplan.rl_agent.game.reference import NUM_ACTIONS
 from memplan.rl_agent.learning.network import Networks, Params
-from memplan.rl_agent.learning.search import SearchOptions, World, choose
 from memplan.rl_agent.learning.sight import LEGAL, Champion, Sight, packed, unpacked
+from memplan.rl_agent.learning.tree_search import SearchOptions, World, choose
 
 # A game that is given up counts as a loss of so much of the latency with everything at home.
 _GIVEN_UP = -0.05

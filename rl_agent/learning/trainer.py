@@ -30,8 +30,8 @@ from memplan.rl_agent.learning.contest import Contest
 from memplan.rl_agent.learning.network import Networks, NetworkSizes, Params
 from memplan.rl_agent.learning.play import Decision, Played, Trajectories
 from memplan.rl_agent.learning.replay import Replay
-from memplan.rl_agent.learning.search import SearchOptions, World, choose
 from memplan.rl_agent.learning.sight import packed, unpacked
+from memplan.rl_agent.learning.tree_search import SearchOptions, World, choose
 from memplan.rl_agent.learning.update import Losses, UpdateOptions, make_optimizer, update
 
 # Iterations of a problem after which the policy is asked anew where it would leave the champion, and the share of

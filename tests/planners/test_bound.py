@@ -13,11 +13,11 @@ from random_problems import REAL, TINY, problems, seeded_problem
 from memplan import planners
 from memplan.compiler.emulator.timing import TimingEmulator, latency
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners._ilp_model import Precision, Relaxation, Span
-from memplan.planners._ilp_tree import Tree
-from memplan.planners._linear import LinearProgram, column
-from memplan.planners._linear_solver import run
 from memplan.planners.bound import lower_bound, span_bound, window_bounds, windows
+from memplan.planners.ilp.linear import LinearProgram, column
+from memplan.planners.ilp.linear_solver import run
+from memplan.planners.ilp.model import Precision, Relaxation, Span
+from memplan.planners.ilp.tree import Tree
 from memplan.planners.planner import Budget
 
 LATER = float("inf")

@@ -17,10 +17,10 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy, slow
-from memplan.planners._decisions import Order
-from memplan.planners._frame import Frame
 from memplan.planners.greedy import GreedyOptions, solve, solve_with
 from memplan.planners.planner import Budget
+from memplan.planners.stays.decisions import Order
+from memplan.planners.stays.frame import Frame
 
 SWITCHES: dict[str, Any] = {
     "prefetch": False,

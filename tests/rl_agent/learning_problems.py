@@ -5,13 +5,13 @@ from __future__ import annotations
 from random_problems import REAL, TINY, seeded_problem
 
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners import ilp
+from memplan.planners.ilp import solve as ilp
 from memplan.planners.planner import Budget
 from memplan.rl_agent.game.arrays import Padding
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.learning.network import NetworkSizes
-from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import TrainOptions
+from memplan.rl_agent.learning.tree_search import SearchOptions
 from memplan.rl_agent.learning.update import UpdateOptions
 
 SMALL = TrainOptions(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memplan.compiler.cli import bench_game
+from memplan.cli.bench import game as bench_game
 from memplan.compiler.errors import MemplanError
 from memplan.workloads import dumps_folder
 

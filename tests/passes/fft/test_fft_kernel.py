@@ -225,8 +225,8 @@ def on_tpu(n: int, precision: Any) -> tuple[Any, tuple[Any, ...]]:
 @pytest.mark.parametrize("target", ["tpu-v4", "tpu-v5e", "tpu-v6e"])
 def test_it_compiles_for_tpus(target: str) -> None:
     """Forwards and backwards, within the 16 MiB that a TPU v4 has."""
-    from memplan.compiler.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
-    from memplan.compiler.cli.programs import Program, lower_for_tpu
+    from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
+    from memplan.cli.programs import Program, lower_for_tpu
 
     with TpuCompiler() as compiler:
         for n, precision in (
@@ -247,7 +247,7 @@ def test_it_compiles_for_tpus(target: str) -> None:
 def test_the_bench_on_a_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from memplan.compiler.cli import bench_fft
+    from memplan.cli.bench import fft as bench_fft
 
     monkeypatch.setattr(bench_fft, "_LEAST_SECONDS", 0.0)
     bench_fft.command("64,16", "cpu", 1, 2, True, tmp_path / "fft.json")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tiny_instances import can_fit, hard, instances, lowest_height
 
 from memplan.planners.offsets.bounds import lower_bound
+from memplan.planners.offsets.branching import EXHAUSTED, FOUND, LIMIT, Search, Techniques, luby
 from memplan.planners.offsets.check import check
 from memplan.planners.offsets.instance import Instance
-from memplan.planners.offsets.search import EXHAUSTED, FOUND, LIMIT, Search, Techniques, luby
 
 TECHNIQUES = {
     "all": Techniques(reordering=True),

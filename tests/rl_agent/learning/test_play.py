@@ -18,9 +18,9 @@ from memplan.rl_agent.game.plan import make_plan, replay
 from memplan.rl_agent.game.reference import DROP
 from memplan.rl_agent.learning import play
 from memplan.rl_agent.learning.scripted import scripted
-from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.sight import trace
 from memplan.rl_agent.learning.trainer import Trainer
+from memplan.rl_agent.learning.tree_search import SearchOptions
 
 
 @pytest.fixture(scope="module")

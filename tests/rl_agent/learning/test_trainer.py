@@ -25,8 +25,8 @@ from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.game.reference import NO_COPY
 from memplan.rl_agent.learning.contest import Contest, history_of
-from memplan.rl_agent.learning.search import SearchOptions
 from memplan.rl_agent.learning.trainer import Trainer
+from memplan.rl_agent.learning.tree_search import SearchOptions
 
 TESTS = Path(__file__).parents[1]
 
@@ -130,7 +130,7 @@ import sys
 sys.path[:0] = [{tests!r}, {planners!r}]
 import jax
 from learning_problems import SMALL, padding_of, problem_of
-from memplan.rl_agent.learning.search import SearchOptions
+from memplan.rl_agent.learning.tree_search import SearchOptions
 from memplan.rl_agent.learning.trainer import Trainer
 assert len(jax.devices()) == 2
 problem = problem_of(4)

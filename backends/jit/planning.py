@@ -1,0 +1,162 @@
+"""A lowered program and its target: from them to the candidates of the real compiler, or to a plan by our own model."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+
+from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, no_compiler
+from memplan.backends.tpu.outcome import Candidate, Outcome
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.frontends.jaxpr import graph_of_jaxpr
+from memplan.compiler.hardware.target import Target
+from memplan.compiler.mapping.build import build_problem
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.report.report import Report, make_report
+from memplan.passes.base import Pass
+from memplan.planners import planner as planners
+from memplan.planners.planner import Budget
+
+# That a planner may search where no compiler is asked.
+_SECONDS = 10.0
+
+# Of the candidates, how many are run to find the fastest, the compiler's default not counted.
+MOST_TIMED = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a function was given by its `memplan.jit`, beside what is for `jax.jit`.
+
+    Attributes:
+      target: that was asked for; None for the TPU that is there.
+      planner: name of what makes plans.
+      compile_budget: how often the real compiler may be asked for each signature.
+      options: the caller's own compiler options.
+      passes: that rewrite the program before it is compiled, as for `memplan.passes.manager.chosen`.
+      fft_precision: of Fourier transforms that they make matrix products of.
+    """
+
+    target: Target | None
+    planner: str
+    compile_budget: int
+    options: Mapping[str, Any]
+    passes: str | tuple[str | Pass, ...] = "auto"
+    fft_precision: Literal["highest", "default"] = "highest"
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """What `memplan.jit(fun).plan(*args)` returns.
+
+    Attributes:
+      plan: where every buffer lives.
+      problem: that it answers.
+      report: what it is worth.
+      outcome: of the real compiler, every candidate and decision; None for a target without a compiler that obeys.
+    """
+
+    plan: Plan
+    problem: MappingProblem
+    report: Report
+    outcome: Outcome | None = None
+
+
+def has_compiler(target: Target) -> bool:
+    """Tells whether there is a compiler that carries out plans for a target."""
+    return target.name in TOPOLOGY_OF_TARGET
+
+
+def module_of(lowered: Any, name: str = "the program") -> bytes:
+    """Returns the StableHLO bytecode of what `jax.jit(…).lower(…)` returned.
+
+    Raises:
+      MemplanError: it is a program of several devices; `name` is what it is called then.
+    """
+    if (devices := number_of_devices(lowered)) > 1:
+        raise MemplanError(f"{name} is for {devices} devices: memplan plans programs of one device")
+    stream = io.BytesIO()
+    lowered.compiler_ir("stablehlo").operation.write_bytecode(stream)
+    return stream.getvalue()
+
+
+def number_of_devices(lowered: Any) -> int:
+    """Returns for how many devices a program was lowered."""
+    attributes = lowered.compiler_ir("stablehlo").operation.attributes
+    counts = [attributes[name].value for name in ("mhlo.num_partitions", "mhlo.num_replicas") if name in attributes]
+    return max(counts, default=1)
+
+
+def plan_module(
+    lowered: Any, target: Target, settings: Settings, more_options: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Returns what the real compiler makes of a program with plans of ours, its own default among it.
+
+    Raises:
+      MemplanError: the target has no compiler, the program is not one of a single device, or not even the default
+        compiles.
+    """
+    if not has_compiler(target):
+        raise MemplanError(f"{no_compiler(target.name)}; .plan(…) plans for it all the same")
+    module = module_of(lowered)
+    from memplan.backends.tpu.optimize import optimize
+
+    # XLA reads "True" and "False" where its option is a bool; "true" it does not read everywhere.
+    options = {name: str(value) for name, value in {**settings.options, **(more_options or {})}.items()}
+    return optimize(module, target, planner=settings.planner, compile_budget=settings.compile_budget, options=options)
+
+
+def plan_jaxpr(traced: Any, target: Target, settings: Settings) -> PlanResult:
+    """Returns a plan by our own model alone, for what `jax.jit(…).trace(…)` returned."""
+    donated = [info.donated for info in jax.tree.leaves(traced.args_info)]
+    problem = build_problem(graph_of_jaxpr(traced.jaxpr, traced.fun_name, donated), target)
+    plan = planners.get(settings.planner).solve(problem, Budget(seconds=_SECONDS))
+    return PlanResult(plan, problem, report_of(problem, plan))
+
+
+def report_of(problem: MappingProblem, plan: Plan) -> Report:
+    """Returns the report on a plan, beside everything in slow memory."""
+    slow = planners.get("slow").solve(problem, Budget())
+    return make_report(problem, plan, [(f"all in {problem.spaces[0].name}", slow)] if plan.planner != "slow" else [])
+
+
+def contenders(outcome: Outcome) -> list[Candidate]:
+    """Returns the candidates that may be the fastest on the real machine: the best few by score, and the default."""
+    scored = [candidate for candidate in outcome.candidates if candidate.score is not None]
+    best = sorted(scored, key=lambda candidate: candidate.score.latency if candidate.score else 0.0)
+    # What was last compiled may have the options of an earlier one; the default is there in any case.
+    chosen: list[Candidate] = []
+    for candidate in [outcome.best, *best]:
+        if all(_differs(candidate, other) for other in [outcome.default, *chosen]):
+            chosen.append(candidate)
+    chosen = chosen[:MOST_TIMED]
+    return [*chosen, outcome.default] if outcome.best != outcome.default else [outcome.default, *chosen]
+
+
+def _differs(candidate: Candidate, other: Candidate) -> bool:
+    return (candidate.options, candidate.order) != (other.options, other.order)
+
+
+@contextmanager
+def beside_this_process() -> Iterator[None]:
+    """Within the block, processes that are started may load libtpu though this one has the TPU.
+
+    They only compile, for a chip that they see described. Without it, the lock that this process holds turns them away.
+    """
+    name = "ALLOW_MULTIPLE_LIBTPU_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before

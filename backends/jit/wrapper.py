@@ -1,0 +1,207 @@
+"""`memplan.jit` itself: its arguments, and the object that it returns."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import FunctionType, MethodType
+from typing import Any, Literal, overload
+
+import jax
+
+from memplan.backends.jit.dispatch import make_dispatcher
+from memplan.backends.jit.function import Function
+from memplan.backends.jit.planning import PlanResult, Settings
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.hardware.target import Target, load_target
+from memplan.passes.base import Pass, PassReport
+from memplan.passes.manager import chosen
+from memplan.planners import planner as planners
+from memplan.planners.planner import DEFAULT_PLANNER
+
+
+class Jitted:
+    """What `memplan.jit` returns: a callable with all that `jax.jit` gives it, `plan` and `passes`.
+
+    The class of each function has the dispatcher itself as its `__call__`, so that no Python runs in between. The rest
+    stands in the class too: whoever wraps a function, JAX's transformations among them, takes over its `__dict__`.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_dispatcher", "_function")
+
+    def __init__(self, function: Function, dispatcher: Callable[..., Any]):
+        functools.update_wrapper(self, function.fun)
+        self.__dict__.pop(_KNOWN, None)
+        self._function, self._dispatcher = function, dispatcher
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._dispatcher(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<memplan.jit of {self._function.fun!r}>"
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        """See `jax.stages.Wrapped.trace`."""
+        return self._function.trace(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
+        """See `jax.stages.Wrapped.lower`."""
+        return self._function.trace(*args, **kwargs).lower()
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """See `jax.eval_shape`."""
+        return self._function.plain.eval_shape(*args, **kwargs)
+
+    def plan(self, *args: Any, **kwargs: Any) -> PlanResult:
+        """Returns the plan for arguments of these shapes and types, and what it is worth."""
+        return self._function.plan(*args, **kwargs)
+
+    def passes(self, *args: Any, **kwargs: Any) -> tuple[PassReport, ...]:
+        """Returns what each pass finds in the program of arguments of these shapes and types."""
+        return self._function.passes(*args, **kwargs)
+
+    def clear_cache(self) -> None:
+        """Forgets all signatures."""
+        if clear := getattr(self._dispatcher, "_clear_cache", None):
+            clear()
+        self._function.clear_cache()
+
+
+@overload
+def jit(
+    fun: Callable[..., Any],
+    /,
+    *,
+    target: str | Path | Target | None = None,
+    planner: str = DEFAULT_PLANNER,
+    compile_budget: int = 8,
+    passes: str | Iterable[str | Pass] = "auto",
+    fft_precision: Literal["highest", "default"] = "highest",
+    **jit_kwargs: Any,
+) -> Jitted: ...
+
+
+@overload
+def jit(
+    *,
+    target: str | Path | Target | None = None,
+    planner: str = DEFAULT_PLANNER,
+    compile_budget: int = 8,
+    passes: str | Iterable[str | Pass] = "auto",
+    fft_precision: Literal["highest", "default"] = "highest",
+    **jit_kwargs: Any,
+) -> Callable[[Callable[..., Any]], Jitted]: ...
+
+
+def jit(
+    fun: Callable[..., Any] | None = None,
+    /,
+    *,
+    target: str | Path | Target | None = None,
+    planner: str = DEFAULT_PLANNER,
+    compile_budget: int = 8,
+    passes: str | Iterable[str | Pass] = "auto",
+    fft_precision: Literal["highest", "default"] = "highest",
+    **jit_kwargs: Any,
+) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
+    """Compiles a function as `jax.jit` does, with a plan of where its tensors live.
+
+    On the TPU that is meant, each signature is planned once, when it is first called: the real compiler is asked for a
+    few candidates, its own default among them, and the fastest is used from then on. On a CPU, programs run in the
+    order that needs the least memory. Elsewhere they run as by `jax.jit`. The logger `memplan` says which.
+
+    >>> import jax.numpy as jnp
+    >>> step = jit(lambda x, w: jnp.tanh(x @ w), target="generic")
+    >>> step(jnp.ones((2, 3)), jnp.zeros((3, 2))).shape
+    (2, 2)
+    >>> step.plan(jnp.ones((2, 3)), jnp.zeros((3, 2))).plan.target
+    'generic'
+
+    Args:
+      fun: as for `jax.jit`; without it, a decorator is returned.
+      target: what to plan for: a target, its name, or a TOML file; by default the TPU that is there, if one is.
+      planner: name of what makes plans.
+      compile_budget: how often the real compiler may be asked for each signature.
+      passes: that rewrite the program before: "auto" for those that are known to pay on the platform, "none", names
+        with commas between, or a sequence of names and passes.
+      fft_precision: of Fourier transforms that become matrix products: "highest" for that of the arguments' dtype,
+        "default" for what the hardware does fastest (bfloat16 on a TPU).
+      **jit_kwargs: everything that `jax.jit` takes. Compiler options given here are part of every candidate.
+
+    Raises:
+      MemplanError: the target, the planner or a pass is not known.
+    """
+    if fun is None:
+        options: dict[str, Any] = {"target": target, "planner": planner, "compile_budget": compile_budget}
+        return functools.partial(jit, **options, passes=passes, fft_precision=fft_precision, **jit_kwargs)
+    if not callable(fun):
+        jax.jit(fun, **jit_kwargs)  # has the words for it
+    if isinstance(compile_budget, bool) or not isinstance(compile_budget, int) or compile_budget < 1:
+        raise MemplanError(f"compile_budget must be a positive integer, not {compile_budget!r}")
+    planners.get(planner)
+    if target is not None and not isinstance(target, Target):
+        target = load_target(target)
+    if fft_precision not in ("highest", "default"):
+        raise MemplanError(f"fft_precision must be highest or default, not {fft_precision!r}")
+    chosen(passes)
+    settings = Settings(
+        target,
+        planner,
+        compile_budget,
+        dict(jit_kwargs.get("compiler_options") or {}),
+        passes if isinstance(passes, str) else tuple(passes),
+        fft_precision,
+    )
+    return handle_of(_function_of(fun, settings, jit_kwargs))
+
+
+def handle_of(function: Function) -> Jitted:
+    """Returns the object that users call."""
+    dispatcher = make_dispatcher(function.plain, function.dispatched, function.choose)
+    members = {"__slots__": (), "__call__": staticmethod(dispatcher), "__doc__": Jitted.__doc__}
+    made: Jitted = type("Jitted", (Jitted,), members)(function, dispatcher)
+    return made
+
+
+class _Known(list[tuple[Settings, dict[str, Any], Function]]):
+    """What `memplan.jit` made of a function so far. Its copies and pickles are empty."""
+
+    def __init__(self, owner: Callable[..., Any] | None = None):
+        super().__init__()
+        self._owner = weakref.ref(owner) if owner is not None else lambda: None
+
+    def belongs_to(self, fun: Callable[..., Any]) -> bool:
+        return self._owner() is fun
+
+    def __reduce__(self) -> tuple[type[_Known], tuple[()]]:
+        return _Known, ()
+
+
+_KNOWN = "__memplan_jit__"
+_lock = threading.Lock()
+
+
+def _function_of(fun: Callable[..., Any], settings: Settings, jit_kwargs: Mapping[str, Any]) -> Function:
+    """Returns what is known of a function under these settings: `memplan.jit(f)(x)` in a loop is planned once.
+
+    It is kept by the function itself, so that both go together.
+    """
+    if not isinstance(fun, FunctionType):
+        return Function(fun, settings, jit_kwargs)
+    with _lock:
+        known = fun.__dict__.get(_KNOWN)
+        # Whoever wraps a function takes over its attributes, this one too.
+        if known is None or not known.belongs_to(fun):
+            known = fun.__dict__[_KNOWN] = _Known(fun)
+        for its_settings, its_kwargs, function in known:
+            if its_settings == settings and its_kwargs == jit_kwargs:
+                return function
+        function = Function(fun, settings, jit_kwargs)
+        known.append((settings, dict(jit_kwargs), function))
+        return function

@@ -1,0 +1,286 @@
+"""Compiling a module for a TPU ahead of time: a worker process, time limits, restarts, and a cache on disk."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from memplan.backends import order_hook
+from memplan.backends.tpu.worker import read_frame, write_frame
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import cache_folder as default_folder
+from memplan.compiler.files import write_atomically
+
+# Names of the topologies whose first chip stands for a target.
+TOPOLOGY_OF_TARGET: dict[str, str] = {
+    "tpu-v4": "v4:2x2x1",
+    "tpu-v5e": "v5e:2x2",
+    "tpu-v5p": "v5p:2x2x1",
+    "tpu-v6e": "v6e:2x2",
+    "tpu-7x": "tpu7x:2x2x1",
+}
+
+_MESSAGES = {
+    "refused": "the TPU compiler refused: {}",
+    "order": "the order was not set: {}",
+    "unprintable": "the TPU compiler made a module that cannot be printed: {}",
+}
+_LOCKED = "libtpu multi-process lockfile"
+_LOCK_RETRIES = 5
+
+
+def no_compiler(target: str) -> str:
+    """Returns what to say of a target for which no compiler carries out plans."""
+    return f"no compiler carries out plans for {target}, only for {', '.join(sorted(TOPOLOGY_OF_TARGET))}"
+
+
+class CompileError(MemplanError):
+    """The TPU compiler refused a module, died, or did not answer in time.
+
+    Attributes:
+      reason: "missing" (libtpu is not installed), "unsupported" (this jax sets no order on a TPU), "order" (the order
+        is not one of this module, or not legal), "unprintable" (it was compiled, but this jax cannot print it),
+        "refused", "crashed" or "timeout".
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class CompiledModule:
+    """What the compiler made.
+
+    Attributes:
+      text: the scheduled, optimized module with memory spaces and estimates.
+      seconds: that the compile took, when it was done.
+      cached: whether it was found on disk.
+      memory: bytes by the names of XLA's CompiledMemoryStats, such as `temp_size_in_bytes`; None where it is not known.
+    """
+
+    text: str
+    seconds: float
+    cached: bool
+    memory: dict[str, int] | None = None
+
+
+class TpuCompiler:
+    """Compiles StableHLO modules for TPU topologies in a process of its own, started when first needed.
+
+    Args:
+      cache_folder: where compiled modules are kept; None for `compiler.files.cache_folder()`.
+      use_cache: whether to look there and to keep what was compiled.
+      timeout: seconds that one compile may take before the worker is ended.
+    """
+
+    def __init__(self, cache_folder: Path | None = None, use_cache: bool = True, timeout: float = 600.0):
+        self._folder = cache_folder or default_folder()
+        self._use_cache, self._timeout = use_cache, timeout
+        self._worker: _Worker | None = None
+
+    def compile(
+        self,
+        module: bytes,
+        topology: str,
+        options: Mapping[str, str] | None = None,
+        order: Mapping[str, Sequence[str]] | None = None,
+    ) -> CompiledModule:
+        """Compiles a module.
+
+        Args:
+          module: StableHLO as MLIR bytecode.
+          topology: such as `v5e:2x2`.
+          options: compiler options by name, as in `jax.jit(..., compiler_options=...)`.
+          order: of the module that `before_assignment` gives, names of computations to the names of their
+            instructions in the order in which they shall run; the compiler's own where None. Needs jax 0.12.
+
+        Raises:
+          CompileError: libtpu is missing, the compiler refused the module, an option or the order, died, or took too
+            long; or the module cannot be printed.
+        """
+        request: dict[str, Any] = {"topology": topology, "options": dict(options or {})}
+        if order:
+            request["order"] = {name: list(instructions) for name, instructions in order.items()}
+        return self._compiled(module, request)
+
+    def before_assignment(
+        self, module: bytes, topology: str, options: Mapping[str, str] | None = None
+    ) -> CompiledModule:
+        """Returns a module as it is scheduled, before its values are assigned to memory spaces.
+
+        What computes keeps its name in the compiled module, save a few fusions that the compiler renames yet; views get
+        new names, and copies come on top. Arguments and errors are those of `compile`; needs jax 0.12.
+        """
+        stage = "before_assignment"
+        return self._compiled(module, {"topology": topology, "options": dict(options or {}), "stage": stage})
+
+    def _compiled(self, module: bytes, request: dict[str, Any]) -> CompiledModule:
+        """Answers a request from the cache, or else by the worker."""
+        if "order" in request or "stage" in request:
+            _demand_hook()
+        path = self._folder / f"{self._key(module, request)}.hlo.txt.gz"
+        if self._use_cache and (found := _read_cached(path)) is not None:
+            return found
+        began = time.monotonic()
+        for attempt in range(_LOCK_RETRIES):
+            try:
+                header, text = self._request(module, request)
+                break
+            except CompileError as error:
+                # Another process on this machine compiles; its lock is held for as long as it lives.
+                if _LOCKED not in str(error) or attempt == _LOCK_RETRIES - 1:
+                    raise
+                self.close()
+                time.sleep(2.0**attempt)
+        compiled = CompiledModule(text, time.monotonic() - began, cached=False, memory=header["memory"])
+        if self._use_cache:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            line = json.dumps({"seconds": compiled.seconds, "memory": compiled.memory}) + "\n"
+            write_atomically(path, gzip.compress((line + text).encode(), 6, mtime=0))
+        return compiled
+
+    def _key(self, module: bytes, request: Mapping[str, Any]) -> str:
+        versions = [version("jaxlib"), _libtpu_version()]
+        parts = [request["topology"], sorted(request["options"].items()), versions]
+        # What was kept before there were orders is still found.
+        parts += [[name, request[name]] for name in ("order", "stage") if name in request]
+        rest = json.dumps(parts, sort_keys=True).encode()
+        return hashlib.sha256(hashlib.sha256(module).digest() + rest).hexdigest()
+
+    def _request(self, module: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        if self._worker is None:
+            self._worker = _Worker(self._timeout)
+        try:
+            header, payload = self._worker.ask(request, module, self._timeout)
+        except CompileError:
+            self.close()
+            raise
+        if not header["ok"]:
+            raise CompileError(_MESSAGES[header["reason"]].format(header["error"]), header["reason"])
+        return header, payload.decode()
+
+    def close(self) -> None:
+        """Ends the worker; a later `compile` starts another."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def __enter__(self) -> TpuCompiler:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Worker:
+    """One worker process and the thread that reads its answers."""
+
+    def __init__(self, timeout: float):
+        _demand_libtpu()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
+        reading, writing = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "memplan.backends.tpu.worker", str(writing)],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=(writing,),
+            env={**os.environ, **_environment()},
+        )
+        os.close(writing)
+        self._answers: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(os.fdopen(reading, "rb"),), daemon=True).start()
+        self._wait(timeout)
+
+    def ask(self, header: dict[str, Any], payload: bytes, timeout: float) -> tuple[dict[str, Any], bytes]:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it died before: `_wait` says of what
+            write_frame(self._process.stdin, header, payload)  # type: ignore[arg-type]
+        return self._wait(timeout)
+
+    def _read(self, stream: BinaryIO) -> None:
+        with stream:
+            while (frame := read_frame(stream)) is not None:
+                self._answers.put(frame)
+        self._answers.put(None)
+
+    def _wait(self, timeout: float) -> tuple[dict[str, Any], bytes]:
+        try:
+            frame = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            raise CompileError(f"the TPU compiler did not answer within {timeout:g} s", "timeout") from None
+        if frame is None:
+            status = self._process.wait(timeout=30)
+            raise CompileError(f"the TPU compiler died with status {status}: {self._last_words()}", "crashed")
+        return frame
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        return " | ".join(lines[-3:]) or "it left no message"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+        self._log.close()
+
+
+def _demand_libtpu() -> None:
+    if find_spec("libtpu") is None:
+        raise CompileError("the TPU compiler is not installed: pip install 'memplan[tpu]'", "missing")
+
+
+def _demand_hook() -> None:
+    _demand_libtpu()
+    if not order_hook.is_supported("tpu"):
+        raise CompileError(
+            f"seeing and setting the order on a TPU needs jax 0.12 or newer: this is {version('jax')}", "unsupported"
+        )
+
+
+def _environment() -> dict[str, str]:
+    """What libtpu needs to know where there is no TPU."""
+    variables = {"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+    # Without a chip to share, several processes may compile side by side; with one, its lock is there for a reason.
+    if not any(Path("/dev").glob("accel*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
+        variables["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    return variables
+
+
+def _libtpu_version() -> str:
+    try:
+        return version("libtpu")
+    except PackageNotFoundError:
+        return ""
+
+
+def _read_cached(path: Path) -> CompiledModule | None:
+    """Returns what an earlier compile left; None if there is nothing, or if it is damaged."""
+    try:
+        header, _, text = gzip.decompress(path.read_bytes()).decode().partition("\n")
+        fields = json.loads(header)
+        return CompiledModule(text, float(fields["seconds"]), cached=True, memory=fields.get("memory"))
+    except (OSError, EOFError, ValueError, KeyError):
+        return None

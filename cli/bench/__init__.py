@@ -1,0 +1,1 @@
+"""The benches of `memplan bench`, one file each; `main.py` declares their arguments."""

@@ -1,0 +1,199 @@
+"""`memplan bench mapping`: what each planner makes of each dump, beside XLA's own plan and the bound.
+
+All plans are scored by the same emulator, and checked by `verify`. The bound is the best that any of the planners
+proved. The row's `seconds` are those of the planner alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from memplan import pipeline
+from memplan.cli.bench.rows import write_bench
+from memplan.cli.console import Stages, show, write
+from memplan.cli.outputs import check_file
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.frontends.reader import read
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.verify import verify
+from memplan.compiler.report.units import print_percent, print_seconds
+from memplan.planners import planner as planner_registry
+
+# The planner that states what the dump's own compiler did.
+OWN = "xla"
+
+# A plan with no larger gap to the bound counts as proven to be the best.
+OPTIMAL = 1e-4
+
+
+def command(dumps: list[Path] | None, planners: str, time_limit: float, markdown: bool, json_file: Path | None) -> None:
+    """Plans, prints the table, writes the rows."""
+    check_file(json_file)
+    names = list(dict.fromkeys(name.strip() for name in planners.split(",")))
+    for name in names:
+        planner_registry.get(name)
+    files = dumps or _shipped()
+    rows: list[dict[str, Any]] = []
+    with Stages(total=len(files)) as stages:
+        for file in files:
+            with stages.stage(dump_name(file)):
+                rows.extend(_rows(file, names, time_limit))
+    summary = summarize(rows)
+    if markdown:
+        write(markdown_table(rows))
+    else:
+        show(lambda terminal: terminal.print(_table(rows, summary)))
+    write_bench(json_file, "mapping", rows, summary)
+
+
+def dump_name(file: Path) -> str:
+    """Returns what tells a dump from the others: its file name without the endings."""
+    return file.name.removesuffix(".gz").removesuffix(".txt").removesuffix(".hlo")
+
+
+def _shipped() -> list[Path]:
+    from memplan import workloads
+
+    files = sorted(workloads.dumps_folder().glob("*.gz"))
+    if not files:
+        raise MemplanError(f"no dump is shipped in {workloads.dumps_folder()}: name some with --dumps")
+    return files
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a planner made of a problem: its plan, in how many `seconds`, and the plan's latency."""
+
+    plan: Plan
+    seconds: float
+    latency: float
+
+
+def _make(emulator: TimingEmulator, planner: str, time_limit: float) -> _Made:
+    started = time.perf_counter()
+    plan = pipeline.plan(emulator.problem, planner=planner, time_limit=time_limit)
+    seconds = time.perf_counter() - started
+    return _Made(plan, seconds, emulator.latency(plan))
+
+
+def _rows(file: Path, names: list[str], time_limit: float) -> Iterator[dict[str, Any]]:
+    graph = read(file)
+    target = pipeline.guess_target(graph).name
+    problem = pipeline.problem(graph, target)
+    emulator = TimingEmulator(problem)
+    carried = {planner for _, planner in pipeline.reference_planners(problem)}
+    own = _make(emulator, OWN, time_limit) if OWN in carried else None
+    found = {name: own if name == OWN else _make(emulator, name, time_limit) for name in names}
+    bound = max([emulator.lower_bound(), *(made.plan.info.get("bound", 0.0) for made in found.values() if made)])
+    for name, made in found.items():
+        if made is None:
+            continue
+        yield {
+            "dump": dump_name(file),
+            "target": target,
+            "operations": problem.end,
+            "buffers": len(problem.buffers),
+            "planner": name,
+            "latency": made.latency,
+            "ratio_to_xla": None if own is None else made.latency / own.latency,
+            "bound": bound,
+            "gap": made.latency / bound - 1 if bound > 0 else 0.0,
+            "violations": len(verify(problem, made.plan)),
+            "seconds": made.seconds,
+        }
+
+
+def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns per planner the geometric mean and the worst of its latency over that of XLA's own plan, and more."""
+    summary = {}
+    for planner in dict.fromkeys(row["planner"] for row in rows):
+        own = [row for row in rows if row["planner"] == planner]
+        ratios = [row["ratio_to_xla"] for row in own if row["ratio_to_xla"] is not None]
+        summary[planner] = {
+            "dumps": len(own),
+            "mean_ratio_to_xla": statistics.geometric_mean(ratios) if ratios else None,
+            "worst_ratio_to_xla": max(ratios, default=None),
+            "mean_gap": sum(row["gap"] for row in own) / len(own),
+            "median_gap": statistics.median(row["gap"] for row in own),
+            "optimal": sum(row["gap"] <= OPTIMAL for row in own),
+            "violations": sum(row["violations"] for row in own),
+            "seconds": sum(row["seconds"] for row in own),
+        }
+    return summary
+
+
+def _table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("dump", "planner"):
+        table.add_column(column, no_wrap=True)
+    for column in ("operations", "latency", "to XLA's", "gap to bound", "violations", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    previous = ""
+    for row in rows:
+        table.add_row(
+            row["dump"] if row["dump"] != previous else "",
+            row["planner"],
+            f"{row['operations']:,}",
+            print_seconds(row["latency"]),
+            _ratio(row["ratio_to_xla"]),
+            print_percent(row["gap"]),
+            f"{row['violations']:,}",
+            f"{row['seconds']:.2f}",
+        )
+        previous = row["dump"]
+    table.add_section()
+    for planner, total in summary.items():
+        dumps = f"{total['dumps']} dump{'s' * (total['dumps'] != 1)}"
+        table.add_row(
+            f"mean of {dumps}", planner, "", "", _ratio(total["mean_ratio_to_xla"]),
+            f"{print_percent(total['median_gap'])} median", f"{total['violations']:,}", f"{total['seconds']:.2f}",
+            style="bold",
+        )  # fmt: skip
+    return table
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.3f}"
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Returns a table with one row per dump and one column of latencies per planner, in Markdown.
+
+    Latencies that beat XLA's own plan for the same dump are bold. The gap to the bound is that of the last planner.
+    """
+    planners = list(dict.fromkeys(row["planner"] for row in rows))
+    lines = [
+        "| dump | operations | " + " | ".join(planners) + " | bound | gap |",
+        "|---|---:|" + "---:|" * (len(planners) + 2),
+    ]
+    for dump in dict.fromkeys(row["dump"] for row in rows):
+        found = {row["planner"]: row for row in rows if row["dump"] == dump}
+        any_row = next(iter(found.values()))
+        cells = [_markdown_cell(found[planner]) if planner in found else "–" for planner in planners]
+        lines.append(
+            f"| {dump} | {any_row['operations']:,} | {' | '.join(cells)} | {print_seconds(any_row['bound'])} "
+            f"| {print_percent(found[planners[-1]]['gap']) if planners[-1] in found else '–'} |"
+        )
+    summaries = summarize(rows)
+    means = [summary["mean_ratio_to_xla"] for summary in summaries.values()]
+    cells = ["–" if mean is None else f"{mean:.3f}" for mean in means]
+    median = print_percent(summaries[planners[-1]]["median_gap"])
+    lines.append(f"| geometric mean, relative to XLA; median gap | | {' | '.join(cells)} | | {median} |")
+    return "\n".join(lines)
+
+
+def _markdown_cell(row: dict[str, Any]) -> str:
+    text = print_seconds(row["latency"])
+    if row["ratio_to_xla"] is not None and row["planner"] != OWN:
+        text += f" ({row['ratio_to_xla']:.2f})"
+        if row["ratio_to_xla"] < 1:
+            text = f"**{text}**"
+    return text

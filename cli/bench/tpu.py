@@ -1,0 +1,234 @@
+"""`memplan bench tpu`: what XLA:TPU makes of the workloads with our plans, beside its default.
+
+Both are scored by the same emulator from the modules' own estimates. Rows are written as they come: an interrupted run
+keeps what it has, and what was compiled once is found in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from memplan.backends.tpu import optimize as optimizer
+from memplan.backends.tpu.compile import CompileError, TpuCompiler
+from memplan.backends.tpu.outcome import Outcome
+from memplan.cli.bench.rows import write_bench
+from memplan.cli.compile_program import in_short
+from memplan.cli.console import Stages, note, show, write
+from memplan.cli.outputs import check_file
+from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.hardware.target import Target, load_target
+
+Row = dict[str, Any]
+
+
+def command(
+    targets: str,
+    workloads: str | None,
+    planner: str,
+    compile_budget: int,
+    time_limit: float,
+    markdown: bool,
+    json_file: Path | None,
+) -> None:
+    """Compiles, tells each row when it is there, writes the rows, prints the table."""
+    check_file(json_file)
+    prepare_jax()
+    from memplan import workloads as registry
+
+    described = [load_target(name) for name in _names(targets, "--targets")]
+    for target in described:
+        optimizer.check(target, planner, compile_budget, time_limit)
+    names = registry.names() if workloads is None else _names(workloads, "--workloads")
+    for name in names:
+        registry.get(name)
+    rows: list[Row] = []
+    with Stages(total=len(names) * len(described)) as stages, TpuCompiler() as compiler:
+        for name in names:
+            try:
+                module: bytes | MemplanError = lower_for_tpu(find_program(name))
+            except MemplanError as error:
+                module = error
+            for target in described:
+                with stages.stage(f"{name} for {target.name}"):
+                    started = time.perf_counter()
+                    row = _measured(name, module, target, planner, compile_budget, time_limit, compiler)
+                    row["seconds"] = time.perf_counter() - started
+                    rows.append(row)
+                    write_bench(json_file, "tpu", rows, summarize(rows))
+                told = row["error"] if "error" in row else f"{row['ratio']:.4f} of the default, by {row['best']}"
+                note(f"{name} for {target.name}: {told}, {row['seconds']:.0f} s")
+    if markdown:
+        write(markdown_table(rows))
+    else:
+        show(lambda terminal: terminal.print(_table(rows)))
+        write("")
+        show(lambda terminal: terminal.print(_summary_table(summarize(rows))))
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise MemplanError(f"{option} {text}: it names nothing")
+    return names
+
+
+def _measured(
+    name: str,
+    module: bytes | MemplanError,
+    target: Target,
+    planner: str,
+    compile_budget: int,
+    time_limit: float,
+    compiler: TpuCompiler,
+) -> Row:
+    """Returns the row of a program, or of why it has none; raises CompileError where no row could be had."""
+    try:
+        if isinstance(module, MemplanError):
+            raise module
+        outcome = optimizer.optimize(
+            module,
+            target,
+            planner=planner,
+            compile_budget=compile_budget,
+            time_limit=time_limit,
+            compiler=compiler,
+        )
+    except MemplanError as error:
+        if isinstance(error, CompileError) and error.reason == "missing":
+            raise
+        return {"workload": name, "target": target.name, "error": str(error)}
+    return row_of(name, outcome)
+
+
+def row_of(workload: str, outcome: Outcome) -> Row:
+    """Returns the row of one program on one target: latencies in seconds, and in cycles."""
+    assert outcome.default.score is not None
+    assert outcome.best.score is not None
+    states = Counter(decision.state for decision in outcome.decisions)
+    return {
+        "workload": workload,
+        "target": outcome.target,
+        "default": outcome.default.score.latency,
+        "ours": outcome.best.score.latency,
+        "default_cycles": outcome.default.score.cycles,
+        "cycles": outcome.best.score.cycles,
+        "ratio": outcome.ratio,
+        "best": outcome.best.name,
+        "compiles": len(outcome.candidates),
+        "decisions": len(outcome.decisions),
+        "obeyed": states["obeyed"],
+        "dropped": states["dropped"],
+        # Of each candidate that carries a plan, the latency that was predicted before it was compiled.
+        "predictions": [
+            [candidate.predicted, candidate.score.latency]
+            for candidate in outcome.candidates
+            if candidate.predicted is not None and candidate.score is not None
+        ],
+    }
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns, per target and for all, how many are better and by how much, and how well latencies were predicted."""
+    summary = {}
+    done = [row for row in rows if "error" not in row]
+    for target in [*dict.fromkeys(row["target"] for row in done), "all"]:
+        own = [row for row in done if target in ("all", row["target"])]
+        ratios = [row["ratio"] for row in own]
+        errors = sorted(abs(predicted / latency - 1) for row in own for predicted, latency in row["predictions"])
+        summary[target] = {
+            "programs": len(own),
+            "better": sum(ratio < 1 for ratio in ratios),
+            "mean_ratio": statistics.geometric_mean(ratios) if ratios else None,
+            "best_ratio": min(ratios, default=None),
+            "worst_ratio": max(ratios, default=None),
+            "median_prediction_error": statistics.median(errors) if errors else None,
+            "high_prediction_error": errors[math.ceil(0.95 * len(errors)) - 1] if errors else None,
+        }
+    return summary
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("workload", "target"):
+        table.add_column(column, no_wrap=True)
+    for column in ("default cycles", "our cycles", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("best candidate")
+    for column in ("compiles", "obeyed", "predicted", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        seconds = f"{row['seconds']:.0f}"
+        if "error" in row:
+            error = in_short(row["error"])
+            table.add_row(row["workload"], row["target"], "", "", "", error, "", "", "", seconds)
+            continue
+        table.add_row(
+            row["workload"],
+            row["target"],
+            f"{row['default_cycles']:,.0f}",
+            f"{row['cycles']:,.0f}",
+            f"{row['ratio']:.4f}",
+            row["best"],
+            str(row["compiles"]),
+            f"{row['obeyed']} of {row['decisions']}",
+            _prediction(row),
+            seconds,
+        )
+    return table
+
+
+def _prediction(row: Row) -> str:
+    """Returns what was predicted of the best candidate with a plan over what its compiled module has."""
+    if not row["predictions"]:
+        return ""
+    predicted, latency = min(row["predictions"], key=lambda pair: pair[1])
+    return f"{predicted / latency:.3f}"
+
+
+def _summary_table(summary: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("target", no_wrap=True)
+    for column in ("better", "geometric mean", "best", "worst", "prediction off by, median", "95th percentile"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for target, values in summary.items():
+        if values["programs"]:
+            table.add_row(
+                target,
+                f"{values['better']} of {values['programs']}",
+                *(f"{values[key]:.4f}" for key in ("mean_ratio", "best_ratio", "worst_ratio")),
+                *(_percent(values[key]) for key in ("median_prediction_error", "high_prediction_error")),
+            )
+    return table
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{part * 100:.1f} %"
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Returns the ratios as a table in Markdown: a row for each workload, a column for each target."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    ratio = {(row["workload"], row["target"]): row.get("ratio") for row in rows}
+    lines = [f"| workload | {' | '.join(targets)} |", f"|---|{'---:|' * len(targets)}"]
+    for workload in dict.fromkeys(row["workload"] for row in rows):
+        cells = [_cell(ratio.get((workload, target))) for target in targets]
+        lines.append(f"| {workload} | {' | '.join(cells)} |")
+    summary = summarize(rows)
+    means = [_cell(summary.get(target, {}).get("mean_ratio")) for target in targets]
+    lines.append(f"| geometric mean | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
+def _cell(ratio: float | None) -> str:
+    if ratio is None:
+        return "–"
+    return f"**{ratio:.3f}**" if ratio < 0.9995 else f"{ratio:.3f}"

@@ -1,0 +1,92 @@
+"""`memplan pack`: offsets for blocks of given times and sizes, from a CSV file in the format of MiniMalloc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from memplan.cli.console import Stages, note, show
+from memplan.cli.exit_status import INTERRUPTED, NOT_FITTING, TIME_RAN_OUT
+from memplan.cli.outputs import check_file
+from memplan.planners.offsets.csv_file import InstanceFile, read_instance
+from memplan.planners.offsets.infeasible import irreducible_infeasible_subset
+from memplan.planners.offsets.pack import Packing, Status, pack
+
+# Ids of a subset that does not fit that are printed; more are counted.
+_MAX_IDS = 40
+
+
+def command(file: Path, capacity: int | None, time_limit: float, out: Path | None) -> None:
+    """Packs, prints what is known, writes the offsets; exits with other than 0 as the page on packing says."""
+    check_file(out)
+    table = read_instance(file)
+    if capacity is not None:
+        table.check_capacity(capacity)
+    with Stages(total=2) as stages:
+        with stages.stage("packing"):
+            packing = pack(table.instance, capacity, time_limit)
+        subset = ""
+        if packing.status == Status.INFEASIBLE and capacity is not None and not packing.interrupted:
+            with stages.stage("reducing what does not fit"):
+                subset = _reduced(table, packing, capacity, time_limit - packing.seconds)
+    show(lambda terminal: terminal.print(_summary(table, packing, capacity)))
+    if subset:
+        show(lambda terminal: terminal.print(subset, soft_wrap=True, markup=False))
+    if out is not None and (packing.status != Status.INFEASIBLE) and not _is_too_high(packing, capacity):
+        table.save(out, packing.offsets)
+    if packing.interrupted:
+        note("interrupted: this is the best packing so far")
+        raise typer.Exit(INTERRUPTED)
+    if packing.status == Status.INFEASIBLE:
+        raise typer.Exit(NOT_FITTING)
+    if packing.status == Status.TIMED_OUT and capacity is not None:
+        raise typer.Exit(TIME_RAN_OUT)
+
+
+def _is_too_high(packing: Packing, capacity: int | None) -> bool:
+    return capacity is not None and packing.height > capacity
+
+
+def _summary(table: InstanceFile, packing: Packing, capacity: int | None) -> Table:
+    count = len(table.instance)
+    lines = Table(box=None, pad_edge=False, show_header=False)
+    lines.add_column(no_wrap=True)
+    lines.add_column(no_wrap=True)
+    lines.add_row("blocks", f"{count:,}")
+    if capacity is not None:
+        lines.add_row("capacity", f"{capacity:,}")
+    lines.add_row("height", f"{packing.height:,}")
+    lines.add_row("maximum load", f"{packing.maximum_load:,}")
+    lines.add_row("lower bound", f"{packing.lower_bound:,}")
+    lines.add_row("result", _result(packing, capacity))
+    lines.add_row("method", packing.method)
+    lines.add_row("seconds", f"{packing.seconds:.2f}")
+    return lines
+
+
+def _result(packing: Packing, capacity: int | None) -> str:
+    if packing.status == Status.FITS:
+        return "fits the capacity"
+    if packing.status == Status.INFEASIBLE:
+        return "does not fit the capacity: proven"
+    if packing.status == Status.OPTIMAL:
+        return "proven: no packing is lower"
+    over = packing.height / packing.lower_bound - 1 if packing.lower_bound else 0.0
+    why = "interrupted" if packing.interrupted else "the time ran out"
+    if capacity is not None:
+        return f"not decided: {why}; the height is the best one found"
+    return f"not proven to be the lowest: {why}, {over:.2%} above the lower bound"
+
+
+def _reduced(table: InstanceFile, packing: Packing, capacity: int, seconds: float) -> str:
+    """Returns the sentence that names the blocks that do not fit together."""
+    subset = irreducible_infeasible_subset(table.instance, capacity, max(seconds, 0.0), within=packing.conflict)
+    if subset is None:
+        raise AssertionError("what was proven not to fit was not recognized")
+    ids = [table.instance.ids[block] for block in subset.blocks.tolist()]
+    listed = ", ".join(ids[:_MAX_IDS]) + (f" and {len(ids) - _MAX_IDS} more" if len(ids) > _MAX_IDS else "")
+    if subset.irreducible:
+        return f"These {len(ids)} blocks do not fit, and would without any one of them: {listed}"
+    return f"These {len(ids)} blocks do not fit; time was too short to tell whether fewer would not either: {listed}"

@@ -1,0 +1,120 @@
+"""JAX programs that a command names: a workload, or `module:function` of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from memplan.compiler.errors import MemplanError
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function and the shapes that it is compiled for.
+
+    Attributes:
+      name: as the user gave it.
+      fun: the function, not jitted.
+      args: its arguments, pytrees of arrays or of `jax.ShapeDtypeStruct`.
+      donate_argnums: as for `jax.jit`.
+    """
+
+    name: str
+    fun: Callable[..., Any]
+    args: tuple[Any, ...]
+    donate_argnums: tuple[int, ...] = ()
+
+
+def prepare_jax() -> None:
+    """Makes JAX ready to lower programs here, which run nowhere; to be called before anything imports it.
+
+    Raises:
+      MemplanError: JAX is not installed.
+    """
+    if find_spec("jax") is None:
+        raise MemplanError("JAX is not installed: pip install jax")
+    # Otherwise JAX looks for accelerators, and libtpu in this process takes the TPU from the one that compiles.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def find_program(name: str) -> Program:
+    """Returns the workload of a name, or what `module:function` builds.
+
+    The function takes no arguments and returns `(fun, args)`, as that of a workload does; a `Workload` may stand in its
+    place. The module is looked for in the current folder as well, and so is all that it imports, also later.
+
+    Raises:
+      MemplanError: there is no such thing, or it builds something else.
+    """
+    prepare_jax()
+    from memplan import workloads
+
+    module_name, colon, attribute = name.partition(":")
+    if colon:
+        built = _imported(name, module_name, attribute)
+        if not isinstance(built, workloads.Workload):
+            return _built(name, built, ())
+    else:
+        built = workloads.get(name)
+    return _built(name, built.build, built.donate_argnums)
+
+
+def lower_for_tpu(program: Program) -> bytes:
+    """Returns the program as StableHLO bytecode, lowered for TPUs.
+
+    Raises:
+      MemplanError: JAX cannot trace or lower it (the message has the first line of JAX's own), or it is a program of
+        several devices.
+    """
+    import jax
+
+    from memplan.backends.jit.planning import module_of
+
+    try:
+        traced = jax.jit(program.fun, donate_argnums=program.donate_argnums).trace(*program.args)
+        lowered = traced.lower(lowering_platforms=("tpu",))
+    except Exception as error:
+        raise MemplanError(f"{program.name} does not trace: {_one_line(error)}") from error
+    return module_of(lowered, program.name)
+
+
+def _imported(name: str, module_name: str, attribute: str) -> Any:
+    if not module_name or not attribute:
+        raise MemplanError(f"{name} is neither a workload nor module:function")
+    # For good, as `python -m` does: functions import more when they are called.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise MemplanError(f"{module_name} cannot be imported: {_one_line(error)}") from error
+        raise MemplanError(f"there is no module {module_name}, neither installed nor in the current folder") from None
+    except (Exception, SystemExit) as error:
+        raise MemplanError(f"{module_name} cannot be imported: {_one_line(error)}") from error
+    if not hasattr(module, attribute):
+        raise MemplanError(f"{module_name} has no {attribute}")
+    return getattr(module, attribute)
+
+
+def _built(name: str, build: Any, donate_argnums: tuple[int, ...]) -> Program:
+    if not callable(build):
+        raise MemplanError(f"{name} is a {type(build).__name__}: it must be a function that returns (fun, args)")
+    try:
+        built = build()
+    except (Exception, SystemExit) as error:
+        raise MemplanError(f"{name} cannot be built: {_one_line(error)}") from error
+    is_pair = isinstance(built, tuple) and len(built) == 2
+    if not is_pair or not callable(built[0]) or not isinstance(built[1], tuple):
+        raise MemplanError(f"{name} returns no (fun, args), a function and a tuple of its arguments")
+    return Program(name, built[0], built[1], donate_argnums)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

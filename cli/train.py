@@ -1,0 +1,134 @@
+"""`memplan train`: an agent learns to plan one program, or many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from memplan import pipeline
+from memplan.cli.console import Stages, note, show
+from memplan.cli.outputs import check_folder
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import read_text
+from memplan.compiler.frontends.reader import read
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import SCHEMA, MappingProblem
+from memplan.compiler.report.units import print_seconds
+from memplan.planners.planner import Budget
+from memplan.planners.planner import get as planner_called
+
+# With what the agent is compared, where the program has it.
+BASELINES = ("slow", "xla", "greedy")
+
+# Seconds between lines where standard error is no terminal.
+_QUIET_SECONDS = 30.0
+
+
+def command(
+    files: Sequence[Path],
+    target: str | None,
+    minutes: float,
+    out: Path,
+    resume: bool,
+    seed: int | None,
+    search: str | None,
+    simulations: int | None,
+) -> None:
+    """Trains, shows how it goes, prints the table."""
+    if not minutes > 0:
+        raise MemplanError(f"--minutes {minutes}: must be more than 0")
+    if resume and (seed, search, simulations) != (None, None, None):
+        raise MemplanError("--resume goes on with the options that the run was started with: leave them out")
+    check_folder(out)
+    from memplan.rl_agent.planner import ready_to_play
+
+    with ready_to_play():
+        from memplan.rl_agent.learning.training import Training
+
+        options = None if resume else _options(seed, search, simulations)
+        with Stages(total=2) as stages:
+            with stages.stage("reading"):
+                problems = [read_problem(file, target) for file in files]
+            with stages.stage("planning what to compare with"):
+                compared = [
+                    {name: pipeline.emulate(problem, plan).latency for name, plan in baselines(problem)}
+                    for problem in problems
+                ]
+        training = Training(problems, options, out, resume)
+        _run(training, 60.0 * minutes, compared)
+    show(lambda terminal: terminal.print(_table(training, compared, None)))
+    note(f"plans, checkpoints and metrics are in {out}")
+
+
+def _options(seed: int | None, search: str | None, simulations: int | None) -> Any:
+    """Returns those of a new training; None is for what is usual."""
+    from memplan.rl_agent.learning.trainer import TrainOptions
+
+    options = TrainOptions(seed=seed or 0)
+    chosen: dict[str, Any] = {"method": search, "simulations": simulations}
+    wanted = {name: value for name, value in chosen.items() if value is not None}
+    return replace(options, search=replace(options.search, **wanted))
+
+
+def _run(training: Any, seconds: float, compared: Sequence[dict[str, float]]) -> None:
+    """Trains, and shows on standard error how it goes."""
+    console = Console(stderr=True)
+    told = time.monotonic()
+
+    def table(progress: Any) -> Table:
+        return _table(training, compared, progress)
+
+    if console.is_terminal:
+        with Live(table(None), console=console, refresh_per_second=2, transient=True) as live:
+            training.run(seconds, on_progress=lambda progress: live.update(table(progress)))
+    else:
+
+        def tell(progress: Any) -> None:
+            nonlocal told
+            if time.monotonic() - told >= _QUIET_SECONDS:
+                told = time.monotonic()
+                best = ", ".join(print_seconds(contest.latency) for contest in training.trainer.contests)
+                note(f"{progress.seconds:.0f} s, iteration {progress.report.iteration}: {best}")
+
+        training.run(seconds, on_progress=tell)
+
+
+def read_problem(file: Path, target: str | None) -> MappingProblem:
+    """Returns the problem of a file: a problem as JSON, or any program that `memplan plan` reads."""
+    if file.suffix == ".json" and f'"{SCHEMA}"' in read_text(file):
+        problem = MappingProblem.load(file)
+        if target is not None and problem.target != target:
+            raise MemplanError(f"{file} is a problem for {problem.target}, not for {target}")
+        return problem
+    graph = read(file)
+    return pipeline.problem(graph, target or pipeline.guess_target(graph).name)
+
+
+def baselines(problem: MappingProblem, seed: int = 0) -> Iterator[tuple[str, Plan]]:
+    """Yields the planners that the agent is compared with, where they can plan the problem, and their plans."""
+    for name in BASELINES:
+        if name != "xla" or problem.given is not None:
+            yield name, planner_called(name).solve(problem, Budget(seed=seed))
+
+
+def _table(training: Any, compared: Sequence[dict[str, float]], progress: Any) -> Table:
+    title = None
+    if progress is not None:
+        report = progress.report
+        title = f"iteration {report.iteration}, {progress.seconds:.0f} s, {report.gained:.1%} of the games gain"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    table.add_column("program")
+    for name in (*BASELINES, "agent", "÷ greedy"):
+        table.add_column(name, justify="right")
+    for game, (name, latencies) in enumerate(zip(training.names, compared, strict=True)):
+        best = training.trainer.contests[game].latency
+        cells = [print_seconds(latencies[b]) if b in latencies else "" for b in BASELINES]
+        table.add_row(name, *cells, print_seconds(best), f"{best / latencies['greedy']:.4f}")
+    return table

@@ -1,0 +1,1 @@
+"""The planner `auto`: a portfolio of planners. `solve.py` is its entry."""

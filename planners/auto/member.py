@@ -1,0 +1,130 @@
+"""A planner in a process of its own, and the process itself: `python -m memplan.planners.auto.member`.
+
+A portfolio runs its members beside each other, one to a core. They are processes rather than threads since planners are
+Python, and started by name rather than forked: whoever calls may have threads (JAX has), and a script without a main
+guard must not run twice.
+
+The problem and what it may cost go to the process as one line of JSON; it answers with a line for each better plan and,
+at the end, one that says how it ended:
+
+    {"plan": {…}}     {"plan": {…}}     {"done": "", "info": {…}}
+
+It ends when its standard input is closed, so none is left behind if the caller dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import IO, Any
+
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners import planner as planners
+from memplan.planners.planner import Budget
+
+
+@dataclass(frozen=True)
+class News:
+    """What a member tells.
+
+    Attributes:
+      member: who tells it.
+      plan: a better plan; None if it has ended.
+      error: why it ended, if it was not by itself.
+    """
+
+    member: Member
+    plan: Plan | None
+    error: str = ""
+
+
+class Member:
+    """A planner that runs in a process of its own, until it is done or stopped.
+
+    Args:
+      planner: its name.
+      problem: to be answered.
+      budget: its seconds and seed; the process starts within them.
+      news: where plans are put as they come, and at last that it has ended.
+    """
+
+    def __init__(self, planner: str, problem: MappingProblem, budget: Budget, news: queue.SimpleQueue[News]):
+        self.planner, self.seed = planner, budget.seed
+        self._news = news
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "memplan.planners.auto.member"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            # Ctrl-C reaches all processes of a terminal's group: the caller decides what it means.
+            start_new_session=True,
+        )
+        # By the clock on the wall, which both can read: starting up takes a second or so of the time.
+        request = {"planner": planner, "until": time.time() + budget.seconds, "seed": budget.seed}
+        threading.Thread(target=self._talk, args=(json.dumps(request), problem), daemon=True).start()
+
+    def _talk(self, request: str, problem: MappingProblem) -> None:
+        error = "its process ended without a word"
+        try:
+            stdin, stdout = self._process.stdin, self._process.stdout
+            assert stdin is not None
+            assert stdout is not None
+            stdin.write(request + "\n" + problem.with_given(None).to_json() + "\n")
+            stdin.flush()
+            for line in stdout:
+                told = json.loads(line)
+                if "done" in told:
+                    error = told["done"]
+                else:
+                    self._news.put(News(self, Plan.from_dict(told["plan"], self.planner)))
+        except (OSError, ValueError):
+            pass  # It was stopped, in the middle of a line perhaps.
+        self._news.put(News(self, None, error))
+
+    def stop(self) -> None:
+        """Ends the process, if it has not ended."""
+        self._process.kill()
+        self._process.wait()
+
+
+def _end_with(stream: IO[str]) -> None:
+    """Ends this process when nobody is at the other end of its standard input any more."""
+    stream.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """Answers one request."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    request = json.loads(sys.stdin.readline())
+    problem = MappingProblem.from_json(sys.stdin.readline())
+    threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+
+    def tell(message: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+    def tell_plan(plan: Plan) -> None:
+        tell({"plan": plan.to_dict()})
+
+    try:
+        chosen = planners.get(request["planner"])
+        seconds = max(0.0, request["until"] - time.time())
+        tell_plan(chosen.solve(problem, Budget(seconds, request["seed"], tell_plan)))
+    except Exception as error:
+        tell({"done": f"{type(error).__name__}: {error}"})
+    else:
+        tell({"done": ""})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The planner `evolution`: genetic search for decisions. `solve.py` is its entry."""

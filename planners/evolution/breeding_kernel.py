@@ -1,0 +1,153 @@
+"""Decoding and breeding for `evolution`. Compiled by numba.
+
+A gene is what happens to one item of a chain (`chains.py`): an access, or a loop or conditional as a whole. Genes are
+decoded in the order of the program by the rules of the game. A use and those after it that keep the buffer are decided
+at once, because a value in fast memory need not come home before a use that finds it there. What is not legal then is
+dropped.
+
+    DROP   the access is served at home
+    COPY   a copy brings the buffer in for it, if it arrives in time
+    WAIT   the same, and the operation may wait for it
+    KEEP   it stays from its use before, or is produced in fast memory
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from memplan.planners.search.neighbourhoods_kernel import below, uniform
+from memplan.planners.stays.evaluation import Evaluation
+from memplan.planners.stays.evaluation_kernel import latency_of_tables
+from memplan.planners.stays.runs_kernel import refresh, try_all
+from memplan.planners.stays.tables import NONE, Tables
+
+# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
+_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+DROP, COPY, WAIT, KEEP = range(4)
+NUM_ACTIONS = 4
+
+_TRIES = 24  # starts of a copy that are looked at, as in `greedy`
+_CHANNEL_PRICE = 0.2  # as in `greedy`: what does not pay at this price of the link's time is not legal
+
+
+class Population(NamedTuple):
+    """All individuals, and what they are decoded with. The last gene is the choice of the kept argument.
+
+    Attributes:
+      genes: `[population, num_items + 1] uint8`.
+      fitness: `[population]` seconds.
+      order: `[num_items]` items in the order of the program, a loop before what is inside of it.
+      position: `[num_items + 1]` of each gene in that order: what crossover cuts.
+      empty: `[num_kept, size]` what the tables hold when nothing is decided, by the kept argument.
+      kept: `[num_kept, 2]` item whose run keeps it, and when its copy for the next run starts; -1 for none.
+      now: `[size]` what the tables hold.
+      random: `[1] uint64`.
+    """
+
+    genes: NDArray[np.uint8]
+    fitness: NDArray[np.float64]
+    order: NDArray[np.int64]
+    position: NDArray[np.int64]
+    empty: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    now: NDArray[np.int64]
+    random: NDArray[np.uint64]
+
+
+@njit(cache=True)
+def decode(s: Tables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
+    """Decides as the genes say; returns the seconds of the program."""
+    choice = genes[len(p.order)]
+    p.now[:] = p.empty[choice]
+    e.kept_item[0], e.refill[0] = p.kept[choice, 0], p.kept[choice, 1]
+    refresh(s)
+    low, high, only = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    for number in p.order:
+        action, item = genes[number], s.items[number]
+        if action == DROP or item.run != NONE:
+            continue
+        chain = s.chains[item.chain]
+        if action == KEEP and item.reads and (number > chain.first or chain.buffer != s.facts[0].kept_buffer):
+            continue  # Nothing to be kept is there.
+        last = number
+        while last + 1 < chain.last and genes[last + 1] == KEEP:
+            last += 1
+        # Once it does not fit, it is dropped at its last use first.
+        while last >= number:
+            low[0], high[0] = number, last
+            if try_all(s, only, low, high, _CHANNEL_PRICE, _TRIES, 1.0 if action == WAIT else 0.0):
+                break
+            last -= 1
+    return latency_of_tables(s, e)
+
+
+@njit(**_INTERNAL)
+def _tournament(fitness: np.ndarray, size: int, random: np.ndarray) -> int:
+    """Returns the best of some individuals drawn at random."""
+    best = below(random, len(fitness))
+    for _ in range(size - 1):
+        other = below(random, len(fitness))
+        if fitness[other] < fitness[best]:
+            best = other
+    return best
+
+
+@njit(**_INTERNAL)
+def _breed(p: Population, tournament: int, crossover: float, mutation: float, child: np.ndarray) -> None:
+    """Writes a child; see `evolve`."""
+    num_genes, random = len(child), p.random
+    child[:] = p.genes[_tournament(p.fitness, tournament, random)]
+    if uniform(random) < crossover:
+        other = p.genes[_tournament(p.fitness, tournament, random)]
+        by_time = uniform(random) < 0.5
+        a, b = below(random, num_genes + 1), below(random, num_genes + 1)
+        for number in range(num_genes):
+            if by_time:
+                takes = min(a, b) <= p.position[number] < max(a, b)
+            else:
+                takes = uniform(random) < 0.5
+            if takes:
+                child[number] = other[number]
+    for number in range(num_genes - 1):
+        if uniform(random) * num_genes < mutation:
+            child[number] = below(random, NUM_ACTIONS)
+    if uniform(random) * num_genes < mutation:
+        child[num_genes - 1] = below(random, len(p.kept))
+
+
+@njit(cache=True)
+def evolve(
+    s: Tables, e: Evaluation, p: Population, children: int, tournament: int, crossover: float, mutation: float
+) -> None:
+    """Breeds some children, each of which takes the place of the worst of a few if it is not worse (steady state).
+
+    Args:
+      s: tables whose decisions lie in `p.now`.
+      e: what their latency is computed with.
+      p: the population, which changes.
+      children: how many.
+      tournament: of how many each parent is the best, and whom a child replaces the worst.
+      crossover: with what probability there are two parents; half of these cut in time, half gene by gene.
+      mutation: how many genes change, on average.
+    """
+    child = np.zeros(p.genes.shape[1], np.uint8)
+    for _ in range(children):
+        _breed(p, tournament, crossover, mutation, child)
+        seconds = decode(s, e, p, child)
+        worst = below(p.random, len(p.fitness))
+        for _ in range(tournament - 1):
+            other = below(p.random, len(p.fitness))
+            if p.fitness[other] > p.fitness[worst]:
+                worst = other
+        is_twin = False
+        for other in range(len(p.fitness)):
+            if p.fitness[other] == seconds and (p.genes[other] == child).all():
+                is_twin = True
+        if seconds <= p.fitness[worst] and not is_twin:
+            p.genes[worst] = child
+            p.fitness[worst] = seconds

@@ -1,0 +1,198 @@
+"""The planner `evolution`: an evolutionary search over the moves of the mallocGame.
+
+The baseline of "Optimizing Memory Mapping Using Deep Reinforcement Learning" (Wang et al., 2023), as far as its
+abstract tells: an individual is a vector of decisions, one for each access, decoded in the order of the program by the
+rules of the game (`breeding_kernel.py`); its fitness is the emulated latency. It starts from nothing. A steady-state
+genetic algorithm with tournaments (Whitley, "The GENITOR algorithm", 1989; Goldberg and Deb, 1991), crossover in time
+or gene by gene, and mutation of a few genes. Room is the sum of sizes; the best individuals of each generation are
+packed, and the best plan that results is the answer. In several fast spaces, one after the other is decided.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from copy import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners import slow
+from memplan.planners.evolution.breeding_kernel import NUM_ACTIONS, Population, decode, evolve
+from memplan.planners.planner import Budget, Planner
+from memplan.planners.stays.assembly import Stay, assemble
+from memplan.planners.stays.decisions import Decisions, Rules
+from memplan.planners.stays.evaluation import in_one_piece, make_evaluation
+from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.kept import arguments_to_keep
+from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.tables import NONE
+
+# So many of the arguments that may stay from run to run are considered.
+_MOST_KEPT = 8
+
+# Children that are bred before the clock is looked at.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class EvolutionOptions:
+    """How to evolve.
+
+    Attributes:
+      population: individuals.
+      generations: as many children as individuals each, in each fast space, at most; None for as many as time allows.
+      tournament: of how many a parent is the best.
+      crossover: probability that a child has two parents.
+      mutation: genes that change in a child, on average.
+      packed: how many of a generation are packed, the best first; their fitness is the latency of what finds room.
+    """
+
+    population: int = 64
+    generations: int | None = None
+    tournament: int = 3
+    crossover: float = 0.7
+    mutation: float = 2.0
+    packed: int = 8
+
+
+def solve_with(problem: MappingProblem, budget: Budget, options: EvolutionOptions) -> Plan:
+    """Returns a plan that is never slower than everything at home.
+
+    Raises:
+      PlannerError: the buffers do not fit their homes.
+    """
+    deadline = time.monotonic() + budget.seconds
+    evolution = _Evolution(problem, budget, options, slow.solve(problem, budget))
+    spaces = fast_spaces(problem)
+    with contextlib.suppress(KeyboardInterrupt):  # What was found until then is the answer.
+        for number, space in enumerate(spaces):
+            now = time.monotonic()
+            evolution.run(space, now + (deadline - now) / (len(spaces) - number))
+    return evolution.best
+
+
+class _Evolution:
+    """The best plan so far, and how it is improved."""
+
+    def __init__(self, problem: MappingProblem, budget: Budget, options: EvolutionOptions, first: Plan):
+        self.problem, self.budget, self.options = problem, budget, options
+        self.emulator = TimingEmulator(problem)
+        self.bound = self.emulator.lower_bound() * (1.0 + 1e-9)
+        self.generator = np.random.default_rng(budget.seed)
+        self.elsewhere: list[Stay] = []  # in the spaces that are decided already
+        self.home_offsets: dict[int, int] = {}
+        self.best, self.best_latency = replace(first, planner="evolution"), self.emulator.latency(first)
+        budget.on_plan(self.best)
+
+    def run(self, space: int, deadline: float) -> None:
+        """Evolves decisions for one fast space, those of the spaces before as they are."""
+        frame = Frame(self.problem, space, self.elsewhere)
+        choices = [NONE]
+        if self.problem.cross_program_prefetches:
+            choices += arguments_to_keep(frame)[:_MOST_KEPT]
+        decisions = [Decisions(frame, Rules(), kept) for kept in choices]
+        best = self._packed(decisions[0])
+        if len(frame.lows):
+            best = self._evolved(frame, decisions, deadline, best)
+        self.home_offsets |= best.home_offsets
+        self.elsewhere += best.stays
+
+    def _evolved(self, frame: Frame, decisions: list[Decisions], deadline: float, best: _Packed) -> _Packed:
+        """Returns the best packed decisions that evolve from random ones before a deadline."""
+        options = self.options
+        evaluation = make_evaluation(frame, self.emulator)
+        tables, _, now = in_one_piece(decisions[0].tables)
+        population = self._first_population(frame, decisions, now)
+        for number, genes in enumerate(population.genes):
+            population.fitness[number] = decode(tables, evaluation, population, genes)
+            if time.monotonic() >= deadline:
+                break  # The others are not worth anything: their fitness is infinite.
+        done, tried = 0, set[bytes]()
+        while True:
+            for _ in range(options.packed):
+                number = int(np.argmin(population.fitness))
+                genes = population.genes[number]
+                if population.fitness[number] >= best.latency or genes.tobytes() in tried:
+                    break
+                tried.add(genes.tobytes())
+                decode(tables, evaluation, population, genes)
+                trial = copy(decisions[genes[-1]])
+                trial.tables = tables.copy()
+                packed = self._packed(trial)
+                population.fitness[number] = packed.latency
+                best = packed if packed.latency < best.latency else best
+            is_enough = options.generations is not None and done >= options.generations * options.population
+            if is_enough or best.latency <= self.bound or time.monotonic() >= deadline:
+                return best
+            for _ in range(0, options.population, _AT_ONCE):
+                if time.monotonic() < deadline:
+                    rates = (options.tournament, options.crossover, options.mutation)
+                    evolve(tables, evaluation, population, _AT_ONCE, *rates)
+            done += options.population
+
+    def _first_population(self, frame: Frame, decisions: list[Decisions], now: NDArray[np.int64]) -> Population:
+        """Returns individuals each of which draws its genes with probabilities of its own."""
+        num_items, size = len(frame.chains.chain), self.options.population
+        order = np.lexsort((np.arange(num_items), frame.chains.chain, frame.chains.start))
+        position = np.full(num_items + 1, num_items)
+        position[order] = np.arange(num_items)
+        genes = np.zeros((size, num_items + 1), np.uint8)
+        for number in range(size):
+            shares = self.generator.dirichlet(np.full(NUM_ACTIONS, 0.5))
+            genes[number, :num_items] = self.generator.choice(NUM_ACTIONS, num_items, p=shares)
+        genes[:, num_items] = self.generator.integers(len(decisions), size=size)
+        kept = []
+        for choice in decisions:
+            chain = np.flatnonzero((frame.chains.buffer == choice.kept) & (frame.chains.parent == NONE))
+            item = int(frame.chains.first[chain[0]]) if len(chain) else NONE
+            kept.append((item, choice.refill[0] if choice.refill is not None else NONE))
+        return Population(
+            genes=genes,
+            fitness=np.full(size, np.inf),
+            order=order,
+            position=position,
+            empty=np.stack([in_one_piece(choice.tables)[2] for choice in decisions]),
+            kept=np.array(kept, np.int64),
+            now=now,
+            random=self.generator.integers(2**62, size=1).astype(np.uint64),
+        )
+
+    def _packed(self, decisions: Decisions) -> _Packed:
+        """Packs decisions, drops what finds no place, and tells of the plan if it is the best so far."""
+        frame = decisions.frame
+        offsets = pack(self.problem, frame.space, decisions.blocks())
+        num_homes = len(frame.homes)
+        for run in decisions.runs()[offsets[num_homes:] == UNPLACED].tolist():
+            decisions.drop(run)
+        offsets = np.concatenate([offsets[:num_homes], offsets[num_homes:][offsets[num_homes:] != UNPLACED]])
+        stays, home_offsets = decisions.stays(offsets), dict(zip(frame.homes, offsets.tolist(), strict=False))
+        latency = self.emulator.latency_of(*decisions.arrays())
+        if latency < self.best_latency:
+            every = [*self.elsewhere, *stays]
+            plan = assemble(self.problem, every, "evolution", home_offsets=self.home_offsets | home_offsets).plan
+            if self.emulator.latency(plan) < self.best_latency:
+                self.best, self.best_latency = plan, self.emulator.latency(plan)
+                self.budget.on_plan(plan)
+        return _Packed(latency, stays, home_offsets)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Decisions in one space that all have offsets."""
+
+    latency: float
+    stays: list[Stay]
+    home_offsets: dict[int, int]
+
+
+def solve(problem: MappingProblem, budget: Budget) -> Plan:
+    """Returns the best plan of `solve_with` under the default options."""
+    return solve_with(problem, budget, EvolutionOptions())
+
+
+PLANNER = Planner("evolution", "An evolutionary search over the moves of the mallocGame, from nothing.", solve)

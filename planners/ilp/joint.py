@@ -1,0 +1,418 @@
+"""Small problems whole: which stays, when their copies move, and at which offsets, in one constraint program.
+
+What stays in fast memory is decided elsewhere by sums of sizes, and offsets are found afterwards; where memory is
+fragmented, the best stays may have none. Here a stay is an optional rectangle of time and offsets:
+
+    offset                       x: whether it is made          no two rectangles overlap (no_overlap_2d),
+      ▲   ┌──── stay ────┐       starts, dones: one of each     nor what operations reserve
+      │   │ s         e  │
+      └───┴─┴─────────┴──┴─► t   s, e: variables, as its fill starts and its spill is done
+
+Offsets by two-dimensional no-overlap together with the schedule: Perron and Didier, "CP-SAT" (OR-Tools); rectangles as
+optional intervals: Laborie and Rogerie, "Reasoning with conditional time-intervals", 2008. Time is a fluid as in
+`model.py`, here with single operations: in every window of a region, the copies made within it move in what is
+idle there, and none is shorter than its latency and its bytes. The emulator has the last word on the result.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.mapping.plan import BEFORE, Plan
+from memplan.planners.ilp.polish import Packed
+from memplan.planners.ilp.runs import Move, Run, commit, note_late
+from memplan.planners.stays.decisions import Decisions, Rules
+from memplan.planners.stays.frame import Frame
+from memplan.planners.stays.reserved import reserved_runs
+from memplan.planners.stays.tables import NONE
+
+# Problems with more operations, or more candidate stays, are left to the other programs.
+_MAX_OPERATIONS, _MAX_CANDIDATES = 64, 160
+
+# Ticks of the clock in the time of the program; of these, the price of a copy, so that none is made for nothing.
+_TICKS, _COPY_PRICE = 10_000_000, 1
+
+# Seconds between looks at whether the user interrupts.
+_PULSE = 0.05
+
+
+@dataclass
+class _Candidate:
+    """A run of items that may get a stay, and the variables of it.
+
+    Attributes:
+      first, last: items.
+      start, end: half-open times of its accesses.
+      fill, spill: the times at which its copies can start and be done, `(start, done)`; None if it needs none.
+      chosen: whether it gets the stay.
+      fills, spills: by copy, whether that is the one.
+      offset: in units of the alignment.
+    """
+
+    first: int
+    last: int
+    start: int
+    end: int
+    fill: list[tuple[int, int]] | None
+    spill: list[tuple[int, int]] | None
+    chosen: Any = None
+    fills: dict[tuple[int, int], Any] | None = None
+    spills: dict[tuple[int, int], Any] | None = None
+    offset: Any = None
+
+
+class Joint:
+    """The constraint program of one fast space.
+
+    Args:
+      frame: what to decide on; no stays elsewhere.
+      kept: argument that stays in fast memory between runs of the program; -1 for none.
+    """
+
+    def __init__(self, frame: Frame, kept: int):
+        from ortools.sat.python import cp_model
+
+        self.frame, self.kept = frame, kept
+        self.chains, self.slots, self.problem = frame.chains, frame.slots, frame.problem
+        self.made = Decisions(frame, Rules(), kept)
+        self.model: Any = cp_model.CpModel()
+        self.candidates = list(self._candidates())
+        self._homes: list[Any] = []
+        self._served: dict[int, list[Any]] = defaultdict(list)  # by access
+        total = sum(
+            self.problem.repetitions[operation.region] * cost
+            for operation, cost in zip(self.problem.operations, self._longest(), strict=True)
+        )
+        self._tick = max(total, 1e-30) / _TICKS
+
+    @staticmethod
+    def is_small(frame: Frame) -> bool:
+        """Whether a problem is small enough."""
+        chains = frame.chains
+        lengths = chains.last - chains.first
+        num_candidates = int((lengths * (lengths + 1) // 2).sum())
+        return frame.problem.end <= _MAX_OPERATIONS and num_candidates <= _MAX_CANDIDATES and not frame.elsewhere
+
+    def solve(self, hint: Plan, emulator: TimingEmulator, effort: float, until: float) -> Packed | None:
+        """Returns the best decisions found, with offsets; None if none were found.
+
+        Args:
+          hint: a plan to start from.
+          emulator: of the problem.
+          effort: deterministic seconds of the solver, so that results can be reproduced.
+          until: the time, of `time.monotonic()`, at which it stops all the same.
+        """
+        from ortools.sat.python import cp_model
+
+        self._write()
+        self._add_hint(hint)
+        solver: Any = cp_model.CpSolver()
+        solver.parameters.num_workers = 1
+        solver.parameters.catch_sigint_signal = False
+        solver.parameters.max_deterministic_time = effort
+        solver.parameters.max_time_in_seconds = max(until - time.monotonic(), 0.01)
+        status: list[Any] = []
+        thread = threading.Thread(target=lambda: status.append(solver.solve(self.model)), daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_PULSE)
+        finally:
+            while thread.is_alive():
+                solver.stop_search()
+                thread.join(_PULSE)
+        if not status or status[0] not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            return None
+        return self._packed(solver, emulator)
+
+    def _longest(self) -> list[float]:
+        return [
+            max(operation.floor, operation.overhead + sum(max(access.cost) for access in operation.accesses))
+            for operation in self.problem.operations
+        ]
+
+    # What may be chosen.
+
+    def _candidates(self) -> Iterator[_Candidate]:
+        chains = self.chains
+        for chain in range(len(chains.buffer)):
+            for first in range(int(chains.first[chain]), int(chains.last[chain])):
+                for last in range(first, int(chains.last[chain])):
+                    candidate = self._candidate(chain, first, last)
+                    if candidate is not None:
+                        yield candidate
+
+    def _candidate(self, chain: int, first: int, last: int) -> _Candidate | None:
+        """Returns a run with the copies that it can have; None if it cannot have those that it needs."""
+        chains = self.chains
+        start, end = int(chains.start[first]), int(chains.end[last])
+        fill = spill = None
+        if self._starts_kept(first):
+            start = 0
+        elif chains.reads[first]:
+            fill = self._fills(chain, first)
+            if not fill:
+                return None
+        writer = last if chains.writes[last] else int(chains.writer[last])
+        wanted = chains.reads[last + 1] if last + 1 < chains.last[chain] else chains.needs_home[chain]
+        if writer >= first and wanted:
+            spill = self._spills(chain, writer)
+            if not spill:
+                return None
+        return _Candidate(first, last, start, end, fill, spill)
+
+    def _starts_kept(self, first: int) -> bool:
+        chain = self.chains.chain[first]
+        is_outermost = self.chains.parent[chain] == NONE and self.chains.first[chain] == first
+        return bool(self.chains.buffer[chain] == self.kept and is_outermost)
+
+    def _operations(self, chain: int, first: int, last: int) -> list[int]:
+        """Returns the slots of a chain's region in [first, last] that are operations."""
+        region = self.chains.region[chain]
+        low, high = max(first, int(self.slots.first[region])), min(last, int(self.slots.last[region]) - 1)
+        return [slot for slot in range(low, high + 1) if self.slots.is_operation[slot]]
+
+    def _fills(self, chain: int, first: int) -> list[tuple[int, int]]:
+        if not self.made.tables.facts["can_fill"][0]:
+            return []
+        writer = int(self.chains.writer[first])
+        ready = int(self.chains.slot[writer]) + 1 if writer != NONE else 0
+        possible = self._operations(chain, ready, int(self.chains.slot[first]))
+        return [(start, possible[-1]) for start in possible]
+
+    def _spills(self, chain: int, writer: int) -> list[tuple[int, int]]:
+        if not self.made.tables.facts["can_spill"][0]:
+            return []
+        possible = self._operations(chain, int(self.chains.slot[writer]) + 1, len(self.slots.time))
+        return [(possible[0], done) for done in possible]
+
+    # The program.
+
+    def _write(self) -> None:
+        for candidate in self.candidates:
+            self._write_candidate(candidate)
+        for items in self._served.values():
+            self.model.add_at_most_one(items)
+        for candidate in self.candidates:
+            self._write_order(candidate)
+        self._write_memory()
+        self._write_clock()
+
+    def _write_candidate(self, candidate: _Candidate) -> None:
+        model, chains = self.model, self.chains
+        candidate.chosen = model.new_bool_var("")
+        for name, options in (("fills", candidate.fill), ("spills", candidate.spill)):
+            if options is not None:
+                made = {option: model.new_bool_var("") for option in options}
+                model.add(sum(made.values()) == candidate.chosen)
+                setattr(candidate, name, made)
+        for access in chains.accesses[chains.first_access[candidate.first] : chains.last_access[candidate.last]]:
+            self._served[int(access)].append(candidate.chosen)
+
+    def _covering(self, item: int) -> list[_Candidate]:
+        return [candidate for candidate in self.candidates if candidate.first <= item <= candidate.last]
+
+    def _write_order(self, candidate: _Candidate) -> None:
+        """A value is brought home before it is wanted there, and fetched after it has come home."""
+        model, chains, tables = self.model, self.chains, self.made.tables
+        chain = int(chains.chain[candidate.first])
+        if candidate.spills is not None:
+            writer = candidate.last if chains.writes[candidate.last] else int(chains.writer[candidate.last])
+            for item in range(candidate.last + 1, int(chains.last[chain])):
+                at_home = [other.chosen for other in self._covering(item)]
+                for (_, done), made in candidate.spills.items():
+                    if done > tables.items["wanted"][item]:
+                        model.add_bool_or([made.negated(), *at_home])
+                    for other in self._covering(item):
+                        if other.first == item and other.fills is not None and chains.writer[item] == writer:
+                            late = [fill for (start, _), fill in other.fills.items() if start < done]
+                            if late:
+                                model.add(made + sum(late) <= 1)
+                if chains.writes[item]:
+                    break
+
+    def _write_memory(self) -> None:
+        """No two stays overlap, nor one with a home in the fast space or with what is reserved."""
+        model, problem, frame = self.model, self.problem, self.frame
+        capacity = problem.spaces[frame.space].capacity // frame.unit
+        times, heights, sizes = [], [], []
+
+        def add(span: Any, offset: Any, size: int, chosen: Any = None) -> None:
+            times.append(span)
+            sizes.append(size)
+            if chosen is None:
+                heights.append(model.new_fixed_size_interval_var(offset, size, ""))
+            else:
+                heights.append(model.new_optional_fixed_size_interval_var(offset, size, chosen, ""))
+
+        for start, end, size in reserved_runs(problem, frame.space, frame.unit):
+            add(model.new_fixed_size_interval_var(start, end - start, ""), 0, size)
+        for number in frame.homes:
+            buffer = problem.buffers[number]
+            size = -(-buffer.size // frame.unit)
+            self._homes.append(model.new_int_var(0, max(capacity - size, 0), ""))
+            add(model.new_fixed_size_interval_var(buffer.start, buffer.end - buffer.start, ""), self._homes[-1], size)
+        for candidate in self.candidates:
+            size = int(self.made.tables.buffers["size"][self.chains.buffer[self.chains.chain[candidate.first]]])
+            if size > capacity:
+                model.add(candidate.chosen == 0)
+                continue
+            candidate.offset = model.new_int_var(0, capacity - size, "")
+            span, refill = self._span(candidate)
+            add(span, candidate.offset, size, candidate.chosen)
+            if refill is not None:
+                add(refill, candidate.offset, size, candidate.chosen)
+        model.add_no_overlap_2d(times, heights)
+        model.add_cumulative(times, sizes, capacity)
+
+    def _span(self, candidate: _Candidate) -> tuple[Any, Any]:
+        """Returns the time of a stay, and of what is brought back for the program's next run."""
+        model, time, n = self.model, self.slots.time, self.problem.end
+        start, end = candidate.start, candidate.end
+        refill = None
+        if self._starts_kept(candidate.first) and self.made.refill is not None:
+            again = self.made.refill[0]
+            if end >= again:
+                end = n + 1
+            else:
+                refill = model.new_optional_interval_var(again, n + 1 - again, n + 1, candidate.chosen, "")
+        first: Any = model.new_int_var(0, start, "")
+        last: Any = model.new_int_var(end, n + 1, "")
+        # Where it is not chosen they are as they like.
+        if candidate.fills is not None:
+            begins = sum(int(time[s]) * made for (s, _), made in candidate.fills.items())
+            model.add(first == begins).only_enforce_if(candidate.chosen)
+        else:
+            first = start
+        if candidate.spills is not None:
+            until = sum(max(end, int(time[d]), int(time[s]) + 1) * made for (s, d), made in candidate.spills.items())
+            model.add(last == until).only_enforce_if(candidate.chosen)
+        else:
+            last = end
+        size = model.new_int_var(1, n + 1, "")
+        return model.new_optional_interval_var(first, size, last, candidate.chosen, ""), refill
+
+    def _ticks(self, seconds: float) -> int:
+        return round(seconds / self._tick)
+
+    def _write_clock(self) -> None:
+        """Durations, waits, and what copies may move; minimizes the time of the program."""
+        model, problem, n = self.model, self.problem, self.problem.end
+        served = self.frame.served
+        channel = self._channel()
+        durations, idle = [], []
+        for t, operation in enumerate(problem.operations):
+            times = problem.repetitions[operation.region]
+            demand: Any = self._ticks(times * operation.overhead)
+            taken: Any = 0
+            for number, access in enumerate(operation.accesses, problem.access_start[t]):
+                home = int(served[number])
+                demand += self._ticks(times * access.cost[home])
+                saved = self._ticks(times * (access.cost[home] - access.cost[self.frame.space]))
+                traffic = 0
+                if channel is not None and problem.spaces[home].channel == channel:
+                    traffic = self._ticks(times * access.bytes / problem.spaces[home].bandwidth)
+                    taken += traffic
+                for chosen in self._served.get(number, ()):
+                    demand -= saved * chosen
+                    taken -= traffic * chosen
+            floor = self._ticks(times * operation.floor)
+            duration = model.new_int_var(floor, max(floor, self._ticks(times * self._longest()[t])) + 8, "")
+            model.add(duration >= demand)
+            free = model.new_int_var(0, _TICKS, "")
+            model.add_max_equality(free, [0, duration - taken])
+            durations.append(duration)
+            idle.append(free)
+        waits = [model.new_int_var(0, _TICKS, "") for _ in range(n + 1)]
+        copies = self._write_copies(durations, idle, waits)
+        model.minimize(sum(durations) + sum(waits) + _COPY_PRICE * sum(copies))
+
+    def _channel(self) -> int | None:
+        space, links = self.frame.space, self.problem.link_between
+        numbers = [links[ends] for ends in ((0, space), (space, 0)) if ends in links]
+        return self.problem.links[numbers[0]].channel if numbers else None
+
+    def _write_copies(self, durations: list[Any], idle: list[Any], waits: list[Any]) -> list[Any]:
+        """Limits what is copied in each window; returns the copies, each whether it is made."""
+        model, problem, time = self.model, self.problem, self.slots.time
+        copies: list[tuple[int, int, int, Any]] = []  # start, done, ticks that it moves, whether it is made
+        space = self.frame.space
+        for candidate in self.candidates:
+            size = self.frame.sizes[self.chains.buffer[self.chains.chain[candidate.first]]]
+            repetitions = problem.repetitions[int(self._region(candidate))]
+            for made_by, ends in ((candidate.fills, (0, space)), (candidate.spills, (space, 0))):
+                for (first, last), made in (made_by or {}).items():
+                    link = problem.links[problem.link_between[ends]]
+                    moves = self._ticks(repetitions * float(size) / link.bandwidth)
+                    latency = self._ticks(repetitions * link.latency)
+                    start, done = int(time[first]), int(time[last])
+                    copies.append((start, done, moves, made))
+                    # What lasts no time on its own is in flight as long as its latency and its bytes take.
+                    flight = sum(durations[start:done]) + sum(waits[start : done + 1])
+                    model.add(flight >= moves + latency).only_enforce_if(made)
+        starts = sorted({copy[0] for copy in copies})
+        dones = sorted({copy[1] for copy in copies})
+        for start in starts:
+            for done in dones:
+                inside = [copy for copy in copies if start <= copy[0] and copy[1] <= done]
+                if start <= done and inside:
+                    offered = sum(idle[start:done]) + sum(waits[start : done + 1])
+                    model.add(sum(moves * made for _, _, moves, made in inside) <= offered)
+        return [made for *_, made in copies]
+
+    def _region(self, candidate: _Candidate) -> int:
+        return int(self.chains.region[self.chains.chain[candidate.first]])
+
+    # From a plan, and to decisions.
+
+    def _add_hint(self, plan: Plan) -> None:
+        model, times = self.model, self.slots.time
+        served = [plan.residencies[number] for number in plan.served]
+        for candidate in self.candidates:
+            accesses = self.chains.accesses[
+                self.chains.first_access[candidate.first] : self.chains.last_access[candidate.last]
+            ].tolist()
+            used = {plan.served[access] for access in accesses}
+            number = plan.served[accesses[0]]
+            serves = [a for a, by in enumerate(plan.served) if by == number]
+            is_made = served[accesses[0]].space == self.frame.space and len(used) == 1 and len(serves) == len(accesses)
+            model.add_hint(candidate.chosen, is_made)
+            copies = {(copy.start, copy.done) for copy in plan.copies if number in (copy.source, copy.destination)}
+            for made_by in (candidate.fills, candidate.spills):
+                for (start, done), made in (made_by or {}).items():
+                    model.add_hint(made, is_made and (int(times[start]), int(times[done])) in copies)
+            if is_made and candidate.offset is not None:
+                model.add_hint(candidate.offset, served[accesses[0]].offset // self.frame.unit)
+
+    def _packed(self, solver: Any, emulator: TimingEmulator) -> Packed:
+        """Returns the solver's solution."""
+        times, runs, offsets = self.slots.time, [], [solver.value(home) for home in self._homes]
+        for candidate in sorted(self.candidates, key=lambda candidate: candidate.first):
+            if not solver.value(candidate.chosen):
+                continue
+            run = Run(candidate.first, candidate.last, candidate.start, candidate.end)
+            for start, done in (o for o, made in (candidate.fills or {}).items() if solver.value(made)):
+                run.fill = Move(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
+                run.start = int(times[start])
+            for start, done in (o for o, made in (candidate.spills or {}).items() if solver.value(made)):
+                run.spill = Move(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
+                run.end = max(run.end, int(times[done]), int(times[start]) + 1)
+            runs.append(run)
+            offsets.append(solver.value(candidate.offset))
+        commit(self.made, runs)
+        note_late(self.made, emulator)
+        latency = emulator.latency_of(*self.made.arrays())
+        return Packed(self.made, self.frame.unit * np.array(offsets, np.int64), latency)
+
+
+def kept_in(plan: Plan) -> int:
+    """Returns the argument that a plan keeps in fast memory between runs of the program; -1 for none."""
+    return next((plan.residencies[copy.source].buffer for copy in plan.copies if copy.start == BEFORE), NONE)

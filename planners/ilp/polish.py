@@ -1,0 +1,145 @@
+"""Makes decisions better by the emulator's word: parts are given up and decided anew, copies start earlier or later.
+
+Ruin and recreate (Schrimpf et al., "Record breaking optimization results using the ruin and recreate principle", 2000):
+what is not worse is kept. It closes what the relaxation does not see: queues, latencies of links, offsets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.planners.stays.decisions import Decisions
+from memplan.planners.stays.frame import Frame
+from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.runs_kernel import book_run, has_room
+from memplan.planners.stays.tables import NONE
+
+Integers = NDArray[np.int64]
+
+# Of the moves, those that only shift a copy.
+_SHARE_OF_SHIFTS = 0.5
+
+# Constraint programming looks for offsets where no more runs than this found none.
+_FEW = 6
+
+# Repacks: after each, the search goes on with less memory around what found no offset.
+_REPACKS = 6
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to look.
+
+    Attributes:
+      rounds: moves tried.
+      deadline: of `time.monotonic()`.
+      exact: deterministic seconds of constraint programming for each run that finds no offset otherwise.
+    """
+
+    rounds: int
+    deadline: float
+    exact: float = 0.0
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Decisions that have offsets.
+
+    Attributes:
+      decisions: all of them.
+      offsets: `[num_homes + num_runs]` bytes.
+      latency: seconds.
+    """
+
+    decisions: Decisions
+    offsets: Integers
+    latency: float
+
+
+class Polish:
+    """The improvement of decisions on one fast space."""
+
+    def __init__(self, frame: Frame, emulator: TimingEmulator, generator: np.random.Generator, goal: float):
+        self.frame, self.emulator, self.generator, self.goal = frame, emulator, generator, goal
+
+    def packed(self, found: Decisions, effort: Effort) -> Iterator[Packed]:
+        """Yields improved decisions that have offsets, as often as there are new ones."""
+        for attempt in range(_REPACKS + 1):
+            found = self.improved(found, effort)
+            is_late = time.monotonic() > effort.deadline
+            placed, left_out = self._placed(found, 0.0 if is_late else effort.exact)
+            yield placed
+            if not len(left_out) or attempt == _REPACKS or time.monotonic() > effort.deadline:
+                return
+            found = found.squeezed(left_out)
+
+    def latency(self, decisions: Decisions) -> float:
+        """Returns the seconds of the program under the decisions."""
+        return self.emulator.latency_of(*decisions.arrays())
+
+    def improved(self, best: Decisions, effort: Effort) -> Decisions:
+        """Returns the best of what results from random moves."""
+        best_latency = self.latency(best)
+        for _ in range(effort.rounds):
+            if best_latency <= self.goal or time.monotonic() > effort.deadline:
+                break
+            if self.generator.random() < _SHARE_OF_SHIFTS:
+                trial = best.copy()
+                if not self._shift(trial):
+                    continue
+            else:
+                trial = best.partly_anew(self.generator)
+            if (latency := self.latency(trial)) <= best_latency:
+                best, best_latency = trial, latency
+        return best
+
+    def _shift(self, decisions: Decisions) -> bool:
+        """Lets a random copy into fast memory start at another time; returns whether there is room for it."""
+        tables, slots, draw = decisions.tables, self.frame.slots, self.generator
+        runs = decisions.runs()
+        runs = runs[tables.items["fill_start"][runs] != NONE]
+        if not len(runs):
+            return False
+        run = int(runs[draw.integers(len(runs))])
+        item, chains = tables.items[run], self.frame.chains
+        earliest = int(slots.first[chains.region[item["chain"]]])
+        if item["writer"] != NONE:
+            writer = tables.items[item["writer"]]
+            earliest = int(writer["ready"] if writer["run"] == NONE else tables.items[writer["run"]]["spill_done"])
+        start, done = int(item["fill_start"]), int(item["fill_done"])
+        way = max(1, int(2.0 ** draw.uniform(0.0, 6.0)))
+        start += way if draw.random() < 0.4 else -way
+        start = min(max(start, earliest), done)
+        while start < done and not slots.is_operation[start]:
+            start += 1
+        if start == item["fill_start"]:
+            return False
+        book_run(tables, run, -1)
+        size = int(tables.buffers["size"][chains.buffer[item["chain"]]])
+        first = int(slots.time[start])
+        fits = bool(has_room(tables, first, int(item["run_end"]), size))
+        if fits:
+            tables.items["fill_start"][run], tables.items["run_start"][run] = start, first
+        book_run(tables, run, 1)
+        return fits
+
+    def _placed(self, decisions: Decisions, exact: float) -> tuple[Packed, Integers]:
+        """Returns the decisions without the runs that find no offset, and those runs."""
+        frame, runs = self.frame, decisions.runs()
+        blocks = decisions.blocks()
+        offsets = pack(frame.problem, frame.space, blocks)
+        is_lost = offsets == UNPLACED
+        if exact > 0.0 and 0 < is_lost.sum() <= _FEW:
+            offsets = pack(frame.problem, frame.space, blocks, exact_effort=exact)
+            is_lost = offsets == UNPLACED
+        left_out = runs[is_lost[len(frame.homes) :]]
+        placed = decisions.copy()
+        for run in left_out.tolist():
+            placed.drop(run)
+        return Packed(placed, offsets[~is_lost], self.latency(placed)), left_out

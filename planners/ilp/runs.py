@@ -1,0 +1,434 @@
+"""From a solution of the relaxation to decisions: runs of accesses that get a stay, and when their copies are made.
+
+The relaxation says which accesses a fast memory serves, over which gaps values are kept, and in which windows of time
+copies move. Copies home are scheduled as early as possible, in the order of their ends (earliest due date first:
+Jackson, 1955); copies into fast memory as late as possible, the same in the other direction of time, so that they take
+little memory. What the sums of the relaxation did not see is repaired: where more is in memory than it holds, copies
+start later, or a run is given up.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.analysis.program import AccessKind
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.mapping.problem import Link
+from memplan.planners.ilp.linear import ZERO
+from memplan.planners.ilp.model import Relaxation
+from memplan.planners.ilp.values import Gap
+from memplan.planners.stays.decisions import Decisions, Rules
+from memplan.planners.stays.frame import Frame
+from memplan.planners.stays.runs_kernel import book_run, refresh, serve
+from memplan.planners.stays.tables import NONE
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# What moves of a copy in a node, if it is more than a solver's tolerance.
+_TRACE = 1e-6
+
+
+@dataclass
+class Move:
+    """A copy of a run.
+
+    Attributes:
+      start, done: slots of its region, the earliest and the latest possible until it is scheduled.
+      low, high: positions between which it is to move.
+      seconds: of its channel, over all times that it is made.
+    """
+
+    start: int
+    done: int
+    low: int
+    high: int
+    seconds: float
+
+
+@dataclass
+class Run:
+    """Neighbouring items of a chain that one stay serves, and its copies.
+
+    Attributes:
+      first, last: items.
+      start, end: half-open times of the stay.
+      fill: the copy that fills it; None if it needs none.
+      spill: the copy that brings its value home; None if it needs none.
+    """
+
+    first: int
+    last: int
+    start: int
+    end: int
+    fill: Move | None = None
+    spill: Move | None = None
+
+
+def _scheduled_late(moves: Sequence[Move], left: Floats) -> tuple[list[int], list[int]]:
+    """Returns first and last positions of moves, each as late as possible in its window, if what is idle suffices.
+
+    Backwards in time, the one that can start last goes first.
+
+    Args:
+      moves: with their windows.
+      left: `[num_positions]` idle seconds; what is used is taken off.
+    """
+    begins, ends = [move.high for move in moves], [move.low for move in moves]
+    wanted = [move.seconds for move in moves]
+    by_high = sorted(range(len(moves)), key=lambda number: (moves[number].high, moves[number].low))
+    open_moves: list[tuple[int, int, int]] = []  # the latest low position first, then the latest high one
+    for position in range(len(left) - 1, -1, -1):
+        while by_high and moves[by_high[-1]].high >= position:
+            number = by_high.pop()
+            heapq.heappush(open_moves, (-moves[number].low, -moves[number].high, number))
+        while open_moves and -open_moves[0][0] > position:
+            number = heapq.heappop(open_moves)[2]
+            begins[number] = moves[number].low
+        while open_moves and left[position] > 0.0:
+            number = open_moves[0][2]
+            used = min(left[position], wanted[number])
+            left[position] -= used
+            wanted[number] -= used
+            begins[number], ends[number] = position, max(ends[number], position + 1)
+            if wanted[number] > 0.0:
+                break
+            heapq.heappop(open_moves)
+    return begins, ends
+
+
+class Realization:
+    """One solution, as decisions on one fast space.
+
+    Args:
+      frame: what to decide on.
+      model: the relaxation.
+      solution: `[num_columns]`.
+    """
+
+    def __init__(self, frame: Frame, model: Relaxation, solution: Floats):
+        self.frame, self.model, self.solution = frame, model, solution
+        self.chains, self.slots, self.tables = frame.chains, frame.slots, frame.tables
+        self.gaps = {(gap.buffer, gap.region, gap.access): gap for gap in model.gaps}
+
+    def decisions(self, rules: Rules, emulator: TimingEmulator) -> Decisions:
+        """Returns the decisions, in which no more is in memory at any time than it holds, by the sum of sizes."""
+        items = self.items()
+        made = Decisions(self.frame, rules, self._kept(items))
+        runs = self._with_copies(items, made.kept)
+        self._schedule(runs, emulator)
+        self._relieve(runs, made.tables.free.copy())
+        commit(made, runs)
+        note_late(made, emulator)
+        return made
+
+    def items(self) -> list[tuple[int, int]]:
+        """Returns first and last items of the runs that get a stay."""
+        found: list[tuple[int, int]] = []
+        pending = np.flatnonzero(self.chains.parent == NONE).tolist()[::-1]
+        while pending:
+            chain = pending.pop()
+            item, last = int(self.chains.first[chain]), int(self.chains.last[chain])
+            while item < last:
+                if not self._is_fast(chain, item):
+                    pending += self._children(item)
+                    item += 1
+                    continue
+                first = item
+                while item + 1 < last and self._is_kept_before(chain, item + 1) and self._is_fast(chain, item + 1):
+                    item += 1
+                found.append((first, item))
+                item += 1
+        return found
+
+    def accesses(self, item: int) -> list[int]:
+        """Returns the numbers of an item's accesses."""
+        return self.chains.accesses[self.chains.first_access[item] : self.chains.last_access[item]].tolist()
+
+    def _children(self, item: int) -> list[int]:
+        return self.chains.children[self.chains.first_child[item] : self.chains.last_child[item]].tolist()
+
+    def gap_before(self, chain: int, item: int) -> Gap | None:
+        """Returns the gap before an item of a chain; before the item after the last one, that to the region's end."""
+        access = self.accesses(item)[0] if item < self.chains.last[chain] else NONE
+        return self.gaps.get((int(self.chains.buffer[chain]), int(self.chains.region[chain]), access))
+
+    def _is_kept_before(self, chain: int, item: int) -> bool:
+        gap = self.gap_before(chain, item)
+        return gap is not None and gap.kept.get(self.frame.space, ZERO).value(self.solution) > 0.5
+
+    def _is_fast(self, chain: int, item: int) -> bool:
+        """Whether all of an item can be served by a stay."""
+        if self.tables.items["closed"][item]:
+            return False
+        if children := self._children(item):
+            return all(self._is_fast_throughout(child) for child in children)
+        for access in self.accesses(item):
+            served = self.model.served.get(access, {}).get(self.frame.space, ZERO).value(self.solution)
+            if served > 0.5:
+                continue
+            # A read that gains nothing by it may be said to be served at home, though the value stays.
+            is_read = self.frame.problem.accesses[access][1].kind is AccessKind.READ
+            stays = self._is_kept_before(chain, item) or (
+                self._is_kept_before(chain, item + 1) and not self.chains.writes[item]
+            )
+            if not (is_read and stays):
+                return False
+        return True
+
+    def _is_fast_throughout(self, chain: int) -> bool:
+        items = range(self.chains.first[chain], self.chains.last[chain])
+        return all(self._is_kept_before(chain, item) for item in range(items.start, items.stop + 1)) and all(
+            self._is_fast(chain, item) for item in items
+        )
+
+    def _kept(self, items: list[tuple[int, int]]) -> int:
+        """Returns the buffer that stays in fast memory between runs of the program; -1 for none."""
+        for first, _ in items:
+            chain = int(self.chains.chain[first])
+            kept = self.model.kept_between_runs.get(int(self.chains.buffer[chain]), {}).get(self.frame.space, ZERO)
+            if self.chains.first[chain] == first and self.chains.parent[chain] == NONE:
+                if kept.value(self.solution) > 0.5:
+                    return int(self.chains.buffer[chain])
+        return NONE
+
+    def _with_copies(self, items: list[tuple[int, int]], kept: int) -> list[Run]:
+        """Returns the runs that can have the copies that they need, with those, not scheduled yet."""
+        chains, found = self.chains, []
+        run_of: dict[int, Run] = {}  # by item
+        for first, last in sorted(items):
+            run_of |= dict.fromkeys(range(first, last + 1), Run(first, last, 0, 0))
+        for first, last in sorted(items):
+            run = run_of[first]
+            run.start, run.end = int(chains.start[first]), int(chains.end[last])
+            chain = int(chains.chain[first])
+            is_kept = chains.buffer[chain] == kept and first == chains.first[chain] and chains.parent[chain] == NONE
+            possible = True
+            if is_kept:
+                run.start = 0
+            elif chains.reads[first]:
+                run.fill = self._fill(first, run_of)
+                possible = run.fill is not None
+            if possible and self._wants_spill(run):
+                run.spill = self._spill(run, run_of)
+                possible = run.spill is not None
+            if possible:
+                found.append(run)
+            else:
+                for item in range(first, last + 1):
+                    del run_of[item]
+        return found
+
+    def _wants_spill(self, run: Run) -> bool:
+        """Whether a run changes a value that is wanted at home afterwards."""
+        chains, last = self.chains, run.last
+        writer = last if chains.writes[last] else int(chains.writer[last])
+        chain = int(chains.chain[last])
+        is_wanted = chains.reads[last + 1] if last + 1 < chains.last[chain] else chains.needs_home[chain]
+        return writer >= run.first and bool(is_wanted)
+
+    def _operation(self, slot: int, first: int) -> int:
+        """Returns the last slot in [first, slot] that is an operation; -1 if there is none."""
+        while slot >= first and not self.slots.is_operation[slot]:
+            slot -= 1
+        return slot if slot >= first else NONE
+
+    def _link(self, is_fill: bool) -> Link | None:
+        ends = (0, self.frame.space) if is_fill else (self.frame.space, 0)
+        number = self.frame.problem.link_between.get(ends)
+        return self.frame.problem.links[number] if number is not None else None
+
+    def _seconds(self, item: int, is_fill: bool) -> float:
+        """Returns how long a copy takes its channel, over all times that it is made."""
+        link = self._link(is_fill)
+        size = self.frame.sizes[self.chains.buffer[self.chains.chain[item]]]
+        if link is None:
+            return np.inf
+        return float(size / link.bandwidth * self.tables.slots["repetitions"][self.chains.slot[item]])
+
+    def _moving(self, gap: Gap | None, is_fill: bool) -> tuple[int, int] | None:
+        """Returns the half-open positions in which a copy that is done in a gap moves; None if none does."""
+        ends = (0, self.frame.space) if is_fill else (self.frame.space, 0)
+        pieces = gap.moved.get(ends, []) if gap is not None else []
+        busy = [(low, high) for low, high, part in pieces if part.value(self.solution) > _TRACE]
+        return (busy[0][0], busy[-1][1]) if busy else None
+
+    def _fill(self, first: int, run_of: dict[int, Run]) -> Move | None:
+        """Returns the copy that fills a run."""
+        chains, time = self.chains, self.slots.time
+        chain = int(chains.chain[first])
+        region_start = int(self.slots.first[chains.region[chain]])
+        done, start = self._operation(int(chains.slot[first]), region_start), region_start
+        writer = int(chains.writer[first])
+        if writer != NONE:
+            before = run_of.get(writer)
+            if before is None:
+                start = int(self.tables.items["ready"][writer])
+            elif before.spill is None:
+                return None
+            else:
+                start = before.spill.done
+        while start <= done and not self.slots.is_operation[start]:
+            start += 1
+        seconds = self._seconds(first, True)
+        if done == NONE or start > done or not np.isfinite(seconds):
+            return None
+        low, high = 2 * int(time[start]), 2 * int(time[done])
+        moving = self._moving(self.gap_before(chain, first), True)
+        if moving is not None:
+            low = max(low, min(moving[0], high))
+        return Move(start, done, low, high, seconds)
+
+    def _spill(self, run: Run, run_of: dict[int, Run]) -> Move | None:
+        """Returns the copy that brings the value of a run home."""
+        chains, time = self.chains, self.slots.time
+        chain = int(chains.chain[run.last])
+        region = chains.region[chain]
+        first, last = int(self.slots.first[region]), int(self.slots.last[region])
+        writer = run.last if chains.writes[run.last] else int(chains.writer[run.last])
+        done = self._operation(last - 1, first)
+        for following in range(run.last + 1, int(chains.last[chain])):
+            other = run_of.get(following)
+            if other is None:
+                done = min(done, self._operation(int(self.tables.items["wanted"][following]), first))
+            elif other.first == following and chains.reads[following]:
+                done = min(done, self._operation(int(chains.slot[following]), first))
+            if chains.writes[following]:
+                break
+        start = int(chains.slot[writer]) + 1
+        while start <= done and not self.slots.is_operation[start]:
+            start += 1
+        seconds = self._seconds(run.last, False)
+        if start > done or not np.isfinite(seconds):
+            return None
+        low, high = 2 * int(time[start]), 2 * int(time[done])
+        for item in range(writer + 1, int(chains.last[chain]) + 1):
+            moving = self._moving(self.gap_before(chain, item), False)
+            if moving is not None:
+                high = min(high, max(low, moving[1]))
+                break
+        end = start
+        while end < done and (2 * time[end] < high or not self.slots.is_operation[end]):
+            end += 1
+        return Move(start, end, low, high, seconds)
+
+    def _schedule(self, runs: list[Run], emulator: TimingEmulator) -> None:
+        """Sets the starts of fills, the ends of spills, and the times of the stays."""
+        left, duration = self._idle(runs, emulator)
+        time, is_operation = self.slots.time, self.slots.is_operation
+        elapsed = np.concatenate([[0.0], np.cumsum(duration)])
+        into, back = self._link(True), self._link(False)
+        moves = [move for run in runs for move in (run.fill, run.spill) if move is not None]
+        begins, ends = _scheduled_late(moves, left)
+        times = dict(zip(map(id, moves), zip(begins, ends, strict=True), strict=True))
+        for run in runs:
+            if (spill := run.spill) is not None and back is not None:
+                end = spill.start
+                arrived = elapsed[time[spill.start]] + back.latency
+                while end < spill.done and (
+                    2 * time[end] < times[id(spill)][1] or elapsed[time[end]] < arrived or not is_operation[end]
+                ):
+                    end += 1
+                spill.done = end
+                run.end = max(run.end, int(time[end]), int(time[spill.start]) + 1)
+            if (fill := run.fill) is not None and into is not None:
+                begin = times[id(fill)][0]
+                # The first byte comes a latency after the start.
+                ready = elapsed[begin // 2] - into.latency
+                start = fill.done
+                while start > fill.start and (
+                    2 * time[start] > begin or elapsed[time[start]] > ready or not is_operation[start]
+                ):
+                    start -= 1
+                fill.start = start
+                run.start = int(time[start])
+
+    def _idle(self, runs: list[Run], emulator: TimingEmulator) -> tuple[Floats, Floats]:
+        """Returns what is idle or waited at each position, repetitions included, and how long operations take."""
+        served = self.frame.served.copy()
+        for run in runs:
+            first, last = self.chains.first_access[run.first], self.chains.last_access[run.last]
+            served[self.chains.accesses[first:last]] = self.frame.space
+        duration, idle_fraction, _ = emulator.durations(served)
+        problem = self.frame.problem
+        links = (problem.link_between.get((0, self.frame.space)), problem.link_between.get((self.frame.space, 0)))
+        channel = next((problem.links[link].channel for link in links if link is not None), 0)
+        left = np.zeros(2 * problem.end + 1)
+        left[1::2] = duration * idle_fraction[:, channel] * self.tables.operations["repetitions"]
+        for position, wait in self.model.waits.items():
+            left[position] = max(wait.value(self.solution), 0.0) * self.model.unit
+        return left, duration
+
+    def _relieve(self, runs: list[Run], free: Integers) -> None:
+        """Lets fills start later, and gives up runs, where more is in memory than it holds."""
+        sizes = self.tables.buffers["size"][self.chains.buffer[self.chains.chain]]
+        for run in runs:
+            free[run.start : run.end] -= sizes[run.first]
+        while (free < 0).any():
+            at = int(np.argmin(free))
+            there = [run for run in runs if run.start <= at < run.end]
+            arriving = [run for run in there if self._can_start_after(run, at)]
+            if arriving:
+                run = max(arriving, key=lambda run: (run.start, int(sizes[run.first]), run.first))
+                assert run.fill is not None
+                begins = run.start
+                while run.start <= at or not self.slots.is_operation[run.fill.start]:
+                    run.fill.start += 1
+                    run.start = int(self.slots.time[run.fill.start])
+                free[begins : run.start] += sizes[run.first]
+                continue
+            # What is more than the excess helps no one.
+            helps = {run.first: float(min(sizes[run.first], -free[at])) for run in there}
+            run = min(there, key=lambda run: (self._gain(run) / helps[run.first], run.first))
+            free[run.start : run.end] += sizes[run.first]
+            runs.remove(run)  # What was to be copied from its home copy is written at home now.
+
+    def _can_start_after(self, run: Run, at: int) -> bool:
+        """Whether a run's fill is in flight at a time, and can also start after it."""
+        return run.fill is not None and at < self.slots.time[run.fill.done]
+
+    def _gain(self, run: Run) -> float:
+        """Returns the seconds of memory time that a run saves."""
+        first, last = self.chains.first_access[run.first], self.chains.last_access[run.last]
+        accesses = self.tables.accesses[self.chains.accesses[first:last]]
+        return float(accesses["saving"] @ self.tables.operations["repetitions"][accesses["time"]])
+
+
+def commit(made: Decisions, runs: Sequence[Run]) -> None:
+    """Enters runs, with their copies scheduled, into decisions in which none is taken."""
+    tables, chains = made.tables, made.frame.chains
+    for run in runs:
+        first, last = chains.first_access[run.first], chains.last_access[run.last]
+        for access in chains.accesses[first:last].tolist():
+            serve(tables, access, True)
+    refresh(tables)
+    for run in runs:
+        tables.items["run"][run.first : run.last + 1] = run.first
+        item = tables.items[run.first]
+        item["run_last"], item["run_start"], item["run_end"], item["late"] = run.last, run.start, run.end, 0.0
+        item["fill_start"] = item["fill_done"] = item["spill_start"] = item["spill_done"] = NONE
+        if run.fill is not None:
+            item["fill_start"], item["fill_done"] = run.fill.start, run.fill.done
+        if run.spill is not None:
+            item["spill_start"], item["spill_done"] = run.spill.start, run.spill.done
+        book_run(tables, run.first, 1)
+
+
+def note_late(made: Decisions, emulator: TimingEmulator) -> None:
+    """Notes which copies are known to be late, as the emulator says, so that others are still accepted."""
+    stall = np.nan_to_num(emulator.emulate(made.sketch()).stall)
+    for run in made.runs().tolist():
+        item = made.tables.items[run]
+        if item["fill_done"] == NONE:
+            continue
+        late = stall[made.frame.slots.time[item["fill_done"]]]
+        if late > 0.0:
+            book_run(made.tables, run, -1)
+            made.tables.items["late"][run] = late
+            book_run(made.tables, run, 1)
+    refresh(made.tables)

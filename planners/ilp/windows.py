@@ -1,0 +1,121 @@
+"""Long programs, one window of time after another: each is an integer program of its own, the rest stays as it is.
+
+Large neighbourhood search (Shaw, "Using constraint programming and local search methods to solve vehicle routing
+problems", 1998): the decisions of a window are given up, and those of the integer program's solution are tried in their
+place. What is not worse by the emulator's word is kept. The windows that lose most to their bounds come first; in a
+second round their borders lie elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners.bound import no_capacity, windows
+from memplan.planners.ilp.linear_solver import Task
+from memplan.planners.ilp.model import Precision, Relaxation, Span
+from memplan.planners.ilp.polish import Effort, Packed, Polish
+from memplan.planners.ilp.runs import Realization
+from memplan.planners.stays.assembly import Stay, assemble
+from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.runs_kernel import refresh, try_all
+
+# Operations of a window in each round, and seconds of its integer program.
+_ROUNDS, _SECONDS = (64, 96), 8.0
+
+# Relative, to which a window's integer program is solved.
+_GAP = 1e-3
+
+# Its solutions are to become plans.
+_PRECISION = Precision(whole=True, strict=True)
+
+# Moves tried before the windows.
+_FIRST_MOVES = 300
+
+
+def improve_windows(problem: MappingProblem, seed: int, emulator: TimingEmulator, deadline: float) -> Iterator[Plan]:
+    """Yields plans, each better than the one before, until the deadline (of `time.monotonic()`)."""
+    stays: list[Stay] = []
+    home_offsets: dict[int, int] = {}
+    spaces = fast_spaces(problem)
+    for number, space in enumerate(spaces):
+        frame = Frame(problem, space, stays)
+        now = time.monotonic()
+        until = now + (deadline - now) / (len(spaces) - number)
+        made, offsets = stays, home_offsets
+        for packed in _improved(frame, emulator, np.random.default_rng(seed), until):
+            offsets = home_offsets | dict(zip(frame.homes, packed.offsets.tolist(), strict=False))
+            made = [*stays, *packed.decisions.stays(packed.offsets)]
+            if space == spaces[-1]:
+                yield assemble(problem, made, "ilp", home_offsets=offsets).plan
+        stays, home_offsets = made, offsets
+
+
+def _improved(
+    frame: Frame, emulator: TimingEmulator, generator: np.random.Generator, deadline: float
+) -> Iterator[Packed]:
+    """Yields better and better decisions that have offsets."""
+    start = time.monotonic()
+    polish = Polish(frame, emulator, generator, 0.0)
+    decisions = Decisions(frame, Rules())
+    decisions.run(Order("density", channel_weight=1.0), generator)
+    share = 0.2 * (deadline - start)
+    decisions = polish.improved(decisions, Effort(_FIRST_MOVES, start + share))
+    yield from polish.packed(decisions, Effort(0, start + share))
+    for operations in _ROUNDS:
+        changed = False
+        for span in _by_loss(frame, emulator, decisions, operations):
+            if time.monotonic() > deadline - share:
+                break
+            solution = _solved(frame, span, min(_SECONDS, deadline - share - time.monotonic()))
+            trial = _replaced(decisions, solution, span) if solution is not None else decisions
+            if polish.latency(trial) < polish.latency(decisions):
+                decisions, changed = trial, True
+        if changed:
+            yield from polish.packed(decisions, Effort(_FIRST_MOVES, deadline))
+
+
+def _by_loss(frame: Frame, emulator: TimingEmulator, decisions: Decisions, operations: int) -> list[Span]:
+    """Returns windows of the program, those first in which most time is lost against the no-capacity bound."""
+    problem = frame.problem
+    timeline = emulator.emulate(decisions.sketch())
+    repetitions = np.array([problem.runs_at(t) for t in range(problem.end)])
+    seconds = repetitions * (timeline.duration + np.nan_to_num(timeline.stall[:-1]))
+    spans = windows(problem, operations)
+    lost = [float(seconds[span.first : span.last].sum()) - no_capacity(problem, span) for span in spans]
+    order = sorted(range(len(spans)), key=lambda number: (-lost[number], number))
+    return [spans[number] for number in order if lost[number] > 0.0]
+
+
+def _solved(frame: Frame, span: Span, seconds: float) -> Realization | None:
+    """Returns the solution of a window's integer program; None if none was found."""
+    model = Relaxation(frame.problem, span, _PRECISION)
+    solution = Task(model.program.finished(), True, seconds, _GAP).result()
+    return Realization(frame, model, solution.values) if solution.values is not None else None
+
+
+def _replaced(decisions: Decisions, solution: Realization, span: Span) -> Decisions:
+    """Returns decisions in which those of a span are given up, and the solution's are tried."""
+    trial = decisions.copy()
+    runs, rules = trial.runs(), trial.rules
+    items = trial.tables.items
+    for run in runs.tolist():
+        if span.first <= items["start"][run] and items["end"][items["run_last"][run]] <= span.last:
+            trial.drop(run)
+    proposed = solution.items()
+    lows, highs = (np.array([item[end] for item in proposed], np.int64) for end in (0, 1))
+    order = np.argsort(items["start"][lows], kind="stable")
+    for _ in range(2):
+        refresh(trial.tables)
+        try_all(trial.tables, order, lows, highs, rules.channel_price, rules.tries, 1.0)
+    refresh(trial.tables)
+    frame = solution.frame
+    rest = np.arange(len(frame.lows))
+    try_all(trial.tables, rest, frame.lows, frame.highs, rules.channel_price, rules.tries, 1.0)
+    return trial

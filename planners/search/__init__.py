@@ -1,0 +1,1 @@
+"""The planner `search`: simulated annealing. `solve.py` is its entry."""

@@ -1,0 +1,250 @@
+"""The search of `search` in one fast space, as Python sees it: where it starts, how it goes on, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.planners.search.annealing_kernel import Walk, anneal
+from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Moves, take_again
+from memplan.planners.search.places_kernel import Places
+from memplan.planners.stays.assembly import Stay
+from memplan.planners.stays.decisions import Decisions, Rules
+from memplan.planners.stays.evaluation import Evaluation, in_one_piece, make_evaluation
+from memplan.planners.stays.evaluation_kernel import latency_of_tables
+from memplan.planners.stays.frame import Frame
+from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.tables import NONE
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Placements that an exact search for offsets may try where heuristics leave stays over.
+_EXACT_NODES = 50_000
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What was decided, where it lies, and what it takes.
+
+    Attributes:
+      kept: buffer that stays from one run of the program to the next; -1 for none.
+      rows: ITEM of the first item of each run.
+      offsets: `[num_homes + num_runs]` bytes, of the homes in the space, then of the runs.
+      latency: seconds.
+    """
+
+    kept: int
+    rows: np.ndarray
+    offsets: Integers
+    latency: float
+
+
+class Annealer:
+    """One search in one fast space.
+
+    Args:
+      frame: of the space.
+      emulator: of the frame's problem.
+      seed: of the random numbers.
+      prior: `[num_items]` by how much the claim of a run that begins with each item is multiplied.
+      kinds: `[num_kinds]` weights of the neighbourhoods at first; those of weight 0 are not used.
+
+    Attributes:
+      decisions: with the tables that the search works on.
+      pressure: `[n + 1]` units by which the memory should look smaller than it is, because something found no place.
+    """
+
+    def __init__(self, frame: Frame, emulator: TimingEmulator, seed: int, prior: Floats, kinds: Floats):
+        self.frame, self.emulator = frame, emulator
+        num_items, num_chains, n = len(frame.chains.chain), len(frame.chains.buffer), frame.problem.end
+        most = len(frame.lows) + num_chains + 2
+        self.moves = Moves(
+            lows=frame.lows,
+            highs=frame.highs,
+            starts=frame.chains.start[frame.lows],
+            ends=frame.chains.end[frame.highs],
+            prior=np.ascontiguousarray(prior, np.float64),
+            capacity=np.array([max(float(np.max(frame.capacity)), 1.0)]),
+            low=np.zeros(most, np.int64),
+            high=np.zeros(most, np.int64),
+            key=np.zeros(most),
+            elapsed=np.zeros(n + 2),
+            span=np.zeros(4, np.int64),
+            random=np.array([seed & (2**64 - 1)], np.uint64),
+        )
+        self.weights, self.earned, self.used = kinds.astype(np.float64), np.zeros(NUM_KINDS), np.zeros(NUM_KINDS)
+        self.rounds, self.credit = np.zeros(1, np.int64), np.zeros(1)
+        reserved = np.array([*(operation.reserved[frame.space] for operation in frame.problem.operations), 0, 0])
+        self.places = Places(
+            start=np.zeros(0, np.int64),
+            end=np.zeros(0, np.int64),
+            offset=np.zeros(0, np.int64),
+            fixed=np.zeros((len(frame.homes), 4), np.int64),
+            reserved=-(-reserved.astype(np.int64) // frame.unit),
+            capacity=np.array([frame.problem.spaces[frame.space].capacity // frame.unit], np.int64),
+            kept=np.array([NONE, NONE], np.int64),
+            unsorted=np.zeros((2 * num_items + len(frame.homes), 4), np.int64),
+            blocks=np.zeros((2 * num_items + len(frame.homes), 4), np.int64),
+            waiting=np.zeros(num_items, np.int64),
+            claim=np.zeros(num_items),
+        )
+        self.pressure = np.zeros(n + 1, np.int64)
+        self._evaluations: dict[int, Evaluation] = {}
+        self._start(NONE)
+        self._settle()
+
+    def _start(self, kept: int) -> None:
+        """Begins with nothing in the space but what stays from run to run."""
+        self.decisions = Decisions(self.frame, Rules(), kept)
+        refill = self.decisions.refill[0] if self.decisions.refill is not None else NONE
+        if kept not in self._evaluations:
+            self._evaluations[kept] = make_evaluation(self.frame, self.emulator, kept, refill)
+        self.evaluation = self._evaluations[kept]
+        tables, (start, end, offset), whole = in_one_piece(self.decisions.tables)
+        self.decisions.tables = tables
+        self.places = self.places._replace(
+            start=start, end=end, offset=offset, kept=np.array([self.evaluation.kept_item[0], refill], np.int64)
+        )
+        self.walk = Walk(
+            now=whole,
+            accepted=whole.copy(),
+            best=whole.copy(),
+            latency=np.zeros(2),
+            weights=self.weights,
+            earned=self.earned,
+            used=self.used,
+            rounds=self.rounds,
+            credit=self.credit,
+        )
+
+    def resume(self, solution: Solution, kept: int) -> None:
+        """Goes to a solution, without what is not possible if another buffer is kept."""
+        self._start(kept)
+        take_again(self.decisions.tables, solution.rows)
+        num_homes = len(self.frame.homes)
+        offset_of = dict(zip(solution.rows["run"].tolist(), solution.offsets[num_homes:].tolist(), strict=True))
+        runs = self.decisions.runs().tolist()
+        self._adopt(np.array([*solution.offsets[:num_homes], *(offset_of[run] for run in runs)], np.int64))
+        self._settle()
+
+    def load(self, stays: Sequence[Stay], home_offsets: Sequence[int]) -> Solution:
+        """Returns stays of a plan as a solution; those that are no runs of the frame are left out."""
+        rows, offsets, kept = [], [], NONE
+        for stay in stays:
+            row = self._row_of(stay)
+            if row is not None:
+                rows.append(row)
+                offsets.append(stay.offset)
+                if stay.fills and stay.fills[0][0] < 0:
+                    kept = stay.buffer
+        table = np.array(rows, self.decisions.tables.items.dtype)
+        solution = Solution(kept, table, np.array([*home_offsets, *offsets], np.int64), np.inf)
+        self.resume(solution, kept)
+        return self.solution()
+
+    def _row_of(self, stay: Stay) -> np.void | None:
+        """Returns the row of the first item of the run that a stay is; None if there is no such run."""
+        chains, slots = self.frame.chains, self.frame.slots
+        if not stay.accesses:
+            return None
+        position = np.flatnonzero(np.isin(chains.accesses, stay.accesses))
+        first, last = int(position[0]), int(position[-1]) + 1
+        for low in np.flatnonzero(chains.first_access == first).tolist():
+            chain = chains.chain[low]
+            region = chains.region[chain]
+            highs = np.flatnonzero((chains.last_access == last) & (chains.chain == chain))
+            copied = [slots.of_time[time] for times in (*stay.fills, *stay.spills) for time in times if times[0] >= 0]
+            is_here = all(slots.first[region] <= slot < slots.last[region] for slot in copied)
+            covers = len(highs) > 0 and stay.start <= chains.start[low] and stay.end >= chains.end[highs[0]]
+            if is_here and covers and last - first == len(stay.accesses):
+                row = self.frame.tables.items[low].copy()
+                row["run"], row["run_last"], row["run_start"], row["run_end"] = low, highs[0], stay.start, stay.end
+                if stay.fills and stay.fills[0][0] >= 0:
+                    row["fill_start"], row["fill_done"] = (slots.of_time[time] for time in stay.fills[0])
+                if stay.spills:
+                    row["spill_start"], row["spill_done"] = (slots.of_time[time] for time in stay.spills[0])
+                return row
+        return None
+
+    def run(self, rounds: int, temperature: float, cooling: float, is_placed: bool) -> float:
+        """Makes some rounds, see `_annealing_kernel.anneal`; returns what neighbourhoods earned in them."""
+        tables, before = self.decisions.tables, float(self.credit[0])
+        anneal(tables, self.evaluation, self.moves, self.places, self.walk, rounds, temperature, cooling, is_placed)
+        return float(self.credit[0]) - before
+
+    @property
+    def best_latency(self) -> float:
+        """Seconds of the best since the last start."""
+        return float(self.walk.latency[1])
+
+    @property
+    def num_rounds(self) -> int:
+        """How many rounds were made."""
+        return int(self.rounds[0])
+
+    def squeeze(self) -> None:
+        """Lets the memory look smaller where something found no place before."""
+        self.decisions.tables.free[:] -= self.pressure
+        self._settle()
+
+    def place(self, is_exact: bool = True) -> None:
+        """Goes to the best since the last start, packs it and drops what finds no place; ends what `squeeze` began.
+
+        Args:
+          is_exact: whether to search exactly for offsets of what heuristics leave over, which may take seconds.
+        """
+        self.walk.now[:] = self.walk.best
+        decisions, num_homes = self.decisions, len(self.frame.homes)
+        tables = decisions.tables
+        tables.free[:] += self.pressure
+        self.pressure //= 2
+        runs = decisions.runs()
+        blocks = decisions.blocks()
+        offsets = pack(self.frame.problem, self.frame.space, blocks, exact_nodes=_EXACT_NODES if is_exact else 0)
+        for run in runs[offsets[num_homes:] == UNPLACED].tolist():
+            item = tables.items[run]
+            half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2
+            self.pressure[item["run_start"] : item["run_end"]] += half
+            decisions.drop(run)
+        self._adopt(offsets[offsets != UNPLACED])
+        self._settle()
+
+    def _adopt(self, offsets: Integers) -> None:
+        """Lets the homes and the runs lie at offsets in bytes."""
+        frame, places, items = self.frame, self.places, self.decisions.tables.items
+        num_homes, runs = len(frame.homes), self.decisions.runs()
+        units = offsets // frame.unit
+        places.start[:] = NONE
+        places.start[runs], places.end[runs] = items["run_start"][runs], items["run_end"][runs]
+        places.offset[runs] = units[num_homes:]
+        for number, buffer in enumerate(frame.homes):
+            described = frame.problem.buffers[buffer]
+            top = units[number] - (-described.size // frame.unit)
+            places.fixed[number] = described.start, described.end, units[number], top
+
+    def _settle(self) -> None:
+        """Makes where the tables are the present and the best solution."""
+        self.walk.accepted[:] = self.walk.now
+        self.walk.best[:] = self.walk.now
+        self.walk.latency[:] = latency_of_tables(self.decisions.tables, self.evaluation)
+
+    def best_solution(self) -> tuple[Solution, list[Stay]]:
+        """Returns the best since the last start, which must be placed, and its stays."""
+        now = self.walk.now.copy()
+        self.walk.now[:] = self.walk.best
+        solution = replace(self.solution(), latency=self.best_latency)
+        stays = self.decisions.stays(solution.offsets)
+        self.walk.now[:] = now
+        return solution, stays
+
+    def solution(self) -> Solution:
+        """Returns what is decided now. It must be placed."""
+        runs = self.decisions.runs()
+        offsets = np.concatenate([self.places.fixed[:, 2], self.places.offset[runs]]) * self.frame.unit
+        rows = self.decisions.tables.items[runs].copy()
+        return Solution(self.decisions.kept, rows, offsets, float(self.walk.latency[0]))

@@ -1,0 +1,147 @@
+"""The rounds of `search`: move, evaluate, accept or undo, all without Python. Compiled by numba.
+
+Simulated annealing (Kirkpatrick, Gelatt and Vecchi, 1983), with neighbourhoods chosen by what they brought so far
+(adaptive large neighbourhood search: Ropke and Pisinger, "An adaptive large neighborhood search heuristic for the
+pickup and delivery problem with time windows", 2006, section 3.4).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Moves, move, uniform
+from memplan.planners.search.places_kernel import Places, place_new
+from memplan.planners.stays.evaluation import Evaluation
+from memplan.planners.stays.evaluation_kernel import keep, latency_after, latency_of_tables, undo
+from memplan.planners.stays.tables import Tables
+
+# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
+_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+# What a neighbour earns its neighbourhood: a best one, one that is better than the present, another that is accepted.
+_BEST, _BETTER, _ACCEPTED = 10.0, 4.0, 1.0
+
+# How fast the weights follow, after how many rounds, and the least share that each neighbourhood keeps.
+_REACTION, _SEGMENT, _LEAST = 0.2, 100, 0.05
+
+# Rounds after which everything is evaluated anew, so that rounding does not add up.
+_RENEWAL = 1000
+
+# A neighbourhood whose weight is 0 is turned off: no other may come near that.
+_NEVER_LESS = 1e-6
+
+
+class Walk(NamedTuple):
+    """Where the search is.
+
+    Attributes:
+      now: `[size]` the tables' decisions in one array, see `_evaluation.in_one_piece`.
+      accepted, best: `[size]` those of the present solution, and of the best so far.
+      latency: `[2]` seconds of these two.
+      weights, earned, used: `[num_kinds]` of the neighbourhoods.
+      rounds: `[1]` how many were made.
+      credit: `[1]` what all neighbourhoods earned in all rounds.
+    """
+
+    now: NDArray[np.int64]
+    accepted: NDArray[np.int64]
+    best: NDArray[np.int64]
+    latency: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    earned: NDArray[np.float64]
+    used: NDArray[np.float64]
+    rounds: NDArray[np.int64]
+    credit: NDArray[np.float64]
+
+
+@njit(**_INTERNAL)
+def _chosen(weights: np.ndarray, drawn: float) -> int:
+    """Returns a neighbourhood, with the probability of its weight."""
+    left = drawn * weights.sum()
+    for kind in range(NUM_KINDS - 1):
+        left -= weights[kind]
+        if left < 0.0:
+            return kind
+    return NUM_KINDS - 1
+
+
+@njit(**_INTERNAL)
+def _learn(w: Walk) -> None:
+    """Lets the weights follow what the neighbourhoods earned lately."""
+    for kind in range(NUM_KINDS):
+        if w.used[kind] > 0.0:
+            w.weights[kind] += _REACTION * (w.earned[kind] / w.used[kind] - w.weights[kind])
+    least = _LEAST * w.weights.sum()
+    for kind in range(NUM_KINDS):
+        if w.weights[kind] > 0.0:
+            w.weights[kind] = max(w.weights[kind], least, _NEVER_LESS)
+    w.earned[:] = 0.0
+    w.used[:] = 0.0
+
+
+@njit(cache=True)
+def judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: float) -> float:
+    """Accepts what is decided now, or goes back to what was accepted before; returns what its neighbourhood earns."""
+    latency = latency_after(s, e)
+    change = latency - w.latency[0]
+    if change > 0.0 and uniform(random) >= np.exp(-change / temperature):
+        undo(e)
+        w.now[:] = w.accepted
+        return 0.0
+    keep(e)
+    w.accepted[:] = w.now
+    w.latency[0] = latency
+    earned = 0.0
+    if latency < w.latency[1] * (1.0 - 1e-12):
+        earned = _BEST
+        w.latency[1] = latency
+        w.best[:] = w.now
+    elif change < 0.0:
+        earned = _BETTER
+    elif change > 0.0:
+        earned = _ACCEPTED
+    w.credit[0] += earned
+    return earned
+
+
+@njit(cache=True)
+def anneal(
+    s: Tables,
+    e: Evaluation,
+    m: Moves,
+    p: Places,
+    w: Walk,
+    rounds: int,
+    temperature: float,
+    cooling: float,
+    is_placed: bool,
+) -> None:
+    """Makes some rounds. What is accepted must be the evaluation's reference.
+
+    Args:
+      temperature: seconds, of the first round.
+      cooling: by what it is multiplied in each round.
+      is_placed: whether what finds no offset is dropped at once; otherwise offsets are left for later.
+    """
+    shuffle = np.ones(len(s.items))
+    for _ in range(rounds):
+        kind = _chosen(w.weights, uniform(m.random))
+        w.used[kind] += 1.0
+        if move(s, m, kind):
+            if is_placed:
+                for number in range(len(shuffle)):
+                    shuffle[number] = 0.5 + uniform(m.random)
+                place_new(s, p, uniform(m.random) < 0.7, uniform(m.random) < 0.5, shuffle)
+            w.earned[kind] += judge(s, e, m.random, w, temperature)
+        else:
+            w.now[:] = w.accepted
+        w.rounds[0] += 1
+        if w.rounds[0] % _SEGMENT == 0:
+            _learn(w)
+        if w.rounds[0] % _RENEWAL == 0:
+            w.latency[0] = latency_of_tables(s, e)
+        temperature *= cooling

@@ -1,0 +1,397 @@
+"""The neighbourhoods of `search`: each gives up some runs and decides anew around them. Compiled by numba.
+
+Ruin and recreate (Schrimpf et al., 2000): what a neighbourhood gives up leaves room over some span of time, and the
+candidates that touch it compete for that room in a randomized greedy order, by `_search.try_all`.
+
+    WINDOW    most runs in some part of time
+    SCATTER   a few runs, anywhere or around one time
+    BUFFER    all runs of one buffer
+    INSERT    those in the way of one run that is left out, which then goes first
+    SPLIT     one use out of a run; what is left of it on both sides goes first
+    SHIFT     none: the copy that fills a run starts earlier or later
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from memplan.planners.stays.runs_kernel import book_run, drop, has_room, refresh, score, serve, try_all
+from memplan.planners.stays.tables import NONE, Tables
+
+# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
+_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+WINDOW, SCATTER, BUFFER, INSERT, SPLIT, SHIFT = range(6)
+NUM_KINDS = 6
+
+_CHANNEL_PRICE = 0.2  # as in `greedy`: seconds that a second of the link's time is worth
+
+
+class Moves(NamedTuple):
+    """What the neighbourhoods need beside the tables. For `n` operations and `num_runs` candidates.
+
+    Attributes:
+      lows, highs: `[num_runs]` items of the runs that compete.
+      starts, ends: `[num_runs]` half-open times of these items.
+      prior: `[num_items]` by how much the claim of a run that begins with each item is multiplied.
+      capacity: `[1]` largest room that there is at any time, in units of the alignment.
+      low, high, key: `[num_runs + num_chains + 2]` scratch: the candidates of one round.
+      elapsed: `[n + 2]` scratch: seconds from the start of the program to each time.
+      span: `[4]` half-open times that were given up, then half-open items that no candidate may hold.
+      random: `[1] uint64` state of the random numbers.
+    """
+
+    lows: NDArray[np.int64]
+    highs: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    prior: NDArray[np.float64]
+    capacity: NDArray[np.float64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    key: NDArray[np.float64]
+    elapsed: NDArray[np.float64]
+    span: NDArray[np.int64]
+    random: NDArray[np.uint64]
+
+
+@njit(**_INTERNAL)
+def uniform(random: np.ndarray) -> float:
+    """Returns a random number in [0, 1): SplitMix64 (Steele, Lea and Flood, 2014)."""
+    random[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = random[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return float((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+@njit(**_INTERNAL)
+def below(random: np.ndarray, count: int) -> int:
+    """Returns a random integer in [0, count)."""
+    return min(int(uniform(random) * count), count - 1)
+
+
+@njit(**_INTERNAL)
+def _give_up(s: Tables, m: Moves, run: int) -> None:
+    """Drops a run, and remembers when there is room now."""
+    m.span[0] = min(m.span[0], s.items[run].run_start)
+    m.span[1] = max(m.span[1], s.items[run].run_end)
+    drop(s, run)
+
+
+@njit(**_INTERNAL)
+def _random_run(s: Tables, random: np.ndarray) -> int:
+    """Returns a run; -1 if there is none."""
+    items = s.items
+    count = 0
+    for number in range(len(items)):
+        if items[number].run == number:
+            count += 1
+    if count == 0:
+        return NONE
+    left = below(random, count)
+    for number in range(len(items)):
+        if items[number].run == number:
+            if left == 0:
+                return number
+            left -= 1
+    return NONE
+
+
+@njit(**_INTERNAL)
+def _ruin_window(s: Tables, m: Moves, start: int, end: int, share: float) -> None:
+    """Gives up a random share of the runs in [start, end)."""
+    items, random = s.items, m.random
+    for number in range(len(items)):
+        item = items[number]
+        if item.run == number and item.run_start < end and item.run_end > start and uniform(random) < share:
+            _give_up(s, m, number)
+
+
+@njit(**_INTERNAL)
+def _ruin_few(s: Tables, m: Moves) -> bool:
+    """Gives up one to four runs, in half of all cases around one time, and forbids the first; whether there was any."""
+    first = _random_run(s, m.random)
+    if first == NONE:
+        return False
+    chain = s.chains[s.items[first].chain]
+    if uniform(m.random) < 0.5:
+        m.span[2], m.span[3] = first, s.items[first].run_last + 1
+    elif uniform(m.random) < 0.3:
+        m.span[2], m.span[3] = chain.first, chain.last
+    time = s.items[first].run_start
+    _give_up(s, m, first)
+    if uniform(m.random) < 0.5:
+        _ruin_window(s, m, time, time + 1, 0.3)
+        return True
+    while uniform(m.random) < 0.6:
+        run = _random_run(s, m.random)
+        if run != NONE:
+            _give_up(s, m, run)
+    return True
+
+
+@njit(**_INTERNAL)
+def _ruin_buffer(s: Tables, m: Moves) -> bool:
+    """Gives up all runs of a buffer; returns whether there was any."""
+    run = _random_run(s, m.random)
+    if run == NONE:
+        return False
+    buffer = s.chains[s.items[run].chain].buffer
+    chain = s.chains[s.items[run].chain]
+    if uniform(m.random) < 0.5:
+        m.span[2], m.span[3] = chain.first, chain.last
+    for number in range(len(s.chains)):
+        other = s.chains[number]
+        if other.buffer == buffer:
+            for item in range(other.first, other.last):
+                if s.items[item].run == item:
+                    _give_up(s, m, item)
+    return True
+
+
+@njit(**_INTERNAL)
+def _make_room(s: Tables, m: Moves, start: int, end: int, size: int) -> bool:
+    """Gives up random runs in [start, end) until `size` units are free; returns whether they are."""
+    items, free, random = s.items, s.free, m.random
+    for t in range(start, end):
+        while free[t] < size:
+            seen, chosen = 0, NONE
+            for number in range(len(items)):
+                item = items[number]
+                if item.run == number and item.run_start <= t < item.run_end:
+                    seen += 1
+                    if below(random, seen) == 0:
+                        chosen = number
+            if chosen == NONE:
+                return False
+            _give_up(s, m, chosen)
+    return True
+
+
+@njit(**_INTERNAL)
+def _try_one(s: Tables, m: Moves, low: int, high: int) -> bool:
+    """Gives items [low, high] a stay if possible."""
+    m.low[0], m.high[0] = low, high
+    return try_all(s, np.zeros(1, np.int64), m.low, m.high, 1.0, 24, 1.0) > 0
+
+
+@njit(**_INTERNAL)
+def _insert(s: Tables, m: Moves) -> bool:
+    """Makes room for a run that is left out and takes it; returns whether that was possible."""
+    num_chains = len(s.chains)
+    for _ in range(20):
+        if uniform(m.random) < 0.6:
+            candidate = below(m.random, len(m.lows))
+            low, high = m.lows[candidate], m.highs[candidate]
+        else:
+            chain = s.chains[below(m.random, num_chains)]
+            if chain.last == chain.first:
+                continue
+            low = chain.first + below(m.random, chain.last - chain.first)
+            high = low + below(m.random, min(chain.last - low, 6))
+        run = s.items[low].run
+        if run == NONE or s.items[run].run_last < high:
+            break
+    else:
+        return False
+    size = s.buffers[s.chains[s.items[low].chain].buffer].size
+    # What surrounds or is inside of it gives way, too.
+    around = s.chains[s.items[low].chain].parent
+    while around != NONE:
+        if s.items[around].run != NONE:
+            _give_up(s, m, s.items[around].run)
+        around = s.chains[s.items[around].chain].parent
+    lead = 0
+    if s.items[low].reads and s.items[low].run == NONE and uniform(m.random) < 0.7:
+        lead = 1 + below(m.random, 8)
+    start = max(s.items[low].start - lead, 0)
+    end = s.items[high].end
+    # Its own runs have their memory already.
+    for number in range(low, high + 1):
+        if s.items[number].run != NONE:
+            _give_up(s, m, s.items[number].run)
+    if not _make_room(s, m, start, end, size):
+        return False
+    if not _try_one(s, m, low, high):
+        return False
+    m.span[0] = min(m.span[0], s.items[low].start)
+    m.span[1] = max(m.span[1], s.items[low].end)
+    return True
+
+
+@njit(**_INTERNAL)
+def _split(s: Tables, m: Moves) -> bool:
+    """Takes one use out of a run; returns whether there was one."""
+    run = _random_run(s, m.random)
+    if run == NONE:
+        return False
+    last = s.items[run].run_last
+    item = run + below(m.random, last - run + 1)
+    _give_up(s, m, run)
+    if item > run:
+        _try_one(s, m, run, item - 1)
+    if item < last:
+        _try_one(s, m, item + 1, last)
+    m.span[2], m.span[3] = item, item + 1
+    return True
+
+
+@njit(**_INTERNAL)
+def _shift(s: Tables, m: Moves) -> bool:
+    """Lets the copy that fills a run start at another slot nearby; returns whether that was possible."""
+    for _ in range(20):
+        run = _random_run(s, m.random)
+        if run == NONE:
+            return False
+        if s.items[run].fill_start != NONE:
+            break
+    else:
+        return False
+    item = s.items[run]
+    chain = s.chains[item.chain]
+    earliest = s.regions[chain.region].first
+    if item.writer != NONE:
+        writer = s.items[item.writer].run
+        earliest = s.items[item.writer].ready if writer == NONE else s.items[writer].spill_done
+    step = 1 + below(m.random, 1 << (1 + below(m.random, 5)))
+    slot = item.fill_start - step if uniform(m.random) < 0.6 else item.fill_start + step
+    slot = max(earliest, min(slot, item.fill_done))
+    while slot > earliest and not s.slots[slot].is_operation:
+        slot -= 1
+    if slot < earliest or slot == item.fill_start or not s.slots[slot].is_operation:
+        return False
+    start = s.slots[slot].time
+    if start < item.run_start and not has_room(s, start, item.run_start, s.buffers[chain.buffer].size):
+        return False
+    m.span[0], m.span[1] = min(start, item.run_start), max(start, item.run_start)
+    book_run(s, run, -1)
+    item.run_start, item.fill_start, item.late = start, slot, 0.0
+    book_run(s, run, 1)
+    return True
+
+
+@njit(**_INTERNAL)
+def _candidates(s: Tables, m: Moves) -> int:
+    """Lists the runs that touch the span and are not taken, and a random one of each chain; returns how many."""
+    # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
+    items, chains, lows, highs, starts, ends = s.items, s.chains, m.lows, m.highs, m.starts, m.ends
+    listed_low, listed_high, random = m.low, m.high, m.random
+    start, end = m.span[0], m.span[1]
+    first, last = m.span[2], m.span[3]
+    count = 0
+    for candidate in range(len(lows)):
+        if starts[candidate] >= end or ends[candidate] <= start:
+            continue
+        low, high = lows[candidate], highs[candidate]
+        if low < last and high >= first:
+            continue
+        run = items[low].run
+        if run == NONE or items[run].run_last < high:
+            listed_low[count], listed_high[count] = low, high
+            count += 1
+    for number in range(len(chains)):
+        chain = chains[number]
+        length = chain.last - chain.first
+        if length < 4 or items[chain.first].start >= end or items[chain.last - 1].end <= start:
+            continue
+        low = chain.first + below(random, length - 2)
+        high = low + 2 + below(random, chain.last - low - 2)
+        run = items[low].run
+        if (run == NONE or items[run].run_last < high) and not (low < last and high >= first):
+            listed_low[count], listed_high[count] = low, high
+            count += 1
+    return count
+
+
+@njit(**_INTERNAL)
+def _recreate(s: Tables, m: Moves) -> None:
+    """Lets the runs that touch the span compete, in a random greedy order."""
+    refresh(s)
+    n = len(s.operations)
+    seconds = 0.0
+    operations, elapsed = s.operations, m.elapsed
+    for t in range(n):
+        elapsed[t] = seconds
+        operation = operations[t]
+        seconds += max(operation.floor, operation.demand) * operation.repetitions
+    elapsed[n] = elapsed[n + 1] = seconds
+    patience = 0.0 if uniform(m.random) < 0.2 else 0.25 if uniform(m.random) < 0.4 else 1.0
+    price = _CHANNEL_PRICE * 10.0 ** (1.5 * uniform(m.random) - 1.0)
+    channel_weight = 10.0 ** (2.0 * uniform(m.random) - 1.0)
+    noise = 2.0 * uniform(m.random)
+    by_density = uniform(m.random) < 0.85
+    for _ in range(1 if uniform(m.random) < 0.6 else 2):
+        count = _candidates(s, m)
+        low, high = m.low[:count], m.high[:count]
+        saved, freed, copied, held = score(s, low, high, elapsed)
+        num_worthy = 0
+        for i in range(count):
+            worth = saved[i] + price * (freed[i] - copied[i])
+            if not worth > 0.0:
+                continue
+            key = worth * m.prior[low[i]]
+            if by_density:
+                key /= held[i] / m.capacity[0] + channel_weight * max(copied[i], 0.0) + 1e-30
+            m.key[num_worthy] = -key * np.exp(noise * (uniform(m.random) - 0.5))
+            low[num_worthy], high[num_worthy] = low[i], high[i]
+            num_worthy += 1
+        ranked = np.argsort(m.key[:num_worthy])
+        if try_all(s, ranked, low, high, price, 24, patience) == 0:
+            break
+
+
+@njit(cache=True)
+def move(s: Tables, m: Moves, kind: int) -> bool:
+    """Goes to a neighbour; returns whether there was one. If not, the tables are left half changed."""
+    n = len(s.operations)
+    m.span[0], m.span[1], m.span[2], m.span[3] = n + 1, 0, NONE, NONE
+    if kind == WINDOW:
+        width = max(2, int(n * 2.0 ** -(1.0 + 7.0 * uniform(m.random))))
+        start = below(m.random, n + width) - width
+        m.span[0], m.span[1] = max(start, 0), min(start + width, n + 1)
+        _ruin_window(s, m, m.span[0], m.span[1], 0.7)
+        ok = True
+    elif kind == SCATTER:
+        ok = _ruin_few(s, m)
+    elif kind == BUFFER:
+        ok = _ruin_buffer(s, m)
+    elif kind == INSERT:
+        ok = _insert(s, m)
+    elif kind == SPLIT:
+        ok = _split(s, m)
+    else:
+        ok = _shift(s, m)
+    if ok and not (kind == SHIFT and uniform(m.random) < 0.5):
+        _recreate(s, m)
+    return ok
+
+
+@njit(cache=True)
+def take_again(s: Tables, rows: np.ndarray) -> None:
+    """Takes runs as they were taken in other tables of the same frame, but for those that are not possible here.
+
+    Args:
+      rows: ITEM of the first item of each run.
+    """
+    for i in range(len(rows)):
+        row = rows[i]
+        item = s.items[row.run]
+        chain = s.chains[item.chain]
+        is_kept = chain.buffer == s.facts[0].kept_buffer and row.run == chain.first and chain.parent == NONE
+        if item.reads and is_kept == (row.fill_start != NONE):
+            continue
+        if not has_room(s, row.run_start, row.run_end, s.buffers[chain.buffer].size):
+            continue
+        for k in range(item.first_access, s.items[row.run_last].last_access):
+            serve(s, s.order[k], True)
+        for number in range(row.run, row.run_last + 1):
+            s.items[number].run = row.run
+        item.run_last, item.run_start, item.run_end = row.run_last, row.run_start, row.run_end
+        item.fill_start, item.fill_done, item.late = row.fill_start, row.fill_done, row.late
+        item.spill_start, item.spill_done = row.spill_start, row.spill_done
+        book_run(s, row.run, 1)

@@ -1,0 +1,233 @@
+"""The planner `search`: simulated annealing over what `greedy` decides, for as long as it may.
+
+It starts from greedy's plan and goes in cycles, each twice as long as the one before up to a limit. A cycle has two
+halves, both of simulated annealing with adaptively chosen neighbourhoods (`annealing_kernel.py`,
+`neighbourhoods_kernel.py`):
+
+    free     room is the sum of sizes, offsets are left for later; hot to cold
+    packed   what is left when offsets are found is improved, every step with offsets (`places_kernel.py`); if
+             asked to, a window of time is now and then decided anew by CP-SAT (`window_search.py`)
+
+In the free half the search crosses what no packed plan can cross; in the other it repairs what found no offset. Where
+that was, the memory looks smaller in the next cycle. Every evaluation is the emulator's (`evaluation_kernel.py`).
+The best packed solution is the plan, and it is told as soon as it is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners import greedy
+from memplan.planners.planner import Budget, Planner
+from memplan.planners.search.annealing import Annealer, Solution
+from memplan.planners.search.window_search import Windows
+from memplan.planners.stays.assembly import Stay, assemble, home_of
+from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.kept import arguments_to_keep
+from memplan.planners.stays.tables import NONE
+from memplan.planners.xla import given_stays
+
+# In the order of their numbers in `neighbourhoods_kernel.py`.
+NEIGHBOURHOODS = ("window", "scatter", "buffer", "insert", "split", "shift")
+
+# Rounds of one half of the first cycle, and of the longest.
+_FIRST_HALF, _LONGEST_HALF = 500, 8000
+
+# Rounds that are made at once, before the clock is looked at: about this much work, in items.
+_WORK_AT_ONCE, _MOST_AT_ONCE = 60_000, 100
+
+# Each half ends at this part of the temperature at which it begins.
+_COLDEST = 1e-3
+
+# The packed half begins colder than the free one by this factor.
+_PACKED_HEAT = 0.3
+
+# How often a cycle tries another argument that stays from run to run, or none.
+_SHARE_OF_OTHER_KEPT = 0.25
+
+# So many of those arguments are considered.
+_MOST_KEPT = 8
+
+# What exact packing may take, for each item, before it is known how long it does: it starts only if there is time.
+_PACKING_SECONDS = 3e-3
+
+# Of the budget, what greedy may take.
+_SHARE_OF_GREEDY = 0.5
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search.
+
+    Attributes:
+      rounds: how many to make in each fast space, at most; None for as many as the time allows.
+      temperature: of the beginning of a cycle, as a part of the latency.
+      neighbourhoods: which are used, of `NEIGHBOURHOODS`.
+      free: whether cycles have a half in which offsets are left for later.
+      windows: whether packed halves also decide windows of time anew by CP-SAT, see `window_search.py`.
+      cross_program: whether to change which argument stays in fast memory from run to run.
+      prior: `[num_items]`, of the first fast space's `Frame`: by how much the claim of a run that begins with an item
+        is multiplied where runs compete, such as a learned preference; None for 1.
+    """
+
+    rounds: int | None = None
+    temperature: float = 1e-3
+    neighbourhoods: tuple[str, ...] = NEIGHBOURHOODS
+    free: bool = True
+    windows: bool = False
+    cross_program: bool = True
+    prior: NDArray[np.float64] | None = None
+
+
+def solve_with(problem: MappingProblem, budget: Budget, options: SearchOptions) -> Plan:
+    """Returns a plan that is never slower than greedy's.
+
+    Raises:
+      PlannerError: the buffers do not fit their homes, or no neighbourhood has the name of one that is to be used.
+      KeyboardInterrupt: before greedy had a plan; later ones end the search.
+    """
+    deadline = time.monotonic() + budget.seconds
+    unknown = set(options.neighbourhoods) - set(NEIGHBOURHOODS)
+    if unknown or not options.neighbourhoods:
+        what = f"no neighbourhood is called {min(unknown)!r}" if unknown else "search needs a neighbourhood"
+        raise PlannerError(f"{what}; there are: {', '.join(NEIGHBOURHOODS)}")
+    first = greedy.solve(problem, replace(budget, seconds=_SHARE_OF_GREEDY * budget.seconds))
+    search = _Search(problem, budget, options, replace(first, planner="search"), deadline)
+    with contextlib.suppress(KeyboardInterrupt):  # What was found until then is the answer.
+        search.run()
+    return search.best
+
+
+class _Search:
+    """The search, and the best plan so far."""
+
+    def __init__(self, problem: MappingProblem, budget: Budget, options: SearchOptions, first: Plan, deadline: float):
+        self.problem, self.budget, self.options, self.deadline = problem, budget, options, deadline
+        self.emulator = TimingEmulator(problem)
+        self.bound = self.emulator.lower_bound() * (1.0 + 1e-9)
+        self.best, self.best_latency = first, self.emulator.latency(first)
+        self.generator = np.random.default_rng(budget.seed)
+        budget.on_plan(first)
+
+    def run(self) -> None:
+        """Searches in each fast space in turn, the others as they are by then."""
+        spaces = fast_spaces(self.problem)
+        for number, space in enumerate(spaces):
+            now = time.monotonic()
+            until = now + (self.deadline - now) / (len(spaces) - number)
+            prior = self.options.prior if number == 0 else None
+            self._search(space, until, prior)
+
+    def _search(self, space: int, deadline: float, prior: NDArray[np.float64] | None) -> None:
+        stays = _placed_stays(self.problem, self.best)
+        elsewhere = [stay for stay in stays if stay.space != space]
+        frame = Frame(self.problem, space, [stay for stay in elsewhere if stay.accesses])
+        if not len(frame.lows):
+            return
+        kinds = np.array([float(name in self.options.neighbourhoods) for name in NEIGHBOURHOODS])
+        weights = np.ones(len(frame.chains.chain)) if prior is None else prior
+        annealer = Annealer(frame, self.emulator, int(self.generator.integers(2**62)), weights, kinds)
+        homes = {(r.buffer, r.space): r.offset for r in self.best.residencies}
+        incumbent = annealer.load(
+            [stay for stay in stays if stay.space == space], [homes[buffer, space] for buffer in frame.homes]
+        )
+        windows = Windows(annealer, self.generator) if self.options.windows else None
+        half, longest = _FIRST_HALF, _PACKING_SECONDS * len(frame.chains.chain)
+        while self._goes_on(annealer, deadline):
+            annealer.resume(incumbent, self._kept(annealer, incumbent))
+            heat = self.options.temperature * 10.0 ** self.generator.uniform(-0.5, 0.5)
+            if self.options.free:
+                annealer.squeeze()
+                for _ in self._anneal(annealer, half, heat, deadline):
+                    pass
+                begun = time.monotonic()
+                annealer.place(is_exact=deadline - begun >= longest)
+                longest = max(longest, 1.5 * (time.monotonic() - begun))
+                incumbent = self._better(annealer, incumbent, elsewhere)
+            for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, deadline, is_placed=True, windows=windows):
+                incumbent = self._better(annealer, incumbent, elsewhere)
+            half = min(2 * half, _LONGEST_HALF)
+
+    def _anneal(
+        self,
+        annealer: Annealer,
+        rounds: int,
+        heat: float,
+        deadline: float,
+        is_placed: bool = False,
+        windows: Windows | None = None,
+    ) -> Iterator[None]:
+        """Makes rounds from hot to cold, and yields each time that the clock is looked at."""
+        done, at_once = 0, max(5, min(_MOST_AT_ONCE, _WORK_AT_ONCE // len(annealer.frame.lows)))
+        cooling = _COLDEST ** (1.0 / rounds)
+        while done < rounds and self._goes_on(annealer, deadline):
+            chunk = min(at_once, rounds - done)
+            if self.options.rounds is not None:
+                chunk = min(chunk, self.options.rounds - annealer.num_rounds)
+            temperature = heat * self.best_latency * cooling**done
+            credit = annealer.run(chunk, temperature, cooling, is_placed)
+            done += chunk
+            yield
+            if windows is not None and windows.follow(chunk, credit, temperature):
+                yield
+
+    def _goes_on(self, annealer: Annealer, deadline: float) -> bool:
+        """Whether there is anything to gain, and time left."""
+        limit = self.options.rounds
+        is_done = limit is not None and annealer.num_rounds >= limit
+        return not is_done and self.best_latency > self.bound and time.monotonic() < deadline
+
+    def _kept(self, annealer: Annealer, incumbent: Solution) -> int:
+        """Returns the argument that stays from run to run in the next cycle; -1 for none."""
+        if not self.options.cross_program or not self.problem.cross_program_prefetches:
+            return incumbent.kept
+        others = [NONE, *arguments_to_keep(annealer.frame)[:_MOST_KEPT]]
+        if len(others) == 1 or self.generator.random() >= _SHARE_OF_OTHER_KEPT:
+            return incumbent.kept
+        return others[int(self.generator.integers(len(others)))]
+
+    def _better(self, annealer: Annealer, incumbent: Solution, elsewhere: list[Stay]) -> Solution:
+        """Returns the better one of the incumbent and the best of the search, and tells of a better plan."""
+        if annealer.best_latency >= incumbent.latency * (1.0 - 1e-12):
+            return incumbent
+        solution, stays = annealer.best_solution()
+        homes = dict(zip(annealer.frame.homes, solution.offsets.tolist(), strict=False))
+        others = {(r.buffer, r.space): r.offset for r in self.best.residencies if r.space != annealer.frame.space}
+        home_offsets = {
+            buffer: homes[buffer] if buffer in homes else others[buffer, home_of(self.problem, buffer)]
+            for buffer in range(len(self.problem.buffers))
+            if home_of(self.problem, buffer) > 0
+        }
+        plan = assemble(self.problem, [*elsewhere, *stays], "search", home_offsets=home_offsets).plan
+        latency = self.emulator.latency(plan)
+        if latency < self.best_latency:
+            self.best, self.best_latency = plan, latency
+            self.budget.on_plan(plan)
+        return solution
+
+
+def _placed_stays(problem: MappingProblem, plan: Plan) -> list[Stay]:
+    """Returns the stays of a plan away from home, with their offsets."""
+    offsets = {(r.buffer, r.space, r.start, r.end): r.offset for r in plan.residencies}
+    return [
+        replace(stay, offset=offsets[stay.buffer, stay.space, stay.start, stay.end])
+        for stay in given_stays(problem, plan)
+    ]
+
+
+def solve(problem: MappingProblem, budget: Budget) -> Plan:
+    """Returns the best plan of `solve_with` under the default options."""
+    return solve_with(problem, budget, SearchOptions())
+
+
+PLANNER = Planner("search", "Simulated annealing of greedy's decisions, for the whole time limit.", solve)

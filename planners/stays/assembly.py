@@ -1,0 +1,313 @@
+"""From decisions to a Plan: stays of buffers in fast memory, and everything else at home.
+
+The *home* of a buffer is where the program wants it: where an argument starts, where a result ends, else the slow
+memory. A planner decides only on *stays* elsewhere; each access that no stay serves is served at home. The home
+residency lasts as long as somebody needs it, and offsets are found here.
+
+    fast  ┤        ┌──────────────┐      ┌─────────┐
+          │   fill │     stay     │spill │  stay   │
+    home  ┤ ┌──────┴──┐           └──────┴─────┐
+            └─────────┘  (one residency, from the first to the last time that it is needed)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from memplan.compiler.analysis.program import RegionKind
+from memplan.compiler.errors import PlannerError
+from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners.stays.chains import outlives
+from memplan.planners.stays.must_fit import place_all
+from memplan.planners.stays.packing import UNPLACED, Blocks, pack
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """A buffer's stay in a memory that is not its home.
+
+    Attributes:
+      buffer, space: indices.
+      start, end: half-open times.
+      accesses: numbers of the accesses that it serves.
+      fills: `(start, done)` of copies from home that fill it.
+      spills: `(start, done)` of copies that bring its value home.
+      place: stays of one buffer and space with the same `place` lie at one offset; -1 for a place of its own.
+      value: seconds that are lost if it finds no room.
+      offset: where it lies; -1 if that is still to be found.
+    """
+
+    buffer: int
+    space: int
+    start: int
+    end: int
+    accesses: tuple[int, ...]
+    fills: tuple[tuple[int, int], ...] = ()
+    spills: tuple[tuple[int, int], ...] = ()
+    place: int = -1
+    value: float = 0.0
+    offset: int = UNPLACED
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A plan, and what did not fit.
+
+    Attributes:
+      plan: without the stays that found no room.
+      left_out: indices of those stays; their accesses are served at home.
+    """
+
+    plan: Plan
+    left_out: tuple[int, ...]
+
+
+def home_of(problem: MappingProblem, buffer: int) -> int:
+    """Returns the space where a buffer lies if nobody moves it."""
+    described = problem.buffers[buffer]
+    if described.initial_space is not None:
+        return described.initial_space
+    return described.final_space if described.final_space is not None else described.spaces[0]
+
+
+def assemble(
+    problem: MappingProblem,
+    stays: Sequence[Stay],
+    planner: str,
+    info: dict[str, Any] | None = None,
+    exact_effort: float = 0.0,
+    home_offsets: Mapping[int, int] | None = None,
+) -> Assembly:
+    """Returns the plan that stays make, with homes and offsets.
+
+    Each stay must be valid by itself, and so must the plan be without it: what a stay writes and others need is spilled
+    in time, what it holds is filled from home or written there. Those that find no room are left out.
+
+    Args:
+      problem: to be answered.
+      stays: what is decided.
+      planner: name of what decided it.
+      info: for the plan.
+      exact_effort: see `packing.pack`.
+      home_offsets: offsets of the buffers whose homes are not in space 0. If they and those of all stays are known,
+        they are kept; otherwise they are all found here.
+
+    Raises:
+      PlannerError: the buffers do not fit their homes.
+    """
+    moved = (*stays, *_last_moves(problem, stays))
+    offset_of_stay = np.full(len(moved), UNPLACED)
+    homes_of: dict[int, list[int]] = {}
+    for buffer in range(len(problem.buffers)):
+        homes_of.setdefault(home_of(problem, buffer), []).append(buffer)
+    fixed: dict[int, tuple[int, int, int]] = {}  # buffer: start, end and offset of its home
+    for space in range(1, len(problem.spaces)):
+        here = [number for number, stay in enumerate(moved) if stay.space == space]
+        buffers = homes_of.get(space, [])
+        offsets = np.array(
+            [*((home_offsets or {}).get(buffer, UNPLACED) for buffer in buffers), *(moved[i].offset for i in here)],
+            np.int64,
+        )
+        if (offsets == UNPLACED).any():
+            offsets = _pack_stays(problem, space, moved, here, buffers, exact_effort)
+        for buffer, offset in zip(buffers, offsets, strict=False):
+            fixed[buffer] = (problem.buffers[buffer].start, problem.buffers[buffer].end, int(offset))
+        offset_of_stay[here] = offsets[len(buffers) :]
+    plan = _plan(problem, moved, offset_of_stay, fixed, planner, info)
+    return Assembly(plan, tuple(np.flatnonzero(offset_of_stay[: len(stays)] == UNPLACED).tolist()))
+
+
+def _last_moves(problem: MappingProblem, stays: Sequence[Stay]) -> list[Stay]:
+    """Returns a stay for each result that starts in one space as an argument and must end in another."""
+    n = problem.end
+    there = {
+        stay.buffer for stay in stays if stay.end == n + 1 and stay.space == problem.buffers[stay.buffer].final_space
+    }
+    moves = []
+    for number, buffer in enumerate(problem.buffers):
+        space = buffer.final_space
+        if space is not None and space != home_of(problem, number) and number not in there:
+            if (home_of(problem, number), space) not in problem.link_between:
+                raise PlannerError(
+                    f"{buffer.name} starts in {problem.spaces[home_of(problem, number)].name} and must end in "
+                    f"{problem.spaces[space].name}, but the target has no link from one to the other"
+                )
+            moves.append(Stay(number, space, n, n + 1, (), fills=((n, n),), value=np.inf))
+    return moves
+
+
+def _pack_stays(
+    problem: MappingProblem,
+    space: int,
+    stays: Sequence[Stay],
+    here: Sequence[int],
+    buffers: Sequence[int],
+    exact_effort: float,
+) -> np.ndarray:
+    """Returns offsets of the homes of some buffers, which must fit, then of some stays."""
+    homes = [problem.buffers[buffer] for buffer in buffers]
+    chosen = [stays[number] for number in here]
+    item = list(range(len(homes)))
+    places: dict[tuple[int, int], int] = {}
+    sizes = [home.size for home in homes]
+    weights = [np.inf] * len(homes)
+    for stay in chosen:
+        key = (stay.buffer, stay.place) if stay.place >= 0 else None
+        if key is not None and key in places:
+            item.append(places[key])
+            weights[places[key]] += stay.value
+            continue
+        if key is not None:
+            places[key] = len(sizes)
+        item.append(len(sizes))
+        sizes.append(problem.buffers[stay.buffer].size)
+        weights.append(max(stay.value, 1e-15))
+    if not item:
+        return np.zeros(0, np.int64)
+    blocks = Blocks(
+        start=np.array([*(home.start for home in homes), *(stay.start for stay in chosen)], np.int64),
+        end=np.array([*(home.end for home in homes), *(stay.end for stay in chosen)], np.int64),
+        item=np.array(item, np.int64),
+        size=np.array(sizes, np.int64),
+        weight=np.array(weights, np.float64),
+    )
+    offsets = pack(problem, space, blocks, exact_effort=exact_effort)[blocks.item]
+    wanted = np.array([True] * len(homes) + [stay.value == np.inf for stay in chosen])
+    if (offsets[wanted] == UNPLACED).any():
+        # What must be there comes first; nothing else is placed then.
+        names = [home.name for home in homes] + [problem.buffers[stay.buffer].name for stay in chosen]
+        sizes_of = blocks.size[blocks.item]
+        rows = [(int(blocks.start[i]), int(blocks.end[i]), int(sizes_of[i])) for i in np.flatnonzero(wanted)]
+        offsets = np.full(len(offsets), UNPLACED)
+        offsets[wanted] = place_all(problem, space, [names[i] for i in np.flatnonzero(wanted)], rows)
+    return offsets
+
+
+def _plan(
+    problem: MappingProblem,
+    stays: Sequence[Stay],
+    offset_of_stay: np.ndarray,
+    fixed: dict[int, tuple[int, int, int]],
+    planner: str,
+    info: dict[str, Any] | None,
+) -> Plan:
+    served_by = [-1] * len(problem.accesses)
+    copies: list[tuple[int, int, int, int, int]] = []  # start, done, stay, whether it is a fill, and buffer
+    placed = [number for number, stay in enumerate(stays) if stay.space == 0 or offset_of_stay[number] != UNPLACED]
+    ends_there = set()
+    for number in placed:
+        stay = stays[number]
+        for access in stay.accesses:
+            served_by[access] = number
+        copies += [(start, done, number, 1, stay.buffer) for start, done in stay.fills]
+        copies += [(start, done, number, 0, stay.buffer) for start, done in stay.spills]
+        if stay.end == problem.end + 1 and stay.space == problem.buffers[stay.buffer].final_space:
+            ends_there.add(stay.buffer)
+
+    needs = _home_needs(problem, served_by, copies, ends_there)
+    slow = [(buffer, *needs[buffer]) for buffer in sorted(needs) if buffer not in fixed]
+    num_homes = len(slow)
+    slow += [
+        (stays[number].buffer, stays[number].start, stays[number].end) for number in placed if stays[number].space == 0
+    ]
+    offsets = _pack_slow(problem, slow)
+
+    residency_of: dict[int, int] = {}
+    residencies: list[Residency] = []
+    slow_stays = iter(offsets[num_homes:])
+    for number in placed:
+        stay = stays[number]
+        residency_of[number] = len(residencies)
+        offset = next(slow_stays) if stay.space == 0 else int(offset_of_stay[number])
+        residencies.append(Residency(stay.buffer, stay.space, offset, stay.start, stay.end))
+    home_residency: dict[int, int] = {}
+    for resident, (first, last, offset) in sorted(fixed.items()):
+        home_residency[resident] = len(residencies)
+        residencies.append(Residency(resident, home_of(problem, resident), offset, first, last))
+    for (resident, first, last), offset in zip(slow[:num_homes], offsets, strict=False):
+        home_residency[resident] = len(residencies)
+        residencies.append(Residency(resident, 0, offset, first, last))
+    served = tuple(
+        residency_of[stay] if stay >= 0 else home_residency[access.buffer]
+        for stay, (_, access) in zip(served_by, problem.accesses, strict=True)
+    )
+    made = []
+    for first, done, number, is_fill, buffer in sorted(copies):
+        home, away = home_residency[buffer], residency_of[number]
+        made.append(Copy(home, away, first, done) if is_fill else Copy(away, home, first, done))
+    return Plan(
+        problem=problem.fingerprint,
+        name=problem.name,
+        target=problem.target,
+        planner=planner,
+        residencies=tuple(residencies),
+        copies=tuple(made),
+        served=served,
+        info=info or {},
+    )
+
+
+def _pack_slow(problem: MappingProblem, residencies: Sequence[tuple[int, int, int]]) -> list[int]:
+    """Returns offsets in space 0 of residencies `(buffer, start, end)`; raises PlannerError if they do not fit."""
+    start, end = (np.array([r[i] for r in residencies], np.int64) for i in (1, 2))
+    size = np.array([problem.buffers[buffer].size for buffer, _, _ in residencies], np.int64)
+    offsets = pack(problem, 0, Blocks.of(start, end, size), stack_lasting=True)
+    if (offsets == UNPLACED).any():
+        names = [problem.buffers[buffer].name for buffer, _, _ in residencies]
+        rows = zip(*(column.tolist() for column in (start, end, size)), strict=True)
+        offsets = place_all(problem, 0, names, list(rows))
+    return offsets.tolist()
+
+
+def _home_needs(
+    problem: MappingProblem,
+    served_by: Sequence[int],
+    copies: Iterable[tuple[int, int, int, int, int]],
+    ends_there: set[int],
+) -> dict[int, tuple[int, int]]:
+    """Returns when each buffer is needed at home: from the first to the last time, and around the loops between."""
+    n = problem.end
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+
+    def need(buffer: int, start: int, end: int) -> None:
+        first[buffer] = min(first.get(buffer, start), start)
+        last[buffer] = max(last.get(buffer, end), end)
+
+    for (time, access), stay in zip(problem.accesses, served_by, strict=True):
+        if stay < 0:
+            need(access.buffer, time, time + 1)
+    for start, done, _, is_fill, buffer in copies:
+        if start != BEFORE:
+            need(buffer, start, max(done, start + 1) if is_fill else done + 1)
+    for number, described in enumerate(problem.buffers):
+        if described.persistent:
+            need(number, described.start, described.end)
+        elif described.initial_space is not None:
+            need(number, 0, 1)
+        if described.final_space is not None and number not in ends_there:
+            need(number, n, n + 1)
+    return {buffer: _around_loops(problem, buffer, first[buffer], last[buffer]) for buffer in first}
+
+
+def _around_loops(problem: MappingProblem, buffer: int, start: int, end: int) -> tuple[int, int]:
+    """Extends [start, end) so that it crosses the border of no loop that the buffer outlives."""
+    described = problem.buffers[buffer]
+    for time in (start, end - 1):
+        if time >= problem.end:
+            continue
+        number = problem.operations[time].region
+        while number > 0:
+            region = problem.regions[number]
+            if not outlives(described, region):
+                break
+            if region.kind is RegionKind.LOOP:
+                start = min(start, max(region.start, described.start))
+                end = max(end, min(region.end, described.end))
+            number = region.parent
+    return start, end

@@ -1,0 +1,353 @@
+"""The search for stays, as Python sees it: the orders in which runs compete, and what came of it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
+from memplan.planners.stays.assembly import Stay
+from memplan.planners.stays.frame import Frame
+from memplan.planners.stays.packing import Blocks
+from memplan.planners.stays.runs_kernel import drop, drop_useless, gains, refresh, score, try_all
+from memplan.planners.stays.tables import NONE
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# In the first pass an operation waits only for what gains several times the wait; what arrives in time may come later.
+_FIRST_PATIENCE = 0.25
+
+# Seconds: a stay that gains nothing by itself is packed rather than left out, all the same.
+_LEAST_WEIGHT = 1e-15
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order runs of accesses compete for fast memory.
+
+    Attributes:
+      key: `density`: seconds saved for each part of the memory, over time, and of the link that is used; `boundedness`:
+        buffer by buffer, by seconds saved in all for the square root of the size, as XLA does; `saving`: seconds saved.
+      channel_weight: of `density`: how much a part of the link counts beside the same part of the memory.
+      noise: relative, of the key, drawn at random.
+    """
+
+    key: str
+    channel_weight: float = 0.0
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a search may do; see `GreedyOptions`."""
+
+    prefetch: bool = True
+    evict: bool = True
+    wait: bool = True
+    passes: int = 4
+    channel_price: float = 0.2
+    tries: int = 24
+
+
+class Decisions:
+    """One search: the runs that have a stay so far.
+
+    Args:
+      frame: what to decide on.
+      rules: what it may do.
+      kept: buffer that stays in fast memory from one run of the program to the next; -1 for none.
+
+    Attributes:
+      tables: the frame's, with what is decided.
+      refill: times of the copy that brings the kept buffer back for the next run; None if none is kept.
+    """
+
+    def __init__(self, frame: Frame, rules: Rules, kept: int = NONE):
+        self.frame, self.rules, self.kept = frame, rules, kept
+        self.tables = frame.tables.copy()
+        facts = self.tables.facts
+        facts["kept_buffer"] = kept
+        facts["can_fill"] &= rules.prefetch
+        facts["can_spill"] &= rules.evict
+        refresh(self.tables)
+        self.refill = self._reserve_for_next_run() if kept != NONE else None
+
+    def copy(self) -> Decisions:
+        """Returns the same decisions, to be changed independently."""
+        twin = copy.copy(self)
+        twin.tables = self.tables.copy()
+        return twin
+
+    def _reserve_for_next_run(self) -> tuple[int, int]:
+        """Books the copy that brings the kept buffer back for the next run, as late as it can be; returns its times."""
+        slots, operations = self.tables.slots, self.tables.operations
+        buffer, n = self.tables.buffers[self.kept], self.frame.problem.end
+        start, offered = int(self.frame.slots.of_time[n]), 0.0
+        while start > 0 and (offered < buffer["fill_seconds"] or not slots[start]["is_operation"]):
+            start -= 1
+            if slots[start]["is_operation"]:
+                operation = operations[slots[start]["time"]]
+                offered += max(0.0, max(operation["floor"], operation["demand"]) - operation["taken"])
+            else:
+                offered += slots[start]["idle"]
+        slots["arrivals"][start] += buffer["fill_seconds"]
+        time = int(slots[start]["time"])
+        self.tables.free[time:] -= buffer["size"]
+        return time, n
+
+    def run(self, order: Order, generator: np.random.Generator, passes: int | None = None) -> None:
+        """Takes runs in an order, then looks again at what is left until nothing more can be taken."""
+        following = Order("density", order.channel_weight if order.key == "density" else 0.3)
+        rules, lows, highs = self.rules, self.frame.lows, self.frame.highs
+        for number in range(rules.passes if passes is None else passes):
+            refresh(self.tables)
+            ranked = self._ranked(order if number == 0 else following, generator)
+            patience = 0.0 if not rules.wait else _FIRST_PATIENCE if number == 0 else 1.0
+            taken = try_all(self.tables, ranked, lows, highs, rules.channel_price, rules.tries, patience)
+            if number > 0 and not taken:
+                break
+
+    def _ranked(self, order: Order, generator: np.random.Generator) -> Integers:
+        """Returns the runs that might pay, the best first."""
+        frame, operations = self.frame, self.tables.operations
+        seconds = np.maximum(operations["floor"], operations["demand"]) * operations["repetitions"]
+        elapsed = np.concatenate([[0.0], np.cumsum(seconds), [seconds.sum()]])
+        saved, freed, copied, held = score(self.tables, frame.lows, frame.highs, elapsed)
+        worth = saved + self.rules.channel_price * (freed - copied)
+        chain = frame.chains.chain[frame.lows]
+        if order.key == "density":
+            whole = max(float(np.max(frame.capacity)), 1.0)
+            with np.errstate(invalid="ignore"):  # What no link can carry costs infinitely much and is worth nothing.
+                key = worth / (held / whole + order.channel_weight * np.maximum(copied, 0.0) + 1e-30)
+        elif order.key == "saving":
+            key = worth
+        elif order.key == "boundedness":
+            key = self._boundedness()[frame.chains.buffer[chain]]
+        else:
+            raise ValueError(f"no order is called {order.key!r}")
+        if order.noise:
+            key = key * np.exp(order.noise * generator.standard_normal(len(key)))
+        # Within a buffer, as in XLA, from its first use on, and rather kept than fetched.
+        ranked = np.lexsort((frame.lows - frame.highs, frame.lows, chain, -key))
+        return ranked[worth[ranked] > 0.0]
+
+    def _boundedness(self) -> Floats:
+        """Returns XLA's measure of each buffer's claim: what its accesses save, for the root of its size."""
+        accesses, operations = self.tables.accesses, self.tables.operations
+        operation = operations[accesses["time"]]
+        demand, floor = operation["demand"], operation["floor"]
+        now = np.maximum(floor, demand) - np.maximum(floor, demand - accesses["saving"])
+        benefit = np.where(demand > floor, now, demand - floor) * operation["repetitions"]
+        buffer = self.frame.access_buffer
+        num_buffers = len(self.frame.problem.buffers)
+        total = np.bincount(buffer, np.maximum(benefit, 0.0), minlength=num_buffers)
+        largest = np.full(num_buffers, -np.inf)
+        np.maximum.at(largest, buffer, benefit)
+        return np.where(largest > 0.0, total, largest) / np.sqrt(np.maximum(self.tables.buffers["size"], 1))
+
+    def runs(self) -> Integers:
+        """Returns the runs taken."""
+        run = self.tables.items["run"]
+        return np.flatnonzero(run == np.arange(len(run)))
+
+    def drop(self, run: int) -> None:
+        """Gives up a run."""
+        drop(self.tables, run)
+
+    def partly_anew(self, generator: np.random.Generator) -> Decisions:
+        """Returns the decisions with a random part given up and decided anew, in a random order.
+
+        Ruin and recreate: Schrimpf et al., "Record breaking optimization results using the ruin and recreate
+        principle", 2000.
+        """
+        trial = self.copy()
+        for run in trial._doomed(generator):
+            trial.drop(run)
+        trial.run(Order("density", 10.0 ** generator.uniform(-1.0, 1.0), noise=0.5), generator, passes=2)
+        return trial
+
+    def _doomed(self, draw: np.random.Generator) -> list[int]:
+        """Returns runs to give up: most of those in some part of time, or here and there."""
+        runs, n = self.runs(), self.frame.problem.end
+        items = self.tables.items[runs]
+        if draw.random() < 0.8:
+            width = max(2, int(n * 2.0 ** -draw.uniform(1.0, 7.0)))
+            start = int(draw.integers(-width, n))
+            is_near = (items["run_start"] < start + width) & (items["run_end"] > start)
+            return runs[is_near & (draw.random(len(runs)) < 0.7)].tolist()
+        return runs[draw.random(len(runs)) < draw.uniform(0.02, 0.3)].tolist()
+
+    def squeezed(self, left_out: Integers) -> Decisions:
+        """Returns the decisions without the runs that found no offset, and with less memory where they were."""
+        smaller = self.copy()
+        tables = smaller.tables
+        for run in left_out.tolist():
+            smaller.drop(run)
+            item = tables.items[run]
+            half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2
+            tables.free[item["run_start"] : item["run_end"]] -= half
+        return smaller
+
+    def gains(self, runs: Integers) -> Floats:
+        """Returns the seconds of the program that each of some runs saves, given all others, waits not subtracted."""
+        return gains(self.tables, runs)
+
+    def drop_useless(self, only_copied: bool) -> int:
+        """Gives up runs that save nothing, given those that are left; returns how many.
+
+        Args:
+          only_copied: whether to keep those that need no copy: they cost nothing but memory.
+        """
+        runs = self.runs()
+        items = self.tables.items[runs]
+        is_copied = (items["fill_start"] != NONE) | (items["spill_start"] != NONE)
+        # Those with copies first: of two that only save something together, the one without is kept.
+        ordered = np.concatenate([runs[is_copied], runs[~is_copied][: 0 if only_copied else None]])
+        return int(drop_useless(self.tables, ordered))
+
+    def drop_losers(self, stall: Floats) -> int:
+        """Gives up runs whose copies make an operation wait for longer than they gain; returns how many.
+
+        Args:
+          stall: `[n + 1]` seconds that each operation waits.
+        """
+        runs = self.runs()
+        items, slots = self.tables.items[runs], self.tables.slots
+        gained = self.gains(runs)
+        worst: dict[int, tuple[float, int]] = {}
+        for done in (items["fill_done"], items["spill_done"]):
+            for i in np.flatnonzero(done != NONE).tolist():
+                worst[done[i]] = min(worst.get(done[i], (np.inf, -1)), (float(gained[i]), int(runs[i])))
+        losers = set()
+        for slot, (lost, run) in worst.items():
+            if lost < stall[slots["time"][slot]] * slots["repetitions"][slot]:
+                losers.add(run)
+        for run in sorted(losers):
+            self.drop(run)
+        return len(losers)
+
+    def arrays(self) -> tuple[Integers, Integers, Integers, Integers, Integers, Floats]:
+        """Returns what `TimingEmulator.latency_of` wants: the space of each access, and the copies in order."""
+        start, done, source, destination, buffer = self._copies()
+        sizes = self.frame.sizes[buffer]
+        return self._served(), start, done, source, destination, sizes
+
+    def sketch(self) -> Plan:
+        """Returns a plan without offsets, good enough to be emulated, not to be verified."""
+        problem, num_spaces = self.frame.problem, len(self.frame.problem.spaces)
+        start, done, source, destination, buffer = self._copies()
+        residencies = tuple(
+            Residency(number, space, NONE, described.start, described.end)
+            for number, described in enumerate(problem.buffers)
+            for space in range(num_spaces)
+        )
+        first = buffer * num_spaces
+        rows = zip(
+            *((first + source).tolist(), (first + destination).tolist(), start.tolist(), done.tolist()), strict=True
+        )
+        return Plan(
+            problem=problem.fingerprint,
+            name=problem.name,
+            target=problem.target,
+            planner="sketch",
+            residencies=residencies,
+            copies=tuple(Copy(*row) for row in rows),
+            served=tuple((self.frame.access_buffer * num_spaces + self._served()).tolist()),
+        )
+
+    def _served(self) -> Integers:
+        return np.where(self.tables.accesses["is_fast"], self.frame.space, self.frame.served)
+
+    def _copies(self) -> tuple[Integers, Integers, Integers, Integers, Integers]:
+        """Returns start, done, spaces from and to, and buffer of all copies, in order of start, then of done."""
+        runs, space = self.runs(), self.frame.space
+        items, times = self.tables.items[runs], self.frame.slots.time
+        buffers = self.frame.chains.buffer[items["chain"]]
+        rows = [np.zeros((0, 5), np.int64)]
+        for is_fill, start, done in ((True, "fill_start", "fill_done"), (False, "spill_start", "spill_done")):
+            has = items[start] != NONE
+            ends = np.full((has.sum(), 2), (0, space) if is_fill else (space, 0))
+            rows.append(np.column_stack([times[items[start][has]], times[items[done][has]], ends, buffers[has]]))
+        is_kept = self._is_kept(runs)
+        if is_kept.any() and self.refill is not None:
+            again = [[*self.refill, 0, space, self.kept]] if items["run_end"][is_kept][0] < self.refill[0] else []
+            rows.append(np.array([[BEFORE, 0, 0, space, self.kept], *again], np.int64))
+        for stay in self.frame.elsewhere:
+            for copies, way in ((stay.fills, (0, stay.space)), (stay.spills, (stay.space, 0))):
+                rows += [np.array([[*times_of_copy, *way, stay.buffer]], np.int64) for times_of_copy in copies]
+        table = np.concatenate(rows)
+        table = table[np.lexsort((table[:, 1], table[:, 0]))]
+        start, done, source, destination, buffer = table.T
+        return start, done, source, destination, buffer
+
+    def _is_kept(self, runs: Integers) -> NDArray[np.bool_]:
+        """Returns which runs hold the kept buffer from the start of the program."""
+        chains = self.frame.chains
+        chain = chains.chain[runs]
+        return (chains.buffer[chain] == self.kept) & (runs == chains.first[chain]) & (chains.parent[chain] == NONE)
+
+    def blocks(self) -> Blocks:
+        """Returns what is to be packed: the homes in the fast space, then the stays of the runs."""
+        runs, homes = self.runs(), self.frame.homes
+        items, buffers = self.tables.items[runs], self.frame.problem.buffers
+        first = len(homes)
+        item = np.arange(first + len(runs))
+        start = np.concatenate([np.array([buffers[b].start for b in homes], np.int64), items["run_start"]])
+        end = np.concatenate([np.array([buffers[b].end for b in homes], np.int64), items["run_end"]])
+        size = self.frame.sizes[[*homes, *self.frame.chains.buffer[items["chain"]]]].astype(np.int64)
+        weight = np.concatenate([np.full(first, np.inf), np.maximum(self.gains(runs), _LEAST_WEIGHT)])
+        if self.refill is not None:
+            for i in np.flatnonzero(self._is_kept(runs)).tolist():
+                n = self.frame.problem.end
+                if end[first + i] >= self.refill[0]:
+                    end[first + i] = n + 1
+                else:
+                    item = np.append(item, first + i)
+                    start, end = np.append(start, self.refill[0]), np.append(end, n + 1)
+        return Blocks(start, end, item, size, weight)
+
+    def stays(self, offsets: Integers | None = None) -> list[Stay]:
+        """Returns the stays of the runs taken, and what is left behind for the next run of the program.
+
+        Args:
+          offsets: `[num_homes + num_runs]` bytes, of the homes in the fast space and of the runs; None if not known.
+        """
+        made: list[Stay] = []
+        runs = self.runs()
+        gained = self.gains(runs)
+        kept = self._is_kept(runs)
+        n = self.frame.problem.end
+        known = np.full(len(runs), NONE) if offsets is None else offsets[len(self.frame.homes) :]
+        for run, gain, is_kept, offset in zip(*(x.tolist() for x in (runs, gained, kept, known)), strict=True):
+            stay = self._stay(run, is_kept, gain, offset)
+            if is_kept and self.refill is not None:
+                if stay.end >= self.refill[0]:
+                    stay = replace(stay, end=n + 1)
+                else:
+                    made.append(replace(stay, start=self.refill[0], end=n + 1, accesses=(), fills=(self.refill,)))
+            made.append(stay)
+        return made
+
+    def _stay(self, run: int, is_kept: bool, gain: float, offset: int) -> Stay:
+        chains, times, item = self.frame.chains, self.frame.slots.time, self.tables.items[run]
+        chain, last = int(item["chain"]), int(item["run_last"])
+
+        def copies(start: str, done: str) -> tuple[tuple[int, int], ...]:
+            return ((int(times[item[start]]), int(times[item[done]])),) if item[start] != NONE else ()
+
+        return Stay(
+            buffer=int(chains.buffer[chain]),
+            space=self.frame.space,
+            start=int(item["run_start"]),
+            end=int(item["run_end"]),
+            accesses=tuple(chains.accesses[chains.first_access[run] : chains.last_access[last]].tolist()),
+            fills=((BEFORE, 0),) if is_kept else copies("fill_start", "fill_done"),
+            spills=copies("spill_start", "spill_done"),
+            place=0 if is_kept else -1,
+            value=gain,
+            offset=offset,
+        )

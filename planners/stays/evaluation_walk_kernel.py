@@ -1,0 +1,199 @@
+"""The walk over what a candidate changes, with marks at which it may begin and end. Compiled by numba.
+
+The clock is the emulator's (`timing_kernel.py`), whose loops, branches and queues are used as they are. Here is how a
+walk begins at a mark, which copies it meets in lists instead of arrays, and when it may stop. Loops and conditionals
+are walked as a whole: marks are outside of them.
+
+What is in flight is compared but for rounding. It is the same copies in the same order in each queue, as much is left
+of each, and as long of its latency; the clock may differ, as nothing that follows depends on it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from memplan.compiler.emulator.timing_kernel import NEVER, append, close_regions, drain, issue, open_region
+from memplan.compiler.emulator.timing_rows import Machine, Schedule
+from memplan.planners.stays.evaluation import Evaluation
+from memplan.planners.stays.tables import NONE
+
+# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
+_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+# Of the latency: how much longer what is left of a copy in flight may take, to count as the same but for rounding.
+_ROUNDING = 1e-14
+
+
+@njit(**_INTERNAL)
+def _clear(copies: np.ndarray, queues: np.ndarray) -> None:
+    """Empties the queues."""
+    for q in range(len(queues)):
+        number = queues[q].head
+        while number >= 0:
+            copies[number].is_pending = False
+            number = copies[number].next
+        queues[q].head = -1
+        queues[q].tail = -1
+
+
+@njit(**_INTERNAL)
+def _load(e: Evaluation, t: int, clock: float) -> None:
+    """Brings the queues into the state of the reference at a mark."""
+    _clear(e.machine.copies, e.machine.queues)
+    side = e.times[t].side
+    for i in range(e.marks[side, t].count):
+        flight = e.in_flight[side, t, i]
+        copy = e.machine.copies[flight.number]
+        copy.is_pending = True
+        copy.remaining = flight.remaining
+        copy.lowest = flight.remaining
+        copy.ready = clock + flight.wait
+        append(flight.number, e.machine)
+
+
+@njit(**_INTERNAL)
+def _write(
+    marks: np.ndarray, t: int, in_flight: np.ndarray, copies: np.ndarray, queues: np.ndarray, clock: float
+) -> None:
+    """Makes the present state the candidate's mark of a time."""
+    mark = marks[t]
+    mark.clock = clock
+    mark.is_walked = True
+    mark.count = 0
+    for q in range(len(queues)):
+        number = queues[q].head
+        while number >= 0:
+            if mark.count == in_flight.shape[1]:
+                mark.count = NONE
+                return
+            flight, copy = in_flight[t, mark.count], copies[number]
+            flight.number, flight.remaining = number, copy.remaining
+            flight.wait = max(0.0, copy.ready - clock)
+            mark.count += 1
+            number = copy.next
+
+
+@njit(**_INTERNAL)
+def _are_alike(one: np.ndarray, other: np.ndarray, count: int, copies: np.ndarray, seconds: float) -> bool:
+    """Whether two marks have the same copies in flight, with what is left of them but for some seconds."""
+    for i in range(count):
+        a, b = one[i], other[i]
+        if a.number != b.number or abs(a.wait - b.wait) > seconds:
+            return False
+        if abs(a.remaining - b.remaining) > seconds * copies[a.number].bandwidth:
+            return False
+    return True
+
+
+@njit(**_INTERNAL)
+def _mark_before(times: np.ndarray, marks: np.ndarray, t: int) -> int:
+    """Returns the last time up to `t` with a mark of the reference from which a walk can begin."""
+    t = times[t].mark
+    while marks[times[t].side, t].count == NONE:
+        t = times[t - 1].mark
+    return t
+
+
+@njit(**_INTERNAL)
+def _next_change(times: np.ndarray, t: int) -> int:
+    """Returns the first time from `t` on at which something is changed; `n + 1` if there is none."""
+    while t < len(times) - 1 and not times[t].is_changed:
+        t += 1
+    return t
+
+
+@njit(**_INTERNAL)
+def _run_operation(
+    times: np.ndarray, t: int, moves: np.ndarray, schedule: Schedule, clock: float, machine: Machine
+) -> float:
+    """Awaits and issues the copies of a time and runs its operation, as in `timing_kernel.run_operation`."""
+    nobody, time, duration = np.int64(-1), times[t], schedule.operations[t].duration  # a literal would be another type
+    number = time.first_awaited
+    while number >= 0:
+        clock = drain(clock, NEVER, number, machine.whole, machine)
+        number = moves[number].next_awaited
+    number = time.first_issued
+    while number >= 0:
+        issue(number, clock, machine)
+        if moves[number].start == moves[number].done:
+            clock = drain(clock, NEVER, number, machine.whole, machine)
+        number = moves[number].next_issued
+    if duration > 0.0:
+        clock = drain(clock, clock + duration, nobody, schedule.idle_fraction[t], machine)
+    return clock
+
+
+@njit(**_INTERNAL)
+def _walk(e: Evaluation, t: int, change: int) -> float:
+    """Walks from a mark at `t` on until nothing differs from the reference any more; returns the seconds in all.
+
+    Args:
+      change: first time at which something is changed; -1 if there is no reference.
+    """
+    schedule, machine, stack = e.schedule, e.machine, e.stack
+    # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
+    operations, copies, queues = schedule.operations, machine.copies, machine.queues
+    times, moves, marks, in_flight = e.times, e.moves, e.marks, e.in_flight
+    n = len(times) - 2
+    rounding = _ROUNDING * e.latency[0]
+    clock = float(marks[times[t].side, t].clock)
+    _load(e, t, clock)
+    begin, depth, stalled = t, np.int64(0), 0.0
+    opened = operations[t].opens
+    while True:
+        if depth == 0 and t != begin:
+            side = times[t].side
+            known, mark = marks[side, t], marks[1 - side, t]
+            _write(marks[1 - side], t, in_flight[1 - side], copies, queues, clock)
+            if change != NONE and mark.count == known.count != NONE:
+                if _are_alike(in_flight[side, t], in_flight[1 - side, t], mark.count, copies, rounding):
+                    change = _next_change(times, max(t, change))
+                    shift = clock - known.clock
+                    if change > n:
+                        return float(e.latency[0] + shift)
+                    begin = _mark_before(times, marks, change)
+                    if begin > t:
+                        t = begin
+                        clock = marks[times[t].side, t].clock + shift
+                        opened = operations[t].opens
+                        _load(e, t, clock)
+        is_skipped = False
+        while t < n and opened < operations[t + 1].opens:
+            number = schedule.opened[opened]
+            region = schedule.regions[number]
+            opened += 1
+            is_skipped = region.trips <= 0.0
+            if region.is_branch or not is_skipped:
+                depth = open_region(number, depth, clock, stalled, schedule, machine, stack)
+            if is_skipped:
+                t = region.end
+                break
+        if not is_skipped:
+            clock = _run_operation(times, t, moves, schedule, clock, machine)
+            if t == n:
+                return float(clock)
+            t += 1
+        if depth == 0:
+            opened = operations[t].opens
+            continue
+        repeated, depth, clock, stalled = close_regions(t, depth, clock, stalled, schedule, machine, stack)
+        if repeated >= 0:
+            t = schedule.regions[repeated].start
+        opened = operations[t].opens
+        if repeated >= 0:
+            while schedule.opened[opened] != repeated:
+                opened += 1
+            opened += 1
+
+
+@njit(**_INTERNAL)
+def walk_changes(e: Evaluation, first: int) -> float:
+    """Returns the seconds of a candidate that differs from the reference, at `first` for the first time."""
+    return _walk(e, _mark_before(e.times, e.marks, first), first)
+
+
+@njit(**_INTERNAL)
+def walk_all(e: Evaluation) -> float:
+    """Returns the seconds of the whole program, and marks all of its times."""
+    return _walk(e, 0, NONE)

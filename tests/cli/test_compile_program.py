@@ -1,0 +1,265 @@
+"""`memplan compile` and `memplan bench tpu`, on a compiler that answers at once, and once on the real one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_compiler import FakeCompiler, program, refusal
+
+from memplan.backends.tpu import optimize as optimizer
+from memplan.backends.tpu.compile import CompileError
+from memplan.cli.bench import tpu as bench_tpu
+from memplan.cli.compile_program import DECISIONS, MODULES
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.report.files import FILES
+
+Run = Callable[..., Any]
+
+SOURCE = """
+import jax, jax.numpy as jnp
+def tiny():
+    return (lambda x: jnp.tanh(x @ x) @ x), (jax.ShapeDtypeStruct((512, 512), jnp.bfloat16),)
+"""
+
+
+def obedient(options: Any) -> str:
+    return program("abc" if optimizer.SORT_ORDER in options else "")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCompiler:
+    compiler = FakeCompiler(obedient)
+    monkeypatch.setattr(optimizer, "TpuCompiler", lambda: compiler)
+    monkeypatch.setattr(bench_tpu, "TpuCompiler", lambda: compiler)
+    return compiler
+
+
+def test_default_against_ours(run: Run, fake: FakeCompiler) -> None:
+    done = run("compile", "lstm", "--time-limit", "2")
+    assert done.status == 0
+    first = done.out.splitlines()[0]
+    assert first.startswith("lstm on tpu-v5e: XLA's default 240,000 cycles, ours ")
+    assert "% faster" in first
+    assert "plan, size x time" in done.out
+    assert "7 decisions of the plan differ from the default: 7 obeyed" in done.out
+
+
+def test_nothing_better(run: Run, fake: FakeCompiler) -> None:
+    fake.answer = lambda options: program()
+    done = run("compile", "lstm", "--compile-budget", "1")
+    assert "(× 1.0000, nothing beat it)" in done.out
+    assert len(fake.requests) == 1
+
+
+def test_an_error_is_short_in_the_table_and_whole_in_the_json(run: Run, fake: FakeCompiler) -> None:
+    error = "no room " * 40
+
+    def answer(options: Any) -> str:
+        if optimizer.SCOPED_LIMIT in options:
+            raise refusal(error)
+        return program()
+
+    fake.answer = answer
+    lines = run("compile", "lstm", "--time-limit", "2").out.splitlines()
+    (told,) = [line for line in lines if line.startswith("scoped limit 32768 KiB")]
+    assert told.endswith("…")
+    candidates = json.loads(run("compile", "lstm", "--time-limit", "2", "--json").out)["candidates"]
+    assert error in next(c["error"] for c in candidates if c["name"] == "scoped limit 32768 KiB")
+
+
+def test_files(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
+    done = run("compile", "lstm", "--report", tmp_path / "report", "--out", tmp_path / "ours.hlo.txt.gz")
+    assert done.status == 0
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {*FILES, *MODULES, *DECISIONS}
+    ours = gzip.decompress((tmp_path / "ours.hlo.txt.gz").read_bytes()).decode()
+    assert ours == program("abc")
+    default = gzip.decompress((tmp_path / "report" / MODULES[0]).read_bytes()).decode()
+    assert default == program()
+    decisions = json.loads((tmp_path / "report" / DECISIONS[1]).read_text())
+    assert len(decisions) == 7
+    lines = (tmp_path / "report" / DECISIONS[0]).read_text().splitlines()
+    assert "obeyed: a result, a, 4.00 MiB: wanted fast, found fast" in lines
+
+
+def test_json(run: Run, fake: FakeCompiler) -> None:
+    data = json.loads(run("compile", "lstm", "--json").out)
+    assert data["target"] == "tpu-v5e"
+    assert data["ratio"] < 1
+    assert data["candidates"][0]["name"] == "default"
+    assert data["candidates"][0]["cycles"] == pytest.approx(240_000)
+    assert {decision["state"] for decision in data["decisions"]} == {"obeyed"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lsmt"], "no workload is called 'lsmt'"),
+        (["lstm", "--target", "h200"], "no compiler carries out plans for h200, only for tpu-7x"),
+        (["lstm", "--target", "tpu-v9"], "tpu-v9"),
+        (["lstm", "--planner", "best"], "no planner is called 'best'"),
+        (["lstm", "--compile-budget", "0"], "a compile budget must be at least 1, not 0"),
+        (["lstm", "--time-limit", "0"], "a time limit must be a positive number of seconds, not 0.0"),
+        (["lstm", "--out", "/nowhere/at/all.txt"], "there is no folder /nowhere/at"),
+        (["no_such_module:f"], "there is no module no_such_module"),
+    ],
+)
+def test_mistakes(run: Run, fake: FakeCompiler, arguments: list[str], message: str) -> None:
+    done = run("compile", *arguments)
+    assert done.status == 2
+    (error,) = done.errors
+    assert message in error
+    assert fake.requests == []
+
+
+def test_a_compile_that_fails_is_one_line(run: Run, fake: FakeCompiler) -> None:
+    def answer(options: Any) -> str:
+        raise CompileError("the TPU compiler is not installed: pip install 'memplan[tpu]'", "missing")
+
+    fake.answer = answer
+    done = run("compile", "lstm")
+    assert (done.status, done.out) == (2, "")
+    assert done.errors == ["memplan: error: the TPU compiler is not installed: pip install 'memplan[tpu]'"]
+
+
+def test_bench(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
+    file = tmp_path / "tpu.json"
+    arguments = ("--workloads", "lstm,neural_ode", "--targets", "tpu-v5e,tpu-v5p", "--time-limit", "2")
+    done = run("bench", "tpu", *arguments, "--json", file)
+    assert done.status == 0
+    data = json.loads(file.read_text())
+    pairs = [(row["workload"], row["target"]) for row in data["rows"]]
+    assert pairs == [(w, t) for w in ("lstm", "neural_ode") for t in ("tpu-v5e", "tpu-v5p")]
+    summary = data["summary"]
+    assert summary["all"]["programs"] == 4
+    assert summary["tpu-v5e"]["better"] == 2
+    assert summary["tpu-v5e"]["mean_ratio"] == pytest.approx(data["rows"][0]["ratio"])
+    assert summary["all"]["worst_ratio"] <= 1.0
+    assert summary["all"]["median_prediction_error"] >= 0.0
+    table = run("bench", "tpu", *arguments, "--markdown").out.splitlines()
+    assert table[0] == "| workload | tpu-v5e | tpu-v5p |"
+    assert table[-1].startswith("| geometric mean | **0.")
+
+
+def test_bench_goes_on_after_a_failure(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
+    def answer(options: Any) -> str:
+        if len(fake.requests) == 1:
+            raise CompileError("this jax cannot print the module", "unprintable")
+        return obedient(options)
+
+    fake.answer = answer
+    done = run("bench", "tpu", "--workloads", "lstm,neural_ode", "--targets", "tpu-v5e", "--json", tmp_path / "f")
+    assert done.status == 0
+    first, second = json.loads((tmp_path / "f").read_text())["rows"]
+    assert first["error"] == "this jax cannot print the module"
+    assert second["ratio"] < 1
+    assert "| lstm | – |" in bench_tpu.markdown_table([first, second]).splitlines()
+
+
+def test_bench_goes_on_after_a_workload_that_does_not_lower(
+    run: Run, fake: FakeCompiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def lower(found: Any) -> bytes:
+        if found.name == "lstm":
+            raise MemplanError("lstm does not trace")
+        return b""
+
+    monkeypatch.setattr(bench_tpu, "lower_for_tpu", lower)
+    arguments = ("--workloads", "lstm,neural_ode", "--targets", "tpu-v5e,tpu-v5p", "--time-limit", "2")
+    done = run("bench", "tpu", *arguments, "--json", tmp_path / "f")
+    assert done.status == 0
+    rows = json.loads((tmp_path / "f").read_text())["rows"]
+    assert [row.get("error", "") for row in rows] == ["lstm does not trace"] * 2 + [""] * 2
+
+
+def test_an_interrupted_bench_keeps_its_rows(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
+    arguments = ("--targets", "tpu-v5e,tpu-v5p", "--compile-budget", "1", "--json", tmp_path / "f")
+
+    def answer(options: Any) -> str:
+        if len(fake.requests) == 2:
+            raise KeyboardInterrupt
+        return program()
+
+    fake.answer = answer
+    done = run("bench", "tpu", "--workloads", "lstm", *arguments)
+    assert done.status == 130
+    assert "memplan: lstm for tpu-v5e: 1.0000 of the default, by default" in done.err
+    data = json.loads((tmp_path / "f").read_text())
+    assert [row["target"] for row in data["rows"]] == ["tpu-v5e"]
+    assert data["summary"]["all"]["programs"] == 1
+
+
+def test_summary() -> None:
+    def row(workload: str, ratio: float, *predictions: float) -> dict[str, Any]:
+        pairs = [[prediction, 1.0] for prediction in predictions]
+        return {"workload": workload, "target": "tpu-v4", "ratio": ratio, "predictions": pairs}
+
+    failed = {"workload": "c", "target": "tpu-v4", "error": "no", "seconds": 1.0}
+    rows = [row("a", 0.5, 1.01, 0.97), row("b", 1.0, 1.1, 1.2), failed]
+    summary = bench_tpu.summarize(rows)["tpu-v4"]
+    assert (summary["programs"], summary["better"]) == (2, 1)
+    assert summary["mean_ratio"] == pytest.approx(0.5**0.5)
+    assert (summary["best_ratio"], summary["worst_ratio"]) == (0.5, 1.0)
+    assert summary["median_prediction_error"] == pytest.approx((0.03 + 0.1) / 2)
+    assert summary["high_prediction_error"] == pytest.approx(0.2)
+    many = bench_tpu.summarize([row("a", 1.0, *(1 + i / 100 for i in range(1, 101)))])["all"]
+    assert many["high_prediction_error"] == pytest.approx(0.95)
+    assert bench_tpu.summarize([failed])["all"]["mean_ratio"] is None
+
+
+def test_the_table_cuts_no_figure(run: Run, fake: FakeCompiler) -> None:
+    lines = run("bench", "tpu", "--workloads", "transformer_scan_train", "--time-limit", "2").out.splitlines()
+    assert lines[0].split()[-4:] == ["compiles", "obeyed", "predicted", "seconds"]
+    assert not any("…" in line for line in lines)
+    assert any(line.startswith("all ") for line in lines)
+
+
+def test_bench_leaves_accelerators_alone(tmp_path: Path) -> None:
+    script = (
+        "from memplan.cli.bench.tpu import optimizer\n"
+        "from memplan.cli.main import main\n"
+        "from memplan.compiler.errors import MemplanError\n"
+        "def optimize(*_, **__): raise MemplanError('stop')\n"
+        "optimizer.optimize = optimize\n"
+        "main(['bench', 'tpu', '--workloads', 'lstm', '--targets', 'tpu-v5e'])\n"
+        "import jax; print(jax.config.jax_platforms)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "cpu"
+
+
+def test_bench_without_a_compiler_ends_at_once(run: Run, fake: FakeCompiler) -> None:
+    def answer(options: Any) -> str:
+        raise CompileError("the TPU compiler is not installed: pip install 'memplan[tpu]'", "missing")
+
+    fake.answer = answer
+    done = run("bench", "tpu", "--workloads", "lstm,neural_ode")
+    assert done.status == 2
+    assert done.errors == ["memplan: error: the TPU compiler is not installed: pip install 'memplan[tpu]'"]
+    assert len(fake.requests) == 1
+
+
+def test_mistakes_of_the_bench(run: Run, fake: FakeCompiler) -> None:
+    assert "no workload is called 'x'" in run("bench", "tpu", "--workloads", "x").errors[0]
+    assert "no planner is called 'x'" in run("bench", "tpu", "--planner", "x").errors[0]
+    assert "--targets ,: it names nothing" in run("bench", "tpu", "--targets", ",").errors[0]
+    assert "--workloads : it names nothing" in run("bench", "tpu", "--workloads", "").errors[0]
+    assert "no compiler carries out plans" in run("bench", "tpu", "--targets", "mcu-256kb").errors[0]
+
+
+@pytest.mark.tpu
+def test_for_real(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny_program.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEMPLAN_CACHE", str(tmp_path / "cache"))
+    data = json.loads(run("compile", "tiny_program:tiny", "--compile-budget", "2", "--json").out)
+    assert data["ratio"] <= 1.0
+    assert data["candidates"][0]["error"] == ""

@@ -1,0 +1,115 @@
+"""Programs by name: workloads, and functions of the user's."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from memplan.cli.programs import Program, find_program, lower_for_tpu
+from memplan.compiler.errors import MemplanError
+
+SOURCE = """
+import jax, jax.numpy as jnp
+from memplan.workloads import Workload
+
+shape = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+
+def tiny():
+    return (lambda x: jnp.tanh(x @ x)), (shape,)
+
+workload = Workload("mine", "a test", tiny, donate_argnums=(0,))
+number = 3
+def nothing():
+    return None
+def broken():
+    raise ValueError("no data\\nat all")
+def leaving():
+    raise SystemExit(0)
+def late():
+    from neighbour_of_mine import fun
+    return fun, (shape,)
+def untraceable():
+    return (lambda x: x @ "w"), (shape,)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "programs_of_mine.py").write_text(SOURCE)
+    (tmp_path / "programs_that_fail.py").write_text("import no_such_package\n")
+    (tmp_path / "programs_that_do_not_parse.py").write_text("def (\n")
+    (tmp_path / "programs_that_leave.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "neighbour_of_mine.py").write_text("def fun(x): return x + 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("programs_of_mine", "neighbour_of_mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def test_a_workload() -> None:
+    program = find_program("lstm_train")
+    assert program.name == "lstm_train"
+    assert program.donate_argnums
+    assert lower_for_tpu(find_program("lstm"))[:4] == b"ML\xefR"
+
+
+def test_a_function_and_a_workload_of_a_module_in_the_current_folder(folder: Path) -> None:
+    tiny = find_program("programs_of_mine:tiny")
+    assert tiny.donate_argnums == ()
+    assert tiny.args[0].shape == (8, 8)
+    assert find_program("programs_of_mine:workload").donate_argnums == (0,)
+    assert lower_for_tpu(tiny)[:4] == b"ML\xefR"
+
+
+def test_what_a_function_imports_when_it_is_called_is_found_as_well(folder: Path) -> None:
+    assert lower_for_tpu(find_program("programs_of_mine:late"))[:4] == b"ML\xefR"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lsmt", "no workload is called 'lsmt'"),
+        ("programs_of_mine:", "neither a workload nor module:function"),
+        (":tiny", "neither a workload nor module:function"),
+        ("no_such_module:tiny", "there is no module no_such_module, neither installed nor in the current folder"),
+        ("programs_of_mine:huge", "programs_of_mine has no huge"),
+        ("programs_of_mine:number", "is a int: it must be a function that returns"),
+        ("programs_of_mine:nothing", r"returns no \(fun, args\)"),
+        ("programs_of_mine:broken", "cannot be built: ValueError: no data$"),
+        ("programs_of_mine:leaving", "cannot be built: SystemExit: 0$"),
+        ("programs_that_leave:f", "programs_that_leave cannot be imported: SystemExit: 0$"),
+        ("programs_that_fail:f", "programs_that_fail cannot be imported: ModuleNotFoundError"),
+        ("programs_that_do_not_parse:f", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_mistakes(folder: Path, name: str, message: str) -> None:
+    with pytest.raises(MemplanError, match=message):
+        find_program(name)
+
+
+def test_what_does_not_trace(folder: Path) -> None:
+    with pytest.raises(MemplanError, match="programs_of_mine:untraceable does not trace: TypeError"):
+        lower_for_tpu(find_program("programs_of_mine:untraceable"))
+
+
+def test_a_program_of_several_devices() -> None:
+    mesh = jax.sharding.AbstractMesh((2,), ("x",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    halves = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=sharding)
+    with pytest.raises(MemplanError, match="halved is for 2 devices: memplan plans programs of one device"):
+        lower_for_tpu(Program("halved", jnp.sin, (halves,)))
+
+
+def test_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(MemplanError, match=r"^JAX is not installed: pip install jax$"):
+        find_program("lstm")
+
+
+def test_names_of_programs_are_the_users() -> None:
+    assert Program("a", len, ()).name == "a"

@@ -1,0 +1,142 @@
+"""The planner ilp: valid plans, never worse than greedy's, and no false proof of optimality."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from exhaustive import best_latency
+from hypothesis import given, settings
+from literal_problems import loop, problem
+from random_problems import REAL, TINY, problems, seeded_problem
+
+from memplan.compiler.emulator.timing import latency
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.mapping.verify import verify
+from memplan.planners import greedy
+from memplan.planners.ilp import linear_solver
+from memplan.planners.ilp import solve as ilp
+from memplan.planners.ilp.solve import OPTIMAL_WITHIN, solve
+from memplan.planners.planner import Budget
+
+SHORT = Budget(seconds=2.0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(mapped=problems(max_length=7, depth=2))
+def test_plans_are_valid_and_never_worse_than_greedys(mapped: MappingProblem) -> None:
+    told: list[Plan] = []
+    made = solve(mapped, replace(SHORT, on_plan=told.append))
+    assert verify(mapped, made) == []
+    emulated = latency(mapped, made)
+    assert emulated <= latency(mapped, greedy.solve(mapped, SHORT))
+    assert made.info["bound"] <= emulated * (1.0 + 1e-9)
+    assert made.info["optimal"] == (emulated <= made.info["bound"] * (1.0 + OPTIMAL_WITHIN))
+    latencies = [latency(mapped, plan) for plan in told]
+    assert latencies == sorted(latencies, reverse=True)
+    assert len(set(latencies)) == len(latencies)
+    assert latencies[-1] == emulated
+    assert all(verify(mapped, plan) == [] for plan in told)
+
+
+def test_what_it_calls_optimal_no_plan_of_a_tiny_problem_beats() -> None:
+    compared = proven = 0
+    for seed in range(40):
+        mapped = seeded_problem(seed, 3, TINY, 0)
+        if mapped.cross_program_prefetches or (best := best_latency(mapped)) is None:
+            continue
+        compared += 1
+        made = solve(mapped, SHORT)
+        emulated = latency(mapped, made)
+        assert made.info["bound"] <= best * (1.0 + 1e-9), seed
+        if made.info["optimal"]:
+            proven += 1
+            assert emulated <= best * (1.0 + OPTIMAL_WITHIN), seed
+    assert compared >= 5
+    assert proven >= 0.9 * compared
+
+
+def test_it_beats_greedy_where_greedy_is_short_sighted() -> None:
+    for seed, depth in ((0, 0), (3, 1)):
+        mapped = seeded_problem(seed, 12, TINY, depth)
+        made = solve(mapped, Budget(seconds=5.0))
+        assert verify(mapped, made) == []
+        assert latency(mapped, made) < latency(mapped, greedy.solve(mapped, Budget())) * (1.0 - 1e-9)
+
+
+def test_a_loop_keeps_what_it_reads_in_fast_memory() -> None:
+    mapped = problem("w a", "", "r a", "", sizes={"a": 12}, regions=(loop(2, 3, 20.0),))
+    made = solve(mapped, SHORT)
+    assert made.info["optimal"]
+    assert latency(mapped, made) == pytest.approx(21 * 12 / 8)
+
+
+def test_the_same_problem_and_seed_give_the_same_plan() -> None:
+    mapped = seeded_problem(3, 12, TINY, 1)
+    assert solve(mapped, Budget(seconds=20.0)) == solve(mapped, Budget(seconds=20.0))
+
+
+def test_an_interrupt_returns_the_best_plan_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = seeded_problem(3, 40, REAL, 1)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(linear_solver.Task, "__init__", interrupt)
+    made = solve(mapped, Budget(seconds=20.0))
+    assert verify(mapped, made) == []
+    assert latency(mapped, made) <= latency(mapped, greedy.solve(mapped, Budget(seconds=20.0)))
+
+
+def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    make = linear_solver.subprocess.Popen
+
+    def remembered(*arguments: Any, **options: Any) -> Any:
+        started.append(make(*arguments, **options))
+        return started[-1]
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    mapped = seeded_problem(3, 60, REAL, 1)
+    monkeypatch.setattr(linear_solver.subprocess, "Popen", remembered)
+    monkeypatch.setattr(ilp, "_greedy_decisions", interrupt)
+    made = solve(mapped, Budget(seconds=30.0))
+    assert verify(mapped, made) == []
+    assert len(started) >= 2
+    assert all(process.poll() is not None for process in started)
+
+
+def test_a_long_program_is_improved_window_by_window_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = seeded_problem(4, 150, REAL, 1)
+    monkeypatch.setattr(ilp, "_MAX_ACCESSES", 50)
+    told: list[Plan] = []
+    made = solve(mapped, Budget(seconds=4.0, on_plan=told.append))
+    assert verify(mapped, made) == []
+    assert made.info["bound"] <= latency(mapped, made) <= latency(mapped, told[0])
+    assert made.info["method"] in ("greedy", "integer programs of windows")
+
+
+def test_solvers_get_no_more_time_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    make = linear_solver.Task.__init__
+
+    def remembered(task: linear_solver.Task, rows: Any, integer: bool, seconds: float, gap: float) -> None:
+        limits.append(seconds)
+        make(task, rows, integer, seconds, gap)
+
+    monkeypatch.setattr(linear_solver.Task, "__init__", remembered)
+    solve(seeded_problem(4, 60, REAL, 1), Budget(seconds=4.0))
+    assert len(limits) >= 3
+    assert all(0.0 < seconds < 4.0 for seconds in limits)
+
+
+def test_a_solver_that_fails_leaves_a_bound() -> None:
+    mapped = seeded_problem(4, 60, REAL, 1)
+    task = linear_solver.Task(ilp.Relaxation(mapped).program.finished(), True, 1.5, 1e-6)
+    task.stop()
+    result = task.result()
+    assert result.bound * ilp.Relaxation(mapped).unit <= latency(mapped, greedy.solve(mapped, SHORT))

@@ -18,8 +18,9 @@ expectations over the branches. A loop whose trip count has a fraction runs a la
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from memplan.compiler.kernels import entry, internal
 
 # Iterations of one loop that are walked one by one at most; any others are taken to last as long as the last of these.
 # Only a conditional in a loop with a copy across it, of which what is left shrinks geometrically, comes near this.
@@ -27,11 +28,8 @@ MAX_WALKED_ITERATIONS = 1000
 
 NEVER = np.inf
 
-# Functions that only the kernel calls need no entry from Python, most of what compiling them takes.
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-
-@numba.njit(**_INTERNAL)
+@internal
 def append(number, machine):  # type: ignore[no-untyped-def]
     """Puts a copy at the back of its queue."""
     copy = machine.copies[number]
@@ -44,7 +42,7 @@ def append(number, machine):  # type: ignore[no-untyped-def]
     queue.tail = number
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def issue(number, clock, machine):  # type: ignore[no-untyped-def]
     """Puts a new copy into its queue."""
     copy = machine.copies[number]
@@ -59,7 +57,7 @@ def issue(number, clock, machine):  # type: ignore[no-untyped-def]
     append(number, machine)
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def drain(clock, until, awaited, fraction, machine):  # type: ignore[no-untyped-def]
     """Moves data from `clock` to `until`, or until copy `awaited` (if not -1) is finished; returns the time reached.
 
@@ -121,7 +119,7 @@ def drain(clock, until, awaited, fraction, machine):  # type: ignore[no-untyped-
         clock = reached
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def save(depth, clock, stalled, machine, stack):  # type: ignore[no-untyped-def]
     """Remembers the state at the start of an iteration, a conditional or a branch, in the frame at `depth`."""
     frame = stack.frames[depth]
@@ -149,7 +147,7 @@ def save(depth, clock, stalled, machine, stack):  # type: ignore[no-untyped-def]
             number = copy.next
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def restore(depth, machine, stack):  # type: ignore[no-untyped-def]
     """Brings the queues back to the state that a frame remembers."""
     frame = stack.frames[depth]
@@ -166,7 +164,7 @@ def restore(depth, machine, stack):  # type: ignore[no-untyped-def]
         copy.ready = frame.clock + saved.wait
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def add_outcome(depth, probability, clock, stalled, machine, stack):  # type: ignore[no-untyped-def]
     """Adds the present state, which is reached with some probability, to the expectations of a frame."""
     frame = stack.frames[depth]
@@ -187,7 +185,7 @@ def add_outcome(depth, probability, clock, stalled, machine, stack):  # type: ig
             copy.lowest = 0.0
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def expect(depth, machine, stack):  # type: ignore[no-untyped-def]
     """Makes the expectations of a frame the present state; returns `(clock, stalled)`.
 
@@ -220,7 +218,7 @@ def expect(depth, machine, stack):  # type: ignore[no-untyped-def]
     return clock, frame.stalled + frame.stalled_sum
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def iterations_alike(depth, todo, iteration, clock, machine, stack):  # type: ignore[no-untyped-def]
     """Returns how many of the `todo` further iterations are sure to be exactly like the one that just ended.
 
@@ -249,7 +247,7 @@ def iterations_alike(depth, todo, iteration, clock, machine, stack):  # type: ig
     return max(0.0, alike)
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def skip_iterations(depth, count, iteration, clock, machine, stack):  # type: ignore[no-untyped-def]
     """Moves the data of `count` further iterations of `iteration` seconds each, alike the one that just ended."""
     for i in range(stack.frames[depth].num_pending):
@@ -263,7 +261,7 @@ def skip_iterations(depth, count, iteration, clock, machine, stack):  # type: ig
         copy.ready = clock + count * iteration + wait - count * waited
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def forget(depth, machine, stack):  # type: ignore[no-untyped-def]
     """Gives the frame around this one its own `lowest` back, with what this frame saw."""
     for i in range(stack.frames[depth].num_pending):
@@ -273,7 +271,7 @@ def forget(depth, machine, stack):  # type: ignore[no-untyped-def]
         copy.lowest = min(saved.lowest, lowest)
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def end_iteration(depth, clock, stalled, schedule, machine, stack):  # type: ignore[no-untyped-def]
     """Ends an iteration of the loop at `depth`; returns `(whether the loop is left, clock, stalled)`."""
     frame = stack.frames[depth]
@@ -307,7 +305,7 @@ def end_iteration(depth, clock, stalled, schedule, machine, stack):  # type: ign
     return False, clock, stalled
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def open_region(number, depth, clock, stalled, schedule, machine, stack):  # type: ignore[no-untyped-def]
     """Pushes the frames of a region; returns the new depth."""
     region = schedule.regions[number]
@@ -323,7 +321,7 @@ def open_region(number, depth, clock, stalled, schedule, machine, stack):  # typ
     return depth
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def close_regions(t, depth, clock, stalled, schedule, machine, stack):  # type: ignore[no-untyped-def]
     """Ends the regions that end at `t`, innermost first; returns `(loop to repeat or -1, depth, clock, stalled)`."""
     while depth > 0 and schedule.regions[stack.frames[depth - 1].region].end == t:
@@ -348,7 +346,7 @@ def close_regions(t, depth, clock, stalled, schedule, machine, stack):  # type: 
     return -1, depth, clock, stalled
 
 
-@numba.njit(**_INTERNAL)
+@internal
 def run_operation(t, clock, schedule, machine):  # type: ignore[no-untyped-def]
     """Awaits and issues the copies of time `t` and runs its operation; returns `(clock, seconds waited)`."""
     operation, following = schedule.operations[t], schedule.operations[t + 1]
@@ -371,7 +369,7 @@ def run_operation(t, clock, schedule, machine):  # type: ignore[no-untyped-def]
     return clock, waited
 
 
-@numba.njit(cache=True)
+@entry
 def walk(schedule, machine, stack):  # type: ignore[no-untyped-def]
     """Walks the schedule and records it in its rows; returns `(latency, stalled)`, seconds with all repetitions."""
     n = schedule.operations.shape[0] - 2

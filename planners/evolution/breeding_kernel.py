@@ -16,17 +16,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from memplan.compiler.kernels import entry, internal
 from memplan.planners.search.neighbourhoods_kernel import below, uniform
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_kernel import latency_of_tables
 from memplan.planners.stays.runs_kernel import refresh, try_all
 from memplan.planners.stays.tables import NONE, Tables
-
-# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 DROP, COPY, WAIT, KEEP = range(4)
 NUM_ACTIONS = 4
@@ -59,7 +56,7 @@ class Population(NamedTuple):
     random: NDArray[np.uint64]
 
 
-@njit(cache=True)
+@entry
 def decode(s: Tables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
     """Decides as the genes say; returns the seconds of the program."""
     choice = genes[len(p.order)]
@@ -86,7 +83,7 @@ def decode(s: Tables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
     return latency_of_tables(s, e)
 
 
-@njit(**_INTERNAL)
+@internal
 def _tournament(fitness: np.ndarray, size: int, random: np.ndarray) -> int:
     """Returns the best of some individuals drawn at random."""
     best = below(random, len(fitness))
@@ -97,7 +94,7 @@ def _tournament(fitness: np.ndarray, size: int, random: np.ndarray) -> int:
     return best
 
 
-@njit(**_INTERNAL)
+@internal
 def _breed(p: Population, tournament: int, crossover: float, mutation: float, child: np.ndarray) -> None:
     """Writes a child; see `evolve`."""
     num_genes, random = len(child), p.random
@@ -120,7 +117,7 @@ def _breed(p: Population, tournament: int, crossover: float, mutation: float, ch
         child[num_genes - 1] = below(random, len(p.kept))
 
 
-@njit(cache=True)
+@entry
 def evolve(
     s: Tables, e: Evaluation, p: Population, children: int, tournament: int, crossover: float, mutation: float
 ) -> None:

@@ -8,14 +8,15 @@ O(n log n + number of overlaps).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from memplan.compiler.kernels import entry
 
 UNPLACED = -1
 
 _HUGE = np.int64(2**62)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _show(tree: np.ndarray, leaves: int, position: int, end: int) -> None:
     """Makes an interval, by its position in the order of starts, one that `_companions` finds."""
     node = leaves + position
@@ -24,7 +25,7 @@ def _show(tree: np.ndarray, leaves: int, position: int, end: int) -> None:
         node >>= 1
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _companions(
     tree: np.ndarray, leaves: int, before: int, start: int, found: np.ndarray, count: int, stack: np.ndarray
 ) -> int:
@@ -48,7 +49,7 @@ def _companions(
     return count
 
 
-@njit(cache=True, nogil=True)
+@entry
 def fit(
     order: np.ndarray,
     pointer: np.ndarray,
@@ -143,7 +144,7 @@ def fit(
     return int(height)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def improve(
     order: np.ndarray,
     pointer: np.ndarray,

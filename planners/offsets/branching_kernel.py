@@ -28,7 +28,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from memplan.compiler.kernels import entry
 
 FOUND, EXHAUSTED, LIMIT = 1, 0, -1
 UNPLACED = -1
@@ -101,7 +102,7 @@ class _State(NamedTuple):
     conflicts: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@entry
 def search(
     blocks: Blocks,
     num_sections: int,
@@ -201,7 +202,7 @@ def search(
     return result
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _start(blocks: Blocks, num_sections: int, conflicts: np.ndarray, offsets: np.ndarray) -> _State:
     """Returns the empty path."""
     num_blocks, num_pairs = len(blocks.size), len(blocks.companions)
@@ -225,7 +226,7 @@ def _start(blocks: Blocks, num_sections: int, conflicts: np.ndarray, offsets: np
     return state
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _count_in(blocks: Blocks, state: _State, block: int) -> None:
     """Counts a block among those still to come: its size in its sections, and the borders that it spans."""
     for i in range(blocks.pointer[block], blocks.pointer[block + 1]):
@@ -236,13 +237,13 @@ def _count_in(blocks: Blocks, state: _State, block: int) -> None:
         state.cuts[section] += 1
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _span(blocks: Blocks, block: int) -> tuple[int, int]:
     """Returns the sections from a block's first to its last, gaps included."""
     return blocks.first[blocks.pointer[block]], blocks.last[blocks.pointer[block + 1] - 1]
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _choose(
     frame: np.ndarray,
     blocks: Blocks,
@@ -277,7 +278,7 @@ def _choose(
     frame[_NEXT], frame[_END] = begin, end
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _place(
     frame: np.ndarray, block: int, blocks: Blocks, state: _State, trail: int, capacity: int
 ) -> tuple[bool, bool, int]:
@@ -327,7 +328,7 @@ def _place(
     return fits, is_cut, trail
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _take_back(frame: np.ndarray, blocks: Blocks, state: _State, trail: int) -> int:
     """Takes the block that a frame placed from where it was; returns the new end of the trail."""
     block = frame[_PLACED]
@@ -339,7 +340,7 @@ def _take_back(frame: np.ndarray, blocks: Blocks, state: _State, trail: int) -> 
     return trail
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _fits_floors(frame: np.ndarray, blocks: Blocks, state: _State, capacity: int) -> bool:
     """Whether each section of the part has room for what is still to come above its floor.
 
@@ -367,7 +368,7 @@ def _fits_floors(frame: np.ndarray, blocks: Blocks, state: _State, capacity: int
     return False
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _fits_levels(
     frame: np.ndarray, blocks: Blocks, state: _State, rank_of: np.ndarray, capacity: int, use_blocked: bool
 ) -> bool:
@@ -414,7 +415,7 @@ def _fits_levels(
     return True
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _split(frame: np.ndarray, blocks: Blocks, state: _State, parts: np.ndarray, is_cut: bool) -> None:
     """Lists the parts of what remains of a frame's part: those between the boundaries that are cut now, or all."""
     order = state.order
@@ -449,7 +450,7 @@ def _split(frame: np.ndarray, blocks: Blocks, state: _State, parts: np.ndarray, 
     frame[_PARTS_END] = count
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _reorder(frame: np.ndarray, blocks: Blocks, state: _State, most: np.ndarray, rank_of: np.ndarray) -> None:
     """Ranks the blocks of a part by the largest load that is left in any of their sections, then by their numbers."""
     order = state.order

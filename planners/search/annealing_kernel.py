@@ -10,17 +10,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from memplan.compiler.kernels import entry, internal
 from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Moves, move, uniform
 from memplan.planners.search.places_kernel import Places, place_new
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_kernel import keep, latency_after, latency_of_tables, undo
 from memplan.planners.stays.tables import Tables
-
-# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 # What a neighbour earns its neighbourhood: a best one, one that is better than the present, another that is accepted.
 _BEST, _BETTER, _ACCEPTED = 10.0, 4.0, 1.0
@@ -58,7 +55,7 @@ class Walk(NamedTuple):
     credit: NDArray[np.float64]
 
 
-@njit(**_INTERNAL)
+@internal
 def _chosen(weights: np.ndarray, drawn: float) -> int:
     """Returns a neighbourhood, with the probability of its weight."""
     left = drawn * weights.sum()
@@ -69,7 +66,7 @@ def _chosen(weights: np.ndarray, drawn: float) -> int:
     return NUM_KINDS - 1
 
 
-@njit(**_INTERNAL)
+@internal
 def _learn(w: Walk) -> None:
     """Lets the weights follow what the neighbourhoods earned lately."""
     for kind in range(NUM_KINDS):
@@ -83,7 +80,7 @@ def _learn(w: Walk) -> None:
     w.used[:] = 0.0
 
 
-@njit(cache=True)
+@entry
 def judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: float) -> float:
     """Accepts what is decided now, or goes back to what was accepted before; returns what its neighbourhood earns."""
     latency = latency_after(s, e)
@@ -108,7 +105,7 @@ def judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: fl
     return earned
 
 
-@njit(cache=True)
+@entry
 def anneal(
     s: Tables,
     e: Evaluation,

@@ -16,14 +16,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.runs_kernel import book_run, drop, has_room, refresh, score, serve, try_all
 from memplan.planners.stays.tables import NONE, Tables
-
-# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 WINDOW, SCATTER, BUFFER, INSERT, SPLIT, SHIFT = range(6)
 NUM_KINDS = 6
@@ -59,7 +56,7 @@ class Moves(NamedTuple):
     random: NDArray[np.uint64]
 
 
-@njit(**_INTERNAL)
+@internal
 def uniform(random: np.ndarray) -> float:
     """Returns a random number in [0, 1): SplitMix64 (Steele, Lea and Flood, 2014)."""
     random[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -69,13 +66,13 @@ def uniform(random: np.ndarray) -> float:
     return float((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
-@njit(**_INTERNAL)
+@internal
 def below(random: np.ndarray, count: int) -> int:
     """Returns a random integer in [0, count)."""
     return min(int(uniform(random) * count), count - 1)
 
 
-@njit(**_INTERNAL)
+@internal
 def _give_up(s: Tables, m: Moves, run: int) -> None:
     """Drops a run, and remembers when there is room now."""
     m.span[0] = min(m.span[0], s.items[run].run_start)
@@ -83,7 +80,7 @@ def _give_up(s: Tables, m: Moves, run: int) -> None:
     drop(s, run)
 
 
-@njit(**_INTERNAL)
+@internal
 def _random_run(s: Tables, random: np.ndarray) -> int:
     """Returns a run; -1 if there is none."""
     items = s.items
@@ -102,7 +99,7 @@ def _random_run(s: Tables, random: np.ndarray) -> int:
     return NONE
 
 
-@njit(**_INTERNAL)
+@internal
 def _ruin_window(s: Tables, m: Moves, start: int, end: int, share: float) -> None:
     """Gives up a random share of the runs in [start, end)."""
     items, random = s.items, m.random
@@ -112,7 +109,7 @@ def _ruin_window(s: Tables, m: Moves, start: int, end: int, share: float) -> Non
             _give_up(s, m, number)
 
 
-@njit(**_INTERNAL)
+@internal
 def _ruin_few(s: Tables, m: Moves) -> bool:
     """Gives up one to four runs, in half of all cases around one time, and forbids the first; whether there was any."""
     first = _random_run(s, m.random)
@@ -135,7 +132,7 @@ def _ruin_few(s: Tables, m: Moves) -> bool:
     return True
 
 
-@njit(**_INTERNAL)
+@internal
 def _ruin_buffer(s: Tables, m: Moves) -> bool:
     """Gives up all runs of a buffer; returns whether there was any."""
     run = _random_run(s, m.random)
@@ -154,7 +151,7 @@ def _ruin_buffer(s: Tables, m: Moves) -> bool:
     return True
 
 
-@njit(**_INTERNAL)
+@internal
 def _make_room(s: Tables, m: Moves, start: int, end: int, size: int) -> bool:
     """Gives up random runs in [start, end) until `size` units are free; returns whether they are."""
     items, free, random = s.items, s.free, m.random
@@ -173,14 +170,14 @@ def _make_room(s: Tables, m: Moves, start: int, end: int, size: int) -> bool:
     return True
 
 
-@njit(**_INTERNAL)
+@internal
 def _try_one(s: Tables, m: Moves, low: int, high: int) -> bool:
     """Gives items [low, high] a stay if possible."""
     m.low[0], m.high[0] = low, high
     return try_all(s, np.zeros(1, np.int64), m.low, m.high, 1.0, 24, 1.0) > 0
 
 
-@njit(**_INTERNAL)
+@internal
 def _insert(s: Tables, m: Moves) -> bool:
     """Makes room for a run that is left out and takes it; returns whether that was possible."""
     num_chains = len(s.chains)
@@ -224,7 +221,7 @@ def _insert(s: Tables, m: Moves) -> bool:
     return True
 
 
-@njit(**_INTERNAL)
+@internal
 def _split(s: Tables, m: Moves) -> bool:
     """Takes one use out of a run; returns whether there was one."""
     run = _random_run(s, m.random)
@@ -241,7 +238,7 @@ def _split(s: Tables, m: Moves) -> bool:
     return True
 
 
-@njit(**_INTERNAL)
+@internal
 def _shift(s: Tables, m: Moves) -> bool:
     """Lets the copy that fills a run start at another slot nearby; returns whether that was possible."""
     for _ in range(20):
@@ -275,7 +272,7 @@ def _shift(s: Tables, m: Moves) -> bool:
     return True
 
 
-@njit(**_INTERNAL)
+@internal
 def _candidates(s: Tables, m: Moves) -> int:
     """Lists the runs that touch the span and are not taken, and a random one of each chain; returns how many."""
     # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
@@ -308,7 +305,7 @@ def _candidates(s: Tables, m: Moves) -> int:
     return count
 
 
-@njit(**_INTERNAL)
+@internal
 def _recreate(s: Tables, m: Moves) -> None:
     """Lets the runs that touch the span compete, in a random greedy order."""
     refresh(s)
@@ -345,7 +342,7 @@ def _recreate(s: Tables, m: Moves) -> None:
             break
 
 
-@njit(cache=True)
+@entry
 def move(s: Tables, m: Moves, kind: int) -> bool:
     """Goes to a neighbour; returns whether there was one. If not, the tables are left half changed."""
     n = len(s.operations)
@@ -371,7 +368,7 @@ def move(s: Tables, m: Moves, kind: int) -> bool:
     return ok
 
 
-@njit(cache=True)
+@entry
 def take_again(s: Tables, rows: np.ndarray) -> None:
     """Takes runs as they were taken in other tables of the same frame, but for those that are not possible here.
 

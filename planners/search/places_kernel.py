@@ -10,14 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.runs_kernel import drop
 from memplan.planners.stays.tables import NONE, Tables
-
-# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 class Places(NamedTuple):
@@ -49,7 +46,7 @@ class Places(NamedTuple):
     claim: NDArray[np.float64]
 
 
-@njit(**_INTERNAL)
+@internal
 def _intervals(items: np.ndarray, run: int, kept: np.ndarray, n: int) -> tuple[int, int, int]:
     """Returns the half-open times of a run, and when it needs its place again until the end; `n + 1` for never."""
     item = items[run]
@@ -60,7 +57,7 @@ def _intervals(items: np.ndarray, run: int, kept: np.ndarray, n: int) -> tuple[i
     return item.run_start, item.run_end, kept[1]
 
 
-@njit(**_INTERNAL)
+@internal
 def _insert_block(blocks: np.ndarray, count: int, start: int, end: int, offset: int, top: int) -> int:
     """Puts a block among `count` that are sorted by offset; returns how many there are then."""
     i = count
@@ -72,7 +69,7 @@ def _insert_block(blocks: np.ndarray, count: int, start: int, end: int, offset: 
     return count + 1
 
 
-@njit(**_INTERNAL)
+@internal
 def _find_gap(
     blocks: np.ndarray, count: int, start: int, end: int, again: int, low: int, high: int, size: int, best_fit: bool
 ) -> int:
@@ -94,7 +91,7 @@ def _find_gap(
     return low if size <= high - low < least else found
 
 
-@njit(**_INTERNAL)
+@internal
 def _sort_blocks(blocks: np.ndarray, count: int, result: np.ndarray) -> None:
     """Writes blocks in the order of their offsets."""
     ranked = np.argsort(blocks[:count, 2])
@@ -103,7 +100,7 @@ def _sort_blocks(blocks: np.ndarray, count: int, result: np.ndarray) -> None:
             result[i, k] = blocks[ranked[i], k]
 
 
-@njit(cache=True)
+@entry
 def place_new(s: Tables, p: Places, best_fit: bool, by_area: bool, shuffle: np.ndarray) -> int:
     """Places the runs whose times changed and drops those that find no place; returns how many were dropped.
 

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from memplan.compiler.kernels import entry
 from memplan.planners.stays.runs_kernel import drop, refresh, try_all
 from memplan.planners.stays.tables import NONE, Tables
 
 
-@njit(cache=True)
+@entry
 def open_window(s: Tables, first: int, last: int) -> int:
     """Gives up the runs whose stays lie in the times [first, last); returns how many."""
     items, count = s.items, 0
@@ -25,7 +25,7 @@ def open_window(s: Tables, first: int, last: int) -> int:
     return count
 
 
-@njit(cache=True)
+@entry
 def probe(
     s: Tables, lows: np.ndarray, highs: np.ndarray, first: int, last: int, price: float, rows: np.ndarray
 ) -> np.ndarray:

@@ -8,27 +8,24 @@ forgets it. `latency_of_tables` walks all, and makes that the reference.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_walk_kernel import walk_all, walk_changes
 from memplan.planners.stays.tables import NONE, Tables
-
-# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 # Of `Evaluation.counts`.
 _COPIES, _ACCESSES, _FIRST, _LAST = range(4)
 
 
-@njit(**_INTERNAL)
+@internal
 def _note(times: np.ndarray, counts: np.ndarray, t: int) -> None:
     times[t].is_changed = True
     counts[_FIRST] = min(counts[_FIRST], t)
     counts[_LAST] = max(counts[_LAST], t + 1)
 
 
-@njit(**_INTERNAL)
+@internal
 def _unlink(moves: np.ndarray, times: np.ndarray, number: int) -> None:
     """Takes a copy out of the lists of its times."""
     row = moves[number]
@@ -52,7 +49,7 @@ def _unlink(moves: np.ndarray, times: np.ndarray, number: int) -> None:
         moves[before].next_awaited = row.next_awaited
 
 
-@njit(**_INTERNAL)
+@internal
 def _link(moves: np.ndarray, times: np.ndarray, number: int) -> None:
     """Puts a copy into the lists of its times: issued by when they are done, awaited by when they start."""
     row = moves[number]
@@ -78,7 +75,7 @@ def _link(moves: np.ndarray, times: np.ndarray, number: int) -> None:
         moves[before].next_awaited = number
 
 
-@njit(**_INTERNAL)
+@internal
 def _decide(e: Evaluation, number: int, start: int, done: int) -> None:
     """Lets a copy have other times; -1, -1 for none."""
     moves, times, counts = e.moves, e.times, e.counts
@@ -97,7 +94,7 @@ def _decide(e: Evaluation, number: int, start: int, done: int) -> None:
         _link(moves, times, number)
 
 
-@njit(**_INTERNAL)
+@internal
 def _decide_copies(s: Tables, e: Evaluation) -> None:
     """Lets all copies be as the tables say."""
     # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
@@ -126,7 +123,7 @@ def _decide_copies(s: Tables, e: Evaluation) -> None:
             _decide(e, 2 * num_items + 1 + i, e.fixed[i, 0], e.fixed[i, 1])
 
 
-@njit(**_INTERNAL)
+@internal
 def _recompute(e: Evaluation, t: int) -> None:
     """Writes what an operation takes, and what it leaves of the channels, given what serves its accesses."""
     operation, idle = e.schedule.operations[t], e.schedule.idle_fraction[t]
@@ -145,7 +142,7 @@ def _recompute(e: Evaluation, t: int) -> None:
         idle[channel] = max(left, 0.0)
 
 
-@njit(**_INTERNAL)
+@internal
 def _decide_accesses(s: Tables, e: Evaluation) -> None:
     """Lets all accesses be served as the tables say."""
     accesses, served, changed, count = s.accesses, e.served, e.changed_accesses, e.counts[_ACCESSES]
@@ -168,7 +165,7 @@ def _decide_accesses(s: Tables, e: Evaluation) -> None:
     e.counts[_ACCESSES] = count
 
 
-@njit(**_INTERNAL)
+@internal
 def _forget_changes(e: Evaluation) -> None:
     times, counts = e.times, e.counts
     for t in range(counts[_FIRST], counts[_LAST]):
@@ -177,7 +174,7 @@ def _forget_changes(e: Evaluation) -> None:
     counts[_FIRST] = len(times)
 
 
-@njit(cache=True)
+@entry
 def latency_after(s: Tables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided; `keep` or `undo` must follow."""
     _decide_accesses(s, e)
@@ -186,7 +183,7 @@ def latency_after(s: Tables, e: Evaluation) -> float:
     return float(e.latency[1])
 
 
-@njit(cache=True)
+@entry
 def keep(e: Evaluation) -> None:
     """Makes the last candidate the reference."""
     times, marks = e.times, e.marks
@@ -205,7 +202,7 @@ def keep(e: Evaluation) -> None:
     _forget_changes(e)
 
 
-@njit(cache=True)
+@entry
 def undo(e: Evaluation) -> None:
     """Forgets the last candidate."""
     moves, times, marks = e.moves, e.times, e.marks
@@ -229,7 +226,7 @@ def undo(e: Evaluation) -> None:
     _forget_changes(e)
 
 
-@njit(cache=True)
+@entry
 def latency_of_tables(s: Tables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided, and makes that the reference."""
     _decide_accesses(s, e)

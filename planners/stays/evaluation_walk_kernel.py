@@ -11,21 +11,18 @@ of each, and as long of its latency; the clock may differ, as nothing that follo
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from memplan.compiler.emulator.timing_kernel import NEVER, append, close_regions, drain, issue, open_region
 from memplan.compiler.emulator.timing_rows import Machine, Schedule
+from memplan.compiler.kernels import internal
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.tables import NONE
-
-# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 # Of the latency: how much longer what is left of a copy in flight may take, to count as the same but for rounding.
 _ROUNDING = 1e-14
 
 
-@njit(**_INTERNAL)
+@internal
 def _clear(copies: np.ndarray, queues: np.ndarray) -> None:
     """Empties the queues."""
     for q in range(len(queues)):
@@ -37,7 +34,7 @@ def _clear(copies: np.ndarray, queues: np.ndarray) -> None:
         queues[q].tail = -1
 
 
-@njit(**_INTERNAL)
+@internal
 def _load(e: Evaluation, t: int, clock: float) -> None:
     """Brings the queues into the state of the reference at a mark."""
     _clear(e.machine.copies, e.machine.queues)
@@ -52,7 +49,7 @@ def _load(e: Evaluation, t: int, clock: float) -> None:
         append(flight.number, e.machine)
 
 
-@njit(**_INTERNAL)
+@internal
 def _write(
     marks: np.ndarray, t: int, in_flight: np.ndarray, copies: np.ndarray, queues: np.ndarray, clock: float
 ) -> None:
@@ -74,7 +71,7 @@ def _write(
             number = copy.next
 
 
-@njit(**_INTERNAL)
+@internal
 def _are_alike(one: np.ndarray, other: np.ndarray, count: int, copies: np.ndarray, seconds: float) -> bool:
     """Whether two marks have the same copies in flight, with what is left of them but for some seconds."""
     for i in range(count):
@@ -86,7 +83,7 @@ def _are_alike(one: np.ndarray, other: np.ndarray, count: int, copies: np.ndarra
     return True
 
 
-@njit(**_INTERNAL)
+@internal
 def _mark_before(times: np.ndarray, marks: np.ndarray, t: int) -> int:
     """Returns the last time up to `t` with a mark of the reference from which a walk can begin."""
     t = times[t].mark
@@ -95,7 +92,7 @@ def _mark_before(times: np.ndarray, marks: np.ndarray, t: int) -> int:
     return t
 
 
-@njit(**_INTERNAL)
+@internal
 def _next_change(times: np.ndarray, t: int) -> int:
     """Returns the first time from `t` on at which something is changed; `n + 1` if there is none."""
     while t < len(times) - 1 and not times[t].is_changed:
@@ -103,7 +100,7 @@ def _next_change(times: np.ndarray, t: int) -> int:
     return t
 
 
-@njit(**_INTERNAL)
+@internal
 def _run_operation(
     times: np.ndarray, t: int, moves: np.ndarray, schedule: Schedule, clock: float, machine: Machine
 ) -> float:
@@ -124,7 +121,7 @@ def _run_operation(
     return clock
 
 
-@njit(**_INTERNAL)
+@internal
 def _walk(e: Evaluation, t: int, change: int) -> float:
     """Walks from a mark at `t` on until nothing differs from the reference any more; returns the seconds in all.
 
@@ -187,13 +184,13 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
             opened += 1
 
 
-@njit(**_INTERNAL)
+@internal
 def walk_changes(e: Evaluation, first: int) -> float:
     """Returns the seconds of a candidate that differs from the reference, at `first` for the first time."""
     return _walk(e, _mark_before(e.times, e.marks, first), first)
 
 
-@njit(**_INTERNAL)
+@internal
 def walk_all(e: Evaluation) -> float:
     """Returns the seconds of the whole program, and marks all of its times."""
     return _walk(e, 0, NONE)

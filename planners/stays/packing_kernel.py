@@ -14,12 +14,13 @@ intervals of time. All quantities are in units of the space's alignment.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from memplan.compiler.kernels import entry
 
 UNPLACED = -1
 
 
-@njit(cache=True)
+@entry
 def _insert(tree: np.ndarray, leaves: int, position: int, end: int) -> None:
     """Makes the interval at a position of the start order visible: nodes hold the latest end below them."""
     node = leaves + position
@@ -28,7 +29,7 @@ def _insert(tree: np.ndarray, leaves: int, position: int, end: int) -> None:
         node >>= 1
 
 
-@njit(cache=True)
+@entry
 def _overlapping(
     tree: np.ndarray, leaves: int, starts: np.ndarray, start: int, end: int, found: np.ndarray, count: int
 ) -> int:
@@ -64,7 +65,7 @@ def _overlapping(
     return count
 
 
-@njit(cache=True)
+@entry
 def place(
     order: np.ndarray,
     first_interval: np.ndarray,

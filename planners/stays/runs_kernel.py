@@ -17,14 +17,14 @@ own copy, if that pays.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from memplan.compiler.kernels import entry
 from memplan.planners.stays.tables import NONE, Tables
 
 _TINY = 1e-15  # seconds
 
 
-@njit(cache=True)
+@entry
 def _idle(s: Tables, slot: int) -> float:
     """Returns the seconds that a slot leaves to copies."""
     if not s.slots[slot].is_operation:
@@ -36,7 +36,7 @@ def _idle(s: Tables, slot: int) -> float:
     return max(0.0, max(operation.floor, operation.demand) - operation.taken)
 
 
-@njit(cache=True)
+@entry
 def refresh(s: Tables) -> None:
     """Recomputes what the copies leave of every slot, from what is decided."""
     within = np.zeros(len(s.slots))  # idle seconds of its region before each slot
@@ -70,7 +70,7 @@ def refresh(s: Tables) -> None:
                     row.slack = min(row.slack, within[done] - within[start] - row.backlog - row.arrivals)
 
 
-@njit(cache=True)
+@entry
 def _delays_nobody(s: Tables, start: int, end: int, seconds: float) -> bool:
     """Whether a further copy at slot `start` leaves the copies that start later, before slot `end`, in time."""
     extra = seconds
@@ -85,7 +85,7 @@ def _delays_nobody(s: Tables, start: int, end: int, seconds: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@entry
 def _book(s: Tables, start: int, done: int, seconds: float) -> None:
     """Enters a copy; negative `seconds` take one out. The slots of its region must not end before `done`."""
     row = s.slots[start]
@@ -108,7 +108,7 @@ def _book(s: Tables, start: int, done: int, seconds: float) -> None:
         s.slots[slot + 1].slack -= change
 
 
-@njit(cache=True)
+@entry
 def book_run(s: Tables, run: int, sign: int) -> float:
     """Takes the memory and copies that a run remembers, or gives them back; returns the seconds of its copies."""
     item = s.items[run]
@@ -125,7 +125,7 @@ def book_run(s: Tables, run: int, sign: int) -> float:
     return copied * s.slots[item.slot].repetitions
 
 
-@njit(cache=True)
+@entry
 def has_room(s: Tables, start: int, end: int, size: int) -> bool:
     for t in range(start, end):  # noqa: SIM110
         if s.free[t] < size:
@@ -133,7 +133,7 @@ def has_room(s: Tables, start: int, end: int, size: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@entry
 def serve(s: Tables, access: int, fast: bool) -> float:
     """Serves an access from the fast space, or at home; returns the seconds of the program that this saves."""
     row = s.accesses[access]
@@ -147,7 +147,7 @@ def serve(s: Tables, access: int, fast: bool) -> float:
     return (before - max(operation.floor, operation.demand)) * operation.repetitions
 
 
-@njit(cache=True)
+@entry
 def _operation_at_or_before(s: Tables, slot: int, first: int) -> int:
     """Returns the last slot in [first, slot] that is an operation; -1 if there is none."""
     while slot >= first and not s.slots[slot].is_operation:
@@ -155,7 +155,7 @@ def _operation_at_or_before(s: Tables, slot: int, first: int) -> int:
     return slot if slot >= first else NONE
 
 
-@njit(cache=True)
+@entry
 def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int, int, float]:
     """Returns the slots of a copy from home that fills a stay for an item, and by how much it is late; -1, -1 for none.
 
@@ -202,7 +202,7 @@ def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int
     return (done, done, late) if late < patience else (NONE, NONE, 0.0)
 
 
-@njit(cache=True)
+@entry
 def _find_spill(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, int]:
     """Returns the slots of a copy home for a run whose last item is `number`, as early as can be; -1, -1 for none.
 
@@ -244,7 +244,7 @@ def _find_spill(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, 
     return NONE, NONE
 
 
-@njit(cache=True)
+@entry
 def _wants_spill(s: Tables, low: int, high: int) -> bool:
     """Whether a run of items [low, high] changes a value that is wanted at home afterwards."""
     last = s.items[high]
@@ -255,7 +255,7 @@ def _wants_spill(s: Tables, low: int, high: int) -> bool:
     return s.items[high + 1].reads if high + 1 < chain.last else chain.needs_home
 
 
-@njit(cache=True)
+@entry
 def _old_runs(s: Tables, low: int, high: int, old: np.ndarray) -> int:
     """Lists the runs of items [low, high] and of all chains inside them; returns how many, -1 if one is closed."""
     count, depth = 0, 0
@@ -282,7 +282,7 @@ def _old_runs(s: Tables, low: int, high: int, old: np.ndarray) -> int:
     return count
 
 
-@njit(cache=True)
+@entry
 def _has_room_between(s: Tables, low: int, high: int, size: int) -> bool:
     """Whether what a run of items [low, high] needs beyond the runs that it would absorb is free."""
     for number in range(low, high + 1):
@@ -301,7 +301,7 @@ def _has_room_between(s: Tables, low: int, high: int, size: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@entry
 def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, patience_share: float) -> bool:
     """Gives items [low, high] of a chain one stay, together with the runs that they touch; returns whether it did.
 
@@ -395,7 +395,7 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, p
     return True
 
 
-@njit(cache=True)
+@entry
 def try_all(
     s: Tables,
     ranked: np.ndarray,
@@ -413,7 +413,7 @@ def try_all(
     return taken
 
 
-@njit(cache=True)
+@entry
 def drop(s: Tables, run: int) -> None:
     """Serves a run at home again. The plan stays valid: other runs are filled from home, where its value is then."""
     book_run(s, run, -1)
@@ -424,7 +424,7 @@ def drop(s: Tables, run: int) -> None:
         s.items[number].run = NONE
 
 
-@njit(cache=True)
+@entry
 def gains(s: Tables, runs: np.ndarray) -> np.ndarray:
     """Returns the seconds of the program that each run saves, given all others, waits not subtracted."""
     result = np.zeros(len(runs))
@@ -438,7 +438,7 @@ def gains(s: Tables, runs: np.ndarray) -> np.ndarray:
     return result
 
 
-@njit(cache=True)
+@entry
 def drop_useless(s: Tables, runs: np.ndarray) -> int:
     """Serves at home again, one after another, those of some runs that save nothing; returns how many."""
     dropped = 0
@@ -449,7 +449,7 @@ def drop_useless(s: Tables, runs: np.ndarray) -> int:
     return dropped
 
 
-@njit(cache=True)
+@entry
 def score(
     s: Tables, lows: np.ndarray, highs: np.ndarray, elapsed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -9,18 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from memplan.compiler.kernels import entry, inlined
 from memplan.rl_agent.game.environment import ACTIONS, FORCED
 from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
 from memplan.rl_agent.game.reference import COPY, DROP, FILL, LEADING, NO_COPY, NUM_ACTIONS, SPILL
 
-# Functions that only compiled ones call need no entry from Python, which takes a good part of compiling them.
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
 
-
-@njit(**_INTERNAL)
+@inlined
 def _find_fill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
     """Returns the first and last slot of the copy within `[low, high)` that starts latest, and its ticks of the last.
 
@@ -45,7 +42,7 @@ def _find_fill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, in
     return NONE, NONE, 0
 
 
-@njit(**_INTERNAL)
+@inlined
 def _find_spill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
     """Returns the copy within slots `[low, high)` that starts earliest.
 
@@ -72,13 +69,13 @@ def _find_spill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, i
     return NONE, NONE, 0
 
 
-@njit(**_INTERNAL)
+@inlined
 def _needed(b: Any, s: Any, way: int, first: int, ticks: int) -> int:
     """Returns the ticks that a copy takes which is issued before a slot: with another one, none for its latency."""
     return ticks - b.latency[way] if s.issued[first] == way else ticks
 
 
-@njit(**_INTERNAL)
+@inlined
 def _find_late_spill(left: Any, owner: Any, low: int, high: int, ticks: int) -> tuple[int, int]:
     """Returns the first and last of the slots of `[low, high)` that a late copy home has to itself; -1 for none."""
     start, supply, most = low, 0, ticks // 2
@@ -93,7 +90,7 @@ def _find_late_spill(left: Any, owner: Any, low: int, high: int, ticks: int) -> 
     return first, last
 
 
-@njit(**_INTERNAL)
+@inlined
 def _ending(left: Any, first: int, ticks: int) -> tuple[int, int, int]:
     """Returns a copy from a slot on that has as much as it takes."""
     slot, missing = first, ticks
@@ -103,7 +100,7 @@ def _ending(left: Any, first: int, ticks: int) -> tuple[int, int, int]:
     return first, slot, missing
 
 
-@njit(**_INTERNAL)
+@inlined
 def _most_kept(bottom: Any, start: int, end: int) -> int:
     """Returns the units that the operations of times `[start, end)` keep for themselves."""
     if start >= end:
@@ -114,7 +111,7 @@ def _most_kept(bottom: Any, start: int, end: int) -> int:
     return max(bottom[level, start], bottom[level, end - (1 << level)])
 
 
-@njit(**_INTERNAL)
+@inlined
 def _is_free(busy: Any, low: int, high: int, start: int) -> bool:
     for unit in range(low, high):  # noqa: SIM110
         if busy[unit] > start:
@@ -122,7 +119,7 @@ def _is_free(busy: Any, low: int, high: int, start: int) -> bool:
     return True
 
 
-@njit(**_INTERNAL)
+@inlined
 def _run(
     busy: Any, held: Any, wanted_from: Any, low: int, size: int, start: int, end: int, is_good: bool, is_highest: bool
 ) -> int:
@@ -145,7 +142,7 @@ def _run(
     return NONE
 
 
-@njit(**_INTERNAL)
+@inlined
 def _fit(b: Any, busy: Any, held: Any, start: int, move: Any) -> int:
     """Returns the offset of a new residency that starts at some time; -1 if there is no room."""
     low, size, units = _most_kept(b.bottom, start, move.end), move.size, len(busy)
@@ -159,7 +156,7 @@ def _fit(b: Any, busy: Any, held: Any, start: int, move: Any) -> int:
     return offset
 
 
-@njit(**_INTERNAL)
+@inlined
 def _wait(left: Any, duration: Any, latency: int, first: int, done: int, moving: float) -> float:
     """Returns the ticks that a copy is late which has slots `[first, done)` to itself and moves for so many."""
     moved = 0.0
@@ -171,13 +168,13 @@ def _wait(left: Any, duration: Any, latency: int, first: int, done: int, moving:
     return latency + max(0.0, moving - moved)
 
 
-@njit(**_INTERNAL)
+@inlined
 def _is_covered(s: Any, move: Any) -> bool:
     """Whether an item around is in fast memory as a whole."""
     return move.parent != NONE and (s.history[move.parent] & ACTIONS) != DROP
 
 
-@njit(**_INTERNAL)
+@inlined
 def look(b: Any, moves: Any, s: Any) -> None:
     """Writes what is possible at a game's move."""
     s.is_dead = False
@@ -245,7 +242,7 @@ def look(b: Any, moves: Any, s: Any) -> None:
         legal[COPY], legal[NO_COPY], legal[DROP] = can_copy, can_stay, can_drop
 
 
-@njit(**_INTERNAL)
+@inlined
 def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
     """Writes the copy that COPY makes, in time or late; returns whether there is one."""
     left, busy, held = s.left, s.busy_until, s.held_until
@@ -290,7 +287,7 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
     return False
 
 
-@njit(**_INTERNAL)
+@inlined
 def _earliest(b: Any, s: Any, move: Any, low: int) -> int:
     """Returns the slot, from one on, from which a move's place and all slots before the use are free."""
     until = 0
@@ -305,7 +302,7 @@ def _earliest(b: Any, s: Any, move: Any, low: int) -> int:
     return first
 
 
-@njit(**_INTERNAL)
+@inlined
 def _book(b: Any, s: Any, first: int, last: int, rest: int, way: int) -> None:
     left, owner, queue = s.left, s.owner, b.queue[way]
     s.issued[first] = way
@@ -316,7 +313,7 @@ def _book(b: Any, s: Any, first: int, last: int, rest: int, way: int) -> None:
     owner[last] = queue
 
 
-@njit(**_INTERNAL)
+@inlined
 def _set_back(b: Any, s: Any, culprit: int) -> None:
     """Starts a game again, with a move forced to DROP and all moves before it as they were."""
     s.history[culprit] |= FORCED
@@ -326,7 +323,7 @@ def _set_back(b: Any, s: Any, culprit: int) -> None:
     _start(b, s)
 
 
-@njit(**_INTERNAL)
+@inlined
 def _start(b: Any, s: Any) -> None:
     """Writes the state before the first move, but for what is possible there, and what backups left."""
     s.move = 0
@@ -342,7 +339,7 @@ def _start(b: Any, s: Any) -> None:
     s.lead_done = s.lead_first = NONE
 
 
-@njit(**_INTERNAL)
+@inlined
 def advance(b: Any, moves: Any, s: Any, action: int) -> None:
     """Writes the state after a legal move or a backup, but for what is possible next."""
     number = s.move
@@ -363,7 +360,7 @@ def advance(b: Any, moves: Any, s: Any, action: int) -> None:
     s.done = number + 1 >= b.num_moves
 
 
-@njit(**_INTERNAL)
+@inlined
 def _serve(b: Any, s: Any, number: int, move: Any, is_fast: bool) -> float:
     """Serves the accesses of a move at an operation, and sets its supply; returns the seconds that are saved."""
     seconds, slot = b.seconds[number], move.slot
@@ -384,7 +381,7 @@ def _serve(b: Any, s: Any, number: int, move: Any, is_fast: bool) -> float:
     return (before - max(seconds[0], s.demand_seconds)) * seconds[3]
 
 
-@njit(**_INTERNAL)
+@inlined
 def _limit(limits: Any, offsets: Any, tops: Any, low: int, high: int, start: int) -> None:
     """Notes that something is placed on units `[low, high)`."""
     for row in range(len(limits)):
@@ -392,7 +389,7 @@ def _limit(limits: Any, offsets: Any, tops: Any, low: int, high: int, start: int
             limits[row] = min(limits[row], start)
 
 
-@njit(**_INTERNAL)
+@inlined
 def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
     """Makes the copies and the residency of a decision; returns the seconds that the program waits for them."""
     row = move.row
@@ -453,19 +450,19 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
     return waited
 
 
-@njit(**_INTERNAL)
+@inlined
 def is_choice(s: Any) -> bool:
     """Whether more than one action is legal."""
     return s.legal[0] + s.legal[1] + s.legal[2] > 1
 
 
-@njit(**_INTERNAL)
+@inlined
 def has_to_drop(s: Any) -> bool:
     """Whether DROP is all that is legal."""
     return s.legal[DROP] and not is_choice(s)
 
 
-@njit(**_INTERNAL)
+@inlined
 def _first_legal(legal: Any) -> int:
     action = 0
     while not legal[action]:
@@ -473,7 +470,7 @@ def _first_legal(legal: Any) -> int:
     return action
 
 
-@njit(**_INTERNAL)
+@inlined
 def followed(s: Any, instead: Any, had_to_drop: Any, is_eager: bool) -> int:
     """Returns the action of a game's own history, or what is played in its place."""
     number, legal = s.move, s.legal
@@ -491,7 +488,7 @@ def followed(s: Any, instead: Any, had_to_drop: Any, is_eager: bool) -> int:
     return DROP
 
 
-@njit(cache=True, nogil=True)
+@entry
 def follow(
     boards: Any,
     moves: Any,
@@ -533,7 +530,7 @@ def follow(
             totals[s.move :] = s.total
 
 
-@njit(cache=True, nogil=True)
+@entry
 def play_at_random(boards: Any, moves: Any, states: Any, seed: int) -> None:
     """Plays a game to its end, every legal action as likely.
 
@@ -553,7 +550,7 @@ def play_at_random(boards: Any, moves: Any, states: Any, seed: int) -> None:
         look(boards[0], moves, s)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def begin(boards: Any, moves: Any, states: Any) -> None:
     """Writes the states before the first move, with what is possible there."""
     for game in range(len(states)):
@@ -561,7 +558,7 @@ def begin(boards: Any, moves: Any, states: Any) -> None:
         look(boards[0], moves, states[game])
 
 
-@njit(cache=True, nogil=True)
+@entry
 def step(boards: Any, moves: Any, states: Any, game: int, action: int) -> None:
     """Makes a move of a game, or the first legal one instead of one that is not; see `environment.step`."""
     s = states[game]
@@ -574,7 +571,7 @@ def step(boards: Any, moves: Any, states: Any, game: int, action: int) -> None:
     look(boards[0], moves, s)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def step_to_choice(boards: Any, moves: Any, states: Any, actions: Any, patience: int) -> None:
     """Makes a move in each game, and all forced moves behind it; nothing where the action is -1.
 

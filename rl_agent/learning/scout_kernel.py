@@ -11,13 +11,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from memplan.compiler.kernels import entry, internal
 from memplan.rl_agent.game.environment import ACTIONS
 from memplan.rl_agent.game.host_kernel import advance, followed, has_to_drop, is_choice, look
 from memplan.rl_agent.game.moves import NONE
-
-_INTERNAL = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 # How often a change has one choice more, and how many at most.
 _LONGER, _MOST_CHOICES = 0.7, 24
@@ -26,7 +24,7 @@ _LONGER, _MOST_CHOICES = 0.7, 24
 _COLD = 0.003
 
 
-@njit(**_INTERNAL)
+@internal
 def _are_same(b: Any, moves: Any, one: Any, other: Any, rows: Any, parents: Any, least_done: int) -> bool:
     """Whether two games at the same move go on in the same way.
 
@@ -82,7 +80,7 @@ def _are_same(b: Any, moves: Any, one: Any, other: Any, rows: Any, parents: Any,
     return True
 
 
-@njit(**_INTERNAL)
+@internal
 def _drawn(policy: Any, legal: Any, barred: int) -> int:
     """Returns a legal action drawn from a policy, not the barred one if there is another."""
     weights = np.zeros(3)
@@ -100,7 +98,7 @@ def _drawn(policy: Any, legal: Any, barred: int) -> int:
     return barred
 
 
-@njit(cache=True, nogil=True)
+@entry
 def anneal(
     boards: Any,
     moves: Any,

@@ -16,7 +16,8 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import check_belongs, verify
-from memplan.planners import auto, planner
+from memplan.planners import planner
+from memplan.planners.auto import solve as auto
 from memplan.planners.auto.member import Member, News
 from memplan.planners.auto.solve import AutoOptions, solve_with
 from memplan.planners.planner import Budget, Planner

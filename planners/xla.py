@@ -59,7 +59,7 @@ def _relieved(problem: MappingProblem, stays: list[Stay]) -> tuple[list[Stay], i
             while room[time] < 0 and arriving:
                 number = arriving.pop()
                 stay = stays[number]
-                stays[number] = replace(stay, start=time + 1, fills=((time + 1, stay.fills[0][1]),))
+                stays[number] = replace(stay, start=time + 1, prefetches=((time + 1, stay.prefetches[0][1]),))
                 room[stay.start : time + 1] += problem.buffers[stay.buffer].size
                 moved.add(number)
     return stays, len(moved)
@@ -67,9 +67,13 @@ def _relieved(problem: MappingProblem, stays: list[Stay]) -> tuple[list[Stay], i
 
 def _is_arriving(problem: MappingProblem, stay: Stay, time: int) -> bool:
     """Whether a stay holds nothing yet at a time, and its copy can also start right after it."""
-    if len(stay.fills) != 1 or not stay.fills[0][0] <= time < stay.fills[0][1] or stay.fills[0][1] >= problem.end:
+    if (
+        len(stay.prefetches) != 1
+        or not stay.prefetches[0][0] <= time < stay.prefetches[0][1]
+        or stay.prefetches[0][1] >= problem.end
+    ):
         return False
-    region = problem.operations[stay.fills[0][1]].region
+    region = problem.operations[stay.prefetches[0][1]].region
     return problem.operations[time + 1].region == region
 
 
@@ -81,12 +85,12 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
         served[residency].append(number)
         gain = access.cost[home_of(problem, access.buffer)] - access.cost[given.residencies[residency].space]
         value[residency] += gain * problem.runs_at(time)
-    fills: list[list[tuple[int, int]]] = [[] for _ in given.residencies]
-    spills: list[list[tuple[int, int]]] = [[] for _ in given.residencies]
+    prefetches: list[list[tuple[int, int]]] = [[] for _ in given.residencies]
+    evictions: list[list[tuple[int, int]]] = [[] for _ in given.residencies]
     left_behind = set()
     for copy in given.copies:
-        fills[copy.destination].append((copy.start, copy.done))
-        spills[copy.source].append((copy.start, copy.done))
+        prefetches[copy.destination].append((copy.start, copy.done))
+        evictions[copy.source].append((copy.start, copy.done))
         if copy.start == BEFORE:
             left_behind.add((given.residencies[copy.destination].buffer, given.residencies[copy.destination].space))
     stays = []
@@ -94,7 +98,7 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
         if r.space == home_of(problem, r.buffer):
             continue
         # What the next run expects in fast memory lies where this run found it.
-        from_before = any(start == BEFORE for start, _ in fills[number])
+        from_before = any(start == BEFORE for start, _ in prefetches[number])
         shares = (r.buffer, r.space) in left_behind and (from_before or r.end == problem.end + 1)
         stays.append(
             Stay(
@@ -103,8 +107,8 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
                 start=r.start,
                 end=r.end,
                 accesses=tuple(served[number]),
-                fills=tuple(fills[number]),
-                spills=tuple(spills[number]),
+                prefetches=tuple(prefetches[number]),
+                evictions=tuple(evictions[number]),
                 place=0 if shares else -1,
                 value=max(float(value[number]), 0.0),
             )
@@ -126,15 +130,15 @@ def _joined_in_place(problem: MappingProblem, stays: list[Stay]) -> list[Stay]:
         if (
             before is not None
             and before.end == stay.start + 1
-            and not stay.fills
-            and all(done <= stay.start for _, done in before.spills)
+            and not stay.prefetches
+            and all(done <= stay.start for _, done in before.evictions)
             and any(times[access] == stay.start for access in before.accesses)
         ):
             joined[last[key]] = replace(
                 before,
                 end=stay.end,
                 accesses=(*before.accesses, *stay.accesses),
-                spills=(*before.spills, *stay.spills),
+                evictions=(*before.evictions, *stay.evictions),
                 place=max(before.place, stay.place),
                 value=before.value + stay.value,
             )

@@ -176,7 +176,7 @@ def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]
     """
     joined = DisjointSets(len(program.storages))
     around: dict[int, list[int]] = {}
-    fills: dict[int, list[int]] = {}
+    prefetches: dict[int, list[int]] = {}
     reads: dict[int, list[int]] = {}
     moving: set[int] = set()
     for i, move in enumerate(moves):
@@ -185,7 +185,7 @@ def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]
             around.setdefault(storage, []).append(i)
             joined.join(storage, move.source)
         for storage in move.destinations:
-            fills.setdefault(storage, []).append(move.done)
+            prefetches.setdefault(storage, []).append(move.done)
         reads.setdefault(move.source, []).append(move.start)
     writes: dict[int, list[tuple[int, int]]] = {}
     for storage in around:
@@ -196,7 +196,7 @@ def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]
             if access.kind is not AccessKind.WRITE:
                 reads.setdefault(storage, []).append(access.time)
             if access.kind is not AccessKind.READ:
-                fills.setdefault(storage, []).append(access.time)
+                prefetches.setdefault(storage, []).append(access.time)
                 writes.setdefault(joined.find(storage), []).append((access.time, storage))
     outdated: set[int] = set()
     for storage, times in reads.items():
@@ -204,10 +204,10 @@ def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]
         if not others:
             continue
         others.sort()
-        filled = sorted(fills.get(storage, ()))
+        filled = sorted(prefetches.get(storage, ()))
         for time in times:
-            fill = filled[bisect.bisect_left(filled, time) - 1] if filled and filled[0] < time else -1
-            following = bisect.bisect_right(others, fill)
+            prefetch = filled[bisect.bisect_left(filled, time) - 1] if filled and filled[0] < time else -1
+            following = bisect.bisect_right(others, prefetch)
             if following < len(others) and others[following] < time:
                 outdated.update(around[storage])
     return outdated

@@ -61,7 +61,7 @@ def decode(s: Tables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
     """Decides as the genes say; returns the seconds of the program."""
     choice = genes[len(p.order)]
     p.now[:] = p.empty[choice]
-    e.kept_item[0], e.refill[0] = p.kept[choice, 0], p.kept[choice, 1]
+    e.kept_item[0], e.prefetch_again[0] = p.kept[choice, 0], p.kept[choice, 1]
     refresh(s)
     low, high, only = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
     for number in p.order:

@@ -150,7 +150,7 @@ class _Evolution:
         for choice in decisions:
             chain = np.flatnonzero((frame.chains.buffer == choice.kept) & (frame.chains.parent == NONE))
             item = int(frame.chains.first[chain[0]]) if len(chain) else NONE
-            kept.append((item, choice.refill[0] if choice.refill is not None else NONE))
+            kept.append((item, choice.prefetch_again[0] if choice.prefetch_again is not None else NONE))
         return Population(
             genes=genes,
             fitness=np.full(size, np.inf),

@@ -6,7 +6,7 @@ fragmented, the best stays may have none. Here a stay is an optional rectangle o
     offset                       x: whether it is made          no two rectangles overlap (no_overlap_2d),
       ▲   ┌──── stay ────┐       starts, dones: one of each     nor what operations reserve
       │   │ s         e  │
-      └───┴─┴─────────┴──┴─► t   s, e: variables, as its fill starts and its spill is done
+      └───┴─┴─────────┴──┴─► t   s, e: variables, as its prefetch starts and its eviction is done
 
 Offsets by two-dimensional no-overlap together with the schedule: Perron and Didier, "CP-SAT" (OR-Tools); rectangles as
 optional intervals: Laborie and Rogerie, "Reasoning with conditional time-intervals", 2008. Time is a fluid as in
@@ -51,9 +51,9 @@ class _Candidate:
     Attributes:
       first, last: items.
       start, end: half-open times of its accesses.
-      fill, spill: the times at which its copies can start and be done, `(start, done)`; None if it needs none.
+      prefetch, eviction: the times at which its copies can start and be done, `(start, done)`; None if it needs none.
       chosen: whether it gets the stay.
-      fills, spills: by copy, whether that is the one.
+      prefetches, evictions: by copy, whether that is the one.
       offset: in units of the alignment.
     """
 
@@ -61,11 +61,11 @@ class _Candidate:
     last: int
     start: int
     end: int
-    fill: list[tuple[int, int]] | None
-    spill: list[tuple[int, int]] | None
+    prefetch: list[tuple[int, int]] | None
+    eviction: list[tuple[int, int]] | None
     chosen: Any = None
-    fills: dict[tuple[int, int], Any] | None = None
-    spills: dict[tuple[int, int], Any] | None = None
+    prefetches: dict[tuple[int, int], Any] | None = None
+    evictions: dict[tuple[int, int], Any] | None = None
     offset: Any = None
 
 
@@ -154,20 +154,20 @@ class Joint:
         """Returns a run with the copies that it can have; None if it cannot have those that it needs."""
         chains = self.chains
         start, end = int(chains.start[first]), int(chains.end[last])
-        fill = spill = None
+        prefetch = eviction = None
         if self._starts_kept(first):
             start = 0
         elif chains.reads[first]:
-            fill = self._fills(chain, first)
-            if not fill:
+            prefetch = self._prefetches(chain, first)
+            if not prefetch:
                 return None
         writer = last if chains.writes[last] else int(chains.writer[last])
         wanted = chains.reads[last + 1] if last + 1 < chains.last[chain] else chains.needs_home[chain]
         if writer >= first and wanted:
-            spill = self._spills(chain, writer)
-            if not spill:
+            eviction = self._evictions(chain, writer)
+            if not eviction:
                 return None
-        return _Candidate(first, last, start, end, fill, spill)
+        return _Candidate(first, last, start, end, prefetch, eviction)
 
     def _starts_kept(self, first: int) -> bool:
         chain = self.chains.chain[first]
@@ -180,16 +180,16 @@ class Joint:
         low, high = max(first, int(self.slots.first[region])), min(last, int(self.slots.last[region]) - 1)
         return [slot for slot in range(low, high + 1) if self.slots.is_operation[slot]]
 
-    def _fills(self, chain: int, first: int) -> list[tuple[int, int]]:
-        if not self.made.tables.facts["can_fill"][0]:
+    def _prefetches(self, chain: int, first: int) -> list[tuple[int, int]]:
+        if not self.made.tables.facts["can_prefetch"][0]:
             return []
         writer = int(self.chains.writer[first])
         ready = int(self.chains.slot[writer]) + 1 if writer != NONE else 0
         possible = self._operations(chain, ready, int(self.chains.slot[first]))
         return [(start, possible[-1]) for start in possible]
 
-    def _spills(self, chain: int, writer: int) -> list[tuple[int, int]]:
-        if not self.made.tables.facts["can_spill"][0]:
+    def _evictions(self, chain: int, writer: int) -> list[tuple[int, int]]:
+        if not self.made.tables.facts["can_evict"][0]:
             return []
         possible = self._operations(chain, int(self.chains.slot[writer]) + 1, len(self.slots.time))
         return [(possible[0], done) for done in possible]
@@ -209,7 +209,7 @@ class Joint:
     def _write_candidate(self, candidate: _Candidate) -> None:
         model, chains = self.model, self.chains
         candidate.chosen = model.new_bool_var("")
-        for name, options in (("fills", candidate.fill), ("spills", candidate.spill)):
+        for name, options in (("prefetches", candidate.prefetch), ("evictions", candidate.eviction)):
             if options is not None:
                 made = {option: model.new_bool_var("") for option in options}
                 model.add(sum(made.values()) == candidate.chosen)
@@ -224,16 +224,16 @@ class Joint:
         """A value is brought home before it is wanted there, and fetched after it has come home."""
         model, chains, tables = self.model, self.chains, self.made.tables
         chain = int(chains.chain[candidate.first])
-        if candidate.spills is not None:
+        if candidate.evictions is not None:
             writer = candidate.last if chains.writes[candidate.last] else int(chains.writer[candidate.last])
             for item in range(candidate.last + 1, int(chains.last[chain])):
                 at_home = [other.chosen for other in self._covering(item)]
-                for (_, done), made in candidate.spills.items():
+                for (_, done), made in candidate.evictions.items():
                     if done > tables.items["wanted"][item]:
                         model.add_bool_or([made.negated(), *at_home])
                     for other in self._covering(item):
-                        if other.first == item and other.fills is not None and chains.writer[item] == writer:
-                            late = [fill for (start, _), fill in other.fills.items() if start < done]
+                        if other.first == item and other.prefetches is not None and chains.writer[item] == writer:
+                            late = [prefetch for (start, _), prefetch in other.prefetches.items() if start < done]
                             if late:
                                 model.add(made + sum(late) <= 1)
                 if chains.writes[item]:
@@ -266,10 +266,10 @@ class Joint:
                 model.add(candidate.chosen == 0)
                 continue
             candidate.offset = model.new_int_var(0, capacity - size, "")
-            span, refill = self._span(candidate)
+            span, prefetch_again = self._span(candidate)
             add(span, candidate.offset, size, candidate.chosen)
-            if refill is not None:
-                add(refill, candidate.offset, size, candidate.chosen)
+            if prefetch_again is not None:
+                add(prefetch_again, candidate.offset, size, candidate.chosen)
         model.add_no_overlap_2d(times, heights)
         model.add_cumulative(times, sizes, capacity)
 
@@ -277,28 +277,28 @@ class Joint:
         """Returns the time of a stay, and of what is brought back for the program's next run."""
         model, time, n = self.model, self.slots.time, self.problem.end
         start, end = candidate.start, candidate.end
-        refill = None
-        if self._starts_kept(candidate.first) and self.made.refill is not None:
-            again = self.made.refill[0]
+        prefetch_again = None
+        if self._starts_kept(candidate.first) and self.made.prefetch_again is not None:
+            again = self.made.prefetch_again[0]
             if end >= again:
                 end = n + 1
             else:
-                refill = model.new_optional_interval_var(again, n + 1 - again, n + 1, candidate.chosen, "")
+                prefetch_again = model.new_optional_interval_var(again, n + 1 - again, n + 1, candidate.chosen, "")
         first: Any = model.new_int_var(0, start, "")
         last: Any = model.new_int_var(end, n + 1, "")
         # Where it is not chosen they are as they like.
-        if candidate.fills is not None:
-            begins = sum(int(time[s]) * made for (s, _), made in candidate.fills.items())
+        if candidate.prefetches is not None:
+            begins = sum(int(time[s]) * made for (s, _), made in candidate.prefetches.items())
             model.add(first == begins).only_enforce_if(candidate.chosen)
         else:
             first = start
-        if candidate.spills is not None:
-            until = sum(max(end, int(time[d]), int(time[s]) + 1) * made for (s, d), made in candidate.spills.items())
+        if candidate.evictions is not None:
+            until = sum(max(end, int(time[d]), int(time[s]) + 1) * made for (s, d), made in candidate.evictions.items())
             model.add(last == until).only_enforce_if(candidate.chosen)
         else:
             last = end
         size = model.new_int_var(1, n + 1, "")
-        return model.new_optional_interval_var(first, size, last, candidate.chosen, ""), refill
+        return model.new_optional_interval_var(first, size, last, candidate.chosen, ""), prefetch_again
 
     def _ticks(self, seconds: float) -> int:
         return round(seconds / self._tick)
@@ -348,7 +348,7 @@ class Joint:
         for candidate in self.candidates:
             size = self.frame.sizes[self.chains.buffer[self.chains.chain[candidate.first]]]
             repetitions = problem.repetitions[int(self._region(candidate))]
-            for made_by, ends in ((candidate.fills, (0, space)), (candidate.spills, (space, 0))):
+            for made_by, ends in ((candidate.prefetches, (0, space)), (candidate.evictions, (space, 0))):
                 for (first, last), made in (made_by or {}).items():
                     link = problem.links[problem.link_between[ends]]
                     moves = self._ticks(repetitions * float(size) / link.bandwidth)
@@ -386,7 +386,7 @@ class Joint:
             is_made = served[accesses[0]].space == self.frame.space and len(used) == 1 and len(serves) == len(accesses)
             model.add_hint(candidate.chosen, is_made)
             copies = {(copy.start, copy.done) for copy in plan.copies if number in (copy.source, copy.destination)}
-            for made_by in (candidate.fills, candidate.spills):
+            for made_by in (candidate.prefetches, candidate.evictions):
                 for (start, done), made in (made_by or {}).items():
                     model.add_hint(made, is_made and (int(times[start]), int(times[done])) in copies)
             if is_made and candidate.offset is not None:
@@ -399,11 +399,11 @@ class Joint:
             if not solver.value(candidate.chosen):
                 continue
             run = Run(candidate.first, candidate.last, candidate.start, candidate.end)
-            for start, done in (o for o, made in (candidate.fills or {}).items() if solver.value(made)):
-                run.fill = Move(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
+            for start, done in (o for o, made in (candidate.prefetches or {}).items() if solver.value(made)):
+                run.prefetch = Move(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
                 run.start = int(times[start])
-            for start, done in (o for o, made in (candidate.spills or {}).items() if solver.value(made)):
-                run.spill = Move(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
+            for start, done in (o for o, made in (candidate.evictions or {}).items() if solver.value(made)):
+                run.eviction = Move(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
                 run.end = max(run.end, int(times[done]), int(times[start]) + 1)
             runs.append(run)
             offsets.append(solver.value(candidate.offset))

@@ -103,7 +103,7 @@ class Polish:
         """Lets a random copy into fast memory start at another time; returns whether there is room for it."""
         tables, slots, draw = decisions.tables, self.frame.slots, self.generator
         runs = decisions.runs()
-        runs = runs[tables.items["fill_start"][runs] != NONE]
+        runs = runs[tables.items["prefetch_start"][runs] != NONE]
         if not len(runs):
             return False
         run = int(runs[draw.integers(len(runs))])
@@ -111,21 +111,21 @@ class Polish:
         earliest = int(slots.first[chains.region[item["chain"]]])
         if item["writer"] != NONE:
             writer = tables.items[item["writer"]]
-            earliest = int(writer["ready"] if writer["run"] == NONE else tables.items[writer["run"]]["spill_done"])
-        start, done = int(item["fill_start"]), int(item["fill_done"])
+            earliest = int(writer["ready"] if writer["run"] == NONE else tables.items[writer["run"]]["eviction_done"])
+        start, done = int(item["prefetch_start"]), int(item["prefetch_done"])
         way = max(1, int(2.0 ** draw.uniform(0.0, 6.0)))
         start += way if draw.random() < 0.4 else -way
         start = min(max(start, earliest), done)
         while start < done and not slots.is_operation[start]:
             start += 1
-        if start == item["fill_start"]:
+        if start == item["prefetch_start"]:
             return False
         book_run(tables, run, -1)
         size = int(tables.buffers["size"][chains.buffer[item["chain"]]])
         first = int(slots.time[start])
         fits = bool(has_room(tables, first, int(item["run_end"]), size))
         if fits:
-            tables.items["fill_start"][run], tables.items["run_start"][run] = start, first
+            tables.items["prefetch_start"][run], tables.items["run_start"][run] = start, first
         book_run(tables, run, 1)
         return fits
 

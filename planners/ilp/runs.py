@@ -58,16 +58,16 @@ class Run:
     Attributes:
       first, last: items.
       start, end: half-open times of the stay.
-      fill: the copy that fills it; None if it needs none.
-      spill: the copy that brings its value home; None if it needs none.
+      prefetch: the copy that fills it; None if it needs none.
+      eviction: the copy that brings its value home; None if it needs none.
     """
 
     first: int
     last: int
     start: int
     end: int
-    fill: Move | None = None
-    spill: Move | None = None
+    prefetch: Move | None = None
+    eviction: Move | None = None
 
 
 def _scheduled_late(moves: Sequence[Move], left: Floats) -> tuple[list[int], list[int]]:
@@ -212,11 +212,11 @@ class Realization:
             if is_kept:
                 run.start = 0
             elif chains.reads[first]:
-                run.fill = self._fill(first, run_of)
-                possible = run.fill is not None
-            if possible and self._wants_spill(run):
-                run.spill = self._spill(run, run_of)
-                possible = run.spill is not None
+                run.prefetch = self._prefetch(first, run_of)
+                possible = run.prefetch is not None
+            if possible and self._wants_eviction(run):
+                run.eviction = self._eviction(run, run_of)
+                possible = run.eviction is not None
             if possible:
                 found.append(run)
             else:
@@ -224,7 +224,7 @@ class Realization:
                     del run_of[item]
         return found
 
-    def _wants_spill(self, run: Run) -> bool:
+    def _wants_eviction(self, run: Run) -> bool:
         """Whether a run changes a value that is wanted at home afterwards."""
         chains, last = self.chains, run.last
         writer = last if chains.writes[last] else int(chains.writer[last])
@@ -238,27 +238,27 @@ class Realization:
             slot -= 1
         return slot if slot >= first else NONE
 
-    def _link(self, is_fill: bool) -> Link | None:
-        ends = (0, self.frame.space) if is_fill else (self.frame.space, 0)
+    def _link(self, is_prefetch: bool) -> Link | None:
+        ends = (0, self.frame.space) if is_prefetch else (self.frame.space, 0)
         number = self.frame.problem.link_between.get(ends)
         return self.frame.problem.links[number] if number is not None else None
 
-    def _seconds(self, item: int, is_fill: bool) -> float:
+    def _seconds(self, item: int, is_prefetch: bool) -> float:
         """Returns how long a copy takes its channel, over all times that it is made."""
-        link = self._link(is_fill)
+        link = self._link(is_prefetch)
         size = self.frame.sizes[self.chains.buffer[self.chains.chain[item]]]
         if link is None:
             return np.inf
         return float(size / link.bandwidth * self.tables.slots["repetitions"][self.chains.slot[item]])
 
-    def _moving(self, gap: Gap | None, is_fill: bool) -> tuple[int, int] | None:
+    def _moving(self, gap: Gap | None, is_prefetch: bool) -> tuple[int, int] | None:
         """Returns the half-open positions in which a copy that is done in a gap moves; None if none does."""
-        ends = (0, self.frame.space) if is_fill else (self.frame.space, 0)
+        ends = (0, self.frame.space) if is_prefetch else (self.frame.space, 0)
         pieces = gap.moved.get(ends, []) if gap is not None else []
         busy = [(low, high) for low, high, part in pieces if part.value(self.solution) > _TRACE]
         return (busy[0][0], busy[-1][1]) if busy else None
 
-    def _fill(self, first: int, run_of: dict[int, Run]) -> Move | None:
+    def _prefetch(self, first: int, run_of: dict[int, Run]) -> Move | None:
         """Returns the copy that fills a run."""
         chains, time = self.chains, self.slots.time
         chain = int(chains.chain[first])
@@ -269,10 +269,10 @@ class Realization:
             before = run_of.get(writer)
             if before is None:
                 start = int(self.tables.items["ready"][writer])
-            elif before.spill is None:
+            elif before.eviction is None:
                 return None
             else:
-                start = before.spill.done
+                start = before.eviction.done
         while start <= done and not self.slots.is_operation[start]:
             start += 1
         seconds = self._seconds(first, True)
@@ -284,7 +284,7 @@ class Realization:
             low = max(low, min(moving[0], high))
         return Move(start, done, low, high, seconds)
 
-    def _spill(self, run: Run, run_of: dict[int, Run]) -> Move | None:
+    def _eviction(self, run: Run, run_of: dict[int, Run]) -> Move | None:
         """Returns the copy that brings the value of a run home."""
         chains, time = self.chains, self.slots.time
         chain = int(chains.chain[run.last])
@@ -318,34 +318,34 @@ class Realization:
         return Move(start, end, low, high, seconds)
 
     def _schedule(self, runs: list[Run], emulator: TimingEmulator) -> None:
-        """Sets the starts of fills, the ends of spills, and the times of the stays."""
+        """Sets the starts of prefetches, the ends of evictions, and the times of the stays."""
         left, duration = self._idle(runs, emulator)
         time, is_operation = self.slots.time, self.slots.is_operation
         elapsed = np.concatenate([[0.0], np.cumsum(duration)])
         into, back = self._link(True), self._link(False)
-        moves = [move for run in runs for move in (run.fill, run.spill) if move is not None]
+        moves = [move for run in runs for move in (run.prefetch, run.eviction) if move is not None]
         begins, ends = _scheduled_late(moves, left)
         times = dict(zip(map(id, moves), zip(begins, ends, strict=True), strict=True))
         for run in runs:
-            if (spill := run.spill) is not None and back is not None:
-                end = spill.start
-                arrived = elapsed[time[spill.start]] + back.latency
-                while end < spill.done and (
-                    2 * time[end] < times[id(spill)][1] or elapsed[time[end]] < arrived or not is_operation[end]
+            if (eviction := run.eviction) is not None and back is not None:
+                end = eviction.start
+                arrived = elapsed[time[eviction.start]] + back.latency
+                while end < eviction.done and (
+                    2 * time[end] < times[id(eviction)][1] or elapsed[time[end]] < arrived or not is_operation[end]
                 ):
                     end += 1
-                spill.done = end
-                run.end = max(run.end, int(time[end]), int(time[spill.start]) + 1)
-            if (fill := run.fill) is not None and into is not None:
-                begin = times[id(fill)][0]
+                eviction.done = end
+                run.end = max(run.end, int(time[end]), int(time[eviction.start]) + 1)
+            if (prefetch := run.prefetch) is not None and into is not None:
+                begin = times[id(prefetch)][0]
                 # The first byte comes a latency after the start.
                 ready = elapsed[begin // 2] - into.latency
-                start = fill.done
-                while start > fill.start and (
+                start = prefetch.done
+                while start > prefetch.start and (
                     2 * time[start] > begin or elapsed[time[start]] > ready or not is_operation[start]
                 ):
                     start -= 1
-                fill.start = start
+                prefetch.start = start
                 run.start = int(time[start])
 
     def _idle(self, runs: list[Run], emulator: TimingEmulator) -> tuple[Floats, Floats]:
@@ -365,7 +365,7 @@ class Realization:
         return left, duration
 
     def _relieve(self, runs: list[Run], free: Integers) -> None:
-        """Lets fills start later, and gives up runs, where more is in memory than it holds."""
+        """Lets prefetches start later, and gives up runs, where more is in memory than it holds."""
         sizes = self.tables.buffers["size"][self.chains.buffer[self.chains.chain]]
         for run in runs:
             free[run.start : run.end] -= sizes[run.first]
@@ -375,11 +375,11 @@ class Realization:
             arriving = [run for run in there if self._can_start_after(run, at)]
             if arriving:
                 run = max(arriving, key=lambda run: (run.start, int(sizes[run.first]), run.first))
-                assert run.fill is not None
+                assert run.prefetch is not None
                 begins = run.start
-                while run.start <= at or not self.slots.is_operation[run.fill.start]:
-                    run.fill.start += 1
-                    run.start = int(self.slots.time[run.fill.start])
+                while run.start <= at or not self.slots.is_operation[run.prefetch.start]:
+                    run.prefetch.start += 1
+                    run.start = int(self.slots.time[run.prefetch.start])
                 free[begins : run.start] += sizes[run.first]
                 continue
             # What is more than the excess helps no one.
@@ -389,8 +389,8 @@ class Realization:
             runs.remove(run)  # What was to be copied from its home copy is written at home now.
 
     def _can_start_after(self, run: Run, at: int) -> bool:
-        """Whether a run's fill is in flight at a time, and can also start after it."""
-        return run.fill is not None and at < self.slots.time[run.fill.done]
+        """Whether a run's prefetch is in flight at a time, and can also start after it."""
+        return run.prefetch is not None and at < self.slots.time[run.prefetch.done]
 
     def _gain(self, run: Run) -> float:
         """Returns the seconds of memory time that a run saves."""
@@ -411,11 +411,11 @@ def commit(made: Decisions, runs: Sequence[Run]) -> None:
         tables.items["run"][run.first : run.last + 1] = run.first
         item = tables.items[run.first]
         item["run_last"], item["run_start"], item["run_end"], item["late"] = run.last, run.start, run.end, 0.0
-        item["fill_start"] = item["fill_done"] = item["spill_start"] = item["spill_done"] = NONE
-        if run.fill is not None:
-            item["fill_start"], item["fill_done"] = run.fill.start, run.fill.done
-        if run.spill is not None:
-            item["spill_start"], item["spill_done"] = run.spill.start, run.spill.done
+        item["prefetch_start"] = item["prefetch_done"] = item["eviction_start"] = item["eviction_done"] = NONE
+        if run.prefetch is not None:
+            item["prefetch_start"], item["prefetch_done"] = run.prefetch.start, run.prefetch.done
+        if run.eviction is not None:
+            item["eviction_start"], item["eviction_done"] = run.eviction.start, run.eviction.done
         book_run(tables, run.first, 1)
 
 
@@ -424,9 +424,9 @@ def note_late(made: Decisions, emulator: TimingEmulator) -> None:
     stall = np.nan_to_num(emulator.emulate(made.sketch()).stall)
     for run in made.runs().tolist():
         item = made.tables.items[run]
-        if item["fill_done"] == NONE:
+        if item["prefetch_done"] == NONE:
             continue
-        late = stall[made.frame.slots.time[item["fill_done"]]]
+        late = stall[made.frame.slots.time[item["prefetch_done"]]]
         if late > 0.0:
             book_run(made.tables, run, -1)
             made.tables.items["late"][run] = late

@@ -101,14 +101,14 @@ class Annealer:
     def _start(self, kept: int) -> None:
         """Begins with nothing in the space but what stays from run to run."""
         self.decisions = Decisions(self.frame, Rules(), kept)
-        refill = self.decisions.refill[0] if self.decisions.refill is not None else NONE
+        prefetch_again = self.decisions.prefetch_again[0] if self.decisions.prefetch_again is not None else NONE
         if kept not in self._evaluations:
-            self._evaluations[kept] = make_evaluation(self.frame, self.emulator, kept, refill)
+            self._evaluations[kept] = make_evaluation(self.frame, self.emulator, kept, prefetch_again)
         self.evaluation = self._evaluations[kept]
         tables, (start, end, offset), whole = in_one_piece(self.decisions.tables)
         self.decisions.tables = tables
         self.places = self.places._replace(
-            start=start, end=end, offset=offset, kept=np.array([self.evaluation.kept_item[0], refill], np.int64)
+            start=start, end=end, offset=offset, kept=np.array([self.evaluation.kept_item[0], prefetch_again], np.int64)
         )
         self.walk = Walk(
             now=whole,
@@ -140,7 +140,7 @@ class Annealer:
             if row is not None:
                 rows.append(row)
                 offsets.append(stay.offset)
-                if stay.fills and stay.fills[0][0] < 0:
+                if stay.prefetches and stay.prefetches[0][0] < 0:
                     kept = stay.buffer
         table = np.array(rows, self.decisions.tables.items.dtype)
         solution = Solution(kept, table, np.array([*home_offsets, *offsets], np.int64), np.inf)
@@ -158,16 +158,18 @@ class Annealer:
             chain = chains.chain[low]
             region = chains.region[chain]
             highs = np.flatnonzero((chains.last_access == last) & (chains.chain == chain))
-            copied = [slots.of_time[time] for times in (*stay.fills, *stay.spills) for time in times if times[0] >= 0]
+            copied = [
+                slots.of_time[time] for times in (*stay.prefetches, *stay.evictions) for time in times if times[0] >= 0
+            ]
             is_here = all(slots.first[region] <= slot < slots.last[region] for slot in copied)
             covers = len(highs) > 0 and stay.start <= chains.start[low] and stay.end >= chains.end[highs[0]]
             if is_here and covers and last - first == len(stay.accesses):
                 row = self.frame.tables.items[low].copy()
                 row["run"], row["run_last"], row["run_start"], row["run_end"] = low, highs[0], stay.start, stay.end
-                if stay.fills and stay.fills[0][0] >= 0:
-                    row["fill_start"], row["fill_done"] = (slots.of_time[time] for time in stay.fills[0])
-                if stay.spills:
-                    row["spill_start"], row["spill_done"] = (slots.of_time[time] for time in stay.spills[0])
+                if stay.prefetches and stay.prefetches[0][0] >= 0:
+                    row["prefetch_start"], row["prefetch_done"] = (slots.of_time[time] for time in stay.prefetches[0])
+                if stay.evictions:
+                    row["eviction_start"], row["eviction_done"] = (slots.of_time[time] for time in stay.evictions[0])
                 return row
         return None
 

@@ -245,7 +245,7 @@ def _shift(s: Tables, m: Moves) -> bool:
         run = _random_run(s, m.random)
         if run == NONE:
             return False
-        if s.items[run].fill_start != NONE:
+        if s.items[run].prefetch_start != NONE:
             break
     else:
         return False
@@ -254,20 +254,20 @@ def _shift(s: Tables, m: Moves) -> bool:
     earliest = s.regions[chain.region].first
     if item.writer != NONE:
         writer = s.items[item.writer].run
-        earliest = s.items[item.writer].ready if writer == NONE else s.items[writer].spill_done
+        earliest = s.items[item.writer].ready if writer == NONE else s.items[writer].eviction_done
     step = 1 + below(m.random, 1 << (1 + below(m.random, 5)))
-    slot = item.fill_start - step if uniform(m.random) < 0.6 else item.fill_start + step
-    slot = max(earliest, min(slot, item.fill_done))
+    slot = item.prefetch_start - step if uniform(m.random) < 0.6 else item.prefetch_start + step
+    slot = max(earliest, min(slot, item.prefetch_done))
     while slot > earliest and not s.slots[slot].is_operation:
         slot -= 1
-    if slot < earliest or slot == item.fill_start or not s.slots[slot].is_operation:
+    if slot < earliest or slot == item.prefetch_start or not s.slots[slot].is_operation:
         return False
     start = s.slots[slot].time
     if start < item.run_start and not has_room(s, start, item.run_start, s.buffers[chain.buffer].size):
         return False
     m.span[0], m.span[1] = min(start, item.run_start), max(start, item.run_start)
     book_run(s, run, -1)
-    item.run_start, item.fill_start, item.late = start, slot, 0.0
+    item.run_start, item.prefetch_start, item.late = start, slot, 0.0
     book_run(s, run, 1)
     return True
 
@@ -380,7 +380,7 @@ def take_again(s: Tables, rows: np.ndarray) -> None:
         item = s.items[row.run]
         chain = s.chains[item.chain]
         is_kept = chain.buffer == s.facts[0].kept_buffer and row.run == chain.first and chain.parent == NONE
-        if item.reads and is_kept == (row.fill_start != NONE):
+        if item.reads and is_kept == (row.prefetch_start != NONE):
             continue
         if not has_room(s, row.run_start, row.run_end, s.buffers[chain.buffer].size):
             continue
@@ -389,6 +389,6 @@ def take_again(s: Tables, rows: np.ndarray) -> None:
         for number in range(row.run, row.run_last + 1):
             s.items[number].run = row.run
         item.run_last, item.run_start, item.run_end = row.run_last, row.run_start, row.run_end
-        item.fill_start, item.fill_done, item.late = row.fill_start, row.fill_done, row.late
-        item.spill_start, item.spill_done = row.spill_start, row.spill_done
+        item.prefetch_start, item.prefetch_done, item.late = row.prefetch_start, row.prefetch_done, row.late
+        item.eviction_start, item.eviction_done = row.eviction_start, row.eviction_done
         book_run(s, row.run, 1)

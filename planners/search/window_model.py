@@ -38,8 +38,8 @@ class Window:
       cost: `[num_runs]` seconds that it costs beside that.
       covers: of each run, the accesses that it serves; no two runs serve the same.
       conflicts: pairs of runs of which one would be filled before the value of the other is at home.
-      fill: `[num_runs, 2]` half-open slots in which the copy that fills it moves, and `fill_seconds: [num_runs]` how
-        long; nothing if it is 0.
+      prefetch: `[num_runs, 2]` half-open slots in which the copy that fills it moves, and `prefetch_seconds:
+        [num_runs]` how long; nothing if it is 0.
       least, demand, repetitions: `[num_operations]` seconds of each operation without any run, and how often it runs.
       free: `[num_times, 2]` times, and the units that are free then.
       blocks: `[num_blocks, 4]` start, end, offset and top of what is fixed.
@@ -56,8 +56,8 @@ class Window:
     cost: Floats
     covers: list[list[int]]
     conflicts: list[tuple[int, int]]
-    fill: Integers
-    fill_seconds: Floats
+    prefetch: Integers
+    prefetch_seconds: Floats
     least: Floats
     demand: Floats
     repetitions: Floats
@@ -130,15 +130,15 @@ def choose(window: Window, effort: float, seed: int) -> tuple[NDArray[np.bool_],
 
 def _limit_copies(window: Window, model: cp_model.CpModel, is_chosen: list[cp_model.IntVar]) -> None:
     """Between any two slots, the copies that must move there need no more than what the link has left."""
-    filled = np.flatnonzero(window.fill_seconds > 0.0)
+    filled = np.flatnonzero(window.prefetch_seconds > 0.0)
     before = np.concatenate([[0.0], np.cumsum(window.idle)])
-    scale = _UNITS / max(float(np.max(window.fill_seconds, initial=0.0)), 1e-30)
-    for first in np.unique(window.fill[filled, 0]).tolist():
-        for last in np.unique(window.fill[filled, 1]).tolist():
-            inside = filled[(window.fill[filled, 0] >= first) & (window.fill[filled, 1] <= last)]
+    scale = _UNITS / max(float(np.max(window.prefetch_seconds, initial=0.0)), 1e-30)
+    for first in np.unique(window.prefetch[filled, 0]).tolist():
+        for last in np.unique(window.prefetch[filled, 1]).tolist():
+            inside = filled[(window.prefetch[filled, 0] >= first) & (window.prefetch[filled, 1] <= last)]
             left = before[last] - before[first] if last > first else 0.0
-            if len(inside) > 1 and window.fill_seconds[inside].sum() > left:
-                needed = [(run, int(window.fill_seconds[run] * scale)) for run in inside.tolist()]
+            if len(inside) > 1 and window.prefetch_seconds[inside].sum() > left:
+                needed = [(run, int(window.prefetch_seconds[run] * scale)) for run in inside.tolist()]
                 least = max(units for _, units in needed)  # One alone was found possible.
                 model.add(sum(units * is_chosen[run] for run, units in needed) <= max(int(left * scale), least))
 

@@ -126,10 +126,10 @@ class Windows:
         chain, buffers = tables.chains[rows["chain"]], tables.buffers
         operations, slots = tables.operations, tables.slots
         repetitions = slots["repetitions"][rows["slot"]]
-        has_fill, has_spill = rows["fill_start"] != NONE, rows["spill_start"] != NONE
-        fill_seconds = np.where(has_fill, buffers["fill_seconds"][chain["buffer"]], 0.0)
-        copied = fill_seconds + np.where(has_spill, buffers["spill_seconds"][chain["buffer"]], 0.0)
-        late = np.where(has_fill, rows["late"], 0.0)
+        has_prefetch, has_eviction = rows["prefetch_start"] != NONE, rows["eviction_start"] != NONE
+        prefetch_seconds = np.where(has_prefetch, buffers["prefetch_seconds"][chain["buffer"]], 0.0)
+        copied = prefetch_seconds + np.where(has_eviction, buffers["eviction_seconds"][chain["buffer"]], 0.0)
+        late = np.where(has_prefetch, rows["late"], 0.0)
         covers, savings = [], []
         freed = np.zeros(len(rows))
         for number, row in enumerate(rows):
@@ -164,8 +164,8 @@ class Windows:
             cost=late * repetitions + _PRICE * (copied * repetitions - freed),
             covers=covers,
             conflicts=_conflicts(rows),
-            fill=np.stack([rows["fill_start"], rows["fill_done"]], axis=1),
-            fill_seconds=np.where(late > 0.0, 0.0, fill_seconds),
+            prefetch=np.stack([rows["prefetch_start"], rows["prefetch_done"]], axis=1),
+            prefetch_seconds=np.where(late > 0.0, 0.0, prefetch_seconds),
             least=operations["floor"],
             demand=operations["demand"],
             repetitions=operations["repetitions"],
@@ -200,11 +200,11 @@ class Windows:
 def _conflicts(rows: np.ndarray) -> list[tuple[int, int]]:
     """Returns the pairs of runs of which one is filled before the value that the other writes is at home."""
     found = []
-    for number in np.flatnonzero(rows["fill_start"] != NONE).tolist():
+    for number in np.flatnonzero(rows["prefetch_start"] != NONE).tolist():
         row = rows[number]
         if row["writer"] == NONE:
             continue
         writes = (rows["run"] <= row["writer"]) & (rows["run_last"] >= row["writer"])
-        late = (rows["spill_start"] == NONE) | (rows["spill_done"] > row["fill_start"])
+        late = (rows["eviction_start"] == NONE) | (rows["eviction_done"] > row["prefetch_start"])
         found += [(other, number) for other in np.flatnonzero(writes & late).tolist()]
     return found

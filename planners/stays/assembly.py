@@ -5,7 +5,7 @@ memory. A planner decides only on *stays* elsewhere; each access that no stay se
 residency lasts as long as somebody needs it, and offsets are found here.
 
     fast  ┤        ┌──────────────┐      ┌─────────┐
-          │   fill │     stay     │spill │  stay   │
+        prefetch   │     stay     │eviction  stay   │
     home  ┤ ┌──────┴──┐           └──────┴─────┐
             └─────────┘  (one residency, from the first to the last time that it is needed)
 """
@@ -35,8 +35,8 @@ class Stay:
       buffer, space: indices.
       start, end: half-open times.
       accesses: numbers of the accesses that it serves.
-      fills: `(start, done)` of copies from home that fill it.
-      spills: `(start, done)` of copies that bring its value home.
+      prefetches: `(start, done)` of copies from home that fill it.
+      evictions: `(start, done)` of copies that bring its value home.
       place: stays of one buffer and space with the same `place` lie at one offset; -1 for a place of its own.
       value: seconds that are lost if it finds no room.
       offset: where it lies; -1 if that is still to be found.
@@ -47,8 +47,8 @@ class Stay:
     start: int
     end: int
     accesses: tuple[int, ...]
-    fills: tuple[tuple[int, int], ...] = ()
-    spills: tuple[tuple[int, int], ...] = ()
+    prefetches: tuple[tuple[int, int], ...] = ()
+    evictions: tuple[tuple[int, int], ...] = ()
     place: int = -1
     value: float = 0.0
     offset: int = UNPLACED
@@ -85,7 +85,7 @@ def assemble(
 ) -> Assembly:
     """Returns the plan that stays make, with homes and offsets.
 
-    Each stay must be valid by itself, and so must the plan be without it: what a stay writes and others need is spilled
+    Each stay must be valid by itself, and so must the plan be without it: what a stay writes and others need is evicted
     in time, what it holds is filled from home or written there. Those that find no room are left out.
 
     Args:
@@ -137,7 +137,7 @@ def _last_moves(problem: MappingProblem, stays: Sequence[Stay]) -> list[Stay]:
                     f"{buffer.name} starts in {problem.spaces[home_of(problem, number)].name} and must end in "
                     f"{problem.spaces[space].name}, but the target has no link from one to the other"
                 )
-            moves.append(Stay(number, space, n, n + 1, (), fills=((n, n),), value=np.inf))
+            moves.append(Stay(number, space, n, n + 1, (), prefetches=((n, n),), value=np.inf))
     return moves
 
 
@@ -197,15 +197,15 @@ def _plan(
     info: dict[str, Any] | None,
 ) -> Plan:
     served_by = [-1] * len(problem.accesses)
-    copies: list[tuple[int, int, int, int, int]] = []  # start, done, stay, whether it is a fill, and buffer
+    copies: list[tuple[int, int, int, int, int]] = []  # start, done, stay, whether it is a prefetch, and buffer
     placed = [number for number, stay in enumerate(stays) if stay.space == 0 or offset_of_stay[number] != UNPLACED]
     ends_there = set()
     for number in placed:
         stay = stays[number]
         for access in stay.accesses:
             served_by[access] = number
-        copies += [(start, done, number, 1, stay.buffer) for start, done in stay.fills]
-        copies += [(start, done, number, 0, stay.buffer) for start, done in stay.spills]
+        copies += [(start, done, number, 1, stay.buffer) for start, done in stay.prefetches]
+        copies += [(start, done, number, 0, stay.buffer) for start, done in stay.evictions]
         if stay.end == problem.end + 1 and stay.space == problem.buffers[stay.buffer].final_space:
             ends_there.add(stay.buffer)
 
@@ -237,9 +237,9 @@ def _plan(
         for stay, (_, access) in zip(served_by, problem.accesses, strict=True)
     )
     made = []
-    for first, done, number, is_fill, buffer in sorted(copies):
+    for first, done, number, is_prefetch, buffer in sorted(copies):
         home, away = home_residency[buffer], residency_of[number]
-        made.append(Copy(home, away, first, done) if is_fill else Copy(away, home, first, done))
+        made.append(Copy(home, away, first, done) if is_prefetch else Copy(away, home, first, done))
     return Plan(
         problem=problem.fingerprint,
         name=problem.name,
@@ -282,9 +282,9 @@ def _home_needs(
     for (time, access), stay in zip(problem.accesses, served_by, strict=True):
         if stay < 0:
             need(access.buffer, time, time + 1)
-    for start, done, _, is_fill, buffer in copies:
+    for start, done, _, is_prefetch, buffer in copies:
         if start != BEFORE:
-            need(buffer, start, max(done, start + 1) if is_fill else done + 1)
+            need(buffer, start, max(done, start + 1) if is_prefetch else done + 1)
     for number, described in enumerate(problem.buffers):
         if described.persistent:
             need(number, described.start, described.end)

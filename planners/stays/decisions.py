@@ -63,7 +63,7 @@ class Decisions:
 
     Attributes:
       tables: the frame's, with what is decided.
-      refill: times of the copy that brings the kept buffer back for the next run; None if none is kept.
+      prefetch_again: times of the copy that brings the kept buffer back for the next run; None if none is kept.
     """
 
     def __init__(self, frame: Frame, rules: Rules, kept: int = NONE):
@@ -71,10 +71,10 @@ class Decisions:
         self.tables = frame.tables.copy()
         facts = self.tables.facts
         facts["kept_buffer"] = kept
-        facts["can_fill"] &= rules.prefetch
-        facts["can_spill"] &= rules.evict
+        facts["can_prefetch"] &= rules.prefetch
+        facts["can_evict"] &= rules.evict
         refresh(self.tables)
-        self.refill = self._reserve_for_next_run() if kept != NONE else None
+        self.prefetch_again = self._reserve_for_next_run() if kept != NONE else None
 
     def copy(self) -> Decisions:
         """Returns the same decisions, to be changed independently."""
@@ -87,14 +87,14 @@ class Decisions:
         slots, operations = self.tables.slots, self.tables.operations
         buffer, n = self.tables.buffers[self.kept], self.frame.problem.end
         start, offered = int(self.frame.slots.of_time[n]), 0.0
-        while start > 0 and (offered < buffer["fill_seconds"] or not slots[start]["is_operation"]):
+        while start > 0 and (offered < buffer["prefetch_seconds"] or not slots[start]["is_operation"]):
             start -= 1
             if slots[start]["is_operation"]:
                 operation = operations[slots[start]["time"]]
                 offered += max(0.0, max(operation["floor"], operation["demand"]) - operation["taken"])
             else:
                 offered += slots[start]["idle"]
-        slots["arrivals"][start] += buffer["fill_seconds"]
+        slots["arrivals"][start] += buffer["prefetch_seconds"]
         time = int(slots[start]["time"])
         self.tables.free[time:] -= buffer["size"]
         return time, n
@@ -204,7 +204,7 @@ class Decisions:
         """
         runs = self.runs()
         items = self.tables.items[runs]
-        is_copied = (items["fill_start"] != NONE) | (items["spill_start"] != NONE)
+        is_copied = (items["prefetch_start"] != NONE) | (items["eviction_start"] != NONE)
         # Those with copies first: of two that only save something together, the one without is kept.
         ordered = np.concatenate([runs[is_copied], runs[~is_copied][: 0 if only_copied else None]])
         return int(drop_useless(self.tables, ordered))
@@ -219,7 +219,7 @@ class Decisions:
         items, slots = self.tables.items[runs], self.tables.slots
         gained = self.gains(runs)
         worst: dict[int, tuple[float, int]] = {}
-        for done in (items["fill_done"], items["spill_done"]):
+        for done in (items["prefetch_done"], items["eviction_done"]):
             for i in np.flatnonzero(done != NONE).tolist():
                 worst[done[i]] = min(worst.get(done[i], (np.inf, -1)), (float(gained[i]), int(runs[i])))
         losers = set()
@@ -268,16 +268,23 @@ class Decisions:
         items, times = self.tables.items[runs], self.frame.slots.time
         buffers = self.frame.chains.buffer[items["chain"]]
         rows = [np.zeros((0, 5), np.int64)]
-        for is_fill, start, done in ((True, "fill_start", "fill_done"), (False, "spill_start", "spill_done")):
+        for is_prefetch, start, done in (
+            (True, "prefetch_start", "prefetch_done"),
+            (False, "eviction_start", "eviction_done"),
+        ):
             has = items[start] != NONE
-            ends = np.full((has.sum(), 2), (0, space) if is_fill else (space, 0))
+            ends = np.full((has.sum(), 2), (0, space) if is_prefetch else (space, 0))
             rows.append(np.column_stack([times[items[start][has]], times[items[done][has]], ends, buffers[has]]))
         is_kept = self._is_kept(runs)
-        if is_kept.any() and self.refill is not None:
-            again = [[*self.refill, 0, space, self.kept]] if items["run_end"][is_kept][0] < self.refill[0] else []
+        if is_kept.any() and self.prefetch_again is not None:
+            again = (
+                [[*self.prefetch_again, 0, space, self.kept]]
+                if items["run_end"][is_kept][0] < self.prefetch_again[0]
+                else []
+            )
             rows.append(np.array([[BEFORE, 0, 0, space, self.kept], *again], np.int64))
         for stay in self.frame.elsewhere:
-            for copies, way in ((stay.fills, (0, stay.space)), (stay.spills, (stay.space, 0))):
+            for copies, way in ((stay.prefetches, (0, stay.space)), (stay.evictions, (stay.space, 0))):
                 rows += [np.array([[*times_of_copy, *way, stay.buffer]], np.int64) for times_of_copy in copies]
         table = np.concatenate(rows)
         table = table[np.lexsort((table[:, 1], table[:, 0]))]
@@ -300,14 +307,14 @@ class Decisions:
         end = np.concatenate([np.array([buffers[b].end for b in homes], np.int64), items["run_end"]])
         size = self.frame.sizes[[*homes, *self.frame.chains.buffer[items["chain"]]]].astype(np.int64)
         weight = np.concatenate([np.full(first, np.inf), np.maximum(self.gains(runs), _LEAST_WEIGHT)])
-        if self.refill is not None:
+        if self.prefetch_again is not None:
             for i in np.flatnonzero(self._is_kept(runs)).tolist():
                 n = self.frame.problem.end
-                if end[first + i] >= self.refill[0]:
+                if end[first + i] >= self.prefetch_again[0]:
                     end[first + i] = n + 1
                 else:
                     item = np.append(item, first + i)
-                    start, end = np.append(start, self.refill[0]), np.append(end, n + 1)
+                    start, end = np.append(start, self.prefetch_again[0]), np.append(end, n + 1)
         return Blocks(start, end, item, size, weight)
 
     def stays(self, offsets: Integers | None = None) -> list[Stay]:
@@ -324,11 +331,19 @@ class Decisions:
         known = np.full(len(runs), NONE) if offsets is None else offsets[len(self.frame.homes) :]
         for run, gain, is_kept, offset in zip(*(x.tolist() for x in (runs, gained, kept, known)), strict=True):
             stay = self._stay(run, is_kept, gain, offset)
-            if is_kept and self.refill is not None:
-                if stay.end >= self.refill[0]:
+            if is_kept and self.prefetch_again is not None:
+                if stay.end >= self.prefetch_again[0]:
                     stay = replace(stay, end=n + 1)
                 else:
-                    made.append(replace(stay, start=self.refill[0], end=n + 1, accesses=(), fills=(self.refill,)))
+                    made.append(
+                        replace(
+                            stay,
+                            start=self.prefetch_again[0],
+                            end=n + 1,
+                            accesses=(),
+                            prefetches=(self.prefetch_again,),
+                        )
+                    )
             made.append(stay)
         return made
 
@@ -345,8 +360,8 @@ class Decisions:
             start=int(item["run_start"]),
             end=int(item["run_end"]),
             accesses=tuple(chains.accesses[chains.first_access[run] : chains.last_access[last]].tolist()),
-            fills=((BEFORE, 0),) if is_kept else copies("fill_start", "fill_done"),
-            spills=copies("spill_start", "spill_done"),
+            prefetches=((BEFORE, 0),) if is_kept else copies("prefetch_start", "prefetch_done"),
+            evictions=copies("eviction_start", "eviction_done"),
             place=0 if is_kept else -1,
             value=gain,
             offset=offset,

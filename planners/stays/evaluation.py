@@ -91,7 +91,7 @@ class Evaluation(NamedTuple):
       first_access: `[n + 1]` of each operation.
       sizes: `[num_buffers]` bytes.
       fixed: `[num_fixed, 2]` times of the copies of stays in other fast spaces.
-      refill: `[1]` when the kept buffer is copied back for the next run; -1 if none is kept.
+      prefetch_again: `[1]` when the kept buffer is copied back for the next run; -1 if none is kept.
       kept_item: `[1]` item whose run keeps it; -1 for none.
       served: `[num_accesses] int8` place by which the durations are computed; -1 before the first time.
       moves: `[num_copies]` MOVE.
@@ -112,7 +112,7 @@ class Evaluation(NamedTuple):
     first_access: Integers
     sizes: Floats
     fixed: Integers
-    refill: Integers
+    prefetch_again: Integers
     kept_item: Integers
     served: NDArray[np.int8]
     moves: Rows
@@ -128,14 +128,14 @@ class Evaluation(NamedTuple):
     stack: Stack
 
 
-def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, refill: int = NONE) -> Evaluation:
+def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, prefetch_again: int = NONE) -> Evaluation:
     """Returns what the latency of the frame's tables is computed with; it has no reference yet.
 
     Args:
       frame: whose tables.
       emulator: of the frame's problem.
       kept: buffer that stays in the fast space from one run to the next; -1 for none.
-      refill: when its copy for the next run starts; -1 for none.
+      prefetch_again: when its copy for the next run starts; -1 for none.
     """
     problem, space, n = frame.problem, frame.space, frame.problem.end
     num_channels = emulator.num_channels
@@ -169,7 +169,7 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, re
         first_access=np.searchsorted(access_times, np.arange(n + 1)),
         sizes=frame.sizes,
         fixed=fixed,
-        refill=np.array([refill], np.int64),
+        prefetch_again=np.array([prefetch_again], np.int64),
         kept_item=np.array([frame.chains.first[chain[0]] if len(chain) else NONE], np.int64),
         served=np.full(len(frame.served), NONE, np.int8),
         moves=moves,
@@ -201,7 +201,7 @@ def _copies(frame: Frame) -> tuple[Rows, Rows, Integers]:
     described = [(buffer, into) for buffer in buffers] + [(buffer, home) for buffer in buffers] + [(0, into)]
     fixed: list[tuple[int, int]] = []
     for stay in frame.elsewhere:
-        for times, route in ((stay.fills, (0, stay.space)), (stay.spills, (stay.space, 0))):
+        for times, route in ((stay.prefetches, (0, stay.space)), (stay.evictions, (stay.space, 0))):
             for start, done in times:
                 if start >= 0:  # What the previous run of the program left costs nothing.
                     described.append((stay.buffer, route))

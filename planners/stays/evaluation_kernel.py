@@ -101,20 +101,25 @@ def _decide_copies(s: Tables, e: Evaluation) -> None:
     items, slots, moves = s.items, s.slots, e.moves
     num_items = len(items)
     for number in range(num_items):
-        item, fill, spill = items[number], moves[number], moves[num_items + number]
-        fill_start, fill_done, spill_start, spill_done = NONE, NONE, NONE, NONE
+        item, prefetch, eviction = items[number], moves[number], moves[num_items + number]
+        prefetch_start, prefetch_done, eviction_start, eviction_done = NONE, NONE, NONE, NONE
         if item.run == number:
-            if item.fill_start != NONE:
-                fill_start, fill_done = slots[item.fill_start].time, slots[item.fill_done].time
-            if item.spill_start != NONE:
-                spill_start, spill_done = slots[item.spill_start].time, slots[item.spill_done].time
-        if fill.start != fill_start or fill.done != fill_done:
-            _decide(e, number, fill_start, fill_done)
-        if spill.start != spill_start or spill.done != spill_done:
-            _decide(e, num_items + number, spill_start, spill_done)
+            if item.prefetch_start != NONE:
+                prefetch_start, prefetch_done = slots[item.prefetch_start].time, slots[item.prefetch_done].time
+            if item.eviction_start != NONE:
+                eviction_start, eviction_done = slots[item.eviction_start].time, slots[item.eviction_done].time
+        if prefetch.start != prefetch_start or prefetch.done != prefetch_done:
+            _decide(e, number, prefetch_start, prefetch_done)
+        if eviction.start != eviction_start or eviction.done != eviction_done:
+            _decide(e, num_items + number, eviction_start, eviction_done)
     kept, start, done = e.kept_item[0], NONE, NONE
-    if kept != NONE and e.refill[0] != NONE and items[kept].run == kept and items[kept].run_end < e.refill[0]:
-        start, done = e.refill[0], len(s.operations)
+    if (
+        kept != NONE
+        and e.prefetch_again[0] != NONE
+        and items[kept].run == kept
+        and items[kept].run_end < e.prefetch_again[0]
+    ):
+        start, done = e.prefetch_again[0], len(s.operations)
         e.machine.copies[2 * num_items].bytes = e.sizes[s.chains[items[kept].chain].buffer]
     if moves[2 * num_items].start != start or moves[2 * num_items].done != done:
         _decide(e, 2 * num_items, start, done)

@@ -88,7 +88,7 @@ class Frame:
         buffers = np.zeros(len(problem.buffers), BUFFER)
         sizes = np.array([buffer.size for buffer in problem.buffers], np.int64)
         buffers["size"] = -(-sizes // self.unit)
-        for field, link in (("fill_seconds", into), ("spill_seconds", back)):
+        for field, link in (("prefetch_seconds", into), ("eviction_seconds", back)):
             buffers[field] = (
                 np.inf if link is None else problem.links[link].latency + sizes / problem.links[link].bandwidth
             )
@@ -116,7 +116,7 @@ class Frame:
         regions = np.zeros(len(problem.regions), REGION)
         regions["first"], regions["last"] = self.slots.first, self.slots.last
         facts = np.zeros(1, FACTS)
-        facts["kept_buffer"], facts["can_fill"], facts["can_spill"] = NONE, into is not None, back is not None
+        facts["kept_buffer"], facts["can_prefetch"], facts["can_evict"] = NONE, into is not None, back is not None
         table = np.zeros(len(chains.buffer), CHAIN)
         for field in CHAIN.names or ():
             table[field] = getattr(chains, field)
@@ -171,8 +171,8 @@ class Frame:
             stay, region = self.elsewhere[stays[0]], chains.region[chains.chain[item]]
             slots = range(self.slots.first[region], self.slots.last[region])
             # A stay inside of a loop or conditional fetches and brings home within it.
-            done = [slot for _, time in stay.spills if (slot := of_time[time]) in slots]
-            start = [slot for time, _ in stay.fills if (slot := of_time[max(time, 0)]) in slots]
+            done = [slot for _, time in stay.evictions if (slot := of_time[time]) in slots]
+            start = [slot for time, _ in stay.prefetches if (slot := of_time[max(time, 0)]) in slots]
             table["ready"][item] = max(done, default=chains.slot[item] + 1)
             table["wanted"][item] = min(start, default=chains.slot[item])
         return table

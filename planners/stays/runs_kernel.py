@@ -62,10 +62,10 @@ def refresh(s: Tables) -> None:
     for run in range(len(s.items)):
         item = s.items[run]
         if item.run == run:
-            for is_fill in (True, False):
-                start = item.fill_start if is_fill else item.spill_start
-                done = item.fill_done if is_fill else item.spill_done
-                if start != NONE and not (is_fill and item.late > 0.0):
+            for is_prefetch in (True, False):
+                start = item.prefetch_start if is_prefetch else item.eviction_start
+                done = item.prefetch_done if is_prefetch else item.eviction_done
+                if start != NONE and not (is_prefetch and item.late > 0.0):
                     row = s.slots[start]
                     row.slack = min(row.slack, within[done] - within[start] - row.backlog - row.arrivals)
 
@@ -116,12 +116,12 @@ def book_run(s: Tables, run: int, sign: int) -> float:
     for t in range(item.run_start, item.run_end):
         s.free[t] -= sign * buffer.size
     copied = 0.0
-    if item.fill_start != NONE:
-        copied += buffer.fill_seconds
-        _book(s, item.fill_start, item.fill_done, sign * max(buffer.fill_seconds - item.late, 0.0))
-    if item.spill_start != NONE:
-        copied += buffer.spill_seconds
-        _book(s, item.spill_start, item.spill_done, sign * buffer.spill_seconds)
+    if item.prefetch_start != NONE:
+        copied += buffer.prefetch_seconds
+        _book(s, item.prefetch_start, item.prefetch_done, sign * max(buffer.prefetch_seconds - item.late, 0.0))
+    if item.eviction_start != NONE:
+        copied += buffer.eviction_seconds
+        _book(s, item.eviction_start, item.eviction_done, sign * buffer.eviction_seconds)
     return copied * s.slots[item.slot].repetitions
 
 
@@ -156,7 +156,7 @@ def _operation_at_or_before(s: Tables, slot: int, first: int) -> int:
 
 
 @entry
-def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int, int, float]:
+def _find_prefetch(s: Tables, number: int, tries: int, patience: float) -> tuple[int, int, float]:
     """Returns the slots of a copy from home that fills a stay for an item, and by how much it is late; -1, -1 for none.
 
     Walks back from the item, as long as there is room for the buffer, adding up the time that slots offer: the latest
@@ -165,15 +165,15 @@ def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int
     item = s.items[number]
     chain = s.chains[item.chain]
     buffer, region = s.buffers[chain.buffer], s.regions[chain.region]
-    size, seconds = buffer.size, buffer.fill_seconds
+    size, seconds = buffer.size, buffer.prefetch_seconds
     done = _operation_at_or_before(s, item.slot, region.first)
     if done == NONE or not has_room(s, s.slots[done].time, item.start, size):
         return NONE, NONE, 0.0
     earliest = region.first
     if item.writer != NONE:
-        # Its value is at home after the operation that wrote it there, or after the spill of the run that wrote it.
+        # Its value is at home after the operation that wrote it there, or after the eviction of the run that wrote it.
         run = s.items[item.writer].run
-        earliest = s.items[item.writer].ready if run == NONE else s.items[run].spill_done
+        earliest = s.items[item.writer].ready if run == NONE else s.items[run].eviction_done
         if earliest == NONE:
             return NONE, NONE, 0.0
     offered = 0.0
@@ -203,7 +203,7 @@ def _find_fill(s: Tables, number: int, tries: int, patience: float) -> tuple[int
 
 
 @entry
-def _find_spill(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, int]:
+def _find_eviction(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, int]:
     """Returns the slots of a copy home for a run whose last item is `number`, as early as can be; -1, -1 for none.
 
     It starts after the last write and must be done before the value is wanted at home. The stay lasts until then.
@@ -216,8 +216,8 @@ def _find_spill(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, 
         other = s.items[following]
         if other.run == NONE:
             latest = min(latest, _operation_at_or_before(s, other.wanted, region.first))
-        elif other.run == following and other.fill_start != NONE:
-            latest = min(latest, other.fill_start)
+        elif other.run == following and other.prefetch_start != NONE:
+            latest = min(latest, other.prefetch_start)
         if other.writes:
             break
     start = s.items[number if item.writes else item.writer].slot + 1
@@ -225,7 +225,7 @@ def _find_spill(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, 
         if not s.slots[start].is_operation:
             start += 1
             continue
-        wanted = s.slots[start].backlog + s.slots[start].arrivals + buffer.spill_seconds
+        wanted = s.slots[start].backlog + s.slots[start].arrivals + buffer.eviction_seconds
         done = start
         while done < latest and wanted > 0.0:
             wanted -= _idle(s, done)
@@ -237,7 +237,7 @@ def _find_spill(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, 
         until = max(s.slots[done].time, s.slots[start].time + 1)
         if until > run_end and not has_room(s, run_end, until, buffer.size):
             break
-        if _delays_nobody(s, start, region.last, buffer.spill_seconds):
+        if _delays_nobody(s, start, region.last, buffer.eviction_seconds):
             return start, done
         tries -= 1
         start += 1
@@ -245,7 +245,7 @@ def _find_spill(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, 
 
 
 @entry
-def _wants_spill(s: Tables, low: int, high: int) -> bool:
+def _wants_eviction(s: Tables, low: int, high: int) -> bool:
     """Whether a run of items [low, high] changes a value that is wanted at home afterwards."""
     last = s.items[high]
     writer = high if last.writes else last.writer
@@ -348,32 +348,32 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, p
 
     repetitions = s.slots[item.slot].repetitions
     run_start, run_end = item.start, s.items[high].end
-    fill_start, fill_done, spill_start, spill_done, late, copied = NONE, NONE, NONE, NONE, 0.0, 0.0
+    prefetch_start, prefetch_done, eviction_start, eviction_done, late, copied = NONE, NONE, NONE, NONE, 0.0, 0.0
     ok = has_room(s, run_start, run_end, buffer.size)
     if ok and item.reads:
         if chain.buffer == s.facts[0].kept_buffer and low == chain.first and chain.parent == NONE:
             ok = has_room(s, 0, run_start, buffer.size)
             run_start = 0
         else:
-            worth = saved + channel_price * (freed + copied_before - buffer.fill_seconds * repetitions)
+            worth = saved + channel_price * (freed + copied_before - buffer.prefetch_seconds * repetitions)
             patience = patience_share * worth / repetitions
-            if s.facts[0].can_fill:
-                fill_start, fill_done, late = _find_fill(s, low, tries, patience)
-            ok = fill_start != NONE
+            if s.facts[0].can_prefetch:
+                prefetch_start, prefetch_done, late = _find_prefetch(s, low, tries, patience)
+            ok = prefetch_start != NONE
             if ok:
-                run_start = s.slots[fill_start].time
-                copied += buffer.fill_seconds
-    if ok and _wants_spill(s, low, high):
-        if s.facts[0].can_spill:
-            if fill_start != NONE:  # What the fill takes of the link is not there for the spill.
-                _book(s, fill_start, fill_done, max(buffer.fill_seconds - late, 0.0))
-            spill_start, spill_done = _find_spill(s, high, run_end, tries)
-            if fill_start != NONE:
-                _book(s, fill_start, fill_done, -max(buffer.fill_seconds - late, 0.0))
-        ok = spill_start != NONE
+                run_start = s.slots[prefetch_start].time
+                copied += buffer.prefetch_seconds
+    if ok and _wants_eviction(s, low, high):
+        if s.facts[0].can_evict:
+            if prefetch_start != NONE:  # What the prefetch takes of the link is not there for the eviction.
+                _book(s, prefetch_start, prefetch_done, max(buffer.prefetch_seconds - late, 0.0))
+            eviction_start, eviction_done = _find_eviction(s, high, run_end, tries)
+            if prefetch_start != NONE:
+                _book(s, prefetch_start, prefetch_done, -max(buffer.prefetch_seconds - late, 0.0))
+        ok = eviction_start != NONE
         if ok:
-            run_end = max(run_end, s.slots[spill_done].time, s.slots[spill_start].time + 1)
-            copied += buffer.spill_seconds
+            run_end = max(run_end, s.slots[eviction_done].time, s.slots[eviction_start].time + 1)
+            copied += buffer.eviction_seconds
     if ok:
         worth = saved - late * repetitions + channel_price * (freed + copied_before - copied * repetitions)
         ok = worth > _TINY
@@ -389,8 +389,8 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, p
     for number in range(low, high + 1):
         s.items[number].run = low
     item.run_last, item.run_start, item.run_end = high, run_start, run_end
-    item.fill_start, item.fill_done, item.late = fill_start, fill_done, late
-    item.spill_start, item.spill_done = spill_start, spill_done
+    item.prefetch_start, item.prefetch_done, item.late = prefetch_start, prefetch_done, late
+    item.eviction_start, item.eviction_done = eviction_start, eviction_done
     book_run(s, low, 1)
     return True
 
@@ -483,13 +483,13 @@ def score(
         if first.run != NONE:
             seconds -= elapsed[first.end] - elapsed[first.start]
         elif first.reads:
-            copied[i] += buffer.fill_seconds * repetitions
+            copied[i] += buffer.prefetch_seconds * repetitions
         if last.run == NONE:
-            if _wants_spill(s, low, high):
-                copied[i] += buffer.spill_seconds * repetitions
+            if _wants_eviction(s, low, high):
+                copied[i] += buffer.eviction_seconds * repetitions
         elif high > low:
-            if s.items[last.run].fill_start != NONE:
-                copied[i] -= buffer.fill_seconds * repetitions
+            if s.items[last.run].prefetch_start != NONE:
+                copied[i] -= buffer.prefetch_seconds * repetitions
             seconds -= elapsed[last.end] - elapsed[last.start]
         held[i] = max(seconds + max(copied[i], 0.0), 1e-12) * buffer.size
     return saved, freed, copied, held

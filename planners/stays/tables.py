@@ -52,7 +52,7 @@ CHAIN = np.dtype(
 # space serves it), the slot from which the value that it writes is at home (`ready`), the slot by which it wants it
 # there (`wanted`). The run that it belongs to, named by its first item, -1 for none. Of a first item: the run's last
 # item, the half-open times of its stay, the slots of the copies that fill it and bring it home, -1 for none, and the
-# seconds by which it is known that the fill comes too late.
+# seconds by which it is known that the prefetch comes too late.
 ITEM = np.dtype(
     [
         ("chain", np.int64),
@@ -70,10 +70,10 @@ ITEM = np.dtype(
         ("run_last", np.int64),
         ("run_start", np.int64),
         ("run_end", np.int64),
-        ("fill_start", np.int64),
-        ("fill_done", np.int64),
-        ("spill_start", np.int64),
-        ("spill_done", np.int64),
+        ("prefetch_start", np.int64),
+        ("prefetch_done", np.int64),
+        ("eviction_start", np.int64),
+        ("eviction_done", np.int64),
         ("late", np.float64),
         ("reads", np.bool_),
         ("writes", np.bool_),
@@ -95,11 +95,11 @@ ACCESS = np.dtype(
 )
 
 # Of a buffer: its size in units of the alignment, and the seconds of a copy from home and of one back.
-BUFFER = np.dtype([("size", np.int64), ("fill_seconds", np.float64), ("spill_seconds", np.float64)], align=True)
+BUFFER = np.dtype([("size", np.int64), ("prefetch_seconds", np.float64), ("eviction_seconds", np.float64)], align=True)
 
 # Of the search: whether there is a link from home and one back, and the buffer that is in the fast space when the
 # program starts (cross-program prefetch), -1 for none.
-FACTS = np.dtype([("kept_buffer", np.int64), ("can_fill", np.bool_), ("can_spill", np.bool_)], align=True)
+FACTS = np.dtype([("kept_buffer", np.int64), ("can_prefetch", np.bool_), ("can_evict", np.bool_)], align=True)
 
 
 class Tables(NamedTuple):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.errors import PlannerError
 from memplan.rl_agent.game.moves import CLOSED, NONE, Game
-from memplan.rl_agent.game.reference import FILL, SPILL
+from memplan.rl_agent.game.reference import EVICTION, PREFETCH
 
 Array = NDArray[np.generic]
 
@@ -48,8 +48,8 @@ class MoveRow(NamedTuple):
     carried: jax.Array
     worth: jax.Array
     place: jax.Array
-    fill: jax.Array
-    spill: jax.Array
+    prefetch: jax.Array
+    eviction: jax.Array
     saving: jax.Array
     traffic: jax.Array
     buffer: jax.Array
@@ -198,8 +198,8 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
             np.array([move.seconds for move in game.moves], np.float64),
             game.repetitions[slot],
             np.where(done == NONE, 0.0, game.repetitions[done]),
-            game.copy_seconds[FILL][buffer],
-            game.copy_seconds[SPILL][buffer],
+            game.copy_seconds[PREFETCH][buffer],
+            game.copy_seconds[EVICTION][buffer],
         ]
     )
     levels = [_padded(game.reserved, padding.times, 0)]
@@ -220,9 +220,9 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
         no_rows=np.zeros(padding.rows, small),
         bottom=np.stack(levels),
         wanted_from=wanted_from,
-        queue=np.array([game.queue[FILL], game.queue[SPILL]], np.int32),
+        queue=np.array([game.queue[PREFETCH], game.queue[EVICTION]], np.int32),
         window=np.arange(padding.reach, dtype=np.int32),
-        limits=np.array([game.latency[FILL], game.latency[SPILL], game.can_wait, game.most_stays], np.int32),
+        limits=np.array([game.latency[PREFETCH], game.latency[EVICTION], game.can_wait, game.most_stays], np.int32),
         facts=np.array([game.home_latency, game.tick, game.num_units, game.problem.end], np.float32),
     )
 
@@ -254,8 +254,8 @@ def _rows(game: Game) -> list[int]:
     return rows
 
 
-def _padded(values: NDArray[np.generic], size: int, fill: int) -> NDArray[np.int32]:
-    result = np.full(size, fill, np.int32)
+def _padded(values: NDArray[np.generic], size: int, prefetch: int) -> NDArray[np.int32]:
+    result = np.full(size, prefetch, np.int32)
     result[: len(values)] = values
     return result
 

@@ -23,12 +23,12 @@ from jax import lax
 from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, MoveRow, forever
 from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
-from memplan.rl_agent.game.reference import COPY, DROP, FILL, LEADING, NO_COPY, NUM_ACTIONS, SPILL
+from memplan.rl_agent.game.reference import COPY, DROP, EVICTION, LEADING, NO_COPY, NUM_ACTIONS, PREFETCH
 from memplan.rl_agent.game.room import (
     Copy,
     choose_offset,
     find_copy,
-    find_late_spill,
+    find_late_eviction,
     late_copy,
     most_kept,
     set_throughout,
@@ -78,8 +78,8 @@ class State(NamedTuple):
       lead_done, lead_first: slots at which the last late copy that others may follow is awaited and issued, or -1.
       demand, taken: ticks of memory time, and of the link's channel, of the operation at hand, as decided so far.
       demand_seconds: float32, the first of them in seconds.
-      fill, spill: the copies that COPY makes, and that COPY or DROP make to bring a dirty value home.
-      spill_wait: float32, seconds that an operation waits for the latter each time.
+      prefetch, eviction: the copies that COPY makes, and that COPY or DROP make to bring a dirty value home.
+      eviction_wait: float32, seconds that an operation waits for the latter each time.
       is_late, leads: bool, whether that of COPY is late, and whether others may follow it.
       wait: float32, seconds that the operation waits for it each time.
       start, offset: time and units of a new residency, if the next move opens one.
@@ -107,9 +107,9 @@ class State(NamedTuple):
     demand: jax.Array
     taken: jax.Array
     demand_seconds: jax.Array
-    fill: Copy
-    spill: Copy
-    spill_wait: jax.Array
+    prefetch: Copy
+    eviction: Copy
+    eviction_wait: jax.Array
     is_late: jax.Array
     leads: jax.Array
     wait: jax.Array
@@ -154,9 +154,9 @@ def init(arrays: GameArrays) -> State:
         demand=zero,
         taken=zero,
         demand_seconds=jnp.float32(0.0),
-        fill=no_copy,
-        spill=no_copy,
-        spill_wait=jnp.float32(0.0),
+        prefetch=no_copy,
+        eviction=no_copy,
+        eviction_wait=jnp.float32(0.0),
         is_late=jnp.bool_(False),
         leads=jnp.bool_(False),
         wait=jnp.float32(0.0),
@@ -225,12 +225,12 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     is_fast = action != DROP
 
     # A dirty value is brought home, where somebody wants it.
-    spills = is_decided & move.reads & (own.opened != NONE) & (own.written != NONE) & (action != NO_COPY)
-    fills = is_decided & (action == COPY)
+    evictions = is_decided & move.reads & (own.opened != NONE) & (own.written != NONE) & (action != NO_COPY)
+    prefetches = is_decided & (action == COPY)
     opens = is_decided & is_fast & ((action == COPY) | ~move.reads)
     goes_on = is_decided & (action == NO_COPY) & move.reads
     is_home = is_decided & (action == DROP)
-    spilled = jnp.asarray(arrays.awaited)[state.spill.last]
+    evicted = jnp.asarray(arrays.awaited)[state.eviction.last]
 
     # Supply.
     seconds = jnp.asarray(arrays.seconds)[state.move]
@@ -242,8 +242,10 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     taken = jnp.where(is_fast, taken - move.traffic, taken)
     after = jnp.where(is_fast, before - seconds[2], before)
     saved = (jnp.maximum(seconds[0], before) - jnp.maximum(seconds[0], after)) * seconds[3]
-    waits = fills & state.is_late
-    waited = jnp.where(waits, state.wait * seconds[4], 0.0) + jnp.where(spills, state.spill_wait * seconds[4], 0.0)
+    waits = prefetches & state.is_late
+    waited = jnp.where(waits, state.wait * seconds[4], 0.0) + jnp.where(
+        evictions, state.eviction_wait * seconds[4], 0.0
+    )
     saved = jnp.where(move.is_operation & is_played, saved, 0.0) - waited
     idle = jnp.maximum(jnp.maximum(move.floor, demand) - taken, 0)
     slot = lax.iota(jnp.int32, state.left.shape[0])
@@ -254,14 +256,14 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     left = jnp.where(is_carrier & (left != CLOSED), left + carried, left)
     duration = jnp.where(slot == passed, jnp.maximum(move.floor, demand), state.duration)
     booked = (left, state.owner, state.issued)
-    booked = _booked(arrays, booked, slot, state.spill, spills, SPILL)
-    left, owner, issued = _booked(arrays, booked, slot, state.fill, fills & ~state.is_late, FILL)
+    booked = _booked(arrays, booked, slot, state.eviction, evictions, EVICTION)
+    left, owner, issued = _booked(arrays, booked, slot, state.prefetch, prefetches & ~state.is_late, PREFETCH)
     # A late copy has its slots to itself, and nothing may be in flight where the program waits for it.
-    is_closed = (slot >= jnp.minimum(state.fill.first, move.before)) & (slot < move.done) & waits & (left >= 0)
+    is_closed = (slot >= jnp.minimum(state.prefetch.first, move.before)) & (slot < move.done) & waits & (left >= 0)
     left = jnp.where(is_closed, 0, left)
     # Nothing is in flight over a loop that has copies of its own.
-    left = jnp.where(is_carrier & (spills | fills), CLOSED, left)
-    owner = jnp.where(is_closed, arrays.queue[FILL].astype(jnp.int8), owner)
+    left = jnp.where(is_carrier & (evictions | prefetches), CLOSED, left)
+    owner = jnp.where(is_closed, arrays.queue[PREFETCH].astype(jnp.int8), owner)
 
     # Room.
     offset = jnp.where(opens, state.offset, own.offset)
@@ -271,7 +273,7 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     is_own = (unit >= own.offset.astype(small)) & (unit < own.top.astype(small)) & (own.opened != NONE)
     is_freed = is_own & (opens | is_home) & (state.busy_until <= own.end.astype(small))
     held_until = jnp.where(is_freed, 0, state.held_until)
-    busy_until = jnp.where(is_own & spills, jnp.maximum(state.busy_until, spilled.astype(small)), state.busy_until)
+    busy_until = jnp.where(is_own & evictions, jnp.maximum(state.busy_until, evicted.astype(small)), state.busy_until)
     is_new = (unit >= offset.astype(small)) & (unit < top.astype(small)) & (opens | goes_on)
     busy_until = jnp.where(is_new, move.end.astype(small), busy_until)
     held_until = jnp.where(is_new, move.held.astype(small), held_until)
@@ -280,8 +282,8 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
     chains = state.chains
     meets = opens & (chains.offset < top.astype(small)) & (offset.astype(small) < chains.top)
     limit = jnp.where(meets, jnp.minimum(chains.limit, state.start.astype(small)), chains.limit)
-    written = jnp.where(spills | opens | is_home, NONE, own.written)
-    ready = jnp.where(spills, state.spill.last + 1, own.ready)
+    written = jnp.where(evictions | opens | is_home, NONE, own.written)
+    ready = jnp.where(evictions, state.eviction.last + 1, own.ready)
     row = Chains(
         opened=jnp.where(opens, state.move, jnp.where(is_home, NONE, own.opened)),
         offset=offset,
@@ -323,8 +325,10 @@ def _advanced(arrays: GameArrays, state: State, action: jax.Array) -> State:
         chains=chains,
         duration=jnp.where(is_back, jnp.asarray(arrays.duration), duration),
         stays=jnp.where(is_back, 0, state.stays + (opens & move.is_stay)),
-        lead_done=jnp.where(is_back, NONE, jnp.where(fills & state.leads, move.done, state.lead_done)),
-        lead_first=jnp.where(is_back, NONE, jnp.where(fills & state.leads, state.fill.first, state.lead_first)),
+        lead_done=jnp.where(is_back, NONE, jnp.where(prefetches & state.leads, move.done, state.lead_done)),
+        lead_first=jnp.where(
+            is_back, NONE, jnp.where(prefetches & state.leads, state.prefetch.first, state.lead_first)
+        ),
         demand=demand,
         taken=taken,
         demand_seconds=after,
@@ -379,26 +383,26 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     low = own.written + 1
     reach = arrays.window.shape[0]
     high = jnp.minimum(move.done, low + reach)
-    spill = find_copy(
-        state.left, state.owner, state.issued == SPILL, arrays.window, arrays.queue[SPILL],
-        low, high, move.spill, arrays.limits[1], is_late=False,
+    eviction = find_copy(
+        state.left, state.owner, state.issued == EVICTION, arrays.window, arrays.queue[EVICTION],
+        low, high, move.eviction, arrays.limits[1], is_late=False,
     )  # fmt: skip
     tick, seconds, can_wait = arrays.facts[1], jnp.asarray(arrays.seconds)[number], arrays.limits[2] != 0
-    late_spill = find_late_spill(
+    late_eviction = find_late_eviction(
         state.left, state.owner, state.duration, arrays.window,
-        low, high, arrays.limits[1], move.spill, seconds[6] / tick,
+        low, high, arrays.limits[1], move.eviction, seconds[6] / tick,
     )  # fmt: skip
     is_covered = _is_covered(state, move)
-    is_spill_late = is_dirty & ~is_covered & ~state.done & ~spill.exists & late_spill.copy.exists & can_wait
-    spill = jax.tree.map(lambda late, usual: jnp.where(is_spill_late, late, usual), late_spill.copy, spill)
-    can_spill = is_dirty & spill.exists & lasts(jnp.asarray(arrays.awaited)[spill.last])
-    can_drop = ~is_dirty | can_spill
-    ready = jnp.where(is_dirty, spill.last + 1, own.ready)
-    fill = find_copy(
-        state.left, state.owner, state.issued == FILL, arrays.window, arrays.queue[FILL],
-        ready, move.done, move.fill, arrays.limits[0], is_late=True,
+    is_eviction_late = is_dirty & ~is_covered & ~state.done & ~eviction.exists & late_eviction.copy.exists & can_wait
+    eviction = jax.tree.map(lambda late, usual: jnp.where(is_eviction_late, late, usual), late_eviction.copy, eviction)
+    can_evict = is_dirty & eviction.exists & lasts(jnp.asarray(arrays.awaited)[eviction.last])
+    can_drop = ~is_dirty | can_evict
+    ready = jnp.where(is_dirty, eviction.last + 1, own.ready)
+    prefetch = find_copy(
+        state.left, state.owner, state.issued == PREFETCH, arrays.window, arrays.queue[PREFETCH],
+        ready, move.done, move.prefetch, arrays.limits[0], is_late=True,
     )  # fmt: skip
-    may_fill = move.reads & ~move.is_last & can_drop
+    may_prefetch = move.reads & ~move.is_last & can_drop
 
     # A late copy: with that which it follows, or from when its place and all slots before the use are free; or from the
     # use itself.
@@ -409,21 +413,21 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     low = jnp.maximum(ready, move.done - reach)
     late = late_copy(
         state.left, (state.owner == NONE) & (times >= until), state.duration, arrays.window,
-        low, move.done, latency, move.fill, seconds[5] / tick,
+        low, move.done, latency, move.prefetch, seconds[5] / tick,
     )  # fmt: skip
     follows = (state.lead_done == move.done) & (state.lead_first >= low)
-    lacking = jnp.where(follows, move.fill - latency, late.lacking)
-    may_wait = may_fill & can_wait & (low <= move.done) & (move.fill < NEVER)
+    lacking = jnp.where(follows, move.prefetch - latency, late.lacking)
+    may_wait = may_prefetch & can_wait & (low <= move.done) & (move.prefetch < NEVER)
 
     # Room, for each of the starts.
     is_new = ~move.reads & ~move.is_last & (~move.is_stay | (state.stays < arrays.limits[3]))
-    first = jnp.stack([fill.first, jnp.where(follows, state.lead_first, late.first), move.done])
+    first = jnp.stack([prefetch.first, jnp.where(follows, state.lead_first, late.first), move.done])
     starts = jnp.where(move.reads, times[jnp.maximum(first, 0)], move.start)
     may = jnp.stack(
         [
-            jnp.where(move.reads, may_fill & fill.exists, is_new),
+            jnp.where(move.reads, may_prefetch & prefetch.exists, is_new),
             may_wait & (lacking < move.worth),
-            may_wait & (move.fill < move.worth),
+            may_wait & (move.prefetch < move.worth),
         ]
     )
     bottom = jnp.asarray(arrays.bottom)
@@ -454,10 +458,10 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
         jnp.where(move.place == LOST, is_good, _has_bit(is_offset, chosen)), is_good, move.place, move.is_long
     )
     offset = jnp.where(jnp.any(fits), offset, NONE)
-    fill = Copy(
-        jnp.where(is_late, first[chosen], fill.first),
-        jnp.where(is_late, move.done - 1, fill.last),
-        jnp.where(is_late, 0, fill.rest),
+    prefetch = Copy(
+        jnp.where(is_late, first[chosen], prefetch.first),
+        jnp.where(is_late, move.done - 1, prefetch.last),
+        jnp.where(is_late, 0, prefetch.rest),
     )
     wait = jnp.where(chosen == 1, jnp.where(follows, seconds[5], late.wait * tick), latency * tick + seconds[5])
     leads = is_late & (chosen == 1) & (follows | ((late.first < move.done) & (late.lacking > LEADING * reach)))
@@ -473,9 +477,9 @@ def _with_choices(arrays: GameArrays, state: State) -> State:
     return state._replace(
         legal=possible & ~state.done,
         is_dead=is_stuck,
-        fill=fill,
-        spill=spill,
-        spill_wait=jnp.where(is_spill_late, late_spill.wait * tick, 0.0),
+        prefetch=prefetch,
+        eviction=eviction,
+        eviction_wait=jnp.where(is_eviction_late, late_eviction.wait * tick, 0.0),
         is_late=is_late,
         leads=leads,
         wait=jnp.where(is_late, wait, 0.0),

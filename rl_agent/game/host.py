@@ -39,8 +39,8 @@ _MOVE = np.dtype([(name, np.int32) for name in COLUMNS])
 _NAMES = {
     name: {
         "chains": [f"chain_{part}" for part in Chains._fields],
-        "fill": [f"fill_{part}" for part in Copy._fields],
-        "spill": [f"spill_{part}" for part in Copy._fields],
+        "prefetch": [f"prefetch_{part}" for part in Copy._fields],
+        "eviction": [f"eviction_{part}" for part in Copy._fields],
     }.get(name, [name])
     for name in State._fields
 }
@@ -160,15 +160,15 @@ class Host:
                 else:
                     before = found.get(opened.pop(move.chain, NONE))
                     if before is not None and move.chain in dirty and move.reads:
-                        before.spill = _booking(now, "spill", False)
-                        before.end = max(before.end, int(game.awaited[before.spill.last]))
+                        before.eviction = _booking(now, "eviction", False)
+                        before.end = max(before.end, int(game.awaited[before.eviction.last]))
                     dirty.discard(move.chain)
                     if action != DROP:
                         new = Residency(
                             move.chain, int(now["start"]), move.end, int(now["offset"]), move.size, [number]
                         )
                         if action == COPY:
-                            new.fill = _booking(now, "fill", bool(now["is_late"]))
+                            new.prefetch = _booking(now, "prefetch", bool(now["is_late"]))
                         found[number], opened[move.chain] = new, number
                 if move.writes and action != DROP:
                     dirty.add(move.chain)
@@ -194,7 +194,7 @@ class Host:
 
 
 def _booking(game: Any, way: str, is_late: bool) -> Booking:
-    """Returns the copy that a game would make, `fill` or `spill`."""
+    """Returns the copy that a game would make, `prefetch` or `eviction`."""
     first, last, rest = (int(game[f"{way}_{part}"]) for part in Copy._fields)
     return Booking(first, last, rest, is_late)
 
@@ -247,7 +247,7 @@ def _record(arrays: GameArrays) -> np.dtype[np.void]:
         "held_until": (small, units),
     }
     shapes |= dict.fromkeys(("done", "is_dead", "is_late", "leads"), (np.uint8, ()))
-    shapes |= dict.fromkeys(("reward", "total", "demand_seconds", "spill_wait", "wait"), (np.float32, ()))
+    shapes |= dict.fromkeys(("reward", "total", "demand_seconds", "eviction_wait", "wait"), (np.float32, ()))
     shapes |= {f"chain_{part}": (small, rows) for part in Chains._fields}
     names = [name for parts in _NAMES.values() for name in parts]
     return np.dtype([(name, *shapes.get(name, (np.int32, ()))) for name in names], align=True)
@@ -256,7 +256,7 @@ def _record(arrays: GameArrays) -> np.dtype[np.void]:
 def as_states(games: Games) -> State:
     """Returns games as a batch of states of `environment.py`, `[games, …]`, copied."""
 
-    types: dict[str, Any] = {"chains": Chains, "fill": Copy, "spill": Copy}
+    types: dict[str, Any] = {"chains": Chains, "prefetch": Copy, "eviction": Copy}
     parts: dict[str, Any] = {}
     for part, names in _NAMES.items():
         flags = part in ("legal", "done", "is_dead", "is_late", "leads")

@@ -14,17 +14,17 @@ from memplan.compiler.kernels import entry, inlined
 from memplan.rl_agent.game.environment import ACTIONS, FORCED
 from memplan.rl_agent.game.guide import LOST
 from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
-from memplan.rl_agent.game.reference import COPY, DROP, FILL, LEADING, NO_COPY, NUM_ACTIONS, SPILL
+from memplan.rl_agent.game.reference import COPY, DROP, EVICTION, LEADING, NO_COPY, NUM_ACTIONS, PREFETCH
 
 
 @inlined
-def _find_fill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
+def _find_prefetch(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
     """Returns the first and last slot of the copy within `[low, high)` that starts latest, and its ticks of the last.
 
     `supply` is that of all slots from one on, `lost` what the copies that start before it cannot have of that, as a
     slot stops them.
     """
-    left, owner, queue, supply, lost = s.left, s.owner, b.queue[FILL], 0, 0
+    left, owner, queue, supply, lost = s.left, s.owner, b.queue[PREFETCH], 0, 0
     for slot in range(high - 1, low - 1, -1):
         if left[slot] == PASSED:
             continue
@@ -34,7 +34,7 @@ def _find_fill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, in
             continue
         behind = supply
         supply += left[slot]
-        needed = _needed(b, s, FILL, slot, ticks)
+        needed = _needed(b, s, PREFETCH, slot, ticks)
         if left[slot] > 0 and supply - lost >= needed:
             return _ending(left, slot, needed)
         if is_shared:
@@ -43,12 +43,12 @@ def _find_fill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, in
 
 
 @inlined
-def _find_spill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
+def _find_eviction(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
     """Returns the copy within slots `[low, high)` that starts earliest.
 
     A copy that starts between another's start and what stopped that one has no more than that one.
     """
-    left, owner, queue = s.left, s.owner, b.queue[SPILL]
+    left, owner, queue = s.left, s.owner, b.queue[EVICTION]
     first, found, needed = low, 0, ticks
     for slot in range(low, high):
         if left[slot] == PASSED:
@@ -58,12 +58,12 @@ def _find_spill(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, i
             first, found = slot + 1, 0
             continue
         if found == 0:
-            first, needed = slot, _needed(b, s, SPILL, slot, ticks)
+            first, needed = slot, _needed(b, s, EVICTION, slot, ticks)
         found += left[slot]
         if found >= needed and found > 0:
             return _ending(left, first, needed)
         if is_shared and slot > first:
-            first, found, needed = slot, left[slot], _needed(b, s, SPILL, slot, ticks)
+            first, found, needed = slot, left[slot], _needed(b, s, EVICTION, slot, ticks)
             if found >= needed and found > 0:
                 return _ending(left, first, needed)
     return NONE, NONE, 0
@@ -76,7 +76,7 @@ def _needed(b: Any, s: Any, way: int, first: int, ticks: int) -> int:
 
 
 @inlined
-def _find_late_spill(left: Any, owner: Any, low: int, high: int, ticks: int) -> tuple[int, int]:
+def _find_late_eviction(left: Any, owner: Any, low: int, high: int, ticks: int) -> tuple[int, int]:
     """Returns the first and last of the slots of `[low, high)` that a late copy home has to itself; -1 for none."""
     start, supply, most = low, 0, ticks // 2
     first = last = NONE
@@ -179,7 +179,7 @@ def look(b: Any, moves: Any, s: Any) -> None:
     """Writes what is possible at a game's move."""
     s.is_dead = False
     s.is_late = s.leads = False
-    s.wait = s.spill_wait = 0.0
+    s.wait = s.eviction_wait = 0.0
     legal = s.legal
     legal[:] = False
     if s.done:
@@ -197,34 +197,34 @@ def look(b: Any, moves: Any, s: Any) -> None:
         opened, written, ready = int(s.chain_opened[row]), int(s.chain_written[row]), int(s.chain_ready[row])
         end, limit, offset = int(s.chain_end[row]), int(s.chain_limit[row]), int(s.chain_offset[row])
     left, owner = s.left, s.owner
-    s.spill_first = s.spill_last = NONE
-    s.spill_rest = 0
+    s.eviction_first = s.eviction_last = NONE
+    s.eviction_rest = 0
     can_drop = True
     if move.reads and opened != NONE and written != NONE:
         can_drop = False
         low = written + 1
-        if move.spill < NEVER:
+        if move.eviction < NEVER:
             high = min(move.done, low + b.reach)
-            first, last, rest = _find_spill(b, s, low, high, move.spill)
+            first, last, rest = _find_eviction(b, s, low, high, move.eviction)
             if first == NONE and b.can_wait:
-                first, last = _find_late_spill(left, owner, low, high, move.spill)
+                first, last = _find_late_eviction(left, owner, low, high, move.eviction)
                 if first != NONE:
                     rest, moving = left[last], b.seconds[number, 6] / b.tick
-                    s.spill_wait = _wait(left, s.duration, b.latency[SPILL], first, last + 1, moving) * b.tick
+                    s.eviction_wait = _wait(left, s.duration, b.latency[EVICTION], first, last + 1, moving) * b.tick
             if first != NONE:
                 until = b.awaited[last]
                 can_drop = until <= end or (until <= limit and _most_kept(b.bottom, end, until) <= offset)
-                s.spill_first, s.spill_last, s.spill_rest = first, last, rest
+                s.eviction_first, s.eviction_last, s.eviction_rest = first, last, rest
                 ready = last + 1
     can_copy = can_stay = False
     s.start, s.offset = move.start, NONE
-    s.fill_first = s.fill_last = NONE
-    s.fill_rest = 0
+    s.prefetch_first = s.prefetch_last = NONE
+    s.prefetch_rest = 0
     if move.reads and not move.is_last:
         if opened != NONE and limit == b.forever:
             can_stay = move.end <= end or _most_kept(b.bottom, end, move.end) <= offset
         if can_drop:
-            can_copy = _look_for_fill(b, s, move, ready)
+            can_copy = _look_for_prefetch(b, s, move, ready)
     elif not move.is_last and (not move.is_stay or s.stays < b.most_stays):
         s.offset = _fit(b, s.busy_until, s.held_until, move.start, move)
         can_stay = s.offset != NONE
@@ -243,18 +243,18 @@ def look(b: Any, moves: Any, s: Any) -> None:
 
 
 @inlined
-def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
+def _look_for_prefetch(b: Any, s: Any, move: Any, ready: int) -> bool:
     """Writes the copy that COPY makes, in time or late; returns whether there is one."""
     left, busy, held = s.left, s.busy_until, s.held_until
     times, done = b.slot_time, move.done
     low = max(ready, done - b.reach)
-    if move.fill >= NEVER:
+    if move.prefetch >= NEVER:
         return False
-    first, last, rest = _find_fill(b, s, low, done, move.fill)
+    first, last, rest = _find_prefetch(b, s, low, done, move.prefetch)
     if first != NONE:
         offset = _fit(b, busy, held, times[first], move)
         if offset != NONE:
-            s.fill_first, s.fill_last, s.fill_rest = first, last, rest
+            s.prefetch_first, s.prefetch_last, s.prefetch_rest = first, last, rest
             s.start, s.offset = times[first], offset
             return True
     if not b.can_wait or low > done:
@@ -266,9 +266,9 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
     for attempt in range(2):
         follows = can_follow and attempt == 0
         first = earliest if attempt == 0 else done
-        lacking = move.fill
+        lacking = move.prefetch
         if follows:
-            lacking -= b.latency[FILL]
+            lacking -= b.latency[PREFETCH]
         else:
             for slot in range(first, done):
                 lacking -= left[slot]
@@ -276,13 +276,13 @@ def _look_for_fill(b: Any, s: Any, move: Any, ready: int) -> bool:
             continue
         offset = _fit(b, busy, held, times[first], move)
         if offset != NONE:
-            s.fill_first, s.fill_last, s.fill_rest = first, done - 1, 0
+            s.prefetch_first, s.prefetch_last, s.prefetch_rest = first, done - 1, 0
             s.start, s.offset = times[first], offset
             s.is_late = True
             s.leads = follows or (first < done and lacking > LEADING * b.reach)
             s.wait = moving = b.seconds[s.move, 5]
             if not follows:
-                s.wait = _wait(left, s.duration, b.latency[FILL], first, done, moving / b.tick) * b.tick
+                s.wait = _wait(left, s.duration, b.latency[PREFETCH], first, done, moving / b.tick) * b.tick
             return True
     return False
 
@@ -399,9 +399,9 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
         s.chain_limit[row], s.chain_written[row], s.chain_ready[row] = b.forever, NONE, move.ready
     is_open = s.chain_opened[row] != NONE
     low, high = s.chain_offset[row], s.chain_top[row]
-    spills = is_open and s.chain_written[row] != NONE and move.reads != 0 and action != NO_COPY
+    evictions = is_open and s.chain_written[row] != NONE and move.reads != 0 and action != NO_COPY
     # Nothing is in flight over a loop that has copies of its own.
-    if move.carrier != NONE and (spills or action == COPY):
+    if move.carrier != NONE and (evictions or action == COPY):
         s.left[move.carrier] = CLOSED
     waited = np.float32(0.0)
     if is_open and (action != NO_COPY or not move.reads):
@@ -409,15 +409,15 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
         for unit in range(low, high):
             if busy[unit] <= end:
                 held[unit] = 0
-    if spills:
-        last = s.spill_last
+    if evictions:
+        last = s.eviction_last
         until = b.awaited[last]
         for unit in range(low, high):
             busy[unit] = max(busy[unit], until)
-        _book(b, s, s.spill_first, last, s.spill_rest, SPILL)
+        _book(b, s, s.eviction_first, last, s.eviction_rest, EVICTION)
         s.chain_ready[row] = last + 1
         s.chain_written[row] = NONE
-        waited += s.spill_wait * b.seconds[number, 4]
+        waited += s.eviction_wait * b.seconds[number, 4]
     if action == NO_COPY and move.reads:
         s.chain_end[row] = move.end
         for unit in range(low, high):
@@ -425,15 +425,15 @@ def _place(b: Any, s: Any, number: int, move: Any, action: int) -> Any:
     elif action != DROP:
         if action == COPY and s.is_late:
             # It has its slots to itself, and nothing may be in flight where the program waits for it.
-            left, owner, queue = s.left, s.owner, b.queue[FILL]
-            for slot in range(min(s.fill_first, move.before), move.done):
+            left, owner, queue = s.left, s.owner, b.queue[PREFETCH]
+            for slot in range(min(s.prefetch_first, move.before), move.done):
                 if left[slot] >= 0:
                     left[slot], owner[slot] = 0, queue
             if s.leads:
-                s.lead_done, s.lead_first = move.done, s.fill_first
+                s.lead_done, s.lead_first = move.done, s.prefetch_first
             waited += s.wait * b.seconds[number, 4]
         elif action == COPY:
-            _book(b, s, s.fill_first, s.fill_last, s.fill_rest, FILL)
+            _book(b, s, s.prefetch_first, s.prefetch_last, s.prefetch_rest, PREFETCH)
         s.stays += move.is_stay
         low, high = s.offset, s.offset + move.size
         _limit(s.chain_limit, s.chain_offset, s.chain_top, low, high, s.start)

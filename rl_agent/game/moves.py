@@ -80,7 +80,8 @@ class Move:
       carried: ticks of the loops behind its operation, with everything at home, that it carries.
       worth: ticks that its accesses can save each time that the operation of `done` runs, if its memory time counts.
       place: units, where the guide has the value; `NOWHERE` or `LOST` if it has no place.
-      fill, spill: ticks of supply that a copy into fast memory, and one home, takes; `NEVER` where no link leads there.
+      prefetch, eviction: ticks of supply that a copy into fast memory, and one home, takes; `NEVER` where no link
+        leads there.
       saving, traffic: ticks of memory time, and of the link's channel, that its operation saves in fast memory.
       seconds, traffic_seconds: of memory time, and of the link's channel, that its operation saves in fast memory.
       is_long: whether its value is wanted there for long, if it stays until its last use.
@@ -111,8 +112,8 @@ class Move:
     carried: int
     worth: int
     place: int
-    fill: int
-    spill: int
+    prefetch: int
+    eviction: int
     saving: int
     traffic: int
     seconds: float
@@ -477,8 +478,8 @@ class Game:
             carried=int(self.carried[slot]),
             worth=0,
             place=NOWHERE,
-            fill=self._copy_ticks(self.into, buffer),
-            spill=self._copy_ticks(self.back, buffer),
+            prefetch=self._copy_ticks(self.into, buffer),
+            eviction=self._copy_ticks(self.back, buffer),
             saving=0,
             traffic=0,
             seconds=0.0,

@@ -31,7 +31,7 @@ ITEM_FEATURES = (
     "is_first",  # the first of its chain
     "is_covered",  # an item around is in fast memory
     "is_forced",
-    "fill",  # seconds of a copy into fast memory, of the program's operations, everything at home
+    "prefetch",  # seconds of a copy into fast memory, of the program's operations, everything at home
     "is_open",  # its buffer is in fast memory
     "is_dirty",  # and home does not have its value
     "is_kept",  # and nothing else was placed there since
@@ -112,12 +112,12 @@ def observe(arrays: GameArrays, state: State, view: View) -> Observation:
             (now.start - state.start) / operations,
             in_use / units,
             state.is_late,
-            (state.wait + state.spill_wait)
+            (state.wait + state.eviction_wait)
             * jnp.asarray(arrays.seconds)[jnp.minimum(state.move, arrays.moves.shape[0] - 1), 4]
             / home,
         ]
     ).astype(jnp.float32)
-    seen = Observation(board, _supply(state, now.done, now.fill, view), items, facts)
+    seen = Observation(board, _supply(state, now.done, now.prefetch, view), items, facts)
     return Observation(*(jnp.clip(part, -1.0, 1.0) for part in seen))
 
 
@@ -139,11 +139,11 @@ def _board(arrays: GameArrays, state: State, now: jax.Array, view: View) -> jax.
     return padded.reshape(len(time), view.columns, group).mean(-1)
 
 
-def _supply(state: State, done: jax.Array, fill: jax.Array, view: View) -> jax.Array:
+def _supply(state: State, done: jax.Array, prefetch: jax.Array, view: View) -> jax.Array:
     slot = done - view.slots + lax.iota(jnp.int32, view.slots)
     known = jnp.clip(slot, 0, state.left.shape[0] - 1)
     left = jnp.where(slot >= 0, state.left[known], 0)
-    share = jnp.clip(left / jnp.maximum(fill, 1), 0.0, 1.0)
+    share = jnp.clip(left / jnp.maximum(prefetch, 1), 0.0, 1.0)
     return jnp.stack([share, (slot >= 0) & (state.owner[known] != NONE)], axis=1).astype(jnp.float32)
 
 
@@ -158,7 +158,7 @@ def _item(arrays: GameArrays, state: State, number: jax.Array, now: jax.Array) -
     is_covered = (move.parent != NONE) & (move.parent < state.move)
     is_covered &= (state.history[jnp.maximum(move.parent, 0)] & ACTIONS) != DROP
     home = jnp.maximum(arrays.facts[0], 1e-30)
-    fill = jnp.where(move.fill >= NEVER, 1.0, jnp.minimum(move.fill * arrays.facts[1] / home, 1.0))
+    prefetch = jnp.where(move.prefetch >= NEVER, 1.0, jnp.minimum(move.prefetch * arrays.facts[1] / home, 1.0))
     features = [
         move.size / arrays.facts[2],
         seconds[2] * seconds[3] / home,
@@ -171,7 +171,7 @@ def _item(arrays: GameArrays, state: State, number: jax.Array, now: jax.Array) -
         move.is_first,
         is_covered,
         (state.history[number] & FORCED) != 0,
-        fill,
+        prefetch,
         is_open,
         is_open & (row.written != NONE),
         is_open & (row.limit == forever(state.busy_until.dtype)),

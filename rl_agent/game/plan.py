@@ -70,7 +70,7 @@ def assembled(
     stays = [_stay(game, residency) for _, residency in sorted(residencies.items())]
     n = game.problem.end
     for buffer in game.late:
-        stays.append(Stay(buffer, game.space, n, n + 1, (), fills=((n, n),), offset=game.homes[buffer]))
+        stays.append(Stay(buffer, game.space, n, n + 1, (), prefetches=((n, n),), offset=game.homes[buffer]))
     return assemble(game.problem, stays, planner, info, home_offsets=game.homes).plan
 
 
@@ -83,8 +83,8 @@ def _stay(game: Game, residency: Residency) -> Stay:
         start=residency.start,
         end=residency.end,
         accesses=tuple(access for move in moves for access in move.accesses),
-        fills=((BEFORE, 0),) if is_kept else _times(game, residency.fill),
-        spills=_times(game, residency.spill),
+        prefetches=((BEFORE, 0),) if is_kept else _times(game, residency.prefetch),
+        evictions=_times(game, residency.eviction),
         offset=residency.offset * game.unit,
     )
 

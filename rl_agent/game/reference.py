@@ -79,7 +79,7 @@ NUM_ACTIONS = 3
 # Later than all times.
 FOREVER = 2**30
 
-FILL, SPILL = 0, 1
+PREFETCH, EVICTION = 0, 1
 
 # Ticks for each slot that a copy may stretch over, which it must lack to be followed: rounding makes less of a
 # difference.
@@ -112,8 +112,8 @@ class Residency:
     offset: int
     size: int
     moves: list[int]
-    fill: Booking | None = None
-    spill: Booking | None = None
+    prefetch: Booking | None = None
+    eviction: Booking | None = None
 
 
 @dataclass
@@ -141,15 +141,15 @@ class Choices:
 
     Attributes:
       legal: `[3]` by action.
-      fill: the copy that COPY makes.
-      spill: the copy that brings a dirty value home, which COPY and DROP make.
+      prefetch: the copy that COPY makes.
+      eviction: the copy that brings a dirty value home, which COPY and DROP make.
       start: when a new residency would start.
       offset: units; where it would lie.
     """
 
     legal: tuple[bool, bool, bool]
-    fill: Booking | None = None
-    spill: Booking | None = None
+    prefetch: Booking | None = None
+    eviction: Booking | None = None
     start: int = 0
     offset: int = NONE
 
@@ -258,15 +258,15 @@ class Reference:
         if chain.opened != NONE and (action != NO_COPY or not move.reads):
             self._release(chain)
         if chain.written != NONE and chain.opened != NONE and move.reads and action != NO_COPY:
-            assert choices.spill is not None
+            assert choices.eviction is not None
             residency = self.residencies[chain.opened]
-            residency.spill = choices.spill
-            residency.end = max(residency.end, int(self.game.awaited[choices.spill.last]))
+            residency.eviction = choices.eviction
+            residency.end = max(residency.end, int(self.game.awaited[choices.eviction.last]))
             for unit in range(residency.offset, residency.offset + residency.size):
                 self.busy_until[unit] = max(self.busy_until[unit], residency.end)
-            self._book(choices.spill, SPILL, move)
-            waited += choices.spill.wait * float(self.game.repetitions[move.done])
-            chain.ready = choices.spill.last + 1
+            self._book(choices.eviction, EVICTION, move)
+            waited += choices.eviction.wait * float(self.game.repetitions[move.done])
+            chain.ready = choices.eviction.last + 1
             chain.written = NONE
         if action == NO_COPY and move.reads:
             residency = self.residencies[chain.opened]
@@ -276,14 +276,14 @@ class Reference:
         elif action != DROP:
             residency = Residency(move.chain, choices.start, move.end, choices.offset, move.size, [number])
             if action == COPY:
-                assert choices.fill is not None
-                residency.fill = choices.fill
-                self._book(choices.fill, FILL, move)
-                if choices.fill.is_late:
+                assert choices.prefetch is not None
+                residency.prefetch = choices.prefetch
+                self._book(choices.prefetch, PREFETCH, move)
+                if choices.prefetch.is_late:
                     self._close(move)
-                    if choices.fill.leads:
-                        self.lead_done, self.lead_first = move.done, choices.fill.first
-                    waited += choices.fill.wait * float(self.game.repetitions[move.done])
+                    if choices.prefetch.leads:
+                        self.lead_done, self.lead_first = move.done, choices.prefetch.first
+                    waited += choices.prefetch.wait * float(self.game.repetitions[move.done])
             self.stays += move.is_stay
             for other in self.chains:
                 if other.opened != NONE and _share_units(self.residencies[other.opened], residency):
@@ -325,7 +325,7 @@ class Reference:
         """Keeps later copies from being in flight where the program waits for that of a move."""
         if move.before < move.done and self.left[move.before] != CLOSED:
             self.left[move.before] = 0
-            self.owner[move.before] = self.game.queue[FILL]
+            self.owner[move.before] = self.game.queue[PREFETCH]
 
     def _serve(self, move: Move, is_fast: bool) -> float:
         """Serves the accesses of a move at an operation; returns the seconds that are saved, and sets its supply."""
@@ -375,35 +375,35 @@ class Reference:
         else:
             return
         self.choices = Choices(
-            _only(only), self.choices.fill, self.choices.spill, self.choices.start, self.choices.offset
+            _only(only), self.choices.prefetch, self.choices.eviction, self.choices.start, self.choices.offset
         )
 
     def _choices(self, move: Move) -> Choices:
         if self._is_covered(move):
             return Choices(_only(NO_COPY))
         game, chain = self.game, self.chains[move.chain]
-        spill = fill = None
+        eviction = prefetch = None
         ready = chain.ready
         is_dirty = move.reads and chain.opened != NONE and chain.written != NONE
         if is_dirty:
             low = chain.written + 1
             high = min(move.done, low + game.reach)
-            spill = self._copy(SPILL, low, high, move.spill) or self._late_spill(low, high, move)
-            if spill is not None and not self._lasts(chain, int(game.awaited[spill.last])):
-                spill = None
-            ready = spill.last + 1 if spill is not None else NONE
-        can_drop = not is_dirty or spill is not None
+            eviction = self._copy(EVICTION, low, high, move.eviction) or self._late_eviction(low, high, move)
+            if eviction is not None and not self._lasts(chain, int(game.awaited[eviction.last])):
+                eviction = None
+            ready = eviction.last + 1 if eviction is not None else NONE
+        can_drop = not is_dirty or eviction is not None
         can_copy = can_stay = False
         start, offset = move.start, NONE
         if move.reads and not move.is_last:
             can_stay = chain.opened != NONE and chain.limit == FOREVER and self._lasts(chain, move.end)
             if can_drop:
-                fill, start, offset = self._fill(move, ready)
+                prefetch, start, offset = self._prefetch(move, ready)
                 can_copy = offset != NONE
         elif not move.is_last and (not move.is_stay or self.stays < game.most_stays):
             offset = self._fit(start, move)
             can_stay = offset != NONE
-        return Choices((can_copy, can_stay, can_drop), fill, spill, start, offset)
+        return Choices((can_copy, can_stay, can_drop), prefetch, eviction, start, offset)
 
     def _lasts(self, chain: Chain, until: int) -> bool:
         """Whether the residency of a chain can last until some time."""
@@ -414,28 +414,28 @@ class Reference:
         """Returns the units that operations of some times keep for themselves."""
         return int(self.game.reserved[start:end].max(initial=0))
 
-    def _fill(self, move: Move, ready: int) -> tuple[Booking | None, int, int]:
+    def _prefetch(self, move: Move, ready: int) -> tuple[Booking | None, int, int]:
         """Returns a copy that COPY makes, in time or late, or None; when its residency starts, and its offset or -1."""
         times = self.game.slots.time
         low = max(ready, move.done - self.game.reach)
-        fill = self._copy(FILL, low, move.done, move.fill)
+        prefetch = self._copy(PREFETCH, low, move.done, move.prefetch)
         start, offset = move.start, NONE
-        if fill is not None:
-            start = int(times[fill.first])
+        if prefetch is not None:
+            start = int(times[prefetch.first])
             offset = self._fit(start, move)
-        if offset == NONE and self.game.can_wait and low <= move.done and move.fill < NEVER:
+        if offset == NONE and self.game.can_wait and low <= move.done and move.prefetch < NEVER:
             can_follow = self.lead_done == move.done and self.lead_first >= low
             earliest = self.lead_first if can_follow else self._earliest(low, move)
             for first, follows in ((earliest, can_follow), (move.done, False)):
-                ticks = move.fill - (self.game.latency[FILL] if follows else sum(self.left[first : move.done]))
+                ticks = move.prefetch - (self.game.latency[PREFETCH] if follows else sum(self.left[first : move.done]))
                 start = int(times[first])
                 offset = self._fit(start, move) if ticks < move.worth else NONE
                 if offset != NONE:
                     leads = follows or (first < move.done and ticks > LEADING * self.game.reach)
-                    moving = float(self.game.copy_seconds[FILL][move.buffer])
-                    wait = moving if follows else self._wait(FILL, first, move.done, moving)
+                    moving = float(self.game.copy_seconds[PREFETCH][move.buffer])
+                    wait = moving if follows else self._wait(PREFETCH, first, move.done, moving)
                     return Booking(first, move.done - 1, 0, True, wait, leads), start, offset
-        return fill, start, offset
+        return prefetch, start, offset
 
     def _earliest(self, low: int, move: Move) -> int:
         """Returns the slot, from one on, from which a move's place and all slots before the use are free."""
@@ -449,7 +449,7 @@ class Reference:
             first -= 1
         return first
 
-    def _late_spill(self, low: int, high: int, move: Move) -> Booking | None:
+    def _late_eviction(self, low: int, high: int, move: Move) -> Booking | None:
         """Returns a copy home within slots `[low, high)` that is late, or None."""
         start, supply, most = low, 0, 0
         found: tuple[int, int] | None = None
@@ -460,10 +460,10 @@ class Reference:
             supply += self.left[slot]
             if supply > most:
                 most, found = supply, (start, slot)
-        if not self.game.can_wait or move.spill >= NEVER or found is None or 2 * most <= move.spill:
+        if not self.game.can_wait or move.eviction >= NEVER or found is None or 2 * most <= move.eviction:
             return None
         first, last = found
-        wait = self._wait(SPILL, first, last + 1, float(self.game.copy_seconds[SPILL][move.buffer]))
+        wait = self._wait(EVICTION, first, last + 1, float(self.game.copy_seconds[EVICTION][move.buffer]))
         return Booking(first, last, self.left[last], wait=wait)
 
     def _wait(self, way: int, first: int, done: int, moving: float) -> float:
@@ -508,7 +508,7 @@ class Reference:
             return None
         queue = self.game.queue[way]
         candidates: Sequence[int] = range(low, high)
-        for first in candidates if way == SPILL else reversed(candidates):
+        for first in candidates if way == EVICTION else reversed(candidates):
             found, needed = 0, ticks - (self.game.latency[way] if self.issued[first] == way else 0)
             for slot in range(first, high):
                 is_taken = self.owner[slot] != NONE

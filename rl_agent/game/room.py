@@ -146,7 +146,7 @@ def most_kept(bottom: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     return jnp.where(start < end, most, 0)
 
 
-class LateSpill(NamedTuple):
+class LateEviction(NamedTuple):
     """A copy home that is late.
 
     Attributes:
@@ -158,7 +158,7 @@ class LateSpill(NamedTuple):
     wait: jax.Array
 
 
-def find_late_spill(
+def find_late_eviction(
     left: jax.Array,
     owner: jax.Array,
     duration: jax.Array,
@@ -168,7 +168,7 @@ def find_late_spill(
     latency: jax.Array,
     ticks: jax.Array,
     moving: jax.Array,
-) -> LateSpill:
+) -> LateEviction:
     """Returns the copy home that has those neighbours among slots `[low, high)` to itself which offer most.
 
     Args:
@@ -193,7 +193,7 @@ def find_late_spill(
     exists = (2 * runs[best] > ticks) & (ticks < NEVER)
     is_own = (slot >= first) & (slot <= last)
     wait = _wait(jnp.where(is_own, supply, 0), jnp.where(is_own, lasts, 0), latency, moving)
-    return LateSpill(Copy(jnp.where(exists, first, NONE), last, supply[best]), wait)
+    return LateEviction(Copy(jnp.where(exists, first, NONE), last, supply[best]), wait)
 
 
 def _wait(supply: jax.Array, lasts: jax.Array, latency: jax.Array, moving: jax.Array) -> jax.Array:

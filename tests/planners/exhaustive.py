@@ -85,18 +85,18 @@ def _options(problem: MappingProblem, base: Plan, buffer: int) -> list[Option]:
         if used != list(range(len(used))) or [s for s in served if s >= 0] != sorted(s for s in served if s >= 0):
             continue
         at = [[time for time, by in zip(times, served, strict=True) if by == stay] for stay in used]
-        ways = [way for stay in used for way in (_fills(problem, at[stay][0]), _spills(problem, at[stay][0]))]
+        ways = [way for stay in used for way in (_prefetches(problem, at[stay][0]), _evictions(problem, at[stay][0]))]
         for copies in itertools.product(*ways):
             stays, made = [], []
             for stay in used:
-                fill, spill = copies[2 * stay], copies[2 * stay + 1]
+                prefetch, eviction = copies[2 * stay], copies[2 * stay + 1]
                 start, end = at[stay][0], at[stay][-1] + 1
-                if fill is not None:
-                    start = fill[0]
-                    made.append((-1, stay, *fill))
-                if spill is not None:
-                    end = max(end, spill[1], spill[0] + 1)
-                    made.append((stay, -1, *spill))
+                if prefetch is not None:
+                    start = prefetch[0]
+                    made.append((-1, stay, *prefetch))
+                if eviction is not None:
+                    end = max(end, eviction[1], eviction[0] + 1)
+                    made.append((stay, -1, *eviction))
                 stays.append((start, end))
             option = (tuple(stays), tuple(made), served)
             spread = _around_loops(problem, option)
@@ -109,7 +109,7 @@ def _options(problem: MappingProblem, base: Plan, buffer: int) -> list[Option]:
     return found
 
 
-def _fills(problem: MappingProblem, first: int) -> list[tuple[int, int] | None]:
+def _prefetches(problem: MappingProblem, first: int) -> list[tuple[int, int] | None]:
     """Returns the times of copies in before a first use: awaited as late as can be, in a region around it."""
     region = problem.operations[first].region
     dones = [first]
@@ -119,7 +119,7 @@ def _fills(problem: MappingProblem, first: int) -> list[tuple[int, int] | None]:
     return [None, *((start, done) for done in dones for start in range(done + 1))]
 
 
-def _spills(problem: MappingProblem, first: int) -> list[tuple[int, int] | None]:
+def _evictions(problem: MappingProblem, first: int) -> list[tuple[int, int] | None]:
     """Returns the times of copies home after a first use."""
     moments = range(first + 1, problem.end + 1)
     return [None, *((start, done) for start in moments for done in moments if start <= done)]

@@ -92,7 +92,7 @@ def test_the_latency_of_tables_is_the_emulators(mapped: MappingProblem, seed: in
     kept = data.draw(st.sampled_from([-1, *arguments_to_keep(frame)]))
     decisions = Decisions(frame, Rules(), kept)
     decisions.run(Order("density", noise=1.0), np.random.default_rng(seed))
-    evaluation = make_evaluation(frame, emulator, kept, decisions.refill[0] if decisions.refill else -1)
+    evaluation = make_evaluation(frame, emulator, kept, decisions.prefetch_again[0] if decisions.prefetch_again else -1)
     expected = emulator.latency_of(*decisions.arrays())
     assert latency_of_tables(decisions.tables, evaluation) == pytest.approx(expected, rel=1e-9)
     # Once more: what the first time left in the arrays does not matter.

@@ -55,8 +55,8 @@ def window_of(
         cost=np.zeros(num_runs),
         covers=[[run] for run in range(num_runs)],
         conflicts=[],
-        fill=np.full((num_runs, 2), -1),
-        fill_seconds=np.zeros(num_runs),
+        prefetch=np.full((num_runs, 2), -1),
+        prefetch_seconds=np.zeros(num_runs),
         least=np.full(length, floor),
         demand=demand,
         repetitions=np.ones(length),
@@ -125,7 +125,7 @@ def test_no_two_runs_serve_the_same_access_and_floors_bound_what_is_saved() -> N
 
 def test_copies_that_the_link_cannot_carry_together_are_not_chosen_together() -> None:
     window = window_of([(0, 3, 1), (1, 3, 1)], [5.0, 9.0], 8, [], 1.0)
-    window.fill[:], window.fill_seconds[:] = [[0, 2], [0, 2]], 1.0
+    window.prefetch[:], window.prefetch_seconds[:] = [[0, 2], [0, 2]], 1.0
     for idle, count in (([0.5, 0.6], 1), ([1.0, 1.0], 2)):
         by_idle = Window(**(vars(window) | {"idle": np.array(idle)}))
         assert choose(by_idle, 1.0, 0)[0].sum() == count

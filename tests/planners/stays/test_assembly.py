@@ -34,17 +34,17 @@ def test_a_buffer_is_at_home_only_as_long_as_it_is_needed_there() -> None:
     assert homes(mapped) == {"a": (0, 5)}
     assert homes(mapped, Stay(0, 1, 0, 5, accesses=(0, 1, 2, 3))) == {}
     # Produced in fast memory and brought home while the second operation reads it.
-    assert homes(mapped, Stay(0, 1, 0, 3, accesses=(0, 1), spills=((1, 3),))) == {"a": (1, 5)}
+    assert homes(mapped, Stay(0, 1, 0, 3, accesses=(0, 1), evictions=((1, 3),))) == {"a": (1, 5)}
     # Fetched back for the last use, from the operation before on.
-    assert homes(mapped, Stay(0, 1, 3, 5, accesses=(3,), fills=((3, 4),))) == {"a": (0, 4)}
+    assert homes(mapped, Stay(0, 1, 3, 5, accesses=(3,), prefetches=((3, 4),))) == {"a": (0, 4)}
 
 
 def test_a_home_lasts_through_the_loops_that_it_is_needed_in() -> None:
     #   t               0      1 ┊ 2      3      4 ┊ 5
     mapped = problem("w a", "", "r a", "u a", "", "", regions=[loop(2, 5)], live={"a": (0, 5)})
-    stay = Stay(0, 1, 2, 5, accesses=(1, 2), fills=((2, 2),), spills=((4, 4),))
+    stay = Stay(0, 1, 2, 5, accesses=(1, 2), prefetches=((2, 2),), evictions=((4, 4),))
     assert homes(mapped, stay) == {"a": (0, 5)}
-    produced = Stay(0, 1, 0, 2, accesses=(0,), spills=((1, 1),))
+    produced = Stay(0, 1, 0, 2, accesses=(0,), evictions=((1, 1),))
     assert homes(mapped, produced) == {"a": (1, 5)}
 
 
@@ -56,7 +56,7 @@ def test_what_an_iteration_uses_up_needs_no_home_beyond_it() -> None:
 def test_arguments_and_results_are_at_home_when_the_caller_looks() -> None:
     mapped = problem("r a", "u b", "r c", arguments="a", donated="b c", results="b")
     assert homes(mapped) == {"a": (0, 4), "b": (0, 4), "c": (0, 3)}
-    served = Stay(2, 1, 1, 3, accesses=(2,), fills=((1, 2),))
+    served = Stay(2, 1, 1, 3, accesses=(2,), prefetches=((1, 2),))
     assert homes(mapped, served)["c"] == (0, 2)
 
 
@@ -82,7 +82,7 @@ def test_offsets_that_are_known_are_kept() -> None:
 
 def test_copies_stand_in_the_order_in_which_they_are_awaited() -> None:
     mapped = problem("", "", "r b", "r a", arguments="a b")
-    late = Stay(0, 1, 0, 4, accesses=(1,), fills=((0, 3),))
-    early = Stay(1, 1, 0, 3, accesses=(0,), fills=((0, 2),))
+    late = Stay(0, 1, 0, 4, accesses=(1,), prefetches=((0, 3),))
+    early = Stay(1, 1, 0, 3, accesses=(0,), prefetches=((0, 2),))
     made = assemble(mapped, [late, early], "test").plan
     assert [(copy.start, copy.done) for copy in made.copies] == [(0, 2), (0, 3)]

@@ -44,7 +44,7 @@ def plan_of(decisions: Decisions) -> Plan:
 
 def test_a_temporary_stays_where_it_is_produced() -> None:
     ((stay,),) = stays(problem("w a", "r a", "r a")).values()
-    assert (stay.start, stay.end, stay.fills, stay.spills) == (0, 3, (), ())
+    assert (stay.start, stay.end, stay.prefetches, stay.evictions) == (0, 3, (), ())
     # Written once and read twice: 4 bytes take 4 s, or half a second.
     assert stay.value == pytest.approx(3 * (4.0 - 0.5))
 
@@ -53,7 +53,7 @@ def test_a_prefetch_starts_as_late_as_it_can() -> None:
     #   t              0     1     2     3     operations 0 to 2 take 3 s and leave the link alone
     mapped = problem("", "", "", "r a", arguments="a", floors=[3.0, 3.0, 3.0])
     (stay,) = stays(mapped)["a"]
-    assert stay.fills == ((1, 3),)
+    assert stay.prefetches == ((1, 3),)
     assert (stay.start, stay.end) == (1, 4)
 
 
@@ -61,7 +61,7 @@ def test_a_prefetch_waits_for_the_link() -> None:
     """Two copies of 4 s each in 9 s, one after the other."""
     mapped = problem("", "", "", "r a", "r b", arguments="a b", floors=[3.0, 3.0, 3.0], sizes={"a": 4, "b": 4})
     found = stays(mapped)
-    assert sorted(stay.fills[0][0] for group in found.values() for stay in group) == [0, 1]
+    assert sorted(stay.prefetches[0][0] for group in found.values() for stay in group) == [0, 1]
     made = plan_of(decided(mapped))
     assert verify(mapped, made) == []
     assert TimingEmulator(mapped).emulate(made).stalled == pytest.approx(0.0)
@@ -76,7 +76,7 @@ def test_an_operation_waits_for_a_copy_that_pays() -> None:
     """A copy of 4 s saves 3.5 s three times."""
     mapped = problem("r a", "r a", "r a", arguments="a")
     (stay,) = stays(mapped)["a"]
-    assert stay.fills == ((0, 0),)
+    assert stay.prefetches == ((0, 0),)
     assert stays(mapped, Rules(wait=False)) == {}
     assert stays(problem("r a", arguments="a")) == {}
 
@@ -84,7 +84,7 @@ def test_an_operation_waits_for_a_copy_that_pays() -> None:
 def test_a_result_is_evicted_while_others_compute() -> None:
     mapped = problem("w a", "", "", results="a", floors=[0.0, 3.0, 3.0])
     (stay,) = stays(mapped)["a"]
-    assert stay.spills == ((1, 3),)
+    assert stay.evictions == ((1, 3),)
     assert (stay.start, stay.end) == (0, 3)
     assert stays(mapped, Rules(evict=False)) == {}
 
@@ -99,8 +99,8 @@ def test_a_value_is_evicted_and_prefetched_when_there_is_no_room_between() -> No
     found = stays(mapped)
     assert [(stay.start, stay.end) for stay in found["b"]] == [(3, 5)]
     first, second = sorted(found["a"], key=lambda stay: stay.start)
-    assert (first.start, first.end, first.spills) == (0, 3, ((1, 3),))
-    assert (second.start, second.end, second.fills) == (5, 7, ((5, 6),))
+    assert (first.start, first.end, first.evictions) == (0, 3, ((1, 3),))
+    assert (second.start, second.end, second.prefetches) == (5, 7, ((5, 6),))
 
 
 def test_the_more_precious_buffer_gets_the_room() -> None:
@@ -117,7 +117,7 @@ def test_a_stay_around_a_loop_is_filled_once() -> None:
     #   t               0      1 ┊ 2      3 ┊ 4
     mapped = problem("", "", "r a", "", "", arguments="a", floors=[5.0], regions=[loop(2, 4, trips=10.0)])
     (stay,) = stays(mapped)["a"]
-    assert stay.fills == ((0, 1),)
+    assert stay.prefetches == ((0, 1),)
     assert stay.start == 0
     assert stay.end >= 4
     assert stay.value == pytest.approx(10 * 3.5)
@@ -127,7 +127,7 @@ def test_a_carried_value_that_is_updated_in_fast_memory_stays_through_the_loop()
     #   t                0      1 ┊ 2      3 ┊ 4      5
     mapped = problem("w a", "", "u a", "", "", "r a", regions=[loop(2, 4, trips=10.0)])
     (stay,) = stays(mapped)["a"]
-    assert (stay.start, stay.end, stay.fills, stay.spills) == (0, 6, (), ())
+    assert (stay.start, stay.end, stay.prefetches, stay.evictions) == (0, 6, (), ())
 
 
 def test_a_branch_brings_home_what_it_changes_only_if_somebody_wants_it() -> None:
@@ -141,8 +141,8 @@ def test_an_argument_that_stays_between_runs_needs_no_copy_at_the_start() -> Non
     mapped = problem("r a", "", "", arguments="a", floors=[0, 5.0, 5.0], cross_program_prefetches=1)
     assert stays(mapped) == {}
     first, again = sorted(stays(mapped, kept=0)["a"], key=lambda stay: stay.start)
-    assert (first.start, first.end, first.fills) == (0, 1, ((BEFORE, 0),))
-    assert (again.fills, again.end, again.place) == (((2, 3),), 4, first.place)
+    assert (first.start, first.end, first.prefetches) == (0, 1, ((BEFORE, 0),))
+    assert (again.prefetches, again.end, again.place) == (((2, 3),), 4, first.place)
     assert verify(mapped, plan_of(decided(mapped, kept=0))) == []
 
 
@@ -215,8 +215,8 @@ def test_books_balance(mapped: MappingProblem, order: Order, data: st.DataObject
     refresh(tables)
     assert (
         len(start)
-        == (tables.items["fill_start"][decisions.runs()] >= 0).sum()
-        + (tables.items["spill_start"][decisions.runs()] >= 0).sum()
+        == (tables.items["prefetch_start"][decisions.runs()] >= 0).sum()
+        + (tables.items["eviction_start"][decisions.runs()] >= 0).sum()
     )
     assert verify(mapped, plan_of(decisions)) == []
 

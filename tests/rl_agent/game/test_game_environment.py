@@ -51,13 +51,13 @@ def same(reference: Reference, state: State) -> None:
     if choices.offset >= 0:
         assert (int(state.offset), int(state.start)) == (choices.offset, choices.start)
     if choices.legal[COPY]:
-        assert choices.fill is not None
-        assert tuple(map(int, state.fill)) == (choices.fill.first, choices.fill.last, choices.fill.rest)
-        assert bool(state.is_late) == choices.fill.is_late
-        assert float(state.wait) == pytest.approx(choices.fill.wait, abs=1e-4 * home)
-    if choices.spill is not None:
-        assert tuple(map(int, state.spill)) == (choices.spill.first, choices.spill.last, choices.spill.rest)
-        assert float(state.spill_wait) == pytest.approx(choices.spill.wait, abs=1e-4 * home)
+        assert choices.prefetch is not None
+        assert tuple(map(int, state.prefetch)) == (choices.prefetch.first, choices.prefetch.last, choices.prefetch.rest)
+        assert bool(state.is_late) == choices.prefetch.is_late
+        assert float(state.wait) == pytest.approx(choices.prefetch.wait, abs=1e-4 * home)
+    if choices.eviction is not None:
+        assert tuple(map(int, state.eviction)) == (choices.eviction.first, choices.eviction.last, choices.eviction.rest)
+        assert float(state.eviction_wait) == pytest.approx(choices.eviction.wait, abs=1e-4 * home)
 
 
 def play_both(game: Game, seed: int) -> tuple[Reference, State]:

@@ -28,10 +28,10 @@ def same(state: State, other: State, home: float) -> None:
     """All that later moves depend on is exactly the same; seconds are up to rounding."""
     for name in _EXACT:
         np.testing.assert_array_equal(getattr(state, name), getattr(other, name)[0], name)
-    for name in ("total", "reward", "spill_wait"):
+    for name in ("total", "reward", "eviction_wait"):
         assert float(getattr(state, name)) == pytest.approx(float(getattr(other, name)[0]), abs=1e-4 * home)
     if state.legal[COPY]:
-        assert tuple(map(int, state.fill)) == tuple(int(part[0]) for part in other.fill)
+        assert tuple(map(int, state.prefetch)) == tuple(int(part[0]) for part in other.prefetch)
         assert (int(state.start), int(state.offset)) == (int(other.start[0]), int(other.offset[0]))
         assert bool(state.is_late) == bool(other.is_late[0])
         assert float(state.wait) == pytest.approx(float(other.wait[0]), abs=1e-4 * home)
@@ -155,10 +155,10 @@ def test_residencies_are_those_of_the_reference() -> None:
         found = Host(arrays_of(game)).residencies(game, np.array(reference.history))
         assert set(found) == set(reference.residencies)
         for opened, wanted in reference.residencies.items():
-            fill = None if wanted.fill is None else replace(wanted.fill, wait=0.0, leads=False)
-            spill = None if wanted.spill is None else replace(wanted.spill, wait=0.0)
-            assert found[opened] == replace(wanted, fill=fill, spill=spill)
-            copies += (wanted.fill is not None) + (wanted.spill is not None)
+            prefetch = None if wanted.prefetch is None else replace(wanted.prefetch, wait=0.0, leads=False)
+            eviction = None if wanted.eviction is None else replace(wanted.eviction, wait=0.0)
+            assert found[opened] == replace(wanted, prefetch=prefetch, eviction=eviction)
+            copies += (wanted.prefetch is not None) + (wanted.eviction is not None)
         assert assembled(game, found) == make_plan(reference)
     assert copies > 20
     with pytest.raises(PlannerError, match="is not legal"):

@@ -34,16 +34,16 @@ def test_what_is_seen_is_so(seed: int) -> None:
             assert (np.abs(part) <= 1.0).all()
         facts = dict(zip(FACTS, np.asarray(seen.facts).tolist(), strict=True))
         assert [facts["can_copy"], facts["can_stay"], facts["can_drop"]] == list(map(float, reference.legal))
-        fill = reference.choices.fill
+        prefetch = reference.choices.prefetch
         if reference.legal[COPY]:
-            assert fill is not None
-            spill = reference.choices.spill
+            assert prefetch is not None
+            eviction = reference.choices.eviction
             wait = (
-                (fill.wait + (0.0 if spill is None else spill.wait))
+                (prefetch.wait + (0.0 if eviction is None else eviction.wait))
                 * game.repetitions[game.moves[reference.move].done]
                 / game.home_latency
             )
-            assert facts["is_late"] == float(fill.is_late)
+            assert facts["is_late"] == float(prefetch.is_late)
             assert facts["wait"] == pytest.approx(min(wait, 1.0), abs=1e-4)
         assert facts["progress"] == pytest.approx(reference.move / len(game.moves))
         move, chain = game.moves[reference.move], reference.chains[game.moves[reference.move].chain]
@@ -72,11 +72,11 @@ def test_supply_is_a_share_of_what_the_copy_needs() -> None:
         while not reference.done:
             if reference.legal[COPY]:
                 supply = np.asarray(see(arrays, state).supply)
-                fill = reference.choices.fill
-                assert fill is not None
+                prefetch = reference.choices.prefetch
+                assert prefetch is not None
                 move = game.moves[reference.move]
-                if fill.first == fill.last >= move.done - VIEW.slots:
-                    assert supply[fill.first - move.done + VIEW.slots, 0] == 1.0
+                if prefetch.first == prefetch.last >= move.done - VIEW.slots:
+                    assert supply[prefetch.first - move.done + VIEW.slots, 0] == 1.0
                     return
             action = reference.legal.index(True)
             reference.step(action)

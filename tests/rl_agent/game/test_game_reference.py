@@ -87,8 +87,8 @@ def test_a_copy_needs_supply_before_the_use() -> None:
         problem = literal([(4.1, []), (0.0, [(0, READ)])], [argument(size, 2)])
         reference = Reference(Game(problem, CAPACITY))
         assert reference.legal == (True, False, True)
-        assert reference.choices.fill is not None
-        assert reference.choices.fill.is_late == is_late
+        assert reference.choices.prefetch is not None
+        assert reference.choices.prefetch.is_late == is_late
     reference = actions(literal([(4.1, []), (0.0, [(0, READ)])], [argument(4, 2)]), COPY)
     assert reference.done
     assert reference.total == pytest.approx(4.0)
@@ -119,7 +119,7 @@ def test_copies_that_are_issued_together_have_one_latency() -> None:
     problem = literal([(3.6, []), (0.0, [(0, READ), (1, READ), (2, READ)])], buffers)
     slow_start = [dataclasses.replace(link, latency=0.5) for link in problem.links]
     reference = actions(dataclasses.replace(problem, links=tuple(slow_start)), COPY, COPY, COPY)
-    assert all(r.fill is not None and not r.fill.is_late for r in reference.residencies.values())
+    assert all(r.prefetch is not None and not r.prefetch.is_late for r in reference.residencies.values())
     assert reference.total == pytest.approx(3.0)
     check(reference)
 
@@ -130,8 +130,8 @@ def test_a_use_waits_for_a_late_copy() -> None:
     reference = actions(problem, COPY)
     assert reference.total == pytest.approx(4.1)
     (residency,) = reference.residencies.values()
-    assert residency.fill is not None
-    assert residency.fill.wait == pytest.approx(0.9)
+    assert residency.prefetch is not None
+    assert residency.prefetch.wait == pytest.approx(0.9)
     check(reference)
 
 
@@ -149,8 +149,12 @@ def test_a_late_copy_is_followed_by_others_for_the_same_use() -> None:
     dear = dataclasses.replace(last.accesses[1], cost=(3.0, 0.0))
     dearer = dataclasses.replace(last, accesses=(last.accesses[0], dear))
     both = actions(dataclasses.replace(reference.game.problem, operations=(first, dearer)), COPY)
-    assert both.choices.fill is not None
-    assert (both.choices.fill.first, both.choices.fill.wait, both.choices.fill.leads) == (0, pytest.approx(2.0), True)
+    assert both.choices.prefetch is not None
+    assert (both.choices.prefetch.first, both.choices.prefetch.wait, both.choices.prefetch.leads) == (
+        0,
+        pytest.approx(2.0),
+        True,
+    )
     both.step(COPY)
     assert both.total == pytest.approx(6.0 - 0.5 + 3.0 - 2.0)
     check(both)
@@ -177,8 +181,8 @@ def test_a_late_copy_has_its_time_to_itself() -> None:
     reads: list[tuple[float, list[tuple[int, AccessKind]]]] = [(0.0, [(0, READ)]), (0.0, [(1, READ)])]
     for spare, is_late, is_legal in ((4.1, True, False), (6.1, False, True)):
         reference = actions(literal([(spare, []), *reads], buffers), COPY)
-        assert reference.residencies[0].fill is not None
-        assert reference.residencies[0].fill.is_late == is_late
+        assert reference.residencies[0].prefetch is not None
+        assert reference.residencies[0].prefetch.is_late == is_late
         assert reference.legal[COPY] == is_legal
         reference.step(COPY if is_legal else DROP)
         check(reference)
@@ -195,8 +199,8 @@ def test_a_late_copy_starts_when_its_place_is_free() -> None:
     reference = actions(problem, NO_COPY, NO_COPY, COPY)
     _, residency = reference.residencies.values()
     assert residency.start == 2
-    assert residency.fill is not None
-    assert residency.fill.wait == pytest.approx(1.0)
+    assert residency.prefetch is not None
+    assert residency.prefetch.wait == pytest.approx(1.0)
     check(reference)
 
 
@@ -245,7 +249,7 @@ def test_a_dropped_value_is_brought_home() -> None:
     operations = [(0.0, [(0, WRITE)]), (3.1, []), (0.0, [(0, READ)])]
     reference = actions(literal(operations, [temporary(3, 0, 3)]), NO_COPY, DROP)
     (residency,) = reference.residencies.values()
-    assert residency.spill is not None
+    assert residency.eviction is not None
     assert (residency.start, residency.end) == (0, 2)
     assert reference.total == pytest.approx(3.0)
     check(reference)
@@ -256,8 +260,8 @@ def test_what_is_home_a_little_late_is_waited_for() -> None:
     operations = [(0.0, [(0, WRITE)]), (2.1, []), (0.0, [(0, READ)])]
     reference = actions(literal(operations, [temporary(3, 0, 3)]), NO_COPY, DROP)
     (residency,) = reference.residencies.values()
-    assert residency.spill is not None
-    assert residency.spill.wait == pytest.approx(0.9)
+    assert residency.eviction is not None
+    assert residency.eviction.wait == pytest.approx(0.9)
     assert reference.total == pytest.approx(2.1)
     assert (residency.start, residency.end) == (0, 2)
     check(reference)
@@ -272,8 +276,8 @@ def test_a_value_may_be_evicted_and_fetched_again() -> None:
     operations = [(0.0, [(0, WRITE)]), (3.1, []), (3.1, []), (0.0, [(0, READ)])]
     reference = actions(literal(operations, [temporary(3, 0, 4)]), NO_COPY, COPY)
     first, second = reference.residencies.values()
-    assert first.spill is not None
-    assert second.fill is not None
+    assert first.eviction is not None
+    assert second.prefetch is not None
     assert (first.end, second.start) == (2, 2)
     check(reference)
 
@@ -323,7 +327,7 @@ def test_a_copy_passes_a_loop_that_has_none_of_its_own() -> None:
     # The second operation ends its region, but all iterations leave its time to what passes: 5 bytes in 5.5 s.
     for size, is_late in ((5, False), (6, True)):
         reference = Reference(Game(over_a_loop(size, []), CAPACITY))
-        assert reference.choices.fill is None or reference.choices.fill.is_late == is_late
+        assert reference.choices.prefetch is None or reference.choices.prefetch.is_late == is_late
         assert reference.legal[COPY] != is_late  # a late one cannot pass, and alone at the use it gains nothing
     reference = actions(over_a_loop(5, []), COPY)
     (residency,) = reference.residencies.values()
@@ -408,11 +412,13 @@ def test_larger_games_are_backed_up_and_end() -> None:
         assert reference.backups <= len(reference.game.moves)
         assert sum(reference.forced) == reference.backups
         backups += reference.backups
-        fills = [residency.fill for residency in reference.residencies.values() if residency.fill is not None]
-        late += sum(fill.is_late for fill in fills)
-        late_home += sum(r.spill is not None and r.spill.wait > 0.0 for r in reference.residencies.values())
+        prefetches = [
+            residency.prefetch for residency in reference.residencies.values() if residency.prefetch is not None
+        ]
+        late += sum(prefetch.is_late for prefetch in prefetches)
+        late_home += sum(r.eviction is not None and r.eviction.wait > 0.0 for r in reference.residencies.values())
         stays += reference.stays
-        copies = [copy for r in reference.residencies.values() for copy in (r.fill, r.spill) if copy is not None]
+        copies = [copy for r in reference.residencies.values() for copy in (r.prefetch, r.eviction) if copy is not None]
         passing += sum((reference.game.idle[copy.first : copy.last + 1] == PASSED).any() for copy in copies)
         passing += sum(reference.game.carried[copy.last] > 0 for copy in copies)
         for action in reference.history:

@@ -46,7 +46,7 @@ PLANNERS_SEE = (
 PLANNERS_DO_NOT_SEE = (
     "memplan.compiler.mapping.build",
     "memplan.compiler.mapping.given",
-    "memplan.compiler.mapping.moves",
+    "memplan.compiler.mapping.given_copies",
 )
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.mapping.build import BuiltProblem
-from memplan.compiler.mapping.moves import StorageAccesses
+from memplan.compiler.mapping.given_copies import AccessIndex
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 
@@ -70,7 +70,7 @@ class Rule:
 def sites(built: BuiltProblem) -> tuple[Site, ...]:
     """Returns where each access of the problem is made, in the accesses' numbering."""
     program = built.program
-    accesses = StorageAccesses(program)
+    accesses = AccessIndex(program)
     found = []
     for t in built.times.steps:
         if t < 0:

@@ -16,7 +16,7 @@ from memplan.compiler.analysis.dataflow import find_values
 from memplan.compiler.analysis.elementwise import Elementwise
 from memplan.compiler.analysis.in_place import InPlace, InPlacePair
 from memplan.compiler.analysis.liveness import Interval, value_intervals
-from memplan.compiler.analysis.program import Access, AccessKind, FlatProgram, ImplicitCopy, Storage
+from memplan.compiler.analysis.program import AccessKind, FlatProgram, ImplicitCopy, Storage, StorageAccess
 from memplan.compiler.analysis.schedule import Schedule, lay_out
 from memplan.compiler.analysis.traffic import Traffic
 from memplan.compiler.analysis.values import PHASES, Values
@@ -141,7 +141,7 @@ def _steps(intervals: Sequence[Interval], num_steps: int) -> list[Interval]:
 
 def _accesses(
     schedule: Schedule, values: Values, sets: AliasSets, storage_of: dict[int, int], traffic: Traffic
-) -> list[Access]:
+) -> list[StorageAccess]:
     """Returns what the steps, and the virtual step at the end, do to the storages."""
     positions = values.positions
     updated: dict[tuple[int, int, tuple[int, ...]], InPlacePair] = {}
@@ -169,24 +169,26 @@ def _accesses(
             size = shape.bytes  # a new array is written, with the old content where it is not updated
         else:
             size = traffic.read(instruction, read.operand, shape)
-        accesses.append(Access(t, storage, kind, read.operand, path, size))
+        accesses.append(StorageAccess(t, storage, kind, read.operand, path, size))
     for t, node, value in values.writes:
         nodes = positions.nodes[t]
         path = nodes.paths[node]
         if (t, path) not in stored:
             accesses.append(
-                Access(t, storage_of[sets.find(value)], AccessKind.WRITE, -1, path, nodes.shapes[node].bytes)
+                StorageAccess(t, storage_of[sets.find(value)], AccessKind.WRITE, -1, path, nodes.shapes[node].bytes)
             )
     for handover in values.results:
         shape = positions.shape(handover.position)
         if shape.is_array:
             storage = storage_of[sets.find(handover.place)]
             path = positions.path(handover.position)
-            accesses.append(Access(len(schedule.steps), storage, AccessKind.READ, 0, path, shape.bytes))
+            accesses.append(StorageAccess(len(schedule.steps), storage, AccessKind.READ, 0, path, shape.bytes))
     return accesses
 
 
-def _copies(values: Values, sets: AliasSets, storage_of: dict[int, int], accesses: list[Access]) -> list[ImplicitCopy]:
+def _copies(
+    values: Values, sets: AliasSets, storage_of: dict[int, int], accesses: list[StorageAccess]
+) -> list[ImplicitCopy]:
     """Returns the copies that are needed, and adds what they access."""
     positions = values.positions
     copies = []
@@ -197,6 +199,6 @@ def _copies(values: Values, sets: AliasSets, storage_of: dict[int, int], accesse
             name = positions.name(handover.position)
             copies.append(ImplicitCopy(time, source, destination, shape.bytes, name))
             if not values.is_made_by(handover.value, time):
-                accesses.append(Access(time, source, AccessKind.READ, -1, (), shape.bytes))
-            accesses.append(Access(time, destination, AccessKind.WRITE, -1, (), shape.bytes))
+                accesses.append(StorageAccess(time, source, AccessKind.READ, -1, (), shape.bytes))
+            accesses.append(StorageAccess(time, destination, AccessKind.WRITE, -1, (), shape.bytes))
     return copies

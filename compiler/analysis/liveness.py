@@ -15,14 +15,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.compiler.analysis.program import FlatProgram, Region, RegionKind
+from memplan.compiler.analysis.program import FlatProgram, RegionKind, StepRegion
 from memplan.compiler.analysis.takeover import Takeover
 from memplan.compiler.analysis.values import PHASES, Values
 
 Interval = tuple[int, int]
 
 
-def value_intervals(values: Values, regions: Sequence[Region], num_steps: int) -> dict[int, list[Interval]]:
+def value_intervals(values: Values, regions: Sequence[StepRegion], num_steps: int) -> dict[int, list[Interval]]:
     """Returns for every distinct value the phases in which it is live.
 
     Args:
@@ -66,7 +66,7 @@ def value_intervals(values: Values, regions: Sequence[Region], num_steps: int) -
     return intervals
 
 
-def _first_branches(regions: Sequence[Region]) -> dict[int, int]:
+def _first_branches(regions: Sequence[StepRegion]) -> dict[int, int]:
     """Returns when the first branch of each conditional starts, by the conditional's time."""
     starts: dict[int, int] = {}
     for region in regions:
@@ -75,7 +75,7 @@ def _first_branches(regions: Sequence[Region]) -> dict[int, int]:
     return starts
 
 
-def _scopes(regions: Sequence[Region]) -> list[int]:
+def _scopes(regions: Sequence[StepRegion]) -> list[int]:
     """Returns for each region the innermost one around it that is no call: what a call returns lives on outside."""
     scopes: list[int] = []
     for number, region in enumerate(regions):

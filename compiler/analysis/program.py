@@ -27,7 +27,7 @@ class RegionKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class StepRegion:
     """A contiguous part of the flattened schedule: the program, a loop (condition and body), a branch, a call.
 
     Attributes:
@@ -96,7 +96,7 @@ class AccessKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class StorageAccess:
     """A step's access to a storage.
 
     Attributes:
@@ -187,7 +187,7 @@ class FlatProgram:
 
     graph: Graph
     steps: tuple[Step, ...]
-    regions: tuple[Region, ...]
+    regions: tuple[StepRegion, ...]
     storages: tuple[Storage, ...]
-    accesses: tuple[Access, ...]
+    accesses: tuple[StorageAccess, ...]
     copies: tuple[ImplicitCopy, ...] = ()

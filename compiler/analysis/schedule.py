@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memplan.compiler.analysis.program import Region, RegionKind, Step
+from memplan.compiler.analysis.program import RegionKind, Step, StepRegion
 from memplan.compiler.errors import GraphError
 from memplan.compiler.ir import Computation, Graph, Instruction
 from memplan.compiler.ir.trip_count import trip_count
@@ -28,7 +28,7 @@ _CONTROL_FLOW = frozenset({"while", "conditional", "call"})
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class CallFrame:
     """One place where a computation is laid out; a computation that is called twice has two.
 
     Attributes:
@@ -59,8 +59,8 @@ class Schedule:
 
     graph: Graph
     steps: tuple[Step, ...]
-    regions: tuple[Region, ...]
-    frames: tuple[Frame, ...]
+    regions: tuple[StepRegion, ...]
+    frames: tuple[CallFrame, ...]
     frame_of: Sequence[int]
 
     def operand_times(self, time: int) -> list[int]:
@@ -97,7 +97,7 @@ def lay_out(graph: Graph) -> Schedule:
     steps: list[Step] = []
     frame_of: list[int] = []
     regions = [_OpenRegion(RegionKind.PROGRAM, 0, -1, 1.0, True)]
-    frames = [Frame(graph.entry_computation, 0, [], {})]
+    frames = [CallFrame(graph.entry_computation, 0, [], {})]
 
     # Frames that are being laid out, innermost last: (frame, next instruction, what that one still has to lay out,
     # regions and frames that it has laid out).
@@ -119,7 +119,7 @@ def lay_out(graph: Graph) -> Schedule:
                     else:
                         region = len(regions)
                         regions.append(_OpenRegion(kind, len(steps), frame.region, trips, known))
-                    frames.append(Frame(callee, region, [], {}))
+                    frames.append(CallFrame(callee, region, [], {}))
                     opened.append((region, len(frames) - 1))
                     stack.append((number, position, waiting, opened))
                     stack.append((len(frames) - 1, 0, [], []))
@@ -137,7 +137,7 @@ def lay_out(graph: Graph) -> Schedule:
     return Schedule(
         graph,
         tuple(steps),
-        tuple(Region(r.kind, r.start, r.end, r.parent, r.trip_count, r.known, r.owner) for r in regions),
+        tuple(StepRegion(r.kind, r.start, r.end, r.parent, r.trip_count, r.known, r.owner) for r in regions),
         tuple(frames),
         frame_of,
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from memplan.compiler.analysis.elementwise import Elementwise
-from memplan.compiler.analysis.program import Access, AccessKind, FlatProgram
+from memplan.compiler.analysis.program import AccessKind, FlatProgram, StorageAccess
 from memplan.compiler.ir import Instruction
 
 _LISTS = re.compile(r'"aliasing_operands"\s*:\s*\{\s*"lists"\s*:\s*\[(\s*+(?:\{[^{}]*+\}\s*+(?:,\s*+)?)*)\]')
@@ -49,8 +49,8 @@ def takeovers(program: FlatProgram) -> tuple[Takeover, ...]:
         start = position
         while position < len(accesses) and accesses[position].time == t:
             position += 1
-        dying: dict[int, list[Access]] = {}
-        written: list[Access] = []
+        dying: dict[int, list[StorageAccess]] = {}
+        written: list[StorageAccess] = []
         for access in accesses[start:position]:
             storage = program.storages[access.storage]
             if access.kind is AccessKind.READ and storage.end == t + 1 and storage.start < t and access.operand >= 0:
@@ -67,8 +67,8 @@ def _of_step(
     elementwise: Elementwise,
     t: int,
     instruction: Instruction,
-    dying: Mapping[int, list[Access]],
-    written: list[Access],
+    dying: Mapping[int, list[StorageAccess]],
+    written: list[StorageAccess],
 ) -> Iterator[Takeover]:
     instructions = program.graph.computations[program.steps[t].computation].instructions
     chosen = stated_sharing(instruction)

@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 
 from memplan.compiler.analysis.program import RegionKind
 from memplan.compiler.emulator.timing_rows import (
-    COPY,
-    ISSUE,
-    OPERATION,
-    REGION,
+    COPY_ROW,
+    ISSUE_ROW,
+    OPERATION_ROW,
+    REGION_ROW,
     UNSET,
     Rows,
-    Schedule,
-    new_machine,
+    ScheduleRows,
+    new_link_state,
     new_stack,
 )
 from memplan.compiler.errors import PlanError
@@ -131,7 +131,7 @@ class TimingEmulator:
         """
         served, copies = self._arrays(plan)
         duration, idle_fraction, busy = self.durations(served)
-        latency, stalled, operations, moves = self._walk(duration, idle_fraction, *copies)
+        latency, stalled, operations, copy_rows = self._walk(duration, idle_fraction, *copies)
         start, _, source, destination, size = copies
         link = self._link_of[source, destination]
         times = size * self._repetitions[self._region_at(start)] * (start != BEFORE)
@@ -144,9 +144,9 @@ class TimingEmulator:
             start=_recorded(operations["start"][:-2]),
             duration=duration,
             stall=_recorded(operations["stall"][:-1]),
-            issue=_recorded(moves["issue"]),
-            begin=_recorded(moves["begin"]),
-            end=_recorded(moves["end"]),
+            issue=_recorded(copy_rows["issue"]),
+            begin=_recorded(copy_rows["begin"]),
+            end=_recorded(copy_rows["end"]),
             stalled=stalled,
             bytes_moved=bytes_moved,
             busy=busy,
@@ -265,29 +265,29 @@ class TimingEmulator:
         awaited = awaited[np.argsort(done[awaited], kind="stable")]
         order = np.flatnonzero(runs)
         order = order[np.argsort(start[order], kind="stable")]
-        issued = np.zeros(len(order), ISSUE)
+        issued = np.zeros(len(order), ISSUE_ROW)
         issued["number"], issued["is_synchronous"] = order, (start == done)[order]
-        operations = np.zeros(n + 2, OPERATION)
+        operations = np.zeros(n + 2, OPERATION_ROW)
         operations["duration"][:n] = duration
         operations["start"] = operations["stall"] = UNSET
         operations["opens"] = self.opens
         operations["awaits"] = np.searchsorted(done[awaited], np.arange(n + 2))
         operations["issues"] = np.searchsorted(start[order], np.arange(n + 2))
-        moves = np.zeros(len(start), COPY)
-        moves["bytes"], moves["bandwidth"], moves["latency"] = (
+        copy_rows = np.zeros(len(start), COPY_ROW)
+        copy_rows["bytes"], copy_rows["bandwidth"], copy_rows["latency"] = (
             size,
             self._link_bandwidth[link],
             self._link_latency[link],
         )
-        moves["queue"], moves["channel"] = self._link_queue[link], self._link_channel[link]
-        moves["issue"] = moves["begin"] = moves["end"] = UNSET
+        copy_rows["queue"], copy_rows["channel"] = self._link_queue[link], self._link_channel[link]
+        copy_rows["issue"] = copy_rows["begin"] = copy_rows["end"] = UNSET
         in_flight = np.bincount(start[order], minlength=n + 2) - np.bincount(done[order] + 1, minlength=n + 2)
         latency, stalled = walk(
-            Schedule(operations, idle_fraction, self.region_rows, self.opened, awaited, issued),
-            new_machine(moves, self.num_queues, self.num_channels),
+            ScheduleRows(operations, idle_fraction, self.region_rows, self.opened, awaited, issued),
+            new_link_state(copy_rows, self.num_queues, self.num_channels),
             new_stack(self.max_depth, self.num_queues, int(np.cumsum(in_flight).max(initial=0))),
         )
-        return latency, stalled, operations, moves
+        return latency, stalled, operations, copy_rows
 
     def _check_copies(
         self, start: Integers, done: Integers, link: Integers, source: Integers, destination: Integers
@@ -337,7 +337,7 @@ def _region_rows(problem: MappingProblem) -> tuple[Rows, Integers, Integers, int
     of each time begins in these; and how many frames can be open at once.
     """
     n, regions = len(problem.operations), problem.regions
-    rows = np.zeros(len(regions), REGION)
+    rows = np.zeros(len(regions), REGION_ROW)
     depth = [0] * len(regions)
     previous: dict[tuple[int, int], int] = {}
     opened = []

@@ -30,41 +30,41 @@ NEVER = np.inf
 
 
 @internal
-def append(number, machine):  # type: ignore[no-untyped-def]
+def append(number, links):  # type: ignore[no-untyped-def]
     """Puts a copy at the back of its queue."""
-    copy = machine.copies[number]
-    queue = machine.queues[copy.queue]
+    copy = links.copies[number]
+    queue = links.queues[copy.queue]
     copy.next = -1
     if queue.tail < 0:
         queue.head = number
     else:
-        machine.copies[queue.tail].next = number
+        links.copies[queue.tail].next = number
     queue.tail = number
 
 
 @internal
-def issue(number, clock, machine):  # type: ignore[no-untyped-def]
+def issue(number, clock, links):  # type: ignore[no-untyped-def]
     """Puts a new copy into its queue."""
-    copy = machine.copies[number]
+    copy = links.copies[number]
     copy.is_pending = True
     copy.remaining = copy.bytes
     copy.lowest = copy.bytes
     copy.ready = clock + copy.latency
     if copy.issue < 0.0:
         copy.issue = clock
-    if machine.queues[copy.queue].tail < 0 and copy.begin < 0.0:
+    if links.queues[copy.queue].tail < 0 and copy.begin < 0.0:
         copy.begin = copy.ready
-    append(number, machine)
+    append(number, links)
 
 
 @internal
-def drain(clock, until, awaited, fraction, machine):  # type: ignore[no-untyped-def]
+def drain(clock, until, awaited, fraction, links):  # type: ignore[no-untyped-def]
     """Moves data from `clock` to `until`, or until copy `awaited` (if not -1) is finished; returns the time reached.
 
     `fraction[channel]` is the part of a channel's bandwidth that copies have. The heads that are active on a channel
     share it evenly. Between two events (a head becomes ready, or finishes) all rates are constant: every step is exact.
     """
-    copies, queues, active = machine.copies, machine.queues, machine.active
+    copies, queues, active = links.copies, links.queues, links.active
     while True:
         if (awaited >= 0 and not copies[awaited].is_pending) or clock >= until:
             return clock
@@ -120,18 +120,18 @@ def drain(clock, until, awaited, fraction, machine):  # type: ignore[no-untyped-
 
 
 @internal
-def save(depth, clock, stalled, machine, stack):  # type: ignore[no-untyped-def]
+def save(depth, clock, stalled, links, stack):  # type: ignore[no-untyped-def]
     """Remembers the state at the start of an iteration, a conditional or a branch, in the frame at `depth`."""
     frame = stack.frames[depth]
     frame.clock = clock
     frame.stalled = stalled
     frame.num_pending = 0
-    for q in range(machine.queues.shape[0]):
-        stack.queues[depth, q].head = machine.queues[q].head
-        stack.queues[depth, q].tail = machine.queues[q].tail
-        number = machine.queues[q].head
+    for q in range(links.queues.shape[0]):
+        stack.queues[depth, q].head = links.queues[q].head
+        stack.queues[depth, q].tail = links.queues[q].tail
+        number = links.queues[q].head
         while number >= 0:
-            copy = machine.copies[number]
+            copy = links.copies[number]
             saved = stack.saved[depth, frame.num_pending]
             saved.number = number
             saved.remaining = copy.remaining
@@ -148,24 +148,24 @@ def save(depth, clock, stalled, machine, stack):  # type: ignore[no-untyped-def]
 
 
 @internal
-def restore(depth, machine, stack):  # type: ignore[no-untyped-def]
+def restore(depth, links, stack):  # type: ignore[no-untyped-def]
     """Brings the queues back to the state that a frame remembers."""
     frame = stack.frames[depth]
-    for q in range(machine.queues.shape[0]):
-        machine.queues[q].head = stack.queues[depth, q].head
-        machine.queues[q].tail = stack.queues[depth, q].tail
-        if machine.queues[q].tail >= 0:
-            machine.copies[machine.queues[q].tail].next = -1
+    for q in range(links.queues.shape[0]):
+        links.queues[q].head = stack.queues[depth, q].head
+        links.queues[q].tail = stack.queues[depth, q].tail
+        if links.queues[q].tail >= 0:
+            links.copies[links.queues[q].tail].next = -1
     for i in range(frame.num_pending):
         saved = stack.saved[depth, i]
-        copy = machine.copies[saved.number]
+        copy = links.copies[saved.number]
         copy.is_pending = True
         copy.remaining = saved.remaining
         copy.ready = frame.clock + saved.wait
 
 
 @internal
-def add_outcome(depth, probability, clock, stalled, machine, stack):  # type: ignore[no-untyped-def]
+def add_outcome(depth, probability, clock, stalled, links, stack):  # type: ignore[no-untyped-def]
     """Adds the present state, which is reached with some probability, to the expectations of a frame."""
     frame = stack.frames[depth]
     frame.done += probability
@@ -175,7 +175,7 @@ def add_outcome(depth, probability, clock, stalled, machine, stack):  # type: ig
     frame.stalled_sum += probability * (stalled - frame.stalled)
     for i in range(frame.num_pending):
         saved = stack.saved[depth, i]
-        copy = machine.copies[saved.number]
+        copy = links.copies[saved.number]
         if copy.is_pending:
             saved.remaining_sum += probability * copy.remaining
             saved.wait_sum += probability * max(0.0, copy.ready - clock)
@@ -186,7 +186,7 @@ def add_outcome(depth, probability, clock, stalled, machine, stack):  # type: ig
 
 
 @internal
-def expect(depth, machine, stack):  # type: ignore[no-untyped-def]
+def expect(depth, links, stack):  # type: ignore[no-untyped-def]
     """Makes the expectations of a frame the present state; returns `(clock, stalled)`.
 
     With the probability that is missing to 1, nothing happened since the frame was made.
@@ -194,16 +194,16 @@ def expect(depth, machine, stack):  # type: ignore[no-untyped-def]
     frame = stack.frames[depth]
     missing = 1.0 - frame.done
     clock = frame.clock + frame.clock_sum
-    for q in range(machine.queues.shape[0]):
-        machine.queues[q].head = -1
-        machine.queues[q].tail = -1
+    for q in range(links.queues.shape[0]):
+        links.queues[q].head = -1
+        links.queues[q].tail = -1
     for i in range(frame.num_pending):
         saved = stack.saved[depth, i]
         if missing > 1e-12:
             saved.remaining_sum += missing * saved.remaining
             saved.wait_sum += missing * saved.wait
             saved.is_left = True
-        copy = machine.copies[saved.number]
+        copy = links.copies[saved.number]
         copy.is_pending = saved.is_left
         copy.lowest = min(saved.lowest, copy.lowest)
         if not saved.is_left:
@@ -212,26 +212,26 @@ def expect(depth, machine, stack):  # type: ignore[no-untyped-def]
         copy.ready = clock + saved.wait_sum
         # If it was recorded as finished, or as begun, that was on one of several ways only.
         copy.end = saved.end
-        if machine.queues[copy.queue].tail >= 0:
+        if links.queues[copy.queue].tail >= 0:
             copy.begin = saved.begin
-        append(saved.number, machine)
+        append(saved.number, links)
     return clock, frame.stalled + frame.stalled_sum
 
 
 @internal
-def iterations_alike(depth, todo, iteration, clock, machine, stack):  # type: ignore[no-untyped-def]
+def iterations_alike(depth, todo, iteration, clock, links, stack):  # type: ignore[no-untyped-def]
     """Returns how many of the `todo` further iterations are sure to be exactly like the one that just ended.
 
     Each moves as much of every copy as that one did, so none may finish a copy, nor end the wait of one. Within an
     iteration, the branches of a conditional may move more of it than is moved on average; `lowest` knows.
     """
-    for q in range(machine.queues.shape[0]):
-        if machine.queues[q].head != stack.queues[depth, q].head:
+    for q in range(links.queues.shape[0]):
+        if links.queues[q].head != stack.queues[depth, q].head:
             return 0.0
     alike = todo
     for i in range(stack.frames[depth].num_pending):
         saved = stack.saved[depth, i]
-        copy = machine.copies[saved.number]
+        copy = links.copies[saved.number]
         wait = max(0.0, copy.ready - clock)
         moved = saved.remaining - copy.remaining
         waited = saved.wait - wait
@@ -248,11 +248,11 @@ def iterations_alike(depth, todo, iteration, clock, machine, stack):  # type: ig
 
 
 @internal
-def skip_iterations(depth, count, iteration, clock, machine, stack):  # type: ignore[no-untyped-def]
+def skip_iterations(depth, count, iteration, clock, links, stack):  # type: ignore[no-untyped-def]
     """Moves the data of `count` further iterations of `iteration` seconds each, alike the one that just ended."""
     for i in range(stack.frames[depth].num_pending):
         saved = stack.saved[depth, i]
-        copy = machine.copies[saved.number]
+        copy = links.copies[saved.number]
         moved = saved.remaining - copy.remaining
         wait = max(0.0, copy.ready - clock)
         waited = saved.wait - wait
@@ -262,17 +262,17 @@ def skip_iterations(depth, count, iteration, clock, machine, stack):  # type: ig
 
 
 @internal
-def forget(depth, machine, stack):  # type: ignore[no-untyped-def]
+def forget(depth, links, stack):  # type: ignore[no-untyped-def]
     """Gives the frame around this one its own `lowest` back, with what this frame saw."""
     for i in range(stack.frames[depth].num_pending):
         saved = stack.saved[depth, i]
-        copy = machine.copies[saved.number]
+        copy = links.copies[saved.number]
         lowest = copy.lowest if copy.is_pending else 0.0
         copy.lowest = min(saved.lowest, lowest)
 
 
 @internal
-def end_iteration(depth, clock, stalled, schedule, machine, stack):  # type: ignore[no-untyped-def]
+def end_iteration(depth, clock, stalled, schedule, links, stack):  # type: ignore[no-untyped-def]
     """Ends an iteration of the loop at `depth`; returns `(whether the loop is left, clock, stalled)`."""
     frame = stack.frames[depth]
     trips = schedule.regions[frame.region].trips
@@ -281,32 +281,32 @@ def end_iteration(depth, clock, stalled, schedule, machine, stack):  # type: ign
         frame.done = 0.0
         frame.clock_sum = 0.0
         frame.stalled_sum = 0.0
-        add_outcome(depth, weight, clock, stalled, machine, stack)
-        clock, stalled = expect(depth, machine, stack)
+        add_outcome(depth, weight, clock, stalled, links, stack)
+        clock, stalled = expect(depth, links, stack)
         return True, clock, stalled
     frame.done += 1.0
     frame.walked += 1
     todo = trips - frame.done
     iteration = clock - frame.clock
-    alike = iterations_alike(depth, todo, iteration, clock, machine, stack)
+    alike = iterations_alike(depth, todo, iteration, clock, links, stack)
     if alike < todo:
         alike = np.floor(alike)
     if frame.walked >= MAX_WALKED_ITERATIONS:
         alike = todo
     elif alike > 0.0:
-        skip_iterations(depth, alike, iteration, clock, machine, stack)
+        skip_iterations(depth, alike, iteration, clock, links, stack)
     clock += alike * iteration
     stalled += alike * (stalled - frame.stalled)
     frame.done += alike
-    forget(depth, machine, stack)
+    forget(depth, links, stack)
     if alike >= todo:
         return True, clock, stalled
-    save(depth, clock, stalled, machine, stack)
+    save(depth, clock, stalled, links, stack)
     return False, clock, stalled
 
 
 @internal
-def open_region(number, depth, clock, stalled, schedule, machine, stack):  # type: ignore[no-untyped-def]
+def open_region(number, depth, clock, stalled, schedule, links, stack):  # type: ignore[no-untyped-def]
     """Pushes the frames of a region; returns the new depth."""
     region = schedule.regions[number]
     for _ in range(2 if region.is_branch and region.is_first else 1):
@@ -316,61 +316,61 @@ def open_region(number, depth, clock, stalled, schedule, machine, stack):  # typ
         frame.walked = 0
         frame.clock_sum = 0.0
         frame.stalled_sum = 0.0
-        save(depth, clock, stalled, machine, stack)
+        save(depth, clock, stalled, links, stack)
         depth += 1
     return depth
 
 
 @internal
-def close_regions(t, depth, clock, stalled, schedule, machine, stack):  # type: ignore[no-untyped-def]
+def close_regions(t, depth, clock, stalled, schedule, links, stack):  # type: ignore[no-untyped-def]
     """Ends the regions that end at `t`, innermost first; returns `(loop to repeat or -1, depth, clock, stalled)`."""
     while depth > 0 and schedule.regions[stack.frames[depth - 1].region].end == t:
         top = depth - 1
         number = stack.frames[top].region
         region = schedule.regions[number]
         if not region.is_branch:
-            is_left, clock, stalled = end_iteration(top, clock, stalled, schedule, machine, stack)
+            is_left, clock, stalled = end_iteration(top, clock, stalled, schedule, links, stack)
             if not is_left:
                 return number, depth, clock, stalled
             depth -= 1
             continue
         conditional = top - 1
-        forget(top, machine, stack)
-        add_outcome(conditional, region.trips, clock, stalled, machine, stack)
+        forget(top, links, stack)
+        add_outcome(conditional, region.trips, clock, stalled, links, stack)
         depth -= 1
         if not region.is_last:
-            restore(conditional, machine, stack)
+            restore(conditional, links, stack)
             return -1, depth, stack.frames[conditional].clock, stack.frames[conditional].stalled
-        clock, stalled = expect(conditional, machine, stack)
+        clock, stalled = expect(conditional, links, stack)
         depth -= 1
     return -1, depth, clock, stalled
 
 
 @internal
-def run_operation(t, clock, schedule, machine):  # type: ignore[no-untyped-def]
+def run_operation(t, clock, schedule, links):  # type: ignore[no-untyped-def]
     """Awaits and issues the copies of time `t` and runs its operation; returns `(clock, seconds waited)`."""
     operation, following = schedule.operations[t], schedule.operations[t + 1]
     nobody = np.int64(-1)  # a literal would be a type of its own
     arrived = clock
     for i in range(operation.awaits, following.awaits):
-        clock = drain(clock, NEVER, schedule.awaited[i], machine.whole, machine)
+        clock = drain(clock, NEVER, schedule.awaited[i], links.whole, links)
     for i in range(operation.issues, following.issues):
         number = schedule.issued[i].number
-        issue(number, clock, machine)
+        issue(number, clock, links)
         if schedule.issued[i].is_synchronous:
-            clock = drain(clock, NEVER, number, machine.whole, machine)
+            clock = drain(clock, NEVER, number, links.whole, links)
     waited = clock - arrived
     if operation.stall < 0.0:
         operation.stall = waited
     if operation.start < 0.0:
         operation.start = clock
     if operation.duration > 0.0:
-        clock = drain(clock, clock + operation.duration, nobody, schedule.idle_fraction[t], machine)
+        clock = drain(clock, clock + operation.duration, nobody, schedule.idle_fraction[t], links)
     return clock, waited
 
 
 @entry
-def walk(schedule, machine, stack):  # type: ignore[no-untyped-def]
+def walk(schedule, links, stack):  # type: ignore[no-untyped-def]
     """Walks the schedule and records it in its rows; returns `(latency, stalled)`, seconds with all repetitions."""
     n = schedule.operations.shape[0] - 2
     clock = stalled = 0.0
@@ -385,17 +385,17 @@ def walk(schedule, machine, stack):  # type: ignore[no-untyped-def]
             opened += 1
             is_skipped = region.trips <= 0.0
             if region.is_branch or not is_skipped:
-                depth = open_region(number, depth, clock, stalled, schedule, machine, stack)
+                depth = open_region(number, depth, clock, stalled, schedule, links, stack)
             if is_skipped:
                 t = region.end
                 break
         if not is_skipped:
-            clock, waited = run_operation(t, clock, schedule, machine)
+            clock, waited = run_operation(t, clock, schedule, links)
             stalled += waited
             if t == n:
                 return clock, stalled
             t += 1
-        repeated, depth, clock, stalled = close_regions(t, depth, clock, stalled, schedule, machine, stack)
+        repeated, depth, clock, stalled = close_regions(t, depth, clock, stalled, schedule, links, stack)
         if repeated >= 0:
             t = schedule.regions[repeated].start
         opened = schedule.operations[t].opens

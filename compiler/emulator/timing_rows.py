@@ -21,12 +21,12 @@ def _row(**fields: type) -> np.dtype[Any]:
 # One for each operation, one for the end of the program, and one more for the ends of the lists.
 #   duration: seconds. start: when it starts. stall: seconds that it waits. (First execution; UNSET before it.)
 #   opens, awaits, issues: where its part of the lists `opened`, `awaited` and `issued` begins.
-OPERATION = _row(duration=float, start=float, stall=float, opens=int, awaits=int, issues=int)
+OPERATION_ROW = _row(duration=float, start=float, stall=float, opens=int, awaits=int, issues=int)
 
 # One for each loop and branch.
 #   start, end: half-open times. trips: trip count, or probability of a branch.
 #   is_branch: of a conditional, whose branches are adjacent. is_first, is_last: among those.
-REGION = _row(start=int, end=int, trips=float, is_branch=bool, is_first=bool, is_last=bool)
+REGION_ROW = _row(start=int, end=int, trips=float, is_branch=bool, is_first=bool, is_last=bool)
 
 # One for each copy.
 #   bytes, bandwidth, latency, queue, channel: what it moves, and how.
@@ -34,13 +34,13 @@ REGION = _row(start=int, end=int, trips=float, is_branch=bool, is_first=bool, is
 #   remaining: bytes yet to be moved. ready: time before which its latency holds it back.
 #   lowest: least `remaining` at the end of any branch within the innermost iteration.
 #   issue, begin, end: when it enters its queue, could move, and is finished. (First execution; UNSET before it.)
-COPY = _row(
+COPY_ROW = _row(
     bytes=float, bandwidth=float, latency=float, queue=int, channel=int, is_pending=bool, next=int, remaining=float,
     ready=float, lowest=float, issue=float, begin=float, end=float,
 )  # fmt: skip
 
 # One for each queue: the copies at its front and at its back; -1 where it is empty.
-QUEUE = _row(head=int, tail=int)
+QUEUE_ROW = _row(head=int, tail=int)
 
 # One for each open loop, and for each open conditional one, with one for its open branch on top: the state when the
 # iteration, the conditional or the branch began.
@@ -48,34 +48,34 @@ QUEUE = _row(head=int, tail=int)
 #   clock, stalled: seconds then. num_pending: how many copies were pending.
 #   done: iterations so far; of a conditional, the probability of its branches so far. walked: iterations walked so far.
 #   clock_sum, stalled_sum: expected seconds in the branches so far.
-FRAME = _row(
+FRAME_ROW = _row(
     region=int, clock=float, stalled=float, num_pending=int, done=float, walked=int, clock_sum=float, stalled_sum=float
 )
 
 # One for each copy that was pending when a frame was made, in the order of its queue.
 #   number: of the copy. remaining, wait: bytes and seconds that were left of it. lowest, begin, end: its own then.
 #   remaining_sum, wait_sum, is_left: expectations after the branches so far, and whether it was pending after any.
-SAVED = _row(
+SAVED_ROW = _row(
     number=int, remaining=float, wait=float, lowest=float, begin=float, end=float, remaining_sum=float, wait_sum=float,
     is_left=bool,
 )  # fmt: skip
 
 # A copy issued, and whether it is awaited at once.
-ISSUE = _row(number=int, is_synchronous=bool)
+ISSUE_ROW = _row(number=int, is_synchronous=bool)
 
 Rows = NDArray[np.void]
 
 
-class Schedule(NamedTuple):
+class ScheduleRows(NamedTuple):
     """The program and its plan, for `n` operations.
 
     Attributes:
-      operations: `[n + 2]` OPERATION.
+      operations: `[n + 2]` OPERATION_ROW.
       idle_fraction: `[n, num_channels]` part of each channel that an operation leaves to copies.
-      regions: `[num_regions]` REGION.
+      regions: `[num_regions]` REGION_ROW.
       opened: regions by time of their start, parents first.
       awaited: copies issued earlier, by the time at which they are awaited.
-      issued: ISSUE, by the time at which they are issued, in the plan's order.
+      issued: ISSUE_ROW, by the time at which they are issued, in the plan's order.
     """
 
     operations: Rows
@@ -86,12 +86,12 @@ class Schedule(NamedTuple):
     issued: Rows
 
 
-class Machine(NamedTuple):
+class LinkState(NamedTuple):
     """The copies and their queues.
 
     Attributes:
-      copies: `[num_copies]` COPY.
-      queues: `[num_queues]` QUEUE.
+      copies: `[num_copies]` COPY_ROW.
+      queues: `[num_queues]` QUEUE_ROW.
       active: `[num_channels]` scratch: heads that move data on each channel.
       whole: `[num_channels]` ones: what copies have of each channel while everything waits for them.
     """
@@ -103,20 +103,22 @@ class Machine(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Frames: `[depth]` FRAME; `[depth, num_queues]` QUEUE; `[depth, max_pending]` SAVED."""
+    """Frames: `[depth]` FRAME_ROW; `[depth, num_queues]` QUEUE_ROW; `[depth, max_pending]` SAVED_ROW."""
 
     frames: Rows
     queues: Rows
     saved: Rows
 
 
-def new_machine(copies: Rows, num_queues: int, num_channels: int) -> Machine:
-    """Returns a machine whose queues are empty."""
-    queues = np.zeros(num_queues, QUEUE)
+def new_link_state(copies: Rows, num_queues: int, num_channels: int) -> LinkState:
+    """Returns the state of links whose queues are empty."""
+    queues = np.zeros(num_queues, QUEUE_ROW)
     queues["head"] = queues["tail"] = -1
-    return Machine(copies, queues, np.zeros(num_channels, np.int64), np.ones(num_channels))
+    return LinkState(copies, queues, np.zeros(num_channels, np.int64), np.ones(num_channels))
 
 
 def new_stack(depth: int, num_queues: int, max_pending: int) -> Stack:
     """Returns room for `depth` frames."""
-    return Stack(np.zeros(depth, FRAME), np.zeros((depth, num_queues), QUEUE), np.zeros((depth, max_pending), SAVED))
+    return Stack(
+        np.zeros(depth, FRAME_ROW), np.zeros((depth, num_queues), QUEUE_ROW), np.zeros((depth, max_pending), SAVED_ROW)
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from memplan.compiler.analysis.in_place import InPlace
-from memplan.compiler.analysis.program import Access, AccessKind, ImplicitCopy
+from memplan.compiler.analysis.program import AccessKind, ImplicitCopy, StorageAccess
 from memplan.compiler.emulator.interpreter import evaluate
 from memplan.compiler.errors import GraphError, PlanError
 from memplan.compiler.frontends.jaxpr_arrays import numpy_dtype
@@ -69,14 +69,14 @@ class Actions:
     def __init__(self, built: BuiltProblem, plan: Plan):
         self._built, self._plan = built, plan
         program = built.program
-        self._accesses: list[list[Access]] = [[] for _ in range(len(program.steps) + 1)]
+        self._accesses: list[list[StorageAccess]] = [[] for _ in range(len(program.steps) + 1)]
         for access in program.accesses:
             self._accesses[access.time].append(access)
         self._copies: dict[int, list[ImplicitCopy]] = {}
         for copy in program.copies:
             self._copies.setdefault(copy.time, []).append(copy)
         self._in_place = InPlace(program.graph)
-        self._left_out = {step for move in built.moves for step in move.steps}
+        self._left_out = {step for copy in built.given_copies for step in copy.steps}
         self._known: dict[int, Action | None] = {}
 
     def of(self, step: int) -> Action | None:
@@ -134,7 +134,7 @@ class Actions:
             computes=instruction.opcode not in _CONTROL_FLOW and bool(reads or writes),
         )
 
-    def _places(self, step: int, accesses: Sequence[Access]) -> list[Place]:
+    def _places(self, step: int, accesses: Sequence[StorageAccess]) -> list[Place]:
         """Returns the place of each access; the problem's accesses are those of storages that have a buffer."""
         number = 0
         operation = self._built.times.operation_of.get(step)

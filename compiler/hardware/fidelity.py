@@ -24,7 +24,7 @@ from memplan.compiler.ir import Graph
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
+class EstimatedInstruction:
     """An instruction in one module.
 
     Attributes:
@@ -41,18 +41,18 @@ class Observation:
     estimate: float
     repetitions: float
 
-    def foretell(self, other: Observation, target: Target) -> float:
+    def foretell(self, other: EstimatedInstruction, target: Target) -> float:
         """Returns the seconds that the model which agrees with this observation gives for the placement of another."""
         floor, overhead, rows = instruction_cost(target, self.kind, self.arithmetic, self.accesses, self.estimate)
         costs = sum(row[access.space] for row, access in zip(rows, other.accesses, strict=True))
         return max(floor, overhead + costs)
 
 
-Pair = tuple[Observation, Observation]
+Pair = tuple[EstimatedInstruction, EstimatedInstruction]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CompilationPair:
     """Two compilations of one program.
 
     Attributes:
@@ -64,10 +64,12 @@ class Comparison:
     seconds: float
 
     @staticmethod
-    def of(first: Mapping[tuple[str, str], Observation], second: Mapping[tuple[str, str], Observation]) -> Comparison:
+    def of(
+        first: Mapping[tuple[str, str], EstimatedInstruction], second: Mapping[tuple[str, str], EstimatedInstruction]
+    ) -> CompilationPair:
         """Returns what there is to compare in two modules, from `observe`."""
         seconds = sum(one.estimate * one.repetitions for one in first.values())
-        return Comparison(pairs_of(first, second), seconds)
+        return CompilationPair(pairs_of(first, second), seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Fidelity:
     rank_correlation: float
 
 
-def observe(graph: Graph, target: Target) -> dict[tuple[str, str], Observation]:
+def observe(graph: Graph, target: Target) -> dict[tuple[str, str], EstimatedInstruction]:
     """Returns what a module says of its instructions that carry an estimate, by computation and name.
 
     The entry's computation is called "", as two compilations may name it differently.
@@ -108,7 +110,7 @@ def observe(graph: Graph, target: Target) -> dict[tuple[str, str], Observation]:
             name = "" if step.computation == graph.entry else step.computation
             computation = graph.computations[step.computation]
             work = counter.of(computation, step.instruction)
-            found[name, step.instruction.name] = Observation(
+            found[name, step.instruction.name] = EstimatedInstruction(
                 kind_of(computation, step.instruction, work),
                 compute_seconds(work, target),
                 tuple(accesses[t]),
@@ -118,7 +120,9 @@ def observe(graph: Graph, target: Target) -> dict[tuple[str, str], Observation]:
     return found
 
 
-def pairs_of(first: Mapping[tuple[str, str], Observation], second: Mapping[tuple[str, str], Observation]) -> list[Pair]:
+def pairs_of(
+    first: Mapping[tuple[str, str], EstimatedInstruction], second: Mapping[tuple[str, str], EstimatedInstruction]
+) -> list[Pair]:
     """Returns the instructions that both modules have, with the same accesses in another placement."""
     found: list[Pair] = []
     for key, one in first.items():
@@ -185,7 +189,7 @@ _MOVES = (
 _STARTS = ((0.3, 0.01), (0.6, 0.3), (1.0, 0.01), (1.0, 0.3))
 
 
-def fit(modules: Sequence[Comparison], target: Target, note: Callable[[str], None] = lambda _: None) -> Target:
+def fit(modules: Sequence[CompilationPair], target: Target, note: Callable[[str], None] = lambda _: None) -> Target:
     """Returns the target with the constants that foretell each of a pair from the other best.
 
     For each kind of instruction, a few constants at a time are multiplied or divided by a step as long as that helps;
@@ -216,7 +220,7 @@ def fit(modules: Sequence[Comparison], target: Target, note: Callable[[str], Non
     return target
 
 
-def _weighted(modules: Sequence[Comparison], kind: str) -> list[_Weighted]:
+def _weighted(modules: Sequence[CompilationPair], kind: str) -> list[_Weighted]:
     """Returns the pairs of a kind, those that are alike only once, the ones that take most time first."""
     weights: dict[Pair, float] = defaultdict(float)
     for module in modules:

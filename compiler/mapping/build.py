@@ -20,7 +20,7 @@ from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
 from memplan.compiler.mapping.given import given_plan
-from memplan.compiler.mapping.moves import Move, StorageAccesses, find_moves
+from memplan.compiler.mapping.given_copies import AccessIndex, GivenCopy, find_given_copies
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation
 from memplan.compiler.mapping.times import OperationTimes, operation_times
 
@@ -38,14 +38,14 @@ class BuiltProblem:
       times: which steps are operations.
       buffer_of_storage: `[num_storages]` buffer of each storage; -1 for storages in memories that the target does not
         model, and for empty ones.
-      moves: copies between memories that the dump carried and that `problem.given` states.
+      given_copies: copies between memories that the dump carried and that `problem.given` states.
     """
 
     problem: MappingProblem
     program: FlatProgram
     times: OperationTimes
     buffer_of_storage: tuple[int, ...]
-    moves: tuple[Move, ...]
+    given_copies: tuple[GivenCopy, ...]
 
 
 def build_problem(graph: Graph, target: Target) -> MappingProblem:
@@ -54,23 +54,23 @@ def build_problem(graph: Graph, target: Target) -> MappingProblem:
 
 
 def build(graph: Graph, target: Target) -> BuiltProblem:
-    """Flattens a Graph, takes out the moves that it carries, costs every step, and states what is to be decided.
+    """Flattens a Graph, takes out the copies that it carries, costs every step, and states what is to be decided.
 
     Raises:
       GraphError: the Graph breaks a rule of the IR.
     """
     program = flatten(graph)
-    accesses = StorageAccesses(program)
+    accesses = AccessIndex(program)
     written = {access.storage for access in program.accesses if access.kind is not AccessKind.READ}
     space_of = _spaces(target, program, written)
-    moves = [
-        move
-        for move in find_moves(program, accesses)
-        if all(space_of[storage] >= 0 for storage in (move.source, *move.destinations))
+    given_copies = [
+        given_copy
+        for given_copy in find_given_copies(program, accesses)
+        if all(space_of[storage] >= 0 for storage in (given_copy.source, *given_copy.destinations))
     ]
-    timed = _timed_steps(program, accesses, space_of, moves)
+    timed = _timed_steps(program, accesses, space_of, given_copies)
     times = operation_times(program, timed)
-    storages_of_buffer, buffer_of = _merge(program, space_of, moves, times)
+    storages_of_buffer, buffer_of = _merge(program, space_of, given_copies, times)
     operations, served_storage = _operations(graph, target, program, accesses, times, space_of, buffer_of)
     problem = MappingProblem(
         name=graph.name,
@@ -83,8 +83,8 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
         clock=target.clock,
         cross_program_prefetches=target.cross_program_prefetches,
     )
-    given = given_plan(problem, program, times, moves, space_of, storages_of_buffer, served_storage)
-    return BuiltProblem(problem.with_given(given), program, times, tuple(buffer_of), tuple(moves))
+    given = given_plan(problem, program, times, given_copies, space_of, storages_of_buffer, served_storage)
+    return BuiltProblem(problem.with_given(given), program, times, tuple(buffer_of), tuple(given_copies))
 
 
 def memory_spaces(target: Target) -> tuple[MemorySpace, ...]:
@@ -113,10 +113,10 @@ def _spaces(target: Target, program: FlatProgram, written: Collection[int]) -> l
 
 
 def _timed_steps(
-    program: FlatProgram, accesses: StorageAccesses, space_of: Sequence[int], moves: Sequence[Move]
+    program: FlatProgram, accesses: AccessIndex, space_of: Sequence[int], given_copies: Sequence[GivenCopy]
 ) -> set[int]:
-    """Returns the steps that are operations: what takes time or touches memory, and is no move."""
-    moving = {step for move in moves for step in move.steps}
+    """Returns the steps that are operations: what takes time or touches memory, and is no given copy."""
+    moving = {step for given_copy in given_copies for step in given_copy.steps}
     timed = set()
     for t, step in enumerate(program.steps):
         if t in moving or step.instruction.opcode in _BEFORE_TIME:
@@ -127,13 +127,13 @@ def _timed_steps(
 
 
 def _merge(
-    program: FlatProgram, space_of: Sequence[int], moves: Sequence[Move], times: OperationTimes
+    program: FlatProgram, space_of: Sequence[int], given_copies: Sequence[GivenCopy], times: OperationTimes
 ) -> tuple[list[list[int]], list[int]]:
-    """Joins storages that moves connect; returns the storages of each buffer, and the buffer of each storage."""
+    """Joins storages that given copies connect; returns the storages of each buffer, and the buffer of each storage."""
     joined = DisjointSets(len(program.storages))
-    for move in moves:
-        for destination in move.destinations:
-            joined.join(destination, move.source)
+    for given_copy in given_copies:
+        for destination in given_copy.destinations:
+            joined.join(destination, given_copy.source)
     groups: dict[int, list[int]] = {}
     for storage in range(len(program.storages)):
         if space_of[storage] >= 0:
@@ -194,7 +194,7 @@ def _operations(
     graph: Graph,
     target: Target,
     program: FlatProgram,
-    accesses: StorageAccesses,
+    accesses: AccessIndex,
     times: OperationTimes,
     space_of: Sequence[int],
     buffer_of: Sequence[int],

@@ -47,7 +47,7 @@ class Residency:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A move of a buffer from one residency to another.
+    """A transfer of a buffer from one residency to another.
 
     A copy that starts at `BEFORE` (-1) and is done at 0 is a *cross-program prefetch*: programs run many times, and the
     previous run left the value there, so it costs nothing in this one. It is for arguments that stay the same from run

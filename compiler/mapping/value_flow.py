@@ -33,7 +33,7 @@ _REPORTED = 2**62
 
 
 @dataclass
-class _State:
+class _FlowState:
     """What is known at one moment.
 
     Attributes:
@@ -45,17 +45,17 @@ class _State:
     current: frozenset[int] | None
     in_flight: dict[int, int]
 
-    def copy(self) -> _State:
-        return _State(self.current, dict(self.in_flight))
+    def copy(self) -> _FlowState:
+        return _FlowState(self.current, dict(self.in_flight))
 
-    def meet(self, other: _State) -> _State:
+    def meet(self, other: _FlowState) -> _FlowState:
         """Returns what holds in both."""
         if self.current is None or other.current is None:
             current = other.current if self.current is None else self.current
         else:
             current = self.current & other.current
         in_flight = {copy: max(time, other.in_flight.get(copy, time)) for copy, time in self.in_flight.items()}
-        return _State(current, in_flight)
+        return _FlowState(current, in_flight)
 
 
 @dataclass
@@ -111,12 +111,12 @@ def check_values(checked: CheckedPlan) -> Iterator[Violation]:
         before = left_behind.get(number, ())
         if current is not None:
             current |= {plan.copies[copy].destination for copy in before}
-        state = flow.run(0, len(ordered), 0, _State(current, {}))
+        state = flow.run(0, len(ordered), 0, _FlowState(current, {}))
         yield from flow.violations
         yield from _final(checked, number, state, before)
 
 
-def _final(checked: CheckedPlan, number: int, state: _State, before: Sequence[int]) -> Iterator[Violation]:
+def _final(checked: CheckedPlan, number: int, state: _FlowState, before: Sequence[int]) -> Iterator[Violation]:
     """Yields what is missing when the program ends."""
     problem, plan = checked.problem, checked.plan
     buffer = problem.buffers[number]
@@ -188,7 +188,7 @@ class _BufferFlow:
         self.times = [moment.time for moment in moments]
         self.violations: list[Violation] = []
 
-    def run(self, low: int, high: int, region: int, state: _State) -> _State:
+    def run(self, low: int, high: int, region: int, state: _FlowState) -> _FlowState:
         """Returns the state after `moments[low:high]`, all within one execution of `region`."""
         i = low
         while i < high:
@@ -216,7 +216,7 @@ class _BufferFlow:
     def _before(self, time: int, high: int) -> int:
         return min(bisect.bisect_left(self.times, time), high)
 
-    def _loop(self, low: int, high: int, region: int, entry: _State) -> _State:
+    def _loop(self, low: int, high: int, region: int, entry: _FlowState) -> _FlowState:
         loop, buffer = self.regions.all[region], self.checked.problem.buffers[self.buffer]
         carried = buffer.start < loop.start or (buffer.start == loop.start and buffer.end >= loop.end)
         state = self._alive(entry, loop.start)
@@ -231,15 +231,15 @@ class _BufferFlow:
             state = again
             del self.violations[already:]
 
-    def _alive(self, state: _State, time: int) -> _State:
+    def _alive(self, state: _FlowState, time: int) -> _FlowState:
         """Returns what is left of a state when execution reaches `time`."""
         if state.current is None:
             return state
         residencies = self.checked.plan.residencies
         alive = frozenset(r for r in state.current if residencies[r].start <= time < residencies[r].end)
-        return _State(alive, state.in_flight)
+        return _FlowState(alive, state.in_flight)
 
-    def _moment(self, moment: _Moment, state: _State) -> _State:
+    def _moment(self, moment: _Moment, state: _FlowState) -> _FlowState:
         plan = self.checked.plan
         state = self._alive(state, moment.time)
         current, in_flight = state.current, state.in_flight
@@ -273,7 +273,7 @@ class _BufferFlow:
                 for number, outdated in in_flight.items():
                     if outdated == _SOUND:
                         in_flight[number] = moment.time
-        return _State(current, in_flight)
+        return _FlowState(current, in_flight)
 
     def _arrive(self, number: int, outdated: int, current: frozenset[int] | None) -> frozenset[int] | None:
         """Returns what is current after a copy is done."""

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from memplan.compiler.analysis.program import RegionKind
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.emulator.timing_rows import (
-    COPY,
-    ISSUE,
-    OPERATION,
-    Machine,
+    COPY_ROW,
+    ISSUE_ROW,
+    OPERATION_ROW,
+    LinkState,
     Rows,
-    Schedule,
+    ScheduleRows,
     Stack,
-    new_machine,
+    new_link_state,
     new_stack,
 )
 from memplan.planners.stays.frame import Frame
@@ -101,7 +101,7 @@ class Evaluation(NamedTuple):
       changed_copies, changed_accesses: of the last candidate.
       counts: `[4]` how many of these there are; half-open times outside of which nothing is changed.
       latency: `[2]` seconds of the reference and of the last candidate.
-      schedule, machine, stack: of the emulator's kernel.
+      schedule, links, stack: of the emulator's kernel.
     """
 
     floor: Floats
@@ -123,8 +123,8 @@ class Evaluation(NamedTuple):
     changed_accesses: Integers
     counts: Integers
     latency: Floats
-    schedule: Schedule
-    machine: Machine
+    schedule: ScheduleRows
+    links: LinkState
     stack: Stack
 
 
@@ -149,7 +149,7 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
     copies, moves, fixed = _copies(frame)
     floor = np.array([operation.floor for operation in problem.operations], np.float64)
     overhead = np.array([operation.overhead for operation in problem.operations], np.float64)
-    operations = np.zeros(n + 2, OPERATION)
+    operations = np.zeros(n + 2, OPERATION_ROW)
     operations["opens"] = emulator.opens
     # Of operations without accesses; the others are computed when it is known what serves them.
     operations["duration"][:n] = np.maximum(floor, overhead)
@@ -180,21 +180,21 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
         changed_accesses=np.zeros(len(frame.served), np.int64),
         counts=np.array([0, 0, n + 2, 0], np.int64),
         latency=np.zeros(2),
-        schedule=Schedule(
+        schedule=ScheduleRows(
             operations,
             np.ones((n + 2, num_channels)) * (operations["duration"] > 0.0)[:, None],
             emulator.region_rows,
             emulator.opened,
             np.zeros(0, np.int64),
-            np.zeros(0, ISSUE),
+            np.zeros(0, ISSUE_ROW),
         ),
-        machine=new_machine(copies, emulator.num_queues, num_channels),
+        links=new_link_state(copies, emulator.num_queues, num_channels),
         stack=new_stack(emulator.max_depth, emulator.num_queues, len(copies)),
     )
 
 
 def _copies(frame: Frame) -> tuple[Rows, Rows, Integers]:
-    """Returns COPY and MOVE of all copies that can be, and the times of those of stays in other fast spaces."""
+    """Returns COPY_ROW and MOVE of all copies that can be, and the times of those of stays in other fast spaces."""
     problem, space = frame.problem, frame.space
     buffers = frame.chains.buffer[frame.chains.chain].tolist()
     into, home = (0, space), (space, 0)
@@ -206,7 +206,7 @@ def _copies(frame: Frame) -> tuple[Rows, Rows, Integers]:
                 if start >= 0:  # What the previous run of the program left costs nothing.
                     described.append((stay.buffer, route))
                     fixed.append((start, done))
-    copies, moves = np.zeros(len(described), COPY), np.zeros(len(described), MOVE)
+    copies, moves = np.zeros(len(described), COPY_ROW), np.zeros(len(described), MOVE)
     for number, (buffer, route) in enumerate(described):
         if route in problem.link_between:
             link = problem.links[problem.link_between[route]]

@@ -120,7 +120,7 @@ def _decide_copies(s: Tables, e: Evaluation) -> None:
         and items[kept].run_end < e.prefetch_again[0]
     ):
         start, done = e.prefetch_again[0], len(s.operations)
-        e.machine.copies[2 * num_items].bytes = e.sizes[s.chains[items[kept].chain].buffer]
+        e.links.copies[2 * num_items].bytes = e.sizes[s.chains[items[kept].chain].buffer]
     if moves[2 * num_items].start != start or moves[2 * num_items].done != done:
         _decide(e, 2 * num_items, start, done)
     for i in range(len(e.fixed)):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from memplan.compiler.emulator.timing_kernel import NEVER, append, close_regions, drain, issue, open_region
-from memplan.compiler.emulator.timing_rows import Machine, Schedule
+from memplan.compiler.emulator.timing_rows import LinkState, ScheduleRows
 from memplan.compiler.kernels import internal
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.tables import NONE
@@ -37,16 +37,16 @@ def _clear(copies: np.ndarray, queues: np.ndarray) -> None:
 @internal
 def _load(e: Evaluation, t: int, clock: float) -> None:
     """Brings the queues into the state of the reference at a mark."""
-    _clear(e.machine.copies, e.machine.queues)
+    _clear(e.links.copies, e.links.queues)
     side = e.times[t].side
     for i in range(e.marks[side, t].count):
         flight = e.in_flight[side, t, i]
-        copy = e.machine.copies[flight.number]
+        copy = e.links.copies[flight.number]
         copy.is_pending = True
         copy.remaining = flight.remaining
         copy.lowest = flight.remaining
         copy.ready = clock + flight.wait
-        append(flight.number, e.machine)
+        append(flight.number, e.links)
 
 
 @internal
@@ -102,22 +102,22 @@ def _next_change(times: np.ndarray, t: int) -> int:
 
 @internal
 def _run_operation(
-    times: np.ndarray, t: int, moves: np.ndarray, schedule: Schedule, clock: float, machine: Machine
+    times: np.ndarray, t: int, moves: np.ndarray, schedule: ScheduleRows, clock: float, links: LinkState
 ) -> float:
     """Awaits and issues the copies of a time and runs its operation, as in `timing_kernel.run_operation`."""
     nobody, time, duration = np.int64(-1), times[t], schedule.operations[t].duration  # a literal would be another type
     number = time.first_awaited
     while number >= 0:
-        clock = drain(clock, NEVER, number, machine.whole, machine)
+        clock = drain(clock, NEVER, number, links.whole, links)
         number = moves[number].next_awaited
     number = time.first_issued
     while number >= 0:
-        issue(number, clock, machine)
+        issue(number, clock, links)
         if moves[number].start == moves[number].done:
-            clock = drain(clock, NEVER, number, machine.whole, machine)
+            clock = drain(clock, NEVER, number, links.whole, links)
         number = moves[number].next_issued
     if duration > 0.0:
-        clock = drain(clock, clock + duration, nobody, schedule.idle_fraction[t], machine)
+        clock = drain(clock, clock + duration, nobody, schedule.idle_fraction[t], links)
     return clock
 
 
@@ -128,9 +128,9 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
     Args:
       change: first time at which something is changed; -1 if there is no reference.
     """
-    schedule, machine, stack = e.schedule, e.machine, e.stack
+    schedule, links, stack = e.schedule, e.links, e.stack
     # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
-    operations, copies, queues = schedule.operations, machine.copies, machine.queues
+    operations, copies, queues = schedule.operations, links.copies, links.queues
     times, moves, marks, in_flight = e.times, e.moves, e.marks, e.in_flight
     n = len(times) - 2
     rounding = _ROUNDING * e.latency[0]
@@ -162,19 +162,19 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
             opened += 1
             is_skipped = region.trips <= 0.0
             if region.is_branch or not is_skipped:
-                depth = open_region(number, depth, clock, stalled, schedule, machine, stack)
+                depth = open_region(number, depth, clock, stalled, schedule, links, stack)
             if is_skipped:
                 t = region.end
                 break
         if not is_skipped:
-            clock = _run_operation(times, t, moves, schedule, clock, machine)
+            clock = _run_operation(times, t, moves, schedule, clock, links)
             if t == n:
                 return float(clock)
             t += 1
         if depth == 0:
             opened = operations[t].opens
             continue
-        repeated, depth, clock, stalled = close_regions(t, depth, clock, stalled, schedule, machine, stack)
+        repeated, depth, clock, stalled = close_regions(t, depth, clock, stalled, schedule, links, stack)
         if repeated >= 0:
             t = schedule.regions[repeated].start
         opened = operations[t].opens

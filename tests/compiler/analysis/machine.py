@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memplan.compiler.analysis.program import Access, AccessKind, FlatProgram, ImplicitCopy
-from memplan.compiler.analysis.schedule import Frame, Schedule, lay_out
+from memplan.compiler.analysis.program import AccessKind, FlatProgram, ImplicitCopy, StorageAccess
+from memplan.compiler.analysis.schedule import CallFrame, Schedule, lay_out
 from memplan.compiler.ir import Shape
 
 WIPED = -1
@@ -34,7 +34,7 @@ class Machine:
         self.schedule: Schedule = lay_out(program.graph)
         self.cells = [WIPED] * len(program.storages)
         self.symbols: dict[Any, int] = {}
-        self.accesses: dict[int, list[Access]] = {}
+        self.accesses: dict[int, list[StorageAccess]] = {}
         self.copies: dict[int, list[ImplicitCopy]] = {}
         for copy in program.copies:
             self.copies.setdefault(copy.time, []).append(copy)
@@ -88,7 +88,7 @@ class Machine:
             if not is_live:
                 self.cells[i] = WIPED
 
-    def execute(self, frame: Frame, arguments: list[Content]) -> Content:
+    def execute(self, frame: CallFrame, arguments: list[Content]) -> Content:
         contents: list[Content] = []
         for index, instruction in enumerate(frame.computation.instructions):
             time = frame.times[index]
@@ -145,7 +145,7 @@ class Machine:
             assert symbol != WIPED, f"a copy at {name} reads what is gone"
             self.cells[destination] = symbol
 
-    def check_overwriting(self, time: int, accesses: list[Access]) -> None:
+    def check_overwriting(self, time: int, accesses: list[StorageAccess]) -> None:
         """What a step reads it may overwrite element by element, or by an update that is the only reader."""
         instruction = self.program.steps[time].instruction
         opcodes = {instruction.opcode}

@@ -14,7 +14,7 @@ from strategies import graphs
 from memplan.compiler.analysis import aliasing, dataflow
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.liveness import live_bytes
-from memplan.compiler.analysis.program import Access, AccessKind, FlatProgram, Storage
+from memplan.compiler.analysis.program import AccessKind, FlatProgram, Storage, StorageAccess
 from memplan.compiler.analysis.takeover import aliasing_operands, takeovers
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.ir import Graph
@@ -245,7 +245,7 @@ def test_modules_of_the_tpu_compiler(path: Path) -> None:
 
     # It lists, per instruction, which operands and results may lie at one place. All in-place updates must be there. What
     # it lists is one storage, or a takeover, or the result lies in a hole, or else somebody reads the operand afterwards.
-    history: list[list[Access]] = [[] for _ in program.storages]
+    history: list[list[StorageAccess]] = [[] for _ in program.storages]
     by_time: dict[int, list[tuple[int, AccessKind, int, tuple[int, ...]]]] = {}
     for access in program.accesses:
         by_time.setdefault(access.time, []).append((access.operand, access.kind, access.storage, access.tuple_index))

@@ -11,7 +11,15 @@ import pytest
 
 from memplan.compiler.frontends import read
 from memplan.compiler.hardware.calibration import Touched
-from memplan.compiler.hardware.fidelity import Comparison, Observation, fidelity, fit, observe, of_kind, pairs_of
+from memplan.compiler.hardware.fidelity import (
+    CompilationPair,
+    EstimatedInstruction,
+    fidelity,
+    fit,
+    observe,
+    of_kind,
+    pairs_of,
+)
 from memplan.compiler.hardware.target import KINDS, Exposure, Target, load_target, parse_target
 
 ROOT = Path(__file__).parents[3]
@@ -30,8 +38,10 @@ def machine() -> Target:
     return replace(target, spaces=spaces)
 
 
-def observation(size: int, space: int, estimate: float, repetitions: float = 1.0, kind: str = "vector") -> Observation:
-    return Observation(kind, 0.0, (Touched(size * MIB, space),), estimate, repetitions)
+def observation(
+    size: int, space: int, estimate: float, repetitions: float = 1.0, kind: str = "vector"
+) -> EstimatedInstruction:
+    return EstimatedInstruction(kind, 0.0, (Touched(size * MIB, space),), estimate, repetitions)
 
 
 def test_a_model_that_is_right(machine: Target) -> None:
@@ -71,11 +81,11 @@ def test_pairs(machine: Target) -> None:
     assert pairs_of(first, second) == [(one, observation(4, 1, 0.5))]
 
 
-def made(size: int, arithmetic: float, space: int) -> Observation:
+def made(size: int, arithmetic: float, space: int) -> EstimatedInstruction:
     """Returns what is stated on a machine whose slow memory is two thirds as fast, and has a latency of a second."""
     data = 1.5 * size + 1.0 if space == 0 else size / 16
     estimate = max(arithmetic, 0.5 * arithmetic + data)
-    return Observation("matrix", arithmetic, (Touched(size * MIB, space),), estimate, 1.0)
+    return EstimatedInstruction("matrix", arithmetic, (Touched(size * MIB, space),), estimate, 1.0)
 
 
 def test_fit_finds_the_constants_that_the_estimates_were_made_with(machine: Target) -> None:
@@ -84,7 +94,7 @@ def test_fit_finds_the_constants_that_the_estimates_were_made_with(machine: Targ
     pairs = [(made(size, arithmetic, 0), made(size, arithmetic, 1)) for size, arithmetic in sizes]
     assert fidelity(pairs, machine).high > 1.0
     told: list[str] = []
-    fitted = fit([Comparison(pairs, 1.0)], machine, told.append)
+    fitted = fit([CompilationPair(pairs, 1.0)], machine, told.append)
     unseen = [(made(size, 1.5 * size, 0), made(size, 1.5 * size, 1)) for size in (3, 10, 40)]
     for known in (pairs, unseen):
         for direction in (known, [(b, a) for a, b in known]):

@@ -1,14 +1,14 @@
-"""Moves that a dump already carries: copies of one value from one memory to another.
+"""The copies between memories that a dump already carries.
 
-A compiler that assigned memories left its decisions in the module as instructions. They are recognized here, so that
-the value and its copies are one buffer again, and the copies a mapping of it:
+A compiler that assigned memories left its decisions in the module as instructions. They are recognized here, so that a
+value and its copies become one buffer again, and the copies become a mapping of that buffer:
 
     copy-start / copy-done                          the whole value, asynchronously
     slice-start × k / slice-done × k / ConcatBitcast   the whole value in k pieces ("sliced prefetch")
     copy                                            the whole value, synchronously
 
-Only a copy that changes nothing but the memory space is a move. It also must be possible to see the two storages as one
-buffer: neither may be overwritten while somebody still needs the other's content.
+A copy counts only if it changes nothing but the memory space, and if the two storages can be one buffer: neither may be
+overwritten while the content of the other is still needed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from memplan.compiler.mapping.disjoint_sets import DisjointSets
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """One value carried from a storage to another.
+class GivenCopy:
+    """A copy of one value from a storage to another, stated by the dump itself.
 
     Attributes:
       source: index of the storage that it is copied from.
@@ -42,7 +42,7 @@ class Move:
     cross_program: bool = False
 
 
-class StorageAccesses:
+class AccessIndex:
     """Finds the accesses of each step and of each storage."""
 
     def __init__(self, program: FlatProgram):
@@ -53,19 +53,19 @@ class StorageAccesses:
             self.of_storage[access.storage].append(number)
 
 
-def find_moves(program: FlatProgram, accesses: StorageAccesses) -> list[Move]:
-    """Returns the moves of a program, in order of their start; none in a program that no compiler has mapped."""
-    moves = sorted(
-        (move for move in _candidates(program, accesses) if _is_one_buffer(program, accesses, move)),
-        key=lambda move: (move.start, move.done),
+def find_given_copies(program: FlatProgram, accesses: AccessIndex) -> list[GivenCopy]:
+    """Returns the copies of a program, in order of their start; none in a program that no compiler has mapped."""
+    copies = sorted(
+        (copy for copy in _candidates(program, accesses) if _is_one_buffer(program, accesses, copy)),
+        key=lambda copy: (copy.start, copy.done),
     )
-    while outdated := _outdated(program, accesses, moves):
-        moves = [move for i, move in enumerate(moves) if i not in outdated]
-    return moves
+    while outdated := _outdated(program, accesses, copies):
+        copies = [copy for i, copy in enumerate(copies) if i not in outdated]
+    return copies
 
 
-def _candidates(program: FlatProgram, accesses: StorageAccesses) -> Iterator[Move]:
-    # A computation that is called twice has two steps for each instruction: what starts a move is the last one before.
+def _candidates(program: FlatProgram, accesses: AccessIndex) -> Iterator[GivenCopy]:
+    # A computation that is called twice has two steps for each instruction: what starts a copy is the last one before.
     time_of: dict[tuple[str, int], int] = {}
     for t, step in enumerate(program.steps):
         time_of[step.computation, step.index] = t
@@ -73,13 +73,13 @@ def _candidates(program: FlatProgram, accesses: StorageAccesses) -> Iterator[Mov
         instructions = program.graph.computations[step.computation].instructions
         if instruction.opcode == "copy":
             if _differ_in_space_only(instructions[instruction.operands[0]].shape, instruction.shape):
-                yield from _move(program, accesses, (t,), (t,))
+                yield from _given_copy(program, accesses, (t,), (t,))
         elif instruction.opcode == "copy-done":
             start = instructions[instruction.operands[0]]
             if start.opcode == "copy-start" and _differ_in_space_only(
                 instructions[start.operands[0]].shape, instruction.shape
             ):
-                yield from _move(program, accesses, (time_of[step.computation, instruction.operands[0]],), (t,))
+                yield from _given_copy(program, accesses, (time_of[step.computation, instruction.operands[0]],), (t,))
         elif instruction.opcode == "custom-call" and "ConcatBitcast" in instruction.attribute("custom_call_target"):
             starts, dones = [], []
             sources = set()
@@ -92,7 +92,7 @@ def _candidates(program: FlatProgram, accesses: StorageAccesses) -> Iterator[Mov
                 dones.append(time_of[step.computation, operand])
             else:
                 if len(sources) == 1 and _differ_in_space_only(instructions[sources.pop()].shape, instruction.shape):
-                    yield from _move(program, accesses, tuple(starts), (*dones, t))
+                    yield from _given_copy(program, accesses, tuple(starts), (*dones, t))
 
 
 def _differ_in_space_only(source: Shape, destination: Shape) -> bool:
@@ -103,10 +103,10 @@ def _differ_in_space_only(source: Shape, destination: Shape) -> bool:
     )
 
 
-def _move(
-    program: FlatProgram, accesses: StorageAccesses, starts: tuple[int, ...], dones: tuple[int, ...]
-) -> Iterator[Move]:
-    """Yields the move made of these steps, if they read one storage and fill storages of one other memory."""
+def _given_copy(
+    program: FlatProgram, accesses: AccessIndex, starts: tuple[int, ...], dones: tuple[int, ...]
+) -> Iterator[GivenCopy]:
+    """Yields the copy made of these steps, if they read one storage and fill storages of one other memory."""
     steps = tuple(sorted({*starts, *dones}))
     read: dict[int, None] = {}
     written: dict[int, None] = {}
@@ -123,43 +123,43 @@ def _move(
     destinations = tuple(s for s in written if program.storages[s].memory_space == space)
     if destinations and space != source_space:
         cross_program = bool(program.steps[min(starts)].instruction.attribute("cross_program_prefetch_index"))
-        yield Move(sources[0], destinations, min(starts), max(dones), steps, cross_program)
+        yield GivenCopy(sources[0], destinations, min(starts), max(dones), steps, cross_program)
 
 
-def _is_one_buffer(program: FlatProgram, accesses: StorageAccesses, move: Move) -> bool:
+def _is_one_buffer(program: FlatProgram, accesses: AccessIndex, copy: GivenCopy) -> bool:
     """Whether the source and the destinations hold the same value whenever both are looked at.
 
     With `w` a write by somebody else, on one line of time:
 
-        write to the source before the move:   nobody may look at an older content of the destination after it
-        write to the source after the move:    nobody may look at the destination after it
+        write to the source before the copy:   nobody may look at an older content of the destination after it
+        write to the source after the copy:    nobody may look at the destination after it
         write to the destination after it:     the source must be dead by then
         write to the destination before it:    the source must not hold anything yet
     """
-    source = program.storages[move.source]
-    _, writes = _others(program, accesses, move.source, move)
-    for storage in move.destinations:
-        seen, overwritten = _others(program, accesses, storage, move)
+    source = program.storages[copy.source]
+    _, writes = _others(program, accesses, copy.source, copy)
+    for storage in copy.destinations:
+        seen, overwritten = _others(program, accesses, storage, copy)
         for w in writes:
             after = bisect.bisect_right(seen, w)
-            if w < move.start and after < len(seen) and seen[after] < move.start:
+            if w < copy.start and after < len(seen) and seen[after] < copy.start:
                 return False
-            if w >= move.start and after < len(seen):
+            if w >= copy.start and after < len(seen):
                 return False
         for w in overwritten:
-            if w >= move.start and source.end > w + 1:
+            if w >= copy.start and source.end > w + 1:
                 return False
-            if w < move.start and source.start <= w:
+            if w < copy.start and source.start <= w:
                 return False
     return True
 
 
-def _others(program: FlatProgram, accesses: StorageAccesses, storage: int, move: Move) -> tuple[list[int], list[int]]:
-    """Returns the ascending times at which steps outside `move` access and write `storage`."""
+def _others(program: FlatProgram, accesses: AccessIndex, storage: int, copy: GivenCopy) -> tuple[list[int], list[int]]:
+    """Returns the ascending times at which steps outside `copy` access and write `storage`."""
     times, writes = [], []
     for number in accesses.of_storage[storage]:
         access = program.accesses[number]
-        if access.time in move.steps:
+        if access.time in copy.steps:
             continue
         times.append(access.time)
         if access.kind is not AccessKind.READ:
@@ -167,26 +167,26 @@ def _others(program: FlatProgram, accesses: StorageAccesses, storage: int, move:
     return times, writes
 
 
-def _outdated(program: FlatProgram, accesses: StorageAccesses, moves: list[Move]) -> set[int]:
-    """Returns the moves because of which one buffer would have to hold two values at once.
+def _outdated(program: FlatProgram, accesses: AccessIndex, copies: list[GivenCopy]) -> set[int]:
+    """Returns the copies because of which one buffer would have to hold two values at once.
 
-    Several moves may join an old value's copies with a new value: a prefetch of a parameter that is still read after
+    Several copies may join an old value's copies with a new value: a prefetch of a parameter that is still read after
     its successor was computed, and the successor's eviction to the parameter's own memory. A read is outdated if
-    another storage of the buffer was written since its own was filled; the moves around that storage are returned.
+    another storage of the buffer was written since its own was filled; the copies around that storage are returned.
     """
     joined = DisjointSets(len(program.storages))
     around: dict[int, list[int]] = {}
     prefetches: dict[int, list[int]] = {}
     reads: dict[int, list[int]] = {}
     moving: set[int] = set()
-    for i, move in enumerate(moves):
-        moving.update(move.steps)
-        for storage in (move.source, *move.destinations):
+    for i, copy in enumerate(copies):
+        moving.update(copy.steps)
+        for storage in (copy.source, *copy.destinations):
             around.setdefault(storage, []).append(i)
-            joined.join(storage, move.source)
-        for storage in move.destinations:
-            prefetches.setdefault(storage, []).append(move.done)
-        reads.setdefault(move.source, []).append(move.start)
+            joined.join(storage, copy.source)
+        for storage in copy.destinations:
+            prefetches.setdefault(storage, []).append(copy.done)
+        reads.setdefault(copy.source, []).append(copy.start)
     writes: dict[int, list[tuple[int, int]]] = {}
     for storage in around:
         for number in accesses.of_storage[storage]:

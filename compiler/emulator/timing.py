@@ -39,6 +39,7 @@ from memplan.compiler.emulator.timing_rows import (
     new_stack,
 )
 from memplan.compiler.errors import PlanError
+from memplan.compiler.hardware.roofline import durations
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
 
@@ -185,7 +186,7 @@ class TimingEmulator:
         n = len(self._floor)
         number = np.arange(len(served))
         cost = np.bincount(self._access_time, self._cost[number, served], minlength=n)
-        duration = np.maximum(self._floor, self._overhead + cost)
+        duration = durations(self._floor, self._overhead + cost)
         channel = self._space_channel[served]
         uses = channel >= 0
         seconds = (self._access_bytes / self._space_bandwidth[served])[uses]
@@ -204,7 +205,7 @@ class TimingEmulator:
             allowed[number, list(buffer.spaces)] = True
         cheapest = np.where(allowed[self._access_buffer], self._cost, np.inf).min(axis=1, initial=np.inf)
         cost = np.bincount(self._access_time, cheapest, minlength=n)
-        duration = np.maximum(self._floor, self._overhead + cost)
+        duration = durations(self._floor, self._overhead + cost)
         return float(self._repetitions[self._region_of] @ duration)
 
     def _arrays(self, plan: Plan) -> tuple[Integers, tuple[Integers, Integers, Integers, Integers, Floats]]:

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from memplan.compiler.hardware.cost_model import compute_seconds
 from memplan.compiler.hardware.estimates import estimated_cycles, reserved_bytes, states_reserved
+from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.hardware.target import Exposure, Target
 from memplan.compiler.hardware.work import Work, WorkCounter
 from memplan.compiler.ir import Computation, Graph, Instruction, Shape
@@ -73,7 +74,7 @@ class InstructionCost:
     def seconds(self, spaces: Sequence[int]) -> float:
         """Returns the duration when access `i` is in space `spaces[i]`."""
         costs = sum(seconds[space] for seconds, space in zip(self.access_seconds, spaces, strict=True))
-        return max(self.floor, self.overhead + costs)
+        return duration(self.floor, self.overhead + costs)
 
 
 class InstructionCosts:

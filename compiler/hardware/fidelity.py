@@ -18,6 +18,7 @@ from memplan.compiler.analysis.program import AccessKind, repetitions
 from memplan.compiler.hardware.calibration import Touched, instruction_cost, kind_of
 from memplan.compiler.hardware.cost_model import compute_seconds
 from memplan.compiler.hardware.estimates import estimated_cycles
+from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.hardware.target import KINDS, Target
 from memplan.compiler.hardware.work import WorkCounter
 from memplan.compiler.ir import Graph
@@ -45,7 +46,7 @@ class EstimatedInstruction:
         """Returns the seconds that the model which agrees with this observation gives for the placement of another."""
         floor, overhead, rows = instruction_cost(target, self.kind, self.arithmetic, self.accesses, self.estimate)
         costs = sum(row[access.space] for row, access in zip(rows, other.accesses, strict=True))
-        return max(floor, overhead + costs)
+        return duration(floor, overhead + costs)
 
 
 Pair = tuple[EstimatedInstruction, EstimatedInstruction]

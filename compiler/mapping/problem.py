@@ -30,6 +30,7 @@ from typing import Any
 from memplan.compiler.analysis.program import AccessKind, RegionKind, repetitions
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
+from memplan.compiler.hardware import roofline
 from memplan.compiler.mapping.documents import document_of, parse_json
 from memplan.compiler.mapping.plan import Plan
 
@@ -139,7 +140,7 @@ class Operation:
         cost = self.overhead
         for access, space in zip(self.accesses, spaces, strict=True):
             cost += access.cost[space]
-        return max(self.floor, cost)
+        return roofline.duration(self.floor, cost)
 
 
 @dataclass(frozen=True, slots=True)

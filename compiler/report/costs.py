@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from memplan.compiler.emulator.timing import Timeline
+from memplan.compiler.hardware.roofline import durations
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 
@@ -52,12 +53,12 @@ def buffer_costs(problem: MappingProblem, plan: Plan, timeline: Timeline) -> Buf
     rows = np.arange(len(accesses))
     cost_now = cost[rows, space]
     demand = overhead + np.bincount(time, cost_now, minlength=problem.end)
-    duration = np.maximum(floor, demand)
+    duration = durations(floor, demand)
 
     def change(to_space: np.ndarray | int) -> np.ndarray:
         """Seconds per run that each access alone would save if `to_space` served it; negative if it would lose."""
         new_demand = demand[time] - cost_now + cost[rows, to_space]
-        return (duration[time] - np.maximum(floor[time], new_demand)) * runs[time]
+        return (duration[time] - durations(floor[time], new_demand)) * runs[time]
 
     best = np.argmin(cost, axis=1) if len(accesses) else np.zeros(0, np.int64)
     access_lost = change(best)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,47 +12,23 @@ from memplan.compiler.ir.validate import InstructionError
 def topological_order(instructions: Sequence[Instruction], computation: str = "") -> tuple[int, ...]:
     """Returns the legal order that is closest to the given one: of what may run, always the earliest.
 
-    Raises InstructionError, with the names of the instructions on it, if there is a cycle.
+    Raises:
+      InstructionError: there is a cycle; the message names the instructions on it, the earliest first.
     """
-    successors: list[list[int]] = [[] for _ in instructions]
-    missing = [0] * len(instructions)
+    # Dumps are in a legal order nearly always, so that reading one does not wait for this import.
+    import networkx as nx
+
+    dependences = nx.DiGraph()
+    dependences.add_nodes_from(range(len(instructions)))
     for i, instruction in enumerate(instructions):
-        for predecessor in {*instruction.operands, *instruction.control_predecessors}:
-            successors[predecessor].append(i)
-            missing[i] += 1
-    ready = [i for i, count in enumerate(missing) if count == 0]
-    order: list[int] = []
-    while ready:
-        i = heapq.heappop(ready)
-        order.append(i)
-        for successor in successors[i]:
-            missing[successor] -= 1
-            if missing[successor] == 0:
-                heapq.heappush(ready, successor)
-    if len(order) < len(instructions):
-        cycle = _find_cycle(instructions, missing)
-        names = " -> ".join(instructions[i].name for i in cycle)
-        reason = f"instructions wait for each other in a circle: {names}"
-        raise InstructionError(reason, computation, instructions[cycle[0]].name)
-    return tuple(order)
-
-
-def _find_cycle(instructions: Sequence[Instruction], missing: Sequence[int]) -> list[int]:
-    """Returns a cycle among the instructions that still wait; each waits for the one named before it.
-
-    It begins, and ends, with its earliest instruction.
-    """
-    i = next(i for i, count in enumerate(missing) if count)
-    path: list[int] = []
-    position: dict[int, int] = {}
-    while i not in position:
-        position[i] = len(path)
-        path.append(i)
-        predecessors = (*instructions[i].operands, *instructions[i].control_predecessors)
-        i = next(p for p in predecessors if missing[p])
-    cycle = path[position[i] :][::-1]
+        dependences.add_edges_from((p, i) for p in (*instruction.operands, *instruction.control_predecessors))
+    try:
+        return tuple(nx.lexicographical_topological_sort(dependences))
+    except nx.NetworkXUnfeasible:
+        cycle = [i for i, _ in nx.find_cycle(dependences)]
     start = cycle.index(min(cycle))
-    return [*cycle[start:], *cycle[: start + 1]]
+    names = [instructions[i].name for i in (*cycle[start:], *cycle[: start + 1])]
+    raise InstructionError(f"instructions wait for each other in a circle: {' -> '.join(names)}", computation, names[0])
 
 
 def reordered(computation: Computation, order: Sequence[int]) -> Computation:

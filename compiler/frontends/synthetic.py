@@ -194,10 +194,54 @@ _BATCHED_DOT = "dot(p0, p1), lhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_b
 
 def _forward(writer: ModuleWriter, x: str, weights: Sequence[str]) -> tuple[str, list[str]]:
     """One layer; returns its result, and the activations that its backward pass reads."""
-    wide = in_f32(_ACTIVATION)
     fetched = []
     for k, (name, (_, size)) in enumerate(zip(weights, _WEIGHTS, strict=True)):
         fetched.append(writer.prefetch(name, matrix(*size)) if k % 3 else writer.sliced_prefetch(name, *size))
+    normal = _normalized(writer, x)
+    flops = 2 * TOKENS * WIDTH * WIDTH
+    heads = []
+    for k in range(3):
+        shape = _ACTIVATION if k == 0 else fast(_ACTIVATION)
+        operands = [(normal, fast(_ACTIVATION)), fetched[k]]
+        projected = writer.fusion(shape, operands, _product(_ACTIVATION, shape), "project", flops)
+        heads.append(writer.add("bitcast", _HEADS if k == 0 else fast(_HEADS), "bitcast", [projected]))
+    joined = _attention(writer, heads)
+    residual = [(in_f32(_ACTIVATION), "convert(p2)"), (in_f32(_ACTIVATION), "add(v1, v2)")]
+    attended = writer.fusion(
+        _ACTIVATION,
+        [(joined, fast(_ACTIVATION)), fetched[3], (x, _ACTIVATION)],
+        _product(_ACTIVATION, _ACTIVATION, residual),
+        "output",
+        flops,
+    )
+    up = writer.fusion(
+        _WIDE,
+        [(attended, _ACTIVATION), fetched[4]],
+        _product(
+            _ACTIVATION,
+            _WIDE,
+            [
+                (in_f32(_WIDE), "multiply(v1, v1)"),
+                (in_f32(_WIDE), "tanh(v2)"),
+                (in_f32(_WIDE), "multiply(v3, v1)"),
+            ],
+        ),
+        "up",
+        2 * TOKENS * WIDTH * HIDDEN,
+    )
+    down = writer.fusion(
+        _ACTIVATION,
+        [(up, _WIDE), fetched[5], (attended, _ACTIVATION)],
+        _product(_WIDE, _ACTIVATION, residual),
+        "down",
+        2 * TOKENS * WIDTH * HIDDEN,
+    )
+    return down, [x, attended, up]
+
+
+def _normalized(writer: ModuleWriter, x: str) -> str:
+    """The activations divided by the norms of their rows, in fast memory."""
+    wide = in_f32(_ACTIVATION)
     scale = writer.fusion(
         fast(_ROWS),
         [(x, _ACTIVATION)],
@@ -211,7 +255,7 @@ def _forward(writer: ModuleWriter, x: str, weights: Sequence[str]) -> tuple[str,
         "norm",
         0,
     )
-    normal = writer.fusion(
+    return writer.fusion(
         fast(_ACTIVATION),
         [(x, _ACTIVATION), (scale, fast(_ROWS))],
         [
@@ -223,13 +267,10 @@ def _forward(writer: ModuleWriter, x: str, weights: Sequence[str]) -> tuple[str,
         "norm",
         0,
     )
-    flops = 2 * TOKENS * WIDTH * WIDTH
-    heads = []
-    for k in range(3):
-        shape = _ACTIVATION if k == 0 else fast(_ACTIVATION)
-        operands = [(normal, fast(_ACTIVATION)), fetched[k]]
-        projected = writer.fusion(shape, operands, _product(_ACTIVATION, shape), "project", flops)
-        heads.append(writer.add("bitcast", _HEADS if k == 0 else fast(_HEADS), "bitcast", [projected]))
+
+
+def _attention(writer: ModuleWriter, heads: Sequence[str]) -> str:
+    """Attention of queries, keys and values, in fast memory."""
     pair = f"({_ROW_SUMS}, {_SCORES})"
     attention_flops = 2 * TOKENS * SEQUENCE * WIDTH
     big = in_f32(_SCORES)
@@ -261,38 +302,7 @@ def _forward(writer: ModuleWriter, x: str, weights: Sequence[str]) -> tuple[str,
         "attend",
         attention_flops,
     )
-    joined = writer.add("bitcast", fast(_ACTIVATION), "bitcast", [mixed])
-    residual = [(wide, "convert(p2)"), (wide, "add(v1, v2)")]
-    attended = writer.fusion(
-        _ACTIVATION,
-        [(joined, fast(_ACTIVATION)), fetched[3], (x, _ACTIVATION)],
-        _product(_ACTIVATION, _ACTIVATION, residual),
-        "output",
-        flops,
-    )
-    up = writer.fusion(
-        _WIDE,
-        [(attended, _ACTIVATION), fetched[4]],
-        _product(
-            _ACTIVATION,
-            _WIDE,
-            [
-                (in_f32(_WIDE), "multiply(v1, v1)"),
-                (in_f32(_WIDE), "tanh(v2)"),
-                (in_f32(_WIDE), "multiply(v3, v1)"),
-            ],
-        ),
-        "up",
-        2 * TOKENS * WIDTH * HIDDEN,
-    )
-    down = writer.fusion(
-        _ACTIVATION,
-        [(up, _WIDE), fetched[5], (attended, _ACTIVATION)],
-        _product(_WIDE, _ACTIVATION, residual),
-        "down",
-        2 * TOKENS * WIDTH * HIDDEN,
-    )
-    return down, [x, attended, up]
+    return writer.add("bitcast", fast(_ACTIVATION), "bitcast", [mixed])
 
 
 def _backward(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from memplan.compiler.mapping.verify import Violation as Violation
     from memplan.passes.base import register as register_pass  # noqa: F401
     from memplan.pipeline import emulate as emulate
+    from memplan.pipeline import execute as execute
     from memplan.pipeline import plan as plan
     from memplan.pipeline import problem as problem
     from memplan.pipeline import verify as verify
@@ -51,6 +52,7 @@ _PLACES = {
     "Timeline": ("memplan.compiler.emulator.timing", "Timeline"),
     "Violation": ("memplan.compiler.mapping.verify", "Violation"),
     "emulate": ("memplan.pipeline", "emulate"),
+    "execute": ("memplan.pipeline", "execute"),
     "jit": ("memplan.backends.jit", "jit"),
     "load_target": ("memplan.compiler.hardware.target", "load_target"),
     "plan": ("memplan.pipeline", "plan"),

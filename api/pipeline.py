@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from memplan.compiler.emulator.timing import Timeline
 from memplan.compiler.emulator.timing import emulate as emulate_problem
-from memplan.compiler.errors import PlannerError
+from memplan.compiler.errors import GraphError, PlanError, PlannerError
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.compiler.ir import Graph
-from memplan.compiler.mapping.build import build_problem
+from memplan.compiler.mapping.build import build, build_problem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation, check_belongs
@@ -21,6 +22,9 @@ from memplan.planners.planner import DEFAULT_PLANNER as DEFAULT_PLANNER
 from memplan.planners.planner import Budget
 
 DEFAULT_TIME_LIMIT = 10.0
+
+# More violations than these are counted rather than listed.
+_MAX_LISTED = 20
 
 # Memory spaces in the layouts of a module, and the oldest target that has them: a dump does not name its chip.
 _TARGET_OF_SPACE = {3: "tpu-v4", 1: "tpu-v5e"}
@@ -90,6 +94,58 @@ def emulate(program: Graph | MappingProblem, plan: Plan, target: str | Path | Ta
       PlanError: the plan was made for another program or target.
     """
     return emulate_problem(_problem_of(plan, program, target), plan)
+
+
+def execute(graph: Graph, plan: Plan, *args: Any, target: str | Path | Target | None = None) -> Any:
+    """Returns the results of a traced function, computed in the memories that a plan gives its tensors.
+
+    Each memory space is an array of bytes. Every tensor is written to and read from the offset of its residency, and
+    every copy of the plan is really made. Bytes that no residency holds are poisoned, so the results show whether the
+    plan is right. The instructions are computed one by one by JAX, so they equal the function's results under
+    `jax.disable_jit` bit for bit; the compiled function rounds differently where XLA fuses.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> import memplan
+    >>> def layer(x, w):
+    ...     return {"y": jnp.tanh(x @ w)}
+    >>> x, w = jnp.ones((2, 3)), jnp.ones((3, 4))
+    >>> graph = memplan.trace(layer, x, w)
+    >>> results = memplan.execute(graph, memplan.plan(graph, "generic"), x, w)
+    >>> np.testing.assert_allclose(results["y"], layer(x, w)["y"], rtol=1e-6)
+
+    Args:
+      graph: made by `memplan.trace`, perhaps rewritten by passes.
+      plan: for it.
+      *args: the arguments of the traced function without its static ones: pytrees of jax or numpy arrays of the shapes
+        and types that it was traced with.
+      target: what the plan was made for, by default the target that the plan names.
+
+    Returns:
+      The pytree that the function returns, with numpy arrays as its leaves (random keys as the integers under them).
+
+    Raises:
+      GraphError: the Graph was read from a file; an instruction cannot be executed here (the message names it and its
+        line in the user's program); the arguments are not those of the program.
+      PlanError: the plan was made for another program or target, or is not valid; the message lists its violations.
+    """
+    if graph.origin != "jaxpr":
+        raise GraphError(
+            f"{graph.name} was read from {graph.file or 'a text'}, which does not hold what its instructions compute: "
+            f"only programs that memplan.trace made can be executed"
+        )
+    from memplan.compiler.emulator import values
+
+    chosen = target or plan.target
+    built = build(graph, chosen if isinstance(chosen, Target) else load_target(chosen))
+    check_belongs(built.problem, plan)
+    if violations := verify_problem(built.problem, plan):
+        listed = [f"{violation.rule}: {violation.message}" for violation in violations[:_MAX_LISTED]]
+        if len(violations) > _MAX_LISTED:
+            listed.append(f"and {len(violations) - _MAX_LISTED} more; memplan.verify returns them all")
+        raise PlanError("\n  ".join([f"the plan of {plan.name!r} is not valid, so it is not executed:", *listed]))
+    results = values.execute(built, plan, *args)
+    return results if graph.result_tree is None else graph.result_tree.unflatten(results)
 
 
 def _problem_of(plan: Plan, program: Graph | MappingProblem, target: str | Path | Target | None) -> MappingProblem:

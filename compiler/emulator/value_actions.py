@@ -15,7 +15,6 @@ import numpy as np
 
 from memplan.compiler.analysis.in_place import InPlace
 from memplan.compiler.analysis.program import AccessKind, ImplicitCopy, StorageAccess
-from memplan.compiler.emulator.interpreter import evaluate
 from memplan.compiler.errors import GraphError, PlanError
 from memplan.compiler.frontends.jaxpr_arrays import numpy_dtype
 from memplan.compiler.ir import Instruction, Shape
@@ -30,7 +29,7 @@ _CONTROL_FLOW = frozenset({"while", "conditional", "call"})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ArrayPlace:
     """Where an array is: a residency, or a storage that the problem leaves out (the other one is -1)."""
 
     residency: int
@@ -52,9 +51,9 @@ class Action:
 
     instruction: Instruction
     operands: tuple[Shape, ...]
-    reads: dict[tuple[int, Path], Place]
-    writes: dict[Path, tuple[Shape, Place]]
-    handovers: tuple[tuple[Place, Place, int], ...]
+    reads: dict[tuple[int, Path], ArrayPlace]
+    writes: dict[Path, tuple[Shape, ArrayPlace]]
+    handovers: tuple[tuple[ArrayPlace, ArrayPlace, int], ...]
     computes: bool
 
 
@@ -101,10 +100,10 @@ class Actions:
         implicit = self._copies.get(step, [])
         computation = program.graph.computations[program.steps[step].computation]
         instruction = program.steps[step].instruction
-        reads: dict[tuple[int, Path], Place] = {}
-        updated: dict[tuple[int, Path], Place] = {}
-        written: list[tuple[Path, Place]] = []
-        sources: list[Place] = []
+        reads: dict[tuple[int, Path], ArrayPlace] = {}
+        updated: dict[tuple[int, Path], ArrayPlace] = {}
+        written: list[tuple[Path, ArrayPlace]] = []
+        sources: list[ArrayPlace] = []
         for access, place in zip(accesses, places, strict=True):
             key = (access.operand, access.tuple_index)
             if access.kind is AccessKind.WRITE:
@@ -134,7 +133,7 @@ class Actions:
             computes=instruction.opcode not in _CONTROL_FLOW and bool(reads or writes),
         )
 
-    def _places(self, step: int, accesses: Sequence[StorageAccess]) -> list[Place]:
+    def _places(self, step: int, accesses: Sequence[StorageAccess]) -> list[ArrayPlace]:
         """Returns the place of each access; the problem's accesses are those of storages that have a buffer."""
         number = 0
         operation = self._built.times.operation_of.get(step)
@@ -143,9 +142,9 @@ class Actions:
         places = []
         for access in accesses:
             if self._built.buffer_of_storage[access.storage] < 0:
-                places.append(Place(-1, access.storage))
+                places.append(ArrayPlace(-1, access.storage))
             else:
-                places.append(Place(self._plan.served[number], -1))
+                places.append(ArrayPlace(self._plan.served[number], -1))
                 number += 1
         return places
 
@@ -171,6 +170,28 @@ def check_plan(built: BuiltProblem, plan: Plan) -> None:
             raise PlanError(f"copy {number} names a residency that does not exist")
 
 
+def evaluate(instruction: Instruction, operands: Sequence[Any]) -> Any:
+    """Returns the value of an instruction without control flow.
+
+    Raises:
+      GraphError: the Graph does not say how to compute it, or JAX cannot compute it here (a kernel for hardware that
+        this machine does not have).
+    """
+    if instruction.evaluate is None:
+        raise GraphError(f"{_named(instruction)} cannot be executed; only programs that memplan.trace made can be")
+    try:
+        return instruction.evaluate(*operands)
+    except Exception as error:
+        raise GraphError(f"{_named(instruction)} cannot be executed here: {error}") from error
+
+
+def _named(instruction: Instruction) -> str:
+    """Returns the name of an instruction, its opcode, and its place in the user's program where it is known."""
+    source = instruction.source
+    place = f"{source.file}:{source.line}: " if source.file else ""
+    return f"{place}{instruction.name}: {instruction.opcode}"
+
+
 def array_of(data: Bytes, shape: Shape) -> np.ndarray[Any, Any]:
     """Returns the array whose bytes begin `data`, in memory of its own."""
     dtype = numpy_dtype(shape.dtype)
@@ -188,7 +209,7 @@ def bytes_of(value: Any, shape: Shape) -> Bytes:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def compute(action: Action, read: Callable[[Place], Bytes], write: Callable[[Place, Bytes], None]) -> None:
+def compute(action: Action, read: Callable[[ArrayPlace], Bytes], write: Callable[[ArrayPlace, Bytes], None]) -> None:
     """Does what a step does: reads its operands, writes its results, hands values over."""
     if action.computes:
         operands = [_operand(action, number, shape, read) for number, shape in enumerate(action.operands)]
@@ -203,7 +224,7 @@ def compute(action: Action, read: Callable[[Place], Bytes], write: Callable[[Pla
         write(destination, data)
 
 
-def _operand(action: Action, number: int, shape: Shape, read: Callable[[Place], Bytes], path: Path = ()) -> Any:
+def _operand(action: Action, number: int, shape: Shape, read: Callable[[ArrayPlace], Bytes], path: Path = ()) -> Any:
     """Returns the value of an operand, or of its part at a tuple index, from its arrays; tokens have none."""
     if shape.is_tuple:
         return tuple(_operand(action, number, part, read, (*path, i)) for i, part in enumerate(shape.elements))

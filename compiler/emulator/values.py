@@ -14,6 +14,7 @@ It shares no code with the verifier, which looks at the same rules without the n
 from __future__ import annotations
 
 import bisect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from memplan.compiler.analysis.program import FlatProgram, RegionKind
-from memplan.compiler.emulator.interpreter import chosen_branch, flat_arguments
+from memplan.compiler.emulator.arguments import flat_arguments
 from memplan.compiler.emulator.value_actions import (
     Action,
     Actions,
+    ArrayPlace,
     Bytes,
-    Place,
     array_of,
     bytes_of,
     check_plan,
@@ -41,7 +42,9 @@ from memplan.compiler.mapping.plan import BEFORE, Plan
 POISON = 0xFF
 
 
-def execute(built: BuiltProblem, plan: Plan, *args: Any, max_iterations: int = 1_000_000) -> list[np.ndarray[Any, Any]]:
+def execute(
+    built: BuiltProblem, plan: Plan, *args: Any, max_iterations: int = sys.maxsize
+) -> list[np.ndarray[Any, Any]]:
     """Runs a program under a plan; returns its results, flat, as numpy arrays (random keys as their integers).
 
     A plan that expects arguments to be left in a fast memory by the previous run is run twice, and the second run finds
@@ -51,7 +54,7 @@ def execute(built: BuiltProblem, plan: Plan, *args: Any, max_iterations: int = 1
       built: the problem, made of a Graph that was traced from JAX.
       plan: for this problem. It need not be valid.
       *args: the arguments of the traced function, without static ones.
-      max_iterations: of a loop whose trip count the program does not state; a wrong plan may never let it end.
+      max_iterations: of a loop whose trip count the program does not state; under a wrong plan it may never end.
 
     Raises:
       PlanError: the plan is for another problem, names what does not exist, or lets a loop run on.
@@ -147,10 +150,10 @@ class _Run:
         self._clock += 1
         self._filled[residency] = self._clock
 
-    def _read(self, place: Place) -> Bytes:
+    def _read(self, place: ArrayPlace) -> Bytes:
         return self._private[place.storage] if place.residency < 0 else self._bytes(place.residency)
 
-    def _write(self, place: Place, data: Bytes) -> None:
+    def _write(self, place: ArrayPlace, data: Bytes) -> None:
         if place.residency < 0:
             self._private[place.storage][: len(data)] = data
         else:
@@ -209,12 +212,16 @@ class _Run:
         for number, storage in enumerate(self._built.program.storages):
             for parameter, path in storage.parameters:
                 if path:
-                    raise GraphError(f"parameter {parameter} is a tuple; only programs traced from JAX can be run")
+                    raise GraphError(
+                        f"parameter {parameter} is a tuple; only programs that memplan.trace made can be executed"
+                    )
                 content.append((number, np.ascontiguousarray(self._arguments[parameter]).reshape(-1).view(np.uint8)))
             if storage.is_constant:
                 constant = next(constants[name] for name in storage.values if name in constants)
                 if constant.evaluate is None:
-                    raise GraphError(f"{constant.name}: its value is not known; only programs traced from JAX can run")
+                    raise GraphError(
+                        f"{constant.name}: its value is not known; only programs that memplan.trace made hold it"
+                    )
                 content.append((number, bytes_of(constant.evaluate(), constant.shape)))
         return content
 
@@ -343,6 +350,14 @@ class _Run:
         taken = branches[chosen_branch(index, shape, len(branches))]
         region = program.regions[taken]
         self._walk(self._entry(region.start), self._entry(region.end), taken)
+
+
+def chosen_branch(index: Any, shape: Shape, num_branches: int) -> int:
+    """Returns the number of the branch that a conditional takes: the first for true, the last for an index outside."""
+    value = int(np.asarray(index))
+    if shape.dtype == "pred":
+        return 0 if value else 1
+    return value if 0 <= value < num_branches else num_branches - 1
 
 
 @dataclass(frozen=True, slots=True)

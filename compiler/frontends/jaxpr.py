@@ -6,13 +6,14 @@
                                              jaxpr_control      loops, branches, calls
 
 The order of the equations is the program's order. Every instruction but parameters and control flow can `evaluate`
-itself with JAX's own implementation of the primitive, so that a Graph can be run (see `emulator.values`).
+itself with JAX's own implementation of the primitive, so that a Graph can be executed (see `emulator.values`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -56,7 +57,8 @@ def trace(
         fun = jax.jit(fun, donate_argnums=donate_argnums, static_argnums=static_argnums)
     traced = fun.trace(*args)  # type: ignore[attr-defined]
     donated = [info.donated for info in jax.tree.leaves(traced.args_info)]
-    return graph_of_jaxpr(traced.jaxpr, traced.fun_name, donated)
+    graph = graph_of_jaxpr(traced.jaxpr, traced.fun_name, donated)
+    return replace(graph, result_tree=jax.tree.structure(traced.out_info))
 
 
 def graph_of_jaxpr(jaxpr: Any, name: str = "jaxpr", donated: Sequence[bool] = ()) -> Graph:

@@ -149,6 +149,8 @@ class Graph:
       origin: "hlo" or "jaxpr": what the opcodes' attributes look like.
       file: where it was read from, for messages.
       warnings: what a reader should know, such as opcodes that were not known.
+      result_tree: for Graphs traced from JAX, the structure of the function's results (`jax.tree_util.PyTreeDef`); else
+        None.
     """
 
     name: str
@@ -161,6 +163,7 @@ class Graph:
     origin: str = "hlo"
     file: str = field(default="", compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    result_tree: Any = field(default=None, compare=False, repr=False)
 
     @property
     def entry_computation(self) -> Computation:

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from graph_interpreter import interpret
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 import memplan
-from memplan.compiler.emulator.interpreter import interpret
 from memplan.compiler.emulator.timing import emulate
 from memplan.compiler.emulator.values import execute
 from memplan.compiler.frontends import parse_hlo

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from graph_interpreter import interpret
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from memplan.compiler.emulator.interpreter import interpret
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.frontends.jaxpr import trace
 from memplan.compiler.ir import Graph

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from timeline_oracle import verify_timeline
 from timing_reference import Reference, problems_and_plans
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
-from memplan.compiler.emulator.check import verify_timeline
 from memplan.compiler.emulator.timing import TimingEmulator, emulate, latency, lower_bound_all_fast
 from memplan.compiler.errors import PlanError
 from memplan.compiler.frontends import read

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from timeline_oracle import verify_timeline
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
-from memplan.compiler.emulator.check import verify_timeline
 from memplan.compiler.emulator.timing import Timeline, emulate
 from memplan.compiler.mapping.plan import Copy, Plan, Residency
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation, Region

@@ -1,6 +1,6 @@
 """The plain meaning of a Graph that was traced from JAX: a dictionary of values, and no memory.
 
-It is the oracle for the value emulator (`values.py`), and what a pass must preserve.
+It is the oracle for the value emulator, and for passes, which must preserve what it computes.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from memplan.compiler.errors import GraphError
-from memplan.compiler.frontends.jaxpr_arrays import numpy_dtype, physical
-from memplan.compiler.ir import Computation, Graph, Instruction, Shape
+from memplan.compiler.emulator.arguments import flat_arguments
+from memplan.compiler.emulator.value_actions import evaluate
+from memplan.compiler.emulator.values import chosen_branch
+from memplan.compiler.ir import Computation, Graph, Instruction
 
 
 def interpret(graph: Graph, *args: Any) -> list[np.ndarray[Any, Any]]:
@@ -27,7 +27,7 @@ def interpret(graph: Graph, *args: Any) -> list[np.ndarray[Any, Any]]:
 
     Args:
       graph: with an `evaluate` for every instruction but parameters and control flow.
-      *args: the arguments that it was traced with (without static ones), or others of the same shapes.
+      *args: the arguments that it was traced with, without static ones, or others of the same shapes.
 
     Raises:
       GraphError: an instruction cannot be evaluated, or the arguments are not those of the program.
@@ -36,45 +36,6 @@ def interpret(graph: Graph, *args: Any) -> list[np.ndarray[Any, Any]]:
     result = _run(graph, entry, flat_arguments(graph, args))
     results = result if entry.root_instruction.shape.is_tuple else (result,)
     return [np.asarray(array) for array in results]
-
-
-def flat_arguments(graph: Graph, args: Sequence[Any]) -> list[np.ndarray[Any, Any]]:
-    """Returns the program's arguments as numpy arrays, one per parameter; GraphError if they do not fit it."""
-    entry = graph.entry_computation
-    leaves = jax.tree.leaves(args)
-    parameters = [entry.instructions[i] for i in entry.parameters]
-    if len(leaves) != len(parameters):
-        raise GraphError(f"{graph.name} takes {len(parameters)} arrays, found {len(leaves)} in the arguments")
-    arrays = []
-    for leaf, parameter in zip(leaves, parameters, strict=True):
-        array = np.asarray(physical(leaf))
-        dtype = numpy_dtype(parameter.shape.dtype)
-        if not array.shape and isinstance(leaf, bool | int | float | complex):
-            array = array.astype(dtype)
-        if array.shape != parameter.shape.dims or array.dtype != dtype:
-            raise GraphError(
-                f"argument {parameter.name} of {graph.name} must be {parameter.shape}, found {array.dtype}"
-                f"[{','.join(map(str, array.shape))}]"
-            )
-        arrays.append(array)
-    return arrays
-
-
-def chosen_branch(index: Any, shape: Shape, num_branches: int) -> int:
-    """Returns the number of the branch that a conditional takes: the first for true, the last for an index outside."""
-    value = int(np.asarray(index))
-    if shape.dtype == "pred":
-        return 0 if value else 1
-    return value if 0 <= value < num_branches else num_branches - 1
-
-
-def evaluate(instruction: Instruction, operands: Sequence[Any]) -> Any:
-    """Returns the value of an instruction without control flow; GraphError if the Graph does not say how."""
-    if instruction.evaluate is None:
-        raise GraphError(
-            f"{instruction.name}: {instruction.opcode} cannot be evaluated; only programs traced from JAX can be run"
-        )
-    return instruction.evaluate(*operands)
 
 
 def _run(graph: Graph, computation: Computation, arguments: Sequence[Any]) -> Any:

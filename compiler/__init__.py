@@ -1,6 +1,8 @@
-"""The program and its memories: IR, frontends, analyses, hardware, mapping, emulator, reports, command line.
+"""What a program is, and what a plan of it means.
 
-A folder imports only the folders before it:
+The stages, each of which imports only stages before it:
 
-    errors, registry, files -> ir -> frontends -> analysis -> hardware -> mapping -> emulator -> report -> cli
+    ir -> frontends -> analysis -> hardware -> mapping -> emulator -> report
+
+Beside them stand what all may import: `errors.py`, `registry.py`, `files.py` and `kernels.py`.
 """

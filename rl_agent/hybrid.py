@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners import greedy
-from memplan.planners.planner import Budget, Planner
+from memplan.planners.planner import Budget, Planner, get
 from memplan.planners.search.solve import SearchOptions
 from memplan.planners.search.solve import solve_with as search_with
 from memplan.rl_agent.planner import LIBRARIES, AgentOptions, make_trainer, ready_to_play
@@ -58,7 +57,7 @@ def solve_with(problem: MappingProblem, budget: Budget, checkpoint: Path | None 
       CheckpointError, PlannerError: as `prior_of`, and `search`.
     """
     end = time.monotonic() + budget.seconds
-    prior = prior_of(problem, greedy.solve(problem, budget), checkpoint)
+    prior = prior_of(problem, get("greedy").solve(problem, budget), checkpoint)
 
     def tell(plan: Plan) -> None:
         budget.on_plan(replace(plan, planner="hybrid"))

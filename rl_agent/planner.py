@@ -19,8 +19,7 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners import greedy
-from memplan.planners.planner import Budget, Planner
+from memplan.planners.planner import Budget, Planner, get
 
 # The generalist that comes with the package.
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -55,7 +54,7 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AgentOptions) -
         their homes.
     """
     deadline = time.monotonic() + budget.seconds
-    start = greedy.solve(problem, budget)
+    start = get("greedy").solve(problem, budget)
     with ready_to_play():
         return _played(problem, budget, options, start, deadline)
 

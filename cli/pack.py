@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -18,8 +19,29 @@ from memplan.planners.offsets.pack import Packing, Status, pack
 _MAX_IDS = 40
 
 
-def command(file: Path, capacity: int | None, time_limit: float, out: Path | None) -> None:
-    """Packs, prints what is known, writes the offsets; exits with other than 0 as the page on packing says."""
+def command(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.csv", show_default=False, help="Blocks: id,lower,upper,size and more columns."),
+    ],
+    capacity: Annotated[
+        int | None,
+        typer.Option(
+            "--capacity", "-c", metavar="B", show_default=False, help="Bytes. Left out, the height is minimized."
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="S", help="Seconds that may be searched.")
+    ] = 60.0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="OUT.csv", show_default=False, help="Write the file with offsets here."),
+    ] = None,
+) -> None:
+    """Give offsets to blocks whose times are fixed.
+
+    The exit status is 0 if they fit, 1 if it is proven that they do not, and 3 if neither could be told in time.
+    """
     check_file(out)
     table = read_instance(file)
     if capacity is not None:

@@ -2,105 +2,113 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from memplan import pipeline
-from memplan.cli import commands, console
-from memplan.cli.bench.rows import table_of
-from memplan.cli.console import Stages, note
-from memplan.cli.outputs import check_file, check_folder
+import typer
+
+from memplan.cli.arguments import (
+    DEFAULT_PLANNER,
+    DEFAULT_TIME_LIMIT,
+    AsJson,
+    Dump,
+    PlannerName,
+    ReportFolder,
+    TargetName,
+)
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.files import write_atomically
-from memplan.compiler.frontends.reader import read
-from memplan.compiler.hardware.target import Target, load_target
-from memplan.compiler.ir import Graph
-from memplan.compiler.ir.memory_order import scheduled
-from memplan.compiler.ir.printer import print_graph
-from memplan.compiler.mapping.build import build_problem
-from memplan.compiler.report.files import write_report
-from memplan.planners import planner as planner_registry
 
 if TYPE_CHECKING:
-    from memplan.passes.base import GraphPass
-    from memplan.passes.graph_manager import GraphOutcome
-
-# Findings of a pass that are listed one by one.
-_LISTED = 8
-
-_COLUMNS = ("pass", "changed", "left", "instructions", "touched MB", "seconds")
-
-
-@dataclass(frozen=True)
-class PassOptions:
-    """Which passes run over a program before it is planned, and what is printed of it.
-
-    Attributes:
-      passes: as in `graph_manager.chosen_graph_passes`.
-      print_after: name of a pass, or "all", after which the program is printed; None for none.
-      print_to: file that it is printed to; None for standard error.
-    """
-
-    passes: str = "none"
-    print_after: str | None = None
-    print_to: Path | None = None
+    from memplan.planners.planner import Planner
 
 
 def command(
-    dump: Path,
-    target: str | None,
-    planner: str,
-    checkpoint: Path | None,
-    time_limit: float,
-    out: Path | None,
-    report: Path | None,
-    json: bool,
-    options: PassOptions,
+    dump: Dump,
+    target: TargetName = None,
+    planner: PlannerName = DEFAULT_PLANNER,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="S", help="Seconds that the planner may search.")
+    ] = DEFAULT_TIME_LIMIT,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="PLAN.json", show_default=False, help="Write the plan here.")
+    ] = None,
+    report: ReportFolder = None,
+    json: AsJson = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="What `memplan train` wrote, for the planners agent and hybrid. Left out, they take the agent that "
+            "comes with the package.",
+        ),
+    ] = None,
+    passes: Annotated[
+        str,
+        typer.Option(
+            metavar="P,P,…",
+            help="Passes that rewrite the program first: names, `auto`, or `none`. `auto` leaves a module that a "
+            "compiler scheduled as it is, and plans that schedule.",
+        ),
+    ] = "none",
+    print_after: Annotated[
+        str | None,
+        typer.Option(metavar="P", show_default=False, help="Print the program after this pass, or `all`."),
+    ] = None,
+    print_to: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Print it there, and not to standard error."),
+    ] = None,
 ) -> None:
-    """Runs the passes, plans, and reports.
+    """Plan a program's memory, and report.
 
-    Raises:
-      MemplanError: a pass, the planner or the target is not known, an output cannot be written, or a pass broke the
-        program.
+    The plan is checked, emulated, and compared with everything in slow memory, with what the program's compiler
+    decided, and with the bound that no plan beats.
     """
+    from memplan import pipeline
+    from memplan.cli.console import Stages
+    from memplan.cli.dumps import read_dump, target_for
+    from memplan.cli.outputs import check_file, check_folder
+    from memplan.cli.passes import PassOptions, chosen_passes, run_passes, show_passes
+    from memplan.cli.reports import checked_report, print_result
+    from memplan.compiler.report.files import write_report
+
     check_file(out)
     check_folder(report)
-    check_file(options.print_to)
+    check_file(print_to)
     maker = planner_with(planner, checkpoint)
+    options = PassOptions(passes, print_after, print_to)
     chosen = chosen_passes(options)
     with Stages(total=8, quiet=json) as stages:
-        with stages.stage(f"reading {dump.name}"):
-            graph = read(dump)
-        for warning in dict.fromkeys(graph.warnings):
-            note(f"warning: {warning}")
-        described = _target(graph, target)
+        graph = read_dump(dump, stages)
+        described = target_for(graph, target)
         with stages.stage("running passes"):
-            outcome = run(graph, described, chosen, options)
+            outcome = run_passes(graph, described, chosen, options)
         with stages.stage("building the problem"):
-            problem = build_problem(outcome.graph, described)
+            problem = pipeline.problem(outcome.graph, described)
         with stages.stage(f"planning with {planner}"):
-            made = pipeline.plan(problem, planner=maker, time_limit=time_limit)
-        result = commands.checked_report(problem, made, stages)
+            plan = pipeline.plan(problem, planner=maker, time_limit=time_limit)
+        result = checked_report(problem, plan, stages)
         with stages.stage("writing"):
             if out is not None:
-                made.save(out)
+                plan.save(out)
             if report is not None:
                 write_report(result, report)
     if chosen and not json:
         show_passes(outcome)
-    commands.print_result(result, report, json)
+    print_result(result, report, json)
 
 
-def planner_with(name: str, checkpoint: Path | None) -> planner_registry.Planner:
-    """Returns a planner, its agent that of a checkpoint if one is given.
+def planner_with(name: str, checkpoint: Path | None) -> Planner:
+    """Returns a planner; its agent is that of the checkpoint, if one is given.
 
     Raises:
       MemplanError: no planner has this name, or it takes no checkpoint.
     """
-    known = planner_registry.get(name)
+    from memplan.planners import planner as registry
+
+    known = registry.get(name)
     if checkpoint is None:
         return known
     if name == "agent":
@@ -112,94 +120,3 @@ def planner_with(name: str, checkpoint: Path | None) -> planner_registry.Planner
 
         return replace(known, solve=lambda problem, budget: hybrid_with(problem, budget, checkpoint))
     raise MemplanError(f"--checkpoint {checkpoint}: is for --planner agent and hybrid, not for {name}")
-
-
-def chosen_passes(options: PassOptions) -> tuple[GraphPass, ...]:
-    """Returns the passes that are wanted; MemplanError if one is not known, or is to be printed after and not run."""
-    from memplan.passes.graph_manager import chosen_graph_passes
-
-    chosen = chosen_graph_passes(options.passes)
-    names = [each.name for each in chosen]
-    wanted = options.print_after
-    if wanted is None and options.print_to is not None:
-        raise MemplanError(f"--print-to {options.print_to}: --print-after says what to print")
-    if wanted is not None and wanted != "all" and wanted not in names:
-        ran = f"of --passes {options.passes}: {', '.join(names)}" if names else f"--passes {options.passes} runs none"
-        raise MemplanError(f"--print-after {wanted}: no such pass is run; {ran}")
-    if wanted == "all" and not names:
-        raise MemplanError(f"--print-after all: --passes {options.passes} runs none")
-    return chosen
-
-
-def run(graph: Graph, target: Target, chosen: Sequence[GraphPass], options: PassOptions) -> GraphOutcome:
-    """Returns what passes make of a program, in an order that keeps little memory alive unless one is given.
-
-    Of a module that a compiler scheduled, "auto" leaves everything as it is.
-    """
-    from memplan.passes.base import GraphContext
-    from memplan.passes.graph_manager import GraphOutcome, run_graph_passes
-
-    if options.passes == "auto" and graph.is_scheduled:
-        note("the compiler scheduled this module, and it is that schedule that is planned: --passes auto runs none")
-        chosen = ()
-    printed: list[str] = []
-    outcome = run_graph_passes(graph, chosen, GraphContext(target), _printer(options, printed))
-    if options.print_to is not None:
-        write_atomically(options.print_to, "\n".join(printed))
-    if outcome.graph is graph or graph.is_scheduled:
-        return outcome
-    return GraphOutcome(scheduled(outcome.graph), outcome.reports)
-
-
-def _printer(options: PassOptions, printed: list[str]) -> Callable[[GraphPass, Graph], None] | None:
-    """Returns what prints the program after passes: to standard error, or for a file."""
-    if options.print_after is None:
-        return None
-
-    def after(each: GraphPass, graph: Graph) -> None:
-        if options.print_after not in (each.name, "all"):
-            return
-        text = print_graph(graph)
-        if options.print_after == "all":
-            text = f"// after {each.name}\n{text}"
-        if options.print_to is None:
-            print(text, file=sys.stderr)
-            return
-        if options.print_after != "all":
-            printed.clear()  # of a pass that runs twice, the last program is the one that is planned
-        printed.append(text)
-
-    return after
-
-
-def show_passes(outcome: GraphOutcome) -> None:
-    """Prints a table of the passes, and the places that they changed or left."""
-    lines = []
-    places = []
-    for report in outcome.reports:
-        left = len(report.findings) - len(report.changed)
-        lines.append(
-            [
-                report.name,
-                f"{len(report.changed):,}",
-                f"{left:,}",
-                f"{report.before:,} → {report.after:,}",
-                f"{report.bytes_before / 1e6:,.1f} → {report.bytes_after / 1e6:,.1f}",
-                f"{report.seconds:.3f}",
-            ]
-        )
-        for finding in report.findings[:_LISTED]:
-            declined = f": left, since {finding.declined}" if finding.declined else ""
-            places.append(f"{report.name}: {finding.what} at {finding.where}{declined}")
-        if len(report.findings) > _LISTED:
-            places.append(f"{report.name}: … and {len(report.findings) - _LISTED:,} more")
-    console.show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, ("pass",))))
-    console.write("\n".join(["", *places, ""]))
-
-
-def _target(graph: Graph, target: str | None) -> Target:
-    if target is None:
-        guess = pipeline.guess_target(graph)
-        target = guess.name
-        note(f"planning for {guess.name}, since {guess.reason} (--target chooses another)")
-    return load_target(target)

@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from memplan import pipeline
+from memplan.cli.arguments import TargetName
 from memplan.cli.console import Stages, note, show
 from memplan.cli.outputs import check_folder
 from memplan.compiler.errors import MemplanError
@@ -32,16 +34,37 @@ _QUIET_SECONDS = 30.0
 
 
 def command(
-    files: Sequence[Path],
-    target: str | None,
-    minutes: float,
-    out: Path,
-    resume: bool,
-    seed: int | None,
-    search: str | None,
-    simulations: int | None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PROBLEM_OR_DUMP…", show_default=False, help="What to play: programs, or problems as JSON."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", show_default=False, help="Plans, checkpoints and metrics.")
+    ],
+    target: TargetName = None,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", help="How long to play and learn.")] = 10.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", show_default=False, help="Of all that is random; 0 by default.")
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search", metavar="S", show_default=False, help="How moves are chosen: gumbel (default), muzero or none."
+        ),
+    ] = None,
+    simulations: Annotated[
+        int | None,
+        typer.Option("--simulations", metavar="N", show_default=False, help="Of each search; 8 by default."),
+    ] = None,
 ) -> None:
-    """Trains, shows how it goes, prints the table."""
+    """Train an agent that plays the mallocGame.
+
+    One program: it plays it better and better. Several: it learns what they have in common, and `memplan plan --planner
+    agent --checkpoint DIR` plans programs that it never saw. The best plan of each is kept.
+    """
     if not minutes > 0:
         raise MemplanError(f"--minutes {minutes}: must be more than 0")
     if resume and (seed, search, simulations) != (None, None, None):

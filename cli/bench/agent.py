@@ -15,8 +15,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.mapping import OPTIMAL, dump_name
 from memplan.cli.bench.rows import markdown_of, table_of, write_bench
 from memplan.cli.console import Stages, show, write
@@ -55,15 +58,25 @@ Curve = list[tuple[float, float]]  # seconds, latency of the best plan so far
 
 
 def command(
-    dumps: list[Path] | None,
-    minutes: float,
-    ablations: bool,
-    seed: int,
-    markdown: bool,
-    picture: Path | None,
-    json_file: Path | None,
+    dumps: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", show_default=False, help="Play this dump (repeatable). By default ten shipped."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(metavar="M", help="For each program and method.")] = 10.0,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Compare variants of the agent that lack a part each.")
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of all that is random.")] = 0,
+    markdown: Markdown = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", show_default=False, help="Draw the curves: PNG or SVG.")
+    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
-    """Measures, prints the table, draws the picture, writes the rows."""
+    """Latency against time: the agent from scratch, beside the planners.
+
+    Takes four hours with ten minutes for each program and method.
+    """
     check_file(json_file)
     check_file(picture)
     if not minutes > 0:

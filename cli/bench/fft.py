@@ -14,8 +14,11 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import typer
+
+from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.rows import markdown_of, positive_integers, table_of, write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
@@ -31,8 +34,19 @@ FORMS: dict[str, Literal["highest", "default"]] = {"default": "default", "highes
 _SIGNALS = (2, 3)
 
 
-def command(lengths: str, target: str, batch: int, channels: int, markdown: bool, json_file: Path | None) -> None:
-    """Compiles, prints the table, writes the rows."""
+def command(
+    lengths: Annotated[str, typer.Option(metavar="N,N,…", help="Samples of the signals.")] = "1024,4096,8192,32768",
+    target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="A TPU, or cpu.")] = "tpu-v5e",
+    batch: Annotated[int, typer.Option(metavar="N", help="Signals for each filter.")] = 4,
+    channels: Annotated[int, typer.Option(metavar="N", help="Filters.")] = 128,
+    markdown: Markdown = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Cycles of long convolutions as matrix products.
+
+    Beside those by XLA's own Fourier transforms, both compiled by the production compiler; needs libtpu, no TPU. On a
+    CPU both run, and are timed.
+    """
     check_file(json_file)
     sizes = positive_integers(lengths, "--lengths")
     for name, value in (("--batch", batch), ("--channels", channels)):

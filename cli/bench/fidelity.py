@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Group
 from rich.table import Table
 
@@ -25,6 +26,7 @@ from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCo
 from memplan.backends.tpu.decisions import Placement
 from memplan.backends.tpu.steering import sites
 from memplan.backends.tpu.variants import CHEAP, variants
+from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.rows import markdown_of, table_of, write_bench
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
@@ -50,8 +52,20 @@ Row = dict[str, Any]
 Modules = dict[str, Graph]
 
 
-def command(targets: str | None, compiles: bool, markdown: bool, json_file: Path | None) -> None:
-    """Compares all pairs of modules, prints the table, writes the rows."""
+def command(
+    targets: Annotated[
+        str | None, typer.Option(metavar="T,T,…", show_default=False, help="TPUs. By default all with dumps.")
+    ] = None,
+    compiles: Annotated[
+        bool, typer.Option("--compile", help="Compile more variants of the programs that compile fast; needs libtpu.")
+    ] = False,
+    markdown: Markdown = False,
+    json_file: JsonFile = None,
+) -> None:
+    """How well the cost model predicts the compiler's estimates.
+
+    Made to agree with one of several modules of a program, it must predict the others, in other placements.
+    """
     check_file(json_file)
     described = None if targets is None else [load_target(name.strip()) for name in targets.split(",")]
     programs = _dumps(described)

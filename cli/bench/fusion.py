@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from memplan import pipeline
+from memplan.cli.arguments import JsonFile, Markdown, PlannerName, WorkloadNames
 from memplan.cli.bench.rows import Row, markdown_of, table_of, write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
@@ -40,9 +42,17 @@ _COLUMNS = (
 
 
 def command(
-    workloads: str | None, target: str, planner: str, time_limit: float, markdown: bool, json_file: Path | None
+    workloads: WorkloadNames = None,
+    target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="What to fuse and plan for.")] = "tpu-v5e",
+    planner: PlannerName = "greedy",
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that the planner may search, each.")] = 60.0,
+    markdown: Markdown = False,
+    json_file: JsonFile = None,
 ) -> None:
-    """Fuses, plans, prints the table, writes the rows."""
+    """Traffic and latency of programs with layer fusion, and without.
+
+    Beside them stands the same program as XLA:TPU fuses it, where a dump of it is shipped.
+    """
     check_file(json_file)
     prepare_jax()
     from memplan import workloads as registry

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
 from memplan import pipeline
+from memplan.cli.arguments import JsonFile
 from memplan.cli.bench.rows import write_bench
 from memplan.cli.console import Stages, show
 from memplan.cli.outputs import check_file
@@ -24,8 +26,19 @@ from memplan.rl_agent.devices import use_all_devices
 DEFAULT_DUMP = "mlp_mixer.tpu-v5e.default.hlo.txt.gz"  # 585 moves
 
 
-def command(dump: Path | None, batch: int, steps: int, rounds: int, json_file: Path | None) -> None:
-    """Plays, prints the table, writes the row."""
+def command(
+    dump: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Play this dump. By default a shipped one.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Games that are played at once.")] = 256,
+    steps: Annotated[int, typer.Option(metavar="N", help="Moves that each of them makes.")] = 500,
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often that is timed; the best counts.")] = 3,
+    json_file: JsonFile = None,
+) -> None:
+    """Moves of the mallocGame in a second.
+
+    Random legal play of a batch of games, compiled by JAX, on all cores of the CPU.
+    """
     check_file(json_file)
     for name, value in (("--batch", batch), ("--steps", steps), ("--rounds", rounds)):
         if value < 1:

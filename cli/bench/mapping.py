@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
 from memplan import pipeline
+from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.rows import write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
@@ -34,8 +36,22 @@ OWN = "xla"
 OPTIMAL = 1e-4
 
 
-def command(dumps: list[Path] | None, planners: str, time_limit: float, markdown: bool, json_file: Path | None) -> None:
-    """Plans, prints the table, writes the rows."""
+def command(
+    dumps: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", show_default=False, help="Plan this dump (repeatable). By default all shipped."),
+    ] = None,
+    planners: Annotated[
+        str, typer.Option(metavar="P,P,…", help="Planners to compare; see `memplan planners`.")
+    ] = "slow,xla,greedy,auto",
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that each planner may search.")] = 60.0,
+    markdown: Markdown = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Latency of each planner on each dump.
+
+    All plans are scored by the same emulator, beside XLA's own and the bound, and checked.
+    """
     check_file(json_file)
     names = list(dict.fromkeys(name.strip() for name in planners.split(",")))
     for name in names:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.table import Table
 
 from memplan.backends import order_hook
 from memplan.backends.cpu import CpuModule, compile_for_cpu
+from memplan.cli.arguments import JsonFile, Markdown, WorkloadNames
 from memplan.cli.bench.rows import table_of, write_bench
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
@@ -43,8 +44,16 @@ ORDERS = ("xla", "memplan")
 Row = dict[str, Any]
 
 
-def command(workloads: str | None, time_limit: float, markdown: bool, json_file: Path | None) -> None:
-    """Compiles and packs, prints the table, writes the rows."""
+def command(
+    workloads: WorkloadNames = None,
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that packing may take, of each.")] = 30.0,
+    markdown: Markdown = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Bytes of programs on the CPU, by XLA's assignment and by ours.
+
+    Each is compiled in XLA's order of execution and in ours, and packed by both.
+    """
     check_file(json_file)
     prepare_jax()
     if workloads is None:

@@ -11,12 +11,14 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.table import Table
 
 from memplan import pipeline
+from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.mapping import dump_name
 from memplan.cli.bench.rows import markdown_of, table_of, write_bench
 from memplan.cli.console import Stages, show, write
@@ -36,8 +38,23 @@ _SYNTHETIC = (5_000, 100_000)
 _TOLERANCE = 0.0005
 
 
-def command(instances: list[Path] | None, time_limit: float, markdown: bool, json_file: Path | None) -> None:
-    """Packs, prints the table, writes the rows. With instances named, only those are packed."""
+def command(
+    instances: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Pack only this instance (repeatable); a name like x.1024.csv says its capacity.",
+        ),
+    ] = None,
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that may be searched, for each row.")] = 60.0,
+    markdown: Markdown = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Heights and seconds of offset allocation.
+
+    By default the shipped instances, the live ranges of all shipped dumps, and made-up ones in large numbers.
+    """
     check_file(json_file)
     _warm_up()
     files = instances or _shipped()

@@ -16,10 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import typer
 from rich.table import Table
 
+from memplan.cli.arguments import JsonFile
 from memplan.cli.bench.rows import positive_integers, write_bench
 from memplan.cli.console import Stages, note, show
 from memplan.cli.outputs import check_file
@@ -37,8 +39,16 @@ _SLOW_BYTES = 2**41
 T = TypeVar("T")
 
 
-def command(sizes: str, json_file: Path | None) -> None:
-    """Measures, prints the table, writes the rows."""
+def command(
+    sizes: Annotated[
+        str, typer.Option(metavar="N,N,…", help="Instructions in the modules, which are made for the purpose.")
+    ] = "1000,10000,100000",
+    json_file: JsonFile = None,
+) -> None:
+    """Seconds from text to a scored plan.
+
+    Each size is measured in a process of its own, start-up included.
+    """
     check_file(json_file)
     numbers = positive_integers(sizes, "--sizes")
     rows = []

@@ -8,9 +8,11 @@ Graph, and goes through what `auto` runs for each.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.rows import Row, markdown_of, positive_integers, table_of, write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
@@ -23,8 +25,17 @@ _COLUMNS = ("program", "pass", "before", "after", "found", "seconds")
 _TEXT = ("program", "pass")
 
 
-def command(sizes: str, target: str, rounds: int, markdown: bool, json_file: Path | None) -> None:
-    """Runs the passes, prints the table, writes the rows."""
+def command(
+    sizes: Annotated[str, typer.Option(metavar="N,N,…", help="Equations of the programs.")] = "1000,10000",
+    target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="What layers are fused for.")] = "tpu-v5e",
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often that is timed; the best counts.")] = 3,
+    markdown: Markdown = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Seconds of every pass.
+
+    The programs are made for the purpose, with things to clean in them.
+    """
     check_file(json_file)
     numbers = positive_integers(sizes, "--sizes")
     prepare_jax()

@@ -11,16 +11,17 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.backends.tpu.outcome import Outcome
+from memplan.cli.arguments import JsonFile, Markdown, PlannerName, WorkloadNames
 from memplan.cli.bench.rows import write_bench
-from memplan.cli.compile_program import in_short
+from memplan.cli.compile import in_short
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
@@ -31,15 +32,22 @@ Row = dict[str, Any]
 
 
 def command(
-    targets: str,
-    workloads: str | None,
-    planner: str,
-    compile_budget: int,
-    time_limit: float,
-    markdown: bool,
-    json_file: Path | None,
+    targets: Annotated[str, typer.Option(metavar="T,T,…", help="TPUs to compile for.")] = (
+        "tpu-v4,tpu-v5e,tpu-v5p,tpu-v6e,tpu-7x"
+    ),
+    workloads: WorkloadNames = None,
+    planner: PlannerName = "auto",
+    compile_budget: Annotated[int, typer.Option(metavar="N", help="How many compiles may be made of each.")] = 8,
+    time_limit: Annotated[
+        float, typer.Option(metavar="S", help="Seconds that the planner may search, of each.")
+    ] = 60.0,
+    markdown: Markdown = False,
+    json_file: JsonFile = None,
 ) -> None:
-    """Compiles, tells each row when it is there, writes the rows, prints the table."""
+    """Latency of what XLA:TPU compiles with our plans, beside its default.
+
+    Needs libtpu, no TPU. All of it takes hours; what was compiled once is kept.
+    """
     check_file(json_file)
     prepare_jax()
     from memplan import workloads as registry

@@ -1,6 +1,7 @@
 """What all commands have in common."""
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from memplan import __version__
+from memplan.cli.bench.main import BENCHES
+from memplan.cli.main import COMMANDS
 
 Run = Callable[..., Any]
 
@@ -29,6 +32,22 @@ def test_help(run: Run, command: list[str]) -> None:
     done = run(*command, "--help")
     assert (done.status, done.err) == (0, "")
     assert "Usage: memplan" in done.out
+
+
+@pytest.mark.parametrize(("package", "summaries"), [("memplan.cli", COMMANDS), ("memplan.cli.bench", BENCHES)])
+def test_each_command_is_in_the_file_of_its_name_and_says_there_what_the_list_says(
+    package: str, summaries: dict[str, str]
+) -> None:
+    for name, summary in summaries.items():
+        command = importlib.import_module(f"{package}.{name}").command
+        assert command.__doc__.splitlines()[0] == summary, name
+
+
+def test_the_help_lists_all_commands_whatever_else_is_asked(run: Run) -> None:
+    for name, summary in COMMANDS.items():
+        assert name in run("--help").out
+        assert summary[:40] in " ".join(run("--help").out.split())
+    assert all(name in run("bench", "--help").out for name in BENCHES)
 
 
 def test_help_names_every_option(run: Run) -> None:

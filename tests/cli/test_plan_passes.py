@@ -10,7 +10,7 @@ import pytest
 
 import memplan
 from memplan.cli import plan as planning
-from memplan.cli.plan import PassOptions
+from memplan.cli.passes import PassOptions
 from memplan.compiler.errors import MemplanError
 from memplan.passes.base import GraphContext, GraphPass, RewrittenGraph, register_graph_pass
 
@@ -44,7 +44,10 @@ def layer(tmp_path: Path) -> Path:
 
 
 def plan(dump: Path, options: PassOptions, target: str | None = "tpu-v5e", out: Path | None = None) -> None:
-    planning.command(dump, target, "greedy", None, 5.0, out, None, False, options)
+    planning.command(
+        dump, target, "greedy", 5.0, out,
+        passes=options.passes, print_after=options.print_after, print_to=options.print_to,
+    )  # fmt: skip
 
 
 def test_without_passes_the_program_is_planned_as_it_is(layer: Path, tmp_path: Path) -> None:

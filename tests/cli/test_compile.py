@@ -17,7 +17,7 @@ from fake_compiler import FakeCompiler, program, refusal
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.compile import CompileError
 from memplan.cli.bench import tpu as bench_tpu
-from memplan.cli.compile_program import DECISIONS, MODULES
+from memplan.cli.compile import DECISIONS, MODULES
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.report.files import FILES
 

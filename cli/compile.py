@@ -7,13 +7,15 @@ import json as json_module
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.outcome import Candidate, Decision, Outcome
 from memplan.cli import console
+from memplan.cli.arguments import DEFAULT_PLANNER, AsJson, PlannerName, ReportFolder
 from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file, check_folder
 from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
@@ -33,16 +35,41 @@ _SHORT = 50
 
 
 def command(
-    program: str,
-    target: str,
-    planner: str,
-    compile_budget: int,
-    time_limit: float,
-    report: Path | None,
-    out: Path | None,
-    json: bool,
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROGRAM",
+            show_default=False,
+            help="A workload, or module:function, which takes nothing and returns (fun, args), a JAX function and its "
+            "arguments.",
+        ),
+    ],
+    target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="A TPU.")] = "tpu-v5e",
+    planner: PlannerName = DEFAULT_PLANNER,
+    compile_budget: Annotated[
+        int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made.")
+    ] = 8,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="S", help="Seconds that the planner may search, over all plans.")
+    ] = 60.0,
+    report: ReportFolder = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="MODULE",
+            show_default=False,
+            help="Write our module here, gzipped if it ends in .gz.",
+        ),
+    ] = None,
+    json: AsJson = False,
 ) -> None:
-    """Compiles, prints, writes."""
+    """Compile a JAX program for a TPU, by XLA's default and with our plan.
+
+    The real compiler runs in a process of its own; no TPU is needed, libtpu is. Its default is always among the
+    candidates. What was decided, and whether the compiler obeyed, is listed.
+    """
     check_file(out)
     check_folder(report)
     prepare_jax()

@@ -1,0 +1,54 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# The same values as in `planners/planner.py` and `api/pipeline.py`, which are too slow to import for a help text.
+DEFAULT_PLANNER, DEFAULT_TIME_LIMIT = "auto", 10.0
+
+Dump = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DUMP",
+        show_default=False,
+        help="A program: HLO as text or proto (also gzipped), StableHLO, or an artifact of jax.export.",
+    ),
+]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", show_default=False, help="A plan that --out wrote.")]
+TargetName = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="T",
+        show_default=False,
+        help="Name of a target, or a TOML file that describes one. Left out, it is what the program was compiled for.",
+    ),
+]
+PlannerName = Annotated[
+    str, typer.Option("--planner", "-p", metavar="P", help="The planner to use; see `memplan planners`.")
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        show_default=False,
+        help="Write the report to this folder: picture (PNG, SVG), trace for ui.perfetto.dev, tables (text, JSON).",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")]
+
+# Of the benches.
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write the rows to this file as JSON.")
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")]
+WorkloadNames = Annotated[
+    str | None,
+    typer.Option("--workloads", metavar="W,W,…", show_default=False, help="Names of workloads; all by default."),
+]

@@ -1,0 +1,50 @@
+"""Programs that a command reads from a file, and the target that they are planned for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from memplan import pipeline
+from memplan.cli.console import Stages, note
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.frontends.reader import read
+from memplan.compiler.hardware.target import Target, load_target
+from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.mapping.verify import check_belongs
+
+
+def read_dump(dump: Path, stages: Stages) -> Graph:
+    """Returns the program of a file, and prints the warnings of its reader, each once."""
+    with stages.stage(f"reading {dump.name}"):
+        graph = read(dump)
+    for warning in dict.fromkeys(graph.warnings):
+        note(f"warning: {warning}")
+    return graph
+
+
+def target_for(graph: Graph, target: str | None) -> Target:
+    """Returns the target of a name; without one, that which the program was compiled for, and says so."""
+    if target is None:
+        guess = pipeline.guess_target(graph)
+        target = guess.name
+        note(f"planning for {guess.name}, since {guess.reason} (--target chooses another)")
+    return load_target(target)
+
+
+def problem_of(plan: Plan, plan_file: Path, dump: Path, target: str | None, stages: Stages) -> MappingProblem:
+    """Returns the problem that a plan is for, made from the program's file.
+
+    Raises:
+      PlanError: the plan is for another program or target; the message names the plan's file.
+    """
+    graph = read_dump(dump, stages)
+    described = load_target(target or plan.target)
+    with stages.stage("building the problem"):
+        problem = pipeline.problem(graph, described)
+    try:
+        check_belongs(problem, plan)
+    except MemplanError as error:
+        raise type(error)(f"{plan_file}: {error}") from None
+    return problem

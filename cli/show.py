@@ -1,0 +1,30 @@
+"""`memplan show`: the report on a saved plan."""
+
+from __future__ import annotations
+
+from memplan.cli.arguments import AsJson, Dump, PlanFile, ReportFolder, TargetName
+
+
+def command(
+    plan_file: PlanFile, dump: Dump, target: TargetName = None, report: ReportFolder = None, json: AsJson = False
+) -> None:
+    """Report on an existing plan.
+
+    The report is that of `memplan plan`.
+    """
+    from memplan.cli.console import Stages
+    from memplan.cli.dumps import problem_of
+    from memplan.cli.outputs import check_folder
+    from memplan.cli.reports import checked_report, print_result
+    from memplan.compiler.mapping.plan import Plan
+    from memplan.compiler.report.files import write_report
+
+    check_folder(report)
+    plan = Plan.load(plan_file)
+    with Stages(total=6, quiet=json) as stages:
+        problem = problem_of(plan, plan_file, dump, target, stages)
+        result = checked_report(problem, plan, stages)
+        with stages.stage("writing"):
+            if report is not None:
+                write_report(result, report)
+    print_result(result, report, json)

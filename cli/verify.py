@@ -1,0 +1,28 @@
+"""`memplan verify`: every rule that a saved plan breaks."""
+
+from __future__ import annotations
+
+from memplan.cli.arguments import Dump, PlanFile, TargetName
+
+
+def command(plan_file: PlanFile, dump: Dump, target: TargetName = None) -> None:
+    """Check a plan against its program.
+
+    The exit status is 0 if it is valid, and 1 if it breaks rules: every violation is listed.
+    """
+    from memplan import pipeline
+    from memplan.cli.console import Stages, write
+    from memplan.cli.dumps import problem_of
+    from memplan.cli.reports import stop_if_violated
+    from memplan.compiler.mapping.plan import Plan
+
+    plan = Plan.load(plan_file)
+    with Stages(total=3) as stages:
+        problem = problem_of(plan, plan_file, dump, target, stages)
+        with stages.stage("verifying"):
+            violations = pipeline.verify(problem, plan)
+    stop_if_violated(violations)
+    write(
+        f"{plan_file} is valid for {problem.name} on {problem.target}: {len(plan.residencies):,} residencies, "
+        f"{len(plan.copies):,} copies."
+    )

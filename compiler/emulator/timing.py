@@ -165,8 +165,10 @@ class TimingEmulator:
 
         Args:
           served: `[num_accesses]` space that serves each access.
-          start, done: `[num_copies]` times of the copies, as in a Plan.
-          source, destination: `[num_copies]` spaces.
+          start: `[num_copies]` times at which the copies are issued, as in a Plan.
+          done: `[num_copies]` times at which they are awaited.
+          source: `[num_copies]` spaces that they read.
+          destination: `[num_copies]` spaces that they write.
           size: `[num_copies]` bytes.
 
         Raises:

@@ -1,0 +1,42 @@
+"""The documentation site builds without a warning, and all pages are in it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every broken link, anchor or reference, and every docstring that contradicts its signature, is a warning."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_page_is_in_the_navigation(site: Path) -> None:
+    front = (site / "index.html").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        assert f'href="{name}/"' in front, f"mkdocs.yml: nav does not list {name}.md"
+
+
+def test_pages_of_the_repository_are_pages_of_the_site(site: Path) -> None:
+    assert 'href="command/"' in (site / "index.html").read_text()
+    contributing = (site / "contributing" / "index.html").read_text()
+    assert 'href="../architecture/"' in contributing
+    assert 'href="docs/' not in contributing
+
+
+def test_the_reference_shows_docstrings(site: Path) -> None:
+    reference = (site / "reference" / "memplan" / "index.html").read_text()
+    assert "Returns a plan for a program." in reference
+    assert 'id="memplan.pipeline.plan"' in reference
+    examples = (site / "reference" / "extending" / "index.html").read_text()
+    assert "Equations whose results nobody reads." in examples
+    assert "<blockquote>" not in examples

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from memplan.compiler.errors import MemplanError
 
 
@@ -39,6 +41,4 @@ def read_text(path: str | Path) -> str:
 
 def cache_folder() -> Path:
     """Returns where what is slow to make is kept: `$MEMPLAN_CACHE`, or `memplan` in the user's cache folder."""
-    if folder := os.environ.get("MEMPLAN_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memplan"
+    return Path(os.environ.get("MEMPLAN_CACHE") or user_cache_path("memplan"))

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from filelock import FileLock
+
 from memplan.backends import order_hook
 from memplan.backends.tpu.worker import read_frame, write_frame
 from memplan.compiler.errors import MemplanError
@@ -135,9 +137,23 @@ class TpuCompiler:
         """Answers a request from the cache, or else by the worker."""
         if "order" in request or "stage" in request:
             _demand_hook()
+        if not self._use_cache:
+            return self._compiled_now(module, request)
         path = self._folder / f"{self._key(module, request)}.hlo.txt.gz"
-        if self._use_cache and (found := _read_cached(path)) is not None:
+        if (found := _read_cached(path)) is not None:
             return found
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Of several processes that want the same module at once, one compiles it and the others wait for it.
+        with FileLock(f"{path}.lock"):
+            if (found := _read_cached(path)) is not None:
+                return found
+            compiled = self._compiled_now(module, request)
+            line = json.dumps({"seconds": compiled.seconds, "memory": compiled.memory}) + "\n"
+            write_atomically(path, gzip.compress((line + compiled.text).encode(), 6, mtime=0))
+        return compiled
+
+    def _compiled_now(self, module: bytes, request: dict[str, Any]) -> CompiledModule:
+        """Answers a request by the worker."""
         began = time.monotonic()
         for attempt in range(_LOCK_RETRIES):
             try:
@@ -149,12 +165,7 @@ class TpuCompiler:
                     raise
                 self.close()
                 time.sleep(2.0**attempt)
-        compiled = CompiledModule(text, time.monotonic() - began, cached=False, memory=header["memory"])
-        if self._use_cache:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            line = json.dumps({"seconds": compiled.seconds, "memory": compiled.memory}) + "\n"
-            write_atomically(path, gzip.compress((line + text).encode(), 6, mtime=0))
-        return compiled
+        return CompiledModule(text, time.monotonic() - began, cached=False, memory=header["memory"])
 
     def _key(self, module: bytes, request: Mapping[str, Any]) -> str:
         versions = [version("jaxlib"), _libtpu_version()]

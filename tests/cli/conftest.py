@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,6 @@ import pytest
 
 from memplan import workloads
 from memplan.cli.main import main
-
-# The compiler that answers at once stands beside the tests of the real one.
-sys.path.insert(0, str(Path(__file__).parents[1] / "backends" / "tpu"))
 
 # A module as a TPU compiler writes it: one operand was brought to VMEM ahead of its use.
 MODULE = """\

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from filelock import FileLock
 
 from memplan.backends import order_hook
 from memplan.backends.tpu import compile as tpu_compile
@@ -153,6 +155,19 @@ def test_what_was_kept_before_there_were_orders_and_sizes_is_still_found(module:
         found = compiler.compile(module, "v5e:2x2", {"xla_msa_enable": "false"}, order={})
         assert compiler._worker is None
     assert (found.text, found.seconds, found.cached, found.memory) == ("HloModule old", 1.5, True, None)
+
+
+def test_what_another_process_compiles_is_waited_for(module: bytes, tmp_path: Path) -> None:
+    """The test is the other process: it holds the lock of the entry while it compiles, then writes the entry."""
+    with TpuCompiler(tmp_path) as compiler, ThreadPoolExecutor() as pool:
+        entry = tmp_path / f"{compiler._key(module, {'topology': 'v5e:2x2', 'options': {}})}.hlo.txt.gz"
+        with FileLock(f"{entry}.lock"):
+            asked = pool.submit(compiler.compile, module, "v5e:2x2")
+            with pytest.raises(TimeoutError):
+                asked.result(0.5)
+            entry.write_bytes(gzip.compress(b'{"seconds": 1.5}\nHloModule theirs'))
+        assert asked.result().text == "HloModule theirs"
+        assert compiler._worker is None
 
 
 @pytest.mark.parametrize("topology", ["v9:2x2", "v5e:3x7", "nonsense"])

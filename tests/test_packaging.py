@@ -19,9 +19,7 @@ DUMP = "memplan/workloads/dumps/lstm.tpu-v5e.default.hlo.txt.gz"
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, cwd=cwd, env=os.environ | variables
-    )
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

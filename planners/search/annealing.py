@@ -78,7 +78,7 @@ class Annealer:
             random=np.array([seed & (2**64 - 1)], np.uint64),
         )
         self.weights, self.earned, self.used = kinds.astype(np.float64), np.zeros(NUM_KINDS), np.zeros(NUM_KINDS)
-        self.rounds, self.credit = np.zeros(1, np.int64), np.zeros(1)
+        self.rounds = np.zeros(1, np.int64)
         reserved = np.array([*(operation.reserved[frame.space] for operation in frame.problem.operations), 0, 0])
         self.places = Places(
             start=np.zeros(0, np.int64),
@@ -119,7 +119,6 @@ class Annealer:
             earned=self.earned,
             used=self.used,
             rounds=self.rounds,
-            credit=self.credit,
         )
 
     def resume(self, solution: Solution, kept: int) -> None:
@@ -173,11 +172,10 @@ class Annealer:
                 return row
         return None
 
-    def run(self, rounds: int, temperature: float, cooling: float, is_placed: bool) -> float:
-        """Makes some rounds, see `_annealing_kernel.anneal`; returns what neighbourhoods earned in them."""
-        tables, before = self.decisions.tables, float(self.credit[0])
+    def run(self, rounds: int, temperature: float, cooling: float, is_placed: bool) -> None:
+        """Makes some rounds, see `annealing_kernel.anneal`."""
+        tables = self.decisions.tables
         anneal(tables, self.evaluation, self.moves, self.places, self.walk, rounds, temperature, cooling, is_placed)
-        return float(self.credit[0]) - before
 
     @property
     def best_latency(self) -> float:

@@ -41,7 +41,6 @@ class Walk(NamedTuple):
       latency: `[2]` seconds of these two.
       weights, earned, used: `[num_kinds]` of the neighbourhoods.
       rounds: `[1]` how many were made.
-      credit: `[1]` what all neighbourhoods earned in all rounds.
     """
 
     now: NDArray[np.int64]
@@ -52,7 +51,6 @@ class Walk(NamedTuple):
     earned: NDArray[np.float64]
     used: NDArray[np.float64]
     rounds: NDArray[np.int64]
-    credit: NDArray[np.float64]
 
 
 @internal
@@ -80,8 +78,8 @@ def _learn(w: Walk) -> None:
     w.used[:] = 0.0
 
 
-@entry
-def judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: float) -> float:
+@internal
+def _judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: float) -> float:
     """Accepts what is decided now, or goes back to what was accepted before; returns what its neighbourhood earns."""
     latency = latency_after(s, e)
     change = latency - w.latency[0]
@@ -101,7 +99,6 @@ def judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: fl
         earned = _BETTER
     elif change > 0.0:
         earned = _ACCEPTED
-    w.credit[0] += earned
     return earned
 
 
@@ -133,7 +130,7 @@ def anneal(
                 for number in range(len(shuffle)):
                     shuffle[number] = 0.5 + uniform(m.random)
                 place_new(s, p, uniform(m.random) < 0.7, uniform(m.random) < 0.5, shuffle)
-            w.earned[kind] += judge(s, e, m.random, w, temperature)
+            w.earned[kind] += _judge(s, e, m.random, w, temperature)
         else:
             w.now[:] = w.accepted
         w.rounds[0] += 1

@@ -5,8 +5,7 @@ halves, both of simulated annealing with adaptively chosen neighbourhoods (`anne
 `neighbourhoods_kernel.py`):
 
     free     room is the sum of sizes, offsets are left for later; hot to cold
-    packed   what is left when offsets are found is improved, every step with offsets (`places_kernel.py`); if
-             asked to, a window of time is now and then decided anew by CP-SAT (`window_search.py`)
+    packed   what is left when offsets are found is improved, every step with offsets (`places_kernel.py`)
 
 In the free half the search crosses what no packed plan can cross; in the other it repairs what found no offset. Where
 that was, the memory looks smaller in the next cycle. Every evaluation is the emulator's (`evaluation_kernel.py`).
@@ -30,7 +29,6 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.search.annealing import Annealer, Solution
-from memplan.planners.search.window_search import Windows
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import arguments_to_keep
@@ -74,7 +72,6 @@ class SearchOptions:
       temperature: of the beginning of a cycle, as a part of the latency.
       neighbourhoods: which are used, of `NEIGHBOURHOODS`.
       free: whether cycles have a half in which offsets are left for later.
-      windows: whether packed halves also decide windows of time anew by CP-SAT, see `window_search.py`.
       cross_program: whether to change which argument stays in fast memory from run to run.
       prior: `[num_items]`, of the first fast space's `Frame`: by how much the claim of a run that begins with an item
         is multiplied where runs compete, such as a learned preference; None for 1.
@@ -84,7 +81,6 @@ class SearchOptions:
     temperature: float = 1e-3
     neighbourhoods: tuple[str, ...] = NEIGHBOURHOODS
     free: bool = True
-    windows: bool = False
     cross_program: bool = True
     prior: NDArray[np.float64] | None = None
 
@@ -141,7 +137,6 @@ class _Search:
         incumbent = annealer.load(
             [stay for stay in stays if stay.space == space], [homes[buffer, space] for buffer in frame.homes]
         )
-        windows = Windows(annealer, self.generator) if self.options.windows else None
         half, longest = _FIRST_HALF, _PACKING_SECONDS * len(frame.chains.chain)
         while self._goes_on(annealer, deadline):
             annealer.resume(incumbent, self._kept(annealer, incumbent))
@@ -154,18 +149,12 @@ class _Search:
                 annealer.place(is_exact=deadline - begun >= longest)
                 longest = max(longest, 1.5 * (time.monotonic() - begun))
                 incumbent = self._better(annealer, incumbent, elsewhere)
-            for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, deadline, is_placed=True, windows=windows):
+            for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, deadline, is_placed=True):
                 incumbent = self._better(annealer, incumbent, elsewhere)
             half = min(2 * half, _LONGEST_HALF)
 
     def _anneal(
-        self,
-        annealer: Annealer,
-        rounds: int,
-        heat: float,
-        deadline: float,
-        is_placed: bool = False,
-        windows: Windows | None = None,
+        self, annealer: Annealer, rounds: int, heat: float, deadline: float, is_placed: bool = False
     ) -> Iterator[None]:
         """Makes rounds from hot to cold, and yields each time that the clock is looked at."""
         done, at_once = 0, max(5, min(_MOST_AT_ONCE, _WORK_AT_ONCE // len(annealer.frame.lows)))
@@ -175,11 +164,9 @@ class _Search:
             if self.options.rounds is not None:
                 chunk = min(chunk, self.options.rounds - annealer.num_rounds)
             temperature = heat * self.best_latency * cooling**done
-            credit = annealer.run(chunk, temperature, cooling, is_placed)
+            annealer.run(chunk, temperature, cooling, is_placed)
             done += chunk
             yield
-            if windows is not None and windows.follow(chunk, credit, temperature):
-                yield
 
     def _goes_on(self, annealer: Annealer, deadline: float) -> bool:
         """Whether there is anything to gain, and time left."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from importlib.util import find_spec
 
 from memplan.compiler.errors import PlannerError
@@ -20,29 +21,43 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.registry import Registry
 
-# Makes the plans where nobody named another.
+# The planner that makes the plans unless another one is named.
 DEFAULT_PLANNER = "auto"
 
 
-def _tell_nobody(plan: Plan) -> None:
+def _ignore(plan: Plan) -> None:
     """Does nothing."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a planner may spend, and whom it tells of what it finds.
+    """What a planner may spend, and what it calls with the plans that it finds.
 
     A planner that searches returns the best plan so far when the user interrupts it (KeyboardInterrupt), if it has one.
 
     Attributes:
       seconds: of wall-clock time; a planner that needs less returns earlier.
-      seed: of whatever it draws at random. The same problem and seed give the same plan, as long as the time suffices.
+      seed: of all random numbers. The same problem and seed give the same plan, as long as the time suffices.
       on_plan: called with each valid plan that is better than those before, as soon as it is found.
     """
 
     seconds: float = 60.0
     seed: int = 0
-    on_plan: Callable[[Plan], None] = _tell_nobody
+    on_plan: Callable[[Plan], None] = _ignore
+
+
+class Role(Enum):
+    """How a planner takes part in the portfolio of `auto`. Cores are given out in the order of the roles, then by name.
+
+    Attributes:
+      SEEDED: it runs from the start, and again with another seed on each core that nothing else needs.
+      MEMBER: it runs from the start.
+      LATER: it gets a core that is free, or becomes free, if there is time enough.
+    """
+
+    SEEDED = "seeded"
+    MEMBER = "member"
+    LATER = "later"
 
 
 @dataclass(frozen=True)
@@ -54,12 +69,14 @@ class Planner:
       description: one line.
       solve: returns a valid plan; raises PlannerError if it cannot, with what the user can do.
       needs: libraries that memplan itself does without, by the names that they are imported by.
+      role: how it takes part in the portfolio of `auto`; None if it does not.
     """
 
     name: str
     description: str
     solve: Callable[[MappingProblem, Budget], Plan]
     needs: tuple[str, ...] = ()
+    role: Role | None = None
 
     def missing(self) -> list[str]:
         """Returns the libraries that it needs and that are not installed."""
@@ -77,3 +94,12 @@ _registry: Registry[Planner] = Registry("planner", "memplan.planners", Planner, 
 get = _registry.get
 names = _registry.names
 register = _registry.register
+
+
+def names_of(role: Role) -> tuple[str, ...]:
+    """Returns the names of the planners that have a role, sorted.
+
+    >>> names_of(Role.SEEDED)
+    ('search',)
+    """
+    return tuple(planner.name for planner in _registry if planner.role is role)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners.planner import Budget, Planner, get
+from memplan.planners.planner import Budget, Planner, Role, get
 from memplan.planners.search.solve import SearchOptions
 from memplan.planners.search.solve import solve_with as search_with
 from memplan.rl_agent.planner import LIBRARIES, AgentOptions, make_trainer, ready_to_play
@@ -71,4 +71,6 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget)
 
 
-PLANNER = Planner("hybrid", "Simulated annealing as in search, guided by the agent's policy.", solve, LIBRARIES)
+PLANNER = Planner(
+    "hybrid", "Simulated annealing as in search, guided by the agent's policy.", solve, LIBRARIES, Role.LATER
+)

@@ -1,1 +1,1 @@
-"""The planner `auto`: a portfolio of planners. `solve.py` is its entry."""
+"""The planner `auto`: a portfolio of planners. Its entry is `solve.py`."""

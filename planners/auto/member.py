@@ -1,13 +1,13 @@
 """A planner in a process of its own, and the process itself: `python -m memplan.planners.auto.member`.
 
-A portfolio runs its members beside each other, one to a core. They are processes rather than threads since planners are
-Python, and started by name rather than forked: whoever calls may have threads (JAX has), and a script without a main
-guard must not run twice.
+A portfolio runs its members beside each other, one to a core. They are processes rather than threads because planners
+are written in Python. They are started by name rather than forked, because the caller may have threads, as JAX does,
+and a script without a main guard must not run twice.
 
-The problem and what it may cost go to the process as one line of JSON; it answers with a line for each better plan and,
-at the end, one that says how it ended:
+The process reads two lines of JSON, the request and the problem. It answers with a line for each better plan, and with
+one at the end that has the error, empty if there was none:
 
-    {"plan": {…}}     {"plan": {…}}     {"done": "", "info": {…}}
+    {"plan": {…}}     {"plan": {…}}     {"done": ""}
 
 It ends when its standard input is closed, so none is left behind if the caller dies.
 """
@@ -33,12 +33,12 @@ from memplan.planners.planner import Budget
 
 @dataclass(frozen=True)
 class News:
-    """What a member tells.
+    """A message of a member.
 
     Attributes:
-      member: who tells it.
-      plan: a better plan; None if it has ended.
-      error: why it ended, if it was not by itself.
+      member: that sent it.
+      plan: a better plan; None if the member has ended.
+      error: why it ended, if it failed.
     """
 
     member: Member
@@ -50,10 +50,10 @@ class Member:
     """A planner that runs in a process of its own, until it is done or stopped.
 
     Args:
-      planner: its name.
+      planner: name of the planner.
       problem: to be answered.
-      budget: its seconds and seed; the process starts within them.
-      news: where plans are put as they come, and at last that it has ended.
+      budget: seconds and seed; starting the process is part of the seconds.
+      news: queue for its plans as they come, and for the message that it has ended.
     """
 
     def __init__(self, planner: str, problem: MappingProblem, budget: Budget, news: queue.SimpleQueue[News]):
@@ -65,10 +65,10 @@ class Member:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            # Ctrl-C reaches all processes of a terminal's group: the caller decides what it means.
+            # Ctrl-C reaches all processes of a terminal's group, but only the caller is to act on it.
             start_new_session=True,
         )
-        # By the clock on the wall, which both can read: starting up takes a second or so of the time.
+        # The deadline is a time of day, which both processes can read: starting up takes about a second of the budget.
         request = {"planner": planner, "until": time.time() + budget.seconds, "seed": budget.seed}
         threading.Thread(target=self._talk, args=(json.dumps(request), problem), daemon=True).start()
 
@@ -97,7 +97,7 @@ class Member:
 
 
 def _end_with(stream: IO[str]) -> None:
-    """Ends this process when nobody is at the other end of its standard input any more."""
+    """Ends this process when its standard input is closed, so when the caller has ended."""
     stream.read()
     os._exit(1)
 

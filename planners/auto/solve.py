@@ -1,17 +1,17 @@
 """The planner `auto`: a portfolio under one time limit.
 
-What each method is good at differs from program to program (Huberman, Lukose and Hogg, "An economics approach to hard
+Which method is best differs from program to program (Huberman, Lukose and Hogg, "An economics approach to hard
 computational problems", 1997; Gomes and Selman, "Algorithm portfolios", 2001), so several run beside each other, one to
 a core, and the best plan that any of them finds is the answer:
 
-    time     0 ────────────────────────────────────────────────────► limit
-    here     greedy │ xla │ waits, keeps the best plan that it hears of
-    core 1     ilp  ├───── proves, or runs out of time ─────────────┤
-    core 2          └──── search ───────────────────────────────────┤
-    more cores, and those of members that end: hybrid, then search with other seeds
+    time        0 ───────────────────────────────────────────────► limit
+    here        greedy │ xla │ receives plans and keeps the best one
+    core 1             ├── a member ───────────────────────────────┤
+    core 2             └── another one: proves, or runs out of time┤
+    more cores, and those of members that end: later members, then members with other seeds
 
-It ends early when a plan reaches the bound, or has been proven best. Every plan is scored by the emulator here, whoever
-made it, and checked by the verifier before it is returned.
+The members are the registered planners whose `Role` says so. The portfolio ends early when a plan reaches the bound or
+is proven to be the best. Each plan, whichever member made it, is scored and checked here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import itertools
 import queue
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -31,44 +31,52 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import planner as planners
 from memplan.planners.auto.member import Member, News
-from memplan.planners.planner import Budget, Planner, num_cores
+from memplan.planners.planner import Budget, Planner, Role, names_of, num_cores
 
-# A plan this close to the bound, relatively, is as good as it gets.
+# A plan that is relatively this close to the bound counts as optimal.
 _TOLERANCE = 1e-4
 
-# Of the budget, what is kept back for the members' last plans to arrive and be checked; no more than so many seconds.
+# The share of the budget that is kept back for members' last plans to arrive and be checked, and its most in seconds.
 _RESERVE, _MAX_RESERVE = 0.03, 1.0
 
-# It takes a process this long to do anything useful, and one that must compile networks first.
+# The time that a new process needs to do anything useful, and one that compiles networks first.
 _LEAST_SECONDS, _LEAST_SECONDS_LATER = 3.0, 30.0
 
 
 @dataclass(frozen=True)
 class AutoOptions:
-    """Who takes part.
+    """Which planners take part; by default those that are registered with a `Role`.
 
     Attributes:
       first: the planner whose plan is the first to beat; it runs in the caller's process.
-      members: planners that run beside each other, in processes of their own.
-      later: planners that get the cores that are left, and those of members that are done early, if there is time
-        enough; those that are not known here, or need what is not installed, are left out. After them the first member
-        gets cores, with other seeds.
-      processes: how many run at once, each member once at least; None for as many as there are cores.
+      members: planners that run beside each other from the start, each in a process of its own.
+      later: planners that get the cores that are left, and those of members that end early, if there is time enough.
+        Names that are not registered, and planners whose libraries are not installed, are left out. After them, the
+        first member gets cores, with other seeds.
+      processes: how many members run at once, at least each of `members`; None for as many as there are cores.
     """
 
     first: str = "greedy"
-    members: tuple[str, ...] = ("search", "ilp")
-    later: tuple[str, ...] = ("hybrid",)
+    members: tuple[str, ...] = field(default_factory=lambda: names_of(Role.SEEDED) + names_of(Role.MEMBER))
+    later: tuple[str, ...] = field(default_factory=lambda: names_of(Role.LATER))
     processes: int | None = None
 
     @property
     def num_processes(self) -> int:
-        """How many members run at once."""
+        """The number of members that run at once."""
         return max(len(self.members), self.processes if self.processes is not None else num_cores())
 
 
 class _Best:
-    """The best plan so far, and who made it."""
+    """The best plan so far, and the bound.
+
+    Attributes:
+      problem, budget: as given; the budget is told of each better plan.
+      emulator: of the problem.
+      bound: the highest lower bound on the latency that is known, in seconds.
+      plan: the best plan; None before the first.
+      latency: its seconds; infinite before the first.
+    """
 
     def __init__(self, problem: MappingProblem, budget: Budget):
         self.problem, self.budget = problem, budget
@@ -76,10 +84,9 @@ class _Best:
         self.bound = self.emulator.lower_bound()
         self.plan: Plan | None = None
         self.latency = float("inf")
-        self.found: list[str] = []
 
     def hear(self, plan: Plan) -> None:
-        """Takes a plan if it is better, and valid."""
+        """Takes a plan if it is better and valid, and the bound that it states if that is higher."""
         bound = plan.info.get("bound")
         if isinstance(bound, float):
             self.bound = max(self.bound, bound)
@@ -91,18 +98,18 @@ class _Best:
 
     @property
     def is_optimal(self) -> bool:
-        """Whether no plan is better."""
+        """Whether no plan can be better."""
         return self.latency <= self.bound * (1.0 + _TOLERANCE)
 
 
 def solve_with(problem: MappingProblem, budget: Budget, options: AutoOptions) -> Plan:
     """Returns the best plan of all members.
 
-    Its `info` has what the member that made it says, that member's name (`member`), the best bound on the latency that
-    any of them proved (`bound`), and how members ended that failed (`failed`).
+    Its `info` is that of the member that made it, with that member's name (`member`), the best bound on the latency
+    that any member proved (`bound`), and the errors of the members that failed, by name (`failed`).
 
     Raises:
-      PlannerError: no member found a plan; it says what the first of them said.
+      PlannerError: no member found a plan; the message is that of the first one that failed.
     """
     end = time.monotonic() + budget.seconds
     best = _Best(problem, budget)
@@ -146,7 +153,7 @@ def _run(
     try:
         for _ in range(options.num_processes):
             start()
-        if problem.given is not None:  # What the program's compiler decided is worth knowing, if only to beat it.
+        if problem.given is not None:  # The mapping that the program's compiler chose is one to beat.
             with contextlib.suppress(PlannerError):
                 best.hear(planners.get("xla").solve(problem, Budget(budget.seconds, budget.seed)))
         while running and not best.is_optimal and (left := end - time.monotonic()) > 0:
@@ -171,7 +178,7 @@ def _run(
 
 
 def _entries(options: AutoOptions, seed: int, deadline: float) -> Iterator[tuple[str, int]]:
-    """Yields planners and seeds in the order in which they get a core."""
+    """Yields planners and their seeds in the order in which they get a core."""
     yield from ((planner, seed) for planner in options.members)
     for planner in options.later:
         known = planner in planners.names() and not planners.get(planner).missing()

@@ -38,7 +38,7 @@ from memplan.planners.ilp.model import Precision, Relaxation, longest
 from memplan.planners.ilp.polish import Effort, Polish
 from memplan.planners.ilp.runs import Realization
 from memplan.planners.ilp.windows import improve_windows
-from memplan.planners.planner import Budget, Planner
+from memplan.planners.planner import Budget, Planner, Role
 from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.decisions import Decisions, Order, Rules
 from memplan.planners.stays.frame import Frame, fast_spaces
@@ -286,4 +286,9 @@ def _plans(
             stays += chosen.decisions.stays(chosen.offsets)
 
 
-PLANNER = Planner("ilp", "An integer program, with a bound that no plan beats, and often a proof of optimality.", solve)
+PLANNER = Planner(
+    "ilp",
+    "An integer program, with a bound that no plan beats, and often a proof of optimality.",
+    solve,
+    role=Role.MEMBER,
+)

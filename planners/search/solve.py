@@ -27,7 +27,7 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
-from memplan.planners.planner import Budget, Planner
+from memplan.planners.planner import Budget, Planner, Role
 from memplan.planners.search.annealing import Annealer, Solution
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
@@ -217,4 +217,6 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget, SearchOptions())
 
 
-PLANNER = Planner("search", "Simulated annealing of greedy's decisions, for the whole time limit.", solve)
+PLANNER = Planner(
+    "search", "Simulated annealing of greedy's decisions, for the whole time limit.", solve, role=Role.SEEDED
+)

@@ -20,7 +20,7 @@ from memplan.planners import planner
 from memplan.planners.auto import solve as auto
 from memplan.planners.auto.member import Member, News
 from memplan.planners.auto.solve import AutoOptions, solve_with
-from memplan.planners.planner import Budget, Planner
+from memplan.planners.planner import Budget, Planner, Role
 
 PROBLEM = seeded_problem(3, 60)
 
@@ -126,6 +126,21 @@ def test_an_interrupt_before_any_plan_goes_on(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(KeyboardInterrupt):
         solve_with(PROBLEM, Budget(10.0), AutoOptions("interrupted", ("greedy",)))
     planner._registry._items.pop("interrupted")
+
+
+def test_members_are_the_planners_whose_role_says_so() -> None:
+    options = AutoOptions()
+    assert options.first == "greedy"
+    assert options.members == ("search", "ilp")
+    assert options.later == ("hybrid",)
+    solve = planner.get("slow").solve
+    for name, role in (("a seeded one", Role.SEEDED), ("a member", Role.MEMBER), ("a later one", Role.LATER)):
+        planner.register(Planner(name, "", solve, role=role))
+    with_others = AutoOptions()
+    assert with_others.members == ("a seeded one", "search", "a member", "ilp")
+    assert with_others.later == ("a later one", "hybrid")
+    for name in ("a seeded one", "a member", "a later one"):
+        planner._registry._items.pop(name)
 
 
 def test_cores_that_are_left_get_later_members_then_the_first_with_other_seeds() -> None:

@@ -112,14 +112,14 @@ def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) 
     home_offsets: dict[int, int] = {}
     for space in fast_spaces(problem):
         frame = Frame(problem, space, stays, "all" if options.keep_between_uses else "single")
-        search = _Search(frame, emulator, options, np.random.default_rng(budget.seed), deadline)
+        search = _OrderTrials(frame, emulator, options, np.random.default_rng(budget.seed), deadline)
         decisions, offsets = search.packed()
         home_offsets.update(zip(frame.homes, offsets.tolist(), strict=False))
         stays += decisions.stays(offsets)
     return assemble(problem, stays, "greedy", home_offsets=home_offsets).plan
 
 
-class _Search:
+class _OrderTrials:
     """The search for stays in one fast space."""
 
     def __init__(

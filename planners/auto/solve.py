@@ -67,7 +67,7 @@ class AutoOptions:
         return max(len(self.members), self.processes if self.processes is not None else num_cores())
 
 
-class _Best:
+class _BestPlan:
     """The best plan so far, and the bound.
 
     Attributes:
@@ -112,7 +112,7 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AutoOptions) ->
       PlannerError: no member found a plan; the message is that of the first one that failed.
     """
     end = time.monotonic() + budget.seconds
-    best = _Best(problem, budget)
+    best = _BestPlan(problem, budget)
     failed: dict[str, str] = {}
     with contextlib.suppress(KeyboardInterrupt):
         try:
@@ -136,7 +136,7 @@ def _run(
     problem: MappingProblem,
     budget: Budget,
     options: AutoOptions,
-    best: _Best,
+    best: _BestPlan,
     failed: dict[str, str],
     end: float,
 ) -> None:

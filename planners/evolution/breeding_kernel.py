@@ -23,7 +23,7 @@ from memplan.planners.search.neighbourhoods_kernel import below, uniform
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_kernel import latency_of_tables
 from memplan.planners.stays.runs_kernel import refresh, try_all
-from memplan.planners.stays.tables import NONE, Tables
+from memplan.planners.stays.tables import NONE, StayTables
 
 DROP, COPY, WAIT, KEEP = range(4)
 NUM_ACTIONS = 4
@@ -57,7 +57,7 @@ class Population(NamedTuple):
 
 
 @entry
-def decode(s: Tables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
+def decode(s: StayTables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
     """Decides as the genes say; returns the seconds of the program."""
     choice = genes[len(p.order)]
     p.now[:] = p.empty[choice]
@@ -119,7 +119,7 @@ def _breed(p: Population, tournament: int, crossover: float, mutation: float, ch
 
 @entry
 def evolve(
-    s: Tables, e: Evaluation, p: Population, children: int, tournament: int, crossover: float, mutation: float
+    s: StayTables, e: Evaluation, p: Population, children: int, tournament: int, crossover: float, mutation: float
 ) -> None:
     """Breeds some children, each of which takes the place of the worst of a few if it is not worse (steady state).
 

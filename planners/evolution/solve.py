@@ -102,7 +102,9 @@ class _Evolution:
         self.home_offsets |= best.home_offsets
         self.elsewhere += best.stays
 
-    def _evolved(self, frame: Frame, decisions: list[Decisions], deadline: float, best: _Packed) -> _Packed:
+    def _evolved(
+        self, frame: Frame, decisions: list[Decisions], deadline: float, best: _PackedDecisions
+    ) -> _PackedDecisions:
         """Returns the best packed decisions that evolve from random ones before a deadline."""
         options = self.options
         evaluation = make_evaluation(frame, self.emulator)
@@ -162,7 +164,7 @@ class _Evolution:
             random=self.generator.integers(2**62, size=1).astype(np.uint64),
         )
 
-    def _packed(self, decisions: Decisions) -> _Packed:
+    def _packed(self, decisions: Decisions) -> _PackedDecisions:
         """Packs decisions, drops what finds no place, and tells of the plan if it is the best so far."""
         frame = decisions.frame
         offsets = pack(self.problem, frame.space, decisions.blocks())
@@ -178,11 +180,11 @@ class _Evolution:
             if self.emulator.latency(plan) < self.best_latency:
                 self.best, self.best_latency = plan, self.emulator.latency(plan)
                 self.budget.on_plan(plan)
-        return _Packed(latency, stays, home_offsets)
+        return _PackedDecisions(latency, stays, home_offsets)
 
 
 @dataclass(frozen=True)
-class _Packed:
+class _PackedDecisions:
     """Decisions in one space that all have offsets."""
 
     latency: float

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.planners.search.annealing_kernel import Walk, anneal
-from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Moves, take_again
+from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Neighbourhoods, take_again
 from memplan.planners.search.places_kernel import Places
 from memplan.planners.stays.assembly import Stay
 from memplan.planners.stays.decisions import Decisions, Rules
@@ -28,12 +28,12 @@ _EXACT_NODES = 50_000
 
 
 @dataclass(frozen=True)
-class Solution:
+class PlacedRuns:
     """What was decided, where it lies, and what it takes.
 
     Attributes:
       kept: buffer that stays from one run of the program to the next; -1 for none.
-      rows: ITEM of the first item of each run.
+      rows: ITEM_ROW of the first item of each run.
       offsets: `[num_homes + num_runs]` bytes, of the homes in the space, then of the runs.
       latency: seconds.
     """
@@ -63,7 +63,7 @@ class Annealer:
         self.frame, self.emulator = frame, emulator
         num_items, num_chains, n = len(frame.chains.chain), len(frame.chains.buffer), frame.problem.end
         most = len(frame.lows) + num_chains + 2
-        self.moves = Moves(
+        self.neighbourhoods = Neighbourhoods(
             lows=frame.lows,
             highs=frame.highs,
             starts=frame.chains.start[frame.lows],
@@ -121,7 +121,7 @@ class Annealer:
             rounds=self.rounds,
         )
 
-    def resume(self, solution: Solution, kept: int) -> None:
+    def resume(self, solution: PlacedRuns, kept: int) -> None:
         """Goes to a solution, without what is not possible if another buffer is kept."""
         self._start(kept)
         take_again(self.decisions.tables, solution.rows)
@@ -131,7 +131,7 @@ class Annealer:
         self._adopt(np.array([*solution.offsets[:num_homes], *(offset_of[run] for run in runs)], np.int64))
         self._settle()
 
-    def load(self, stays: Sequence[Stay], home_offsets: Sequence[int]) -> Solution:
+    def load(self, stays: Sequence[Stay], home_offsets: Sequence[int]) -> PlacedRuns:
         """Returns stays of a plan as a solution; those that are no runs of the frame are left out."""
         rows, offsets, kept = [], [], NONE
         for stay in stays:
@@ -142,7 +142,7 @@ class Annealer:
                 if stay.prefetches and stay.prefetches[0][0] < 0:
                     kept = stay.buffer
         table = np.array(rows, self.decisions.tables.items.dtype)
-        solution = Solution(kept, table, np.array([*home_offsets, *offsets], np.int64), np.inf)
+        solution = PlacedRuns(kept, table, np.array([*home_offsets, *offsets], np.int64), np.inf)
         self.resume(solution, kept)
         return self.solution()
 
@@ -175,7 +175,17 @@ class Annealer:
     def run(self, rounds: int, temperature: float, cooling: float, is_placed: bool) -> None:
         """Makes some rounds, see `annealing_kernel.anneal`."""
         tables = self.decisions.tables
-        anneal(tables, self.evaluation, self.moves, self.places, self.walk, rounds, temperature, cooling, is_placed)
+        anneal(
+            tables,
+            self.evaluation,
+            self.neighbourhoods,
+            self.places,
+            self.walk,
+            rounds,
+            temperature,
+            cooling,
+            is_placed,
+        )
 
     @property
     def best_latency(self) -> float:
@@ -233,7 +243,7 @@ class Annealer:
         self.walk.best[:] = self.walk.now
         self.walk.latency[:] = latency_of_tables(self.decisions.tables, self.evaluation)
 
-    def best_solution(self) -> tuple[Solution, list[Stay]]:
+    def best_solution(self) -> tuple[PlacedRuns, list[Stay]]:
         """Returns the best since the last start, which must be placed, and its stays."""
         now = self.walk.now.copy()
         self.walk.now[:] = self.walk.best
@@ -242,9 +252,9 @@ class Annealer:
         self.walk.now[:] = now
         return solution, stays
 
-    def solution(self) -> Solution:
+    def solution(self) -> PlacedRuns:
         """Returns what is decided now. It must be placed."""
         runs = self.decisions.runs()
         offsets = np.concatenate([self.places.fixed[:, 2], self.places.offset[runs]]) * self.frame.unit
         rows = self.decisions.tables.items[runs].copy()
-        return Solution(self.decisions.kept, rows, offsets, float(self.walk.latency[0]))
+        return PlacedRuns(self.decisions.kept, rows, offsets, float(self.walk.latency[0]))

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.kernels import entry, internal
-from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Moves, move, uniform
+from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Neighbourhoods, move, uniform
 from memplan.planners.search.places_kernel import Places, place_new
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_kernel import keep, latency_after, latency_of_tables, undo
-from memplan.planners.stays.tables import Tables
+from memplan.planners.stays.tables import StayTables
 
 # What a neighbour earns its neighbourhood: a best one, one that is better than the present, another that is accepted.
 _BEST, _BETTER, _ACCEPTED = 10.0, 4.0, 1.0
@@ -79,7 +79,7 @@ def _learn(w: Walk) -> None:
 
 
 @internal
-def _judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: float) -> float:
+def _judge(s: StayTables, e: Evaluation, random: np.ndarray, w: Walk, temperature: float) -> float:
     """Accepts what is decided now, or goes back to what was accepted before; returns what its neighbourhood earns."""
     latency = latency_after(s, e)
     change = latency - w.latency[0]
@@ -104,9 +104,9 @@ def _judge(s: Tables, e: Evaluation, random: np.ndarray, w: Walk, temperature: f
 
 @entry
 def anneal(
-    s: Tables,
+    s: StayTables,
     e: Evaluation,
-    m: Moves,
+    h: Neighbourhoods,
     p: Places,
     w: Walk,
     rounds: int,
@@ -123,14 +123,14 @@ def anneal(
     """
     shuffle = np.ones(len(s.items))
     for _ in range(rounds):
-        kind = _chosen(w.weights, uniform(m.random))
+        kind = _chosen(w.weights, uniform(h.random))
         w.used[kind] += 1.0
-        if move(s, m, kind):
+        if move(s, h, kind):
             if is_placed:
                 for number in range(len(shuffle)):
-                    shuffle[number] = 0.5 + uniform(m.random)
-                place_new(s, p, uniform(m.random) < 0.7, uniform(m.random) < 0.5, shuffle)
-            w.earned[kind] += _judge(s, e, m.random, w, temperature)
+                    shuffle[number] = 0.5 + uniform(h.random)
+                place_new(s, p, uniform(h.random) < 0.7, uniform(h.random) < 0.5, shuffle)
+            w.earned[kind] += _judge(s, e, h.random, w, temperature)
         else:
             w.now[:] = w.accepted
         w.rounds[0] += 1

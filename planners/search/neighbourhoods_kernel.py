@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.runs_kernel import book_run, drop, has_room, refresh, score, serve, try_all
-from memplan.planners.stays.tables import NONE, Tables
+from memplan.planners.stays.tables import NONE, StayTables
 
 WINDOW, SCATTER, BUFFER, INSERT, SPLIT, SHIFT = range(6)
 NUM_KINDS = 6
@@ -28,7 +28,7 @@ NUM_KINDS = 6
 _CHANNEL_PRICE = 0.2  # as in `greedy`: seconds that a second of the link's time is worth
 
 
-class Moves(NamedTuple):
+class Neighbourhoods(NamedTuple):
     """What the neighbourhoods need beside the tables. For `n` operations and `num_runs` candidates.
 
     Attributes:
@@ -73,15 +73,15 @@ def below(random: np.ndarray, count: int) -> int:
 
 
 @internal
-def _give_up(s: Tables, m: Moves, run: int) -> None:
+def _give_up(s: StayTables, h: Neighbourhoods, run: int) -> None:
     """Drops a run, and remembers when there is room now."""
-    m.span[0] = min(m.span[0], s.items[run].run_start)
-    m.span[1] = max(m.span[1], s.items[run].run_end)
+    h.span[0] = min(h.span[0], s.items[run].run_start)
+    h.span[1] = max(h.span[1], s.items[run].run_end)
     drop(s, run)
 
 
 @internal
-def _random_run(s: Tables, random: np.ndarray) -> int:
+def _random_run(s: StayTables, random: np.ndarray) -> int:
     """Returns a run; -1 if there is none."""
     items = s.items
     count = 0
@@ -100,61 +100,61 @@ def _random_run(s: Tables, random: np.ndarray) -> int:
 
 
 @internal
-def _ruin_window(s: Tables, m: Moves, start: int, end: int, share: float) -> None:
+def _ruin_window(s: StayTables, h: Neighbourhoods, start: int, end: int, share: float) -> None:
     """Gives up a random share of the runs in [start, end)."""
-    items, random = s.items, m.random
+    items, random = s.items, h.random
     for number in range(len(items)):
         item = items[number]
         if item.run == number and item.run_start < end and item.run_end > start and uniform(random) < share:
-            _give_up(s, m, number)
+            _give_up(s, h, number)
 
 
 @internal
-def _ruin_few(s: Tables, m: Moves) -> bool:
+def _ruin_few(s: StayTables, h: Neighbourhoods) -> bool:
     """Gives up one to four runs, in half of all cases around one time, and forbids the first; whether there was any."""
-    first = _random_run(s, m.random)
+    first = _random_run(s, h.random)
     if first == NONE:
         return False
     chain = s.chains[s.items[first].chain]
-    if uniform(m.random) < 0.5:
-        m.span[2], m.span[3] = first, s.items[first].run_last + 1
-    elif uniform(m.random) < 0.3:
-        m.span[2], m.span[3] = chain.first, chain.last
+    if uniform(h.random) < 0.5:
+        h.span[2], h.span[3] = first, s.items[first].run_last + 1
+    elif uniform(h.random) < 0.3:
+        h.span[2], h.span[3] = chain.first, chain.last
     time = s.items[first].run_start
-    _give_up(s, m, first)
-    if uniform(m.random) < 0.5:
-        _ruin_window(s, m, time, time + 1, 0.3)
+    _give_up(s, h, first)
+    if uniform(h.random) < 0.5:
+        _ruin_window(s, h, time, time + 1, 0.3)
         return True
-    while uniform(m.random) < 0.6:
-        run = _random_run(s, m.random)
+    while uniform(h.random) < 0.6:
+        run = _random_run(s, h.random)
         if run != NONE:
-            _give_up(s, m, run)
+            _give_up(s, h, run)
     return True
 
 
 @internal
-def _ruin_buffer(s: Tables, m: Moves) -> bool:
+def _ruin_buffer(s: StayTables, h: Neighbourhoods) -> bool:
     """Gives up all runs of a buffer; returns whether there was any."""
-    run = _random_run(s, m.random)
+    run = _random_run(s, h.random)
     if run == NONE:
         return False
     buffer = s.chains[s.items[run].chain].buffer
     chain = s.chains[s.items[run].chain]
-    if uniform(m.random) < 0.5:
-        m.span[2], m.span[3] = chain.first, chain.last
+    if uniform(h.random) < 0.5:
+        h.span[2], h.span[3] = chain.first, chain.last
     for number in range(len(s.chains)):
         other = s.chains[number]
         if other.buffer == buffer:
             for item in range(other.first, other.last):
                 if s.items[item].run == item:
-                    _give_up(s, m, item)
+                    _give_up(s, h, item)
     return True
 
 
 @internal
-def _make_room(s: Tables, m: Moves, start: int, end: int, size: int) -> bool:
+def _make_room(s: StayTables, h: Neighbourhoods, start: int, end: int, size: int) -> bool:
     """Gives up random runs in [start, end) until `size` units are free; returns whether they are."""
-    items, free, random = s.items, s.free, m.random
+    items, free, random = s.items, s.free, h.random
     for t in range(start, end):
         while free[t] < size:
             seen, chosen = 0, NONE
@@ -166,31 +166,31 @@ def _make_room(s: Tables, m: Moves, start: int, end: int, size: int) -> bool:
                         chosen = number
             if chosen == NONE:
                 return False
-            _give_up(s, m, chosen)
+            _give_up(s, h, chosen)
     return True
 
 
 @internal
-def _try_one(s: Tables, m: Moves, low: int, high: int) -> bool:
+def _try_one(s: StayTables, h: Neighbourhoods, low: int, high: int) -> bool:
     """Gives items [low, high] a stay if possible."""
-    m.low[0], m.high[0] = low, high
-    return try_all(s, np.zeros(1, np.int64), m.low, m.high, 1.0, 24, 1.0) > 0
+    h.low[0], h.high[0] = low, high
+    return try_all(s, np.zeros(1, np.int64), h.low, h.high, 1.0, 24, 1.0) > 0
 
 
 @internal
-def _insert(s: Tables, m: Moves) -> bool:
+def _insert(s: StayTables, h: Neighbourhoods) -> bool:
     """Makes room for a run that is left out and takes it; returns whether that was possible."""
     num_chains = len(s.chains)
     for _ in range(20):
-        if uniform(m.random) < 0.6:
-            candidate = below(m.random, len(m.lows))
-            low, high = m.lows[candidate], m.highs[candidate]
+        if uniform(h.random) < 0.6:
+            candidate = below(h.random, len(h.lows))
+            low, high = h.lows[candidate], h.highs[candidate]
         else:
-            chain = s.chains[below(m.random, num_chains)]
+            chain = s.chains[below(h.random, num_chains)]
             if chain.last == chain.first:
                 continue
-            low = chain.first + below(m.random, chain.last - chain.first)
-            high = low + below(m.random, min(chain.last - low, 6))
+            low = chain.first + below(h.random, chain.last - chain.first)
+            high = low + below(h.random, min(chain.last - low, 6))
         run = s.items[low].run
         if run == NONE or s.items[run].run_last < high:
             break
@@ -201,48 +201,48 @@ def _insert(s: Tables, m: Moves) -> bool:
     around = s.chains[s.items[low].chain].parent
     while around != NONE:
         if s.items[around].run != NONE:
-            _give_up(s, m, s.items[around].run)
+            _give_up(s, h, s.items[around].run)
         around = s.chains[s.items[around].chain].parent
     lead = 0
-    if s.items[low].reads and s.items[low].run == NONE and uniform(m.random) < 0.7:
-        lead = 1 + below(m.random, 8)
+    if s.items[low].reads and s.items[low].run == NONE and uniform(h.random) < 0.7:
+        lead = 1 + below(h.random, 8)
     start = max(s.items[low].start - lead, 0)
     end = s.items[high].end
     # Its own runs have their memory already.
     for number in range(low, high + 1):
         if s.items[number].run != NONE:
-            _give_up(s, m, s.items[number].run)
-    if not _make_room(s, m, start, end, size):
+            _give_up(s, h, s.items[number].run)
+    if not _make_room(s, h, start, end, size):
         return False
-    if not _try_one(s, m, low, high):
+    if not _try_one(s, h, low, high):
         return False
-    m.span[0] = min(m.span[0], s.items[low].start)
-    m.span[1] = max(m.span[1], s.items[low].end)
+    h.span[0] = min(h.span[0], s.items[low].start)
+    h.span[1] = max(h.span[1], s.items[low].end)
     return True
 
 
 @internal
-def _split(s: Tables, m: Moves) -> bool:
+def _split(s: StayTables, h: Neighbourhoods) -> bool:
     """Takes one use out of a run; returns whether there was one."""
-    run = _random_run(s, m.random)
+    run = _random_run(s, h.random)
     if run == NONE:
         return False
     last = s.items[run].run_last
-    item = run + below(m.random, last - run + 1)
-    _give_up(s, m, run)
+    item = run + below(h.random, last - run + 1)
+    _give_up(s, h, run)
     if item > run:
-        _try_one(s, m, run, item - 1)
+        _try_one(s, h, run, item - 1)
     if item < last:
-        _try_one(s, m, item + 1, last)
-    m.span[2], m.span[3] = item, item + 1
+        _try_one(s, h, item + 1, last)
+    h.span[2], h.span[3] = item, item + 1
     return True
 
 
 @internal
-def _shift(s: Tables, m: Moves) -> bool:
+def _shift(s: StayTables, h: Neighbourhoods) -> bool:
     """Lets the copy that fills a run start at another slot nearby; returns whether that was possible."""
     for _ in range(20):
-        run = _random_run(s, m.random)
+        run = _random_run(s, h.random)
         if run == NONE:
             return False
         if s.items[run].prefetch_start != NONE:
@@ -255,8 +255,8 @@ def _shift(s: Tables, m: Moves) -> bool:
     if item.writer != NONE:
         writer = s.items[item.writer].run
         earliest = s.items[item.writer].ready if writer == NONE else s.items[writer].eviction_done
-    step = 1 + below(m.random, 1 << (1 + below(m.random, 5)))
-    slot = item.prefetch_start - step if uniform(m.random) < 0.6 else item.prefetch_start + step
+    step = 1 + below(h.random, 1 << (1 + below(h.random, 5)))
+    slot = item.prefetch_start - step if uniform(h.random) < 0.6 else item.prefetch_start + step
     slot = max(earliest, min(slot, item.prefetch_done))
     while slot > earliest and not s.slots[slot].is_operation:
         slot -= 1
@@ -265,7 +265,7 @@ def _shift(s: Tables, m: Moves) -> bool:
     start = s.slots[slot].time
     if start < item.run_start and not has_room(s, start, item.run_start, s.buffers[chain.buffer].size):
         return False
-    m.span[0], m.span[1] = min(start, item.run_start), max(start, item.run_start)
+    h.span[0], h.span[1] = min(start, item.run_start), max(start, item.run_start)
     book_run(s, run, -1)
     item.run_start, item.prefetch_start, item.late = start, slot, 0.0
     book_run(s, run, 1)
@@ -273,13 +273,13 @@ def _shift(s: Tables, m: Moves) -> bool:
 
 
 @internal
-def _candidates(s: Tables, m: Moves) -> int:
+def _candidates(s: StayTables, h: Neighbourhoods) -> int:
     """Lists the runs that touch the span and are not taken, and a random one of each chain; returns how many."""
     # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
-    items, chains, lows, highs, starts, ends = s.items, s.chains, m.lows, m.highs, m.starts, m.ends
-    listed_low, listed_high, random = m.low, m.high, m.random
-    start, end = m.span[0], m.span[1]
-    first, last = m.span[2], m.span[3]
+    items, chains, lows, highs, starts, ends = s.items, s.chains, h.lows, h.highs, h.starts, h.ends
+    listed_low, listed_high, random = h.low, h.high, h.random
+    start, end = h.span[0], h.span[1]
+    first, last = h.span[2], h.span[3]
     count = 0
     for candidate in range(len(lows)):
         if starts[candidate] >= end or ends[candidate] <= start:
@@ -306,74 +306,74 @@ def _candidates(s: Tables, m: Moves) -> int:
 
 
 @internal
-def _recreate(s: Tables, m: Moves) -> None:
+def _recreate(s: StayTables, h: Neighbourhoods) -> None:
     """Lets the runs that touch the span compete, in a random greedy order."""
     refresh(s)
     n = len(s.operations)
     seconds = 0.0
-    operations, elapsed = s.operations, m.elapsed
+    operations, elapsed = s.operations, h.elapsed
     for t in range(n):
         elapsed[t] = seconds
         operation = operations[t]
         seconds += max(operation.floor, operation.demand) * operation.repetitions
     elapsed[n] = elapsed[n + 1] = seconds
-    patience = 0.0 if uniform(m.random) < 0.2 else 0.25 if uniform(m.random) < 0.4 else 1.0
-    price = _CHANNEL_PRICE * 10.0 ** (1.5 * uniform(m.random) - 1.0)
-    channel_weight = 10.0 ** (2.0 * uniform(m.random) - 1.0)
-    noise = 2.0 * uniform(m.random)
-    by_density = uniform(m.random) < 0.85
-    for _ in range(1 if uniform(m.random) < 0.6 else 2):
-        count = _candidates(s, m)
-        low, high = m.low[:count], m.high[:count]
+    patience = 0.0 if uniform(h.random) < 0.2 else 0.25 if uniform(h.random) < 0.4 else 1.0
+    price = _CHANNEL_PRICE * 10.0 ** (1.5 * uniform(h.random) - 1.0)
+    channel_weight = 10.0 ** (2.0 * uniform(h.random) - 1.0)
+    noise = 2.0 * uniform(h.random)
+    by_density = uniform(h.random) < 0.85
+    for _ in range(1 if uniform(h.random) < 0.6 else 2):
+        count = _candidates(s, h)
+        low, high = h.low[:count], h.high[:count]
         saved, freed, copied, held = score(s, low, high, elapsed)
         num_worthy = 0
         for i in range(count):
             worth = saved[i] + price * (freed[i] - copied[i])
             if not worth > 0.0:
                 continue
-            key = worth * m.prior[low[i]]
+            key = worth * h.prior[low[i]]
             if by_density:
-                key /= held[i] / m.capacity[0] + channel_weight * max(copied[i], 0.0) + 1e-30
-            m.key[num_worthy] = -key * np.exp(noise * (uniform(m.random) - 0.5))
+                key /= held[i] / h.capacity[0] + channel_weight * max(copied[i], 0.0) + 1e-30
+            h.key[num_worthy] = -key * np.exp(noise * (uniform(h.random) - 0.5))
             low[num_worthy], high[num_worthy] = low[i], high[i]
             num_worthy += 1
-        ranked = np.argsort(m.key[:num_worthy])
+        ranked = np.argsort(h.key[:num_worthy])
         if try_all(s, ranked, low, high, price, 24, patience) == 0:
             break
 
 
 @entry
-def move(s: Tables, m: Moves, kind: int) -> bool:
+def move(s: StayTables, h: Neighbourhoods, kind: int) -> bool:
     """Goes to a neighbour; returns whether there was one. If not, the tables are left half changed."""
     n = len(s.operations)
-    m.span[0], m.span[1], m.span[2], m.span[3] = n + 1, 0, NONE, NONE
+    h.span[0], h.span[1], h.span[2], h.span[3] = n + 1, 0, NONE, NONE
     if kind == WINDOW:
-        width = max(2, int(n * 2.0 ** -(1.0 + 7.0 * uniform(m.random))))
-        start = below(m.random, n + width) - width
-        m.span[0], m.span[1] = max(start, 0), min(start + width, n + 1)
-        _ruin_window(s, m, m.span[0], m.span[1], 0.7)
+        width = max(2, int(n * 2.0 ** -(1.0 + 7.0 * uniform(h.random))))
+        start = below(h.random, n + width) - width
+        h.span[0], h.span[1] = max(start, 0), min(start + width, n + 1)
+        _ruin_window(s, h, h.span[0], h.span[1], 0.7)
         ok = True
     elif kind == SCATTER:
-        ok = _ruin_few(s, m)
+        ok = _ruin_few(s, h)
     elif kind == BUFFER:
-        ok = _ruin_buffer(s, m)
+        ok = _ruin_buffer(s, h)
     elif kind == INSERT:
-        ok = _insert(s, m)
+        ok = _insert(s, h)
     elif kind == SPLIT:
-        ok = _split(s, m)
+        ok = _split(s, h)
     else:
-        ok = _shift(s, m)
-    if ok and not (kind == SHIFT and uniform(m.random) < 0.5):
-        _recreate(s, m)
+        ok = _shift(s, h)
+    if ok and not (kind == SHIFT and uniform(h.random) < 0.5):
+        _recreate(s, h)
     return ok
 
 
 @entry
-def take_again(s: Tables, rows: np.ndarray) -> None:
+def take_again(s: StayTables, rows: np.ndarray) -> None:
     """Takes runs as they were taken in other tables of the same frame, but for those that are not possible here.
 
     Args:
-      rows: ITEM of the first item of each run.
+      rows: ITEM_ROW of the first item of each run.
     """
     for i in range(len(rows)):
         row = rows[i]

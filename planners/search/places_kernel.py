@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.runs_kernel import drop
-from memplan.planners.stays.tables import NONE, Tables
+from memplan.planners.stays.tables import NONE, StayTables
 
 
 class Places(NamedTuple):
@@ -101,7 +101,7 @@ def _sort_blocks(blocks: np.ndarray, count: int, result: np.ndarray) -> None:
 
 
 @entry
-def place_new(s: Tables, p: Places, best_fit: bool, by_area: bool, shuffle: np.ndarray) -> int:
+def place_new(s: StayTables, p: Places, best_fit: bool, by_area: bool, shuffle: np.ndarray) -> int:
     """Places the runs whose times changed and drops those that find no place; returns how many were dropped.
 
     Args:

@@ -28,7 +28,7 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
 from memplan.planners.planner import Budget, Planner, Role
-from memplan.planners.search.annealing import Annealer, Solution
+from memplan.planners.search.annealing import Annealer, PlacedRuns
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import arguments_to_keep
@@ -98,13 +98,13 @@ def solve_with(problem: MappingProblem, budget: Budget, options: SearchOptions) 
         what = f"no neighbourhood is called {min(unknown)!r}" if unknown else "search needs a neighbourhood"
         raise PlannerError(f"{what}; there are: {', '.join(NEIGHBOURHOODS)}")
     first = greedy.solve(problem, replace(budget, seconds=_SHARE_OF_GREEDY * budget.seconds))
-    search = _Search(problem, budget, options, replace(first, planner="search"), deadline)
+    search = _Annealing(problem, budget, options, replace(first, planner="search"), deadline)
     with contextlib.suppress(KeyboardInterrupt):  # What was found until then is the answer.
         search.run()
     return search.best
 
 
-class _Search:
+class _Annealing:
     """The search, and the best plan so far."""
 
     def __init__(self, problem: MappingProblem, budget: Budget, options: SearchOptions, first: Plan, deadline: float):
@@ -174,7 +174,7 @@ class _Search:
         is_done = limit is not None and annealer.num_rounds >= limit
         return not is_done and self.best_latency > self.bound and time.monotonic() < deadline
 
-    def _kept(self, annealer: Annealer, incumbent: Solution) -> int:
+    def _kept(self, annealer: Annealer, incumbent: PlacedRuns) -> int:
         """Returns the argument that stays from run to run in the next cycle; -1 for none."""
         if not self.options.cross_program or not self.problem.cross_program_prefetches:
             return incumbent.kept
@@ -183,7 +183,7 @@ class _Search:
             return incumbent.kept
         return others[int(self.generator.integers(len(others)))]
 
-    def _better(self, annealer: Annealer, incumbent: Solution, elsewhere: list[Stay]) -> Solution:
+    def _better(self, annealer: Annealer, incumbent: PlacedRuns, elsewhere: list[Stay]) -> PlacedRuns:
         """Returns the better one of the incumbent and the best of the search, and tells of a better plan."""
         if annealer.best_latency >= incumbent.latency * (1.0 - 1e-12):
             return incumbent

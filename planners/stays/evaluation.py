@@ -34,14 +34,14 @@ from memplan.compiler.emulator.timing_rows import (
     new_stack,
 )
 from memplan.planners.stays.frame import Frame
-from memplan.planners.stays.tables import NONE, Tables
+from memplan.planners.stays.tables import NONE, StayTables
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 # Of a copy that the tables can decide on: its half-open times, -1 if there is none, and the copies behind it in the
 # lists of those that are issued and awaited at the same times. Before the last candidate: `old_start`, `old_done`.
-MOVE = np.dtype(
+COPY_LIST_ROW = np.dtype(
     [
         ("start", np.int64),
         ("done", np.int64),
@@ -55,7 +55,7 @@ MOVE = np.dtype(
 
 # Of a time: the copies that are issued and awaited then, the mark from which its operation can be reached, which of its
 # own two marks is the reference's, and whether the last candidate is not like the reference then.
-TIME = np.dtype(
+TIME_ROW = np.dtype(
     [
         ("first_issued", np.int64),
         ("first_awaited", np.int64),
@@ -68,13 +68,13 @@ TIME = np.dtype(
 
 # Of a mark: the seconds from the start of the program; how many copies are in flight, -1 where nothing is known, or
 # more than there is room for; and whether it is the last candidate's.
-MARK = np.dtype([("clock", np.float64), ("count", np.int64), ("is_walked", np.bool_)], align=True)
+MARK_ROW = np.dtype([("clock", np.float64), ("count", np.int64), ("is_walked", np.bool_)], align=True)
 
 # Of a copy in flight at a mark: its number, the bytes that are left of it, and the seconds before which it cannot move.
-FLIGHT = np.dtype([("number", np.int64), ("remaining", np.float64), ("wait", np.float64)], align=True)
+IN_FLIGHT_ROW = np.dtype([("number", np.int64), ("remaining", np.float64), ("wait", np.float64)], align=True)
 
 # Copies in flight that a mark has room for. Where there are more, walks go on from the mark before.
-_IN_FLIGHT = 12
+_MOST_IN_FLIGHT = 12
 
 
 class Evaluation(NamedTuple):
@@ -94,10 +94,10 @@ class Evaluation(NamedTuple):
       prefetch_again: `[1]` when the kept buffer is copied back for the next run; -1 if none is kept.
       kept_item: `[1]` item whose run keeps it; -1 for none.
       served: `[num_accesses] int8` place by which the durations are computed; -1 before the first time.
-      moves: `[num_copies]` MOVE.
-      times: `[n + 2]` TIME.
-      marks: `[2, n + 2]` MARK: each time has two, of which one is the reference's.
-      in_flight: `[2, n + 2, _IN_FLIGHT]` FLIGHT, of the marks.
+      copy_lists: `[num_copies]` COPY_LIST_ROW.
+      times: `[n + 2]` TIME_ROW.
+      marks: `[2, n + 2]` MARK_ROW: each time has two, of which one is the reference's.
+      in_flight: `[2, n + 2, _MOST_IN_FLIGHT]` IN_FLIGHT_ROW, of the marks.
       changed_copies, changed_accesses: of the last candidate.
       counts: `[4]` how many of these there are; half-open times outside of which nothing is changed.
       latency: `[2]` seconds of the reference and of the last candidate.
@@ -115,7 +115,7 @@ class Evaluation(NamedTuple):
     prefetch_again: Integers
     kept_item: Integers
     served: NDArray[np.int8]
-    moves: Rows
+    copy_lists: Rows
     times: Rows
     marks: Rows
     in_flight: Rows
@@ -146,17 +146,17 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
     channels = np.array([s.channel for s in problem.spaces], np.int64)
     bandwidths = np.array([s.bandwidth for s in problem.spaces], np.float64)
 
-    copies, moves, fixed = _copies(frame)
+    copies, copy_lists, fixed = _copies(frame)
     floor = np.array([operation.floor for operation in problem.operations], np.float64)
     overhead = np.array([operation.overhead for operation in problem.operations], np.float64)
     operations = np.zeros(n + 2, OPERATION_ROW)
     operations["opens"] = emulator.opens
     # Of operations without accesses; the others are computed when it is known what serves them.
     operations["duration"][:n] = np.maximum(floor, overhead)
-    times = np.zeros(n + 2, TIME)
+    times = np.zeros(n + 2, TIME_ROW)
     times["first_issued"] = times["first_awaited"] = NONE
     times["mark"] = _marks(frame)
-    marks = np.zeros((2, n + 2), MARK)
+    marks = np.zeros((2, n + 2), MARK_ROW)
     marks["count"][:, 1:] = NONE
     chain = np.flatnonzero((frame.chains.buffer == kept) & (frame.chains.parent == NONE))
     access_times = np.array([t for t, _ in problem.accesses], np.int64)
@@ -172,11 +172,11 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
         prefetch_again=np.array([prefetch_again], np.int64),
         kept_item=np.array([frame.chains.first[chain[0]] if len(chain) else NONE], np.int64),
         served=np.full(len(frame.served), NONE, np.int8),
-        moves=moves,
+        copy_lists=copy_lists,
         times=times,
         marks=marks,
-        in_flight=np.zeros((2, n + 2, _IN_FLIGHT), FLIGHT),
-        changed_copies=np.zeros(len(moves), np.int64),
+        in_flight=np.zeros((2, n + 2, _MOST_IN_FLIGHT), IN_FLIGHT_ROW),
+        changed_copies=np.zeros(len(copy_lists), np.int64),
         changed_accesses=np.zeros(len(frame.served), np.int64),
         counts=np.array([0, 0, n + 2, 0], np.int64),
         latency=np.zeros(2),
@@ -194,7 +194,7 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
 
 
 def _copies(frame: Frame) -> tuple[Rows, Rows, Integers]:
-    """Returns COPY_ROW and MOVE of all copies that can be, and the times of those of stays in other fast spaces."""
+    """Returns COPY_ROW and COPY_LIST_ROW of all possible copies, and the times of those of stays in other fast spaces."""
     problem, space = frame.problem, frame.space
     buffers = frame.chains.buffer[frame.chains.chain].tolist()
     into, home = (0, space), (space, 0)
@@ -206,7 +206,7 @@ def _copies(frame: Frame) -> tuple[Rows, Rows, Integers]:
                 if start >= 0:  # What the previous run of the program left costs nothing.
                     described.append((stay.buffer, route))
                     fixed.append((start, done))
-    copies, moves = np.zeros(len(described), COPY_ROW), np.zeros(len(described), MOVE)
+    copies, copy_lists = np.zeros(len(described), COPY_ROW), np.zeros(len(described), COPY_LIST_ROW)
     for number, (buffer, route) in enumerate(described):
         if route in problem.link_between:
             link = problem.links[problem.link_between[route]]
@@ -214,8 +214,8 @@ def _copies(frame: Frame) -> tuple[Rows, Rows, Integers]:
             row["bytes"], row["bandwidth"], row["latency"] = frame.sizes[buffer], link.bandwidth, link.latency
             row["queue"], row["channel"] = link.queue, link.channel
     for name in ("start", "done", "next_issued", "next_awaited"):
-        moves[name] = NONE
-    return copies, moves, np.array(fixed, np.int64).reshape(-1, 2)
+        copy_lists[name] = NONE
+    return copies, copy_lists, np.array(fixed, np.int64).reshape(-1, 2)
 
 
 def _marks(frame: Frame) -> Integers:
@@ -236,7 +236,7 @@ def _marks(frame: Frame) -> Integers:
     return marks
 
 
-def in_one_piece(tables: Tables) -> tuple[Tables, Integers, Integers]:
+def in_one_piece(tables: StayTables) -> tuple[StayTables, Integers, Integers]:
     """Returns a copy of tables whose decisions lie in one array, with `[3, num_items]` more, and that array.
 
     So all that a search decides can be kept or restored at once.

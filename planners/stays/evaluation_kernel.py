@@ -12,7 +12,7 @@ import numpy as np
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_walk_kernel import walk_all, walk_changes
-from memplan.planners.stays.tables import NONE, Tables
+from memplan.planners.stays.tables import NONE, StayTables
 
 # Of `Evaluation.counts`.
 _COPIES, _ACCESSES, _FIRST, _LAST = range(4)
@@ -26,17 +26,17 @@ def _note(times: np.ndarray, counts: np.ndarray, t: int) -> None:
 
 
 @internal
-def _unlink(moves: np.ndarray, times: np.ndarray, number: int) -> None:
+def _unlink(copy_lists: np.ndarray, times: np.ndarray, number: int) -> None:
     """Takes a copy out of the lists of its times."""
-    row = moves[number]
+    row = copy_lists[number]
     time = times[row.start]
     if time.first_issued == number:
         time.first_issued = row.next_issued
     else:
         before = time.first_issued
-        while moves[before].next_issued != number:
-            before = moves[before].next_issued
-        moves[before].next_issued = row.next_issued
+        while copy_lists[before].next_issued != number:
+            before = copy_lists[before].next_issued
+        copy_lists[before].next_issued = row.next_issued
     if row.done == row.start:
         return
     time = times[row.done]
@@ -44,64 +44,68 @@ def _unlink(moves: np.ndarray, times: np.ndarray, number: int) -> None:
         time.first_awaited = row.next_awaited
     else:
         before = time.first_awaited
-        while moves[before].next_awaited != number:
-            before = moves[before].next_awaited
-        moves[before].next_awaited = row.next_awaited
+        while copy_lists[before].next_awaited != number:
+            before = copy_lists[before].next_awaited
+        copy_lists[before].next_awaited = row.next_awaited
 
 
 @internal
-def _link(moves: np.ndarray, times: np.ndarray, number: int) -> None:
+def _link(copy_lists: np.ndarray, times: np.ndarray, number: int) -> None:
     """Puts a copy into the lists of its times: issued by when they are done, awaited by when they start."""
-    row = moves[number]
+    row = copy_lists[number]
     time = times[row.start]
     before, after = NONE, time.first_issued
-    while after != NONE and (moves[after].done < row.done or (moves[after].done == row.done and after < number)):
-        before, after = after, moves[after].next_issued
+    while after != NONE and (
+        copy_lists[after].done < row.done or (copy_lists[after].done == row.done and after < number)
+    ):
+        before, after = after, copy_lists[after].next_issued
     row.next_issued = after
     if before == NONE:
         time.first_issued = number
     else:
-        moves[before].next_issued = number
+        copy_lists[before].next_issued = number
     if row.done == row.start:
         return
     time = times[row.done]
     before, after = NONE, time.first_awaited
-    while after != NONE and (moves[after].start < row.start or (moves[after].start == row.start and after < number)):
-        before, after = after, moves[after].next_awaited
+    while after != NONE and (
+        copy_lists[after].start < row.start or (copy_lists[after].start == row.start and after < number)
+    ):
+        before, after = after, copy_lists[after].next_awaited
     row.next_awaited = after
     if before == NONE:
         time.first_awaited = number
     else:
-        moves[before].next_awaited = number
+        copy_lists[before].next_awaited = number
 
 
 @internal
 def _decide(e: Evaluation, number: int, start: int, done: int) -> None:
     """Lets a copy have other times; -1, -1 for none."""
-    moves, times, counts = e.moves, e.times, e.counts
-    row = moves[number]
+    copy_lists, times, counts = e.copy_lists, e.times, e.counts
+    row = copy_lists[number]
     row.old_start, row.old_done = row.start, row.done
     e.changed_copies[counts[_COPIES]] = number
     counts[_COPIES] += 1
     if row.start != NONE:
         _note(times, counts, row.start)
         _note(times, counts, row.done)
-        _unlink(moves, times, number)
+        _unlink(copy_lists, times, number)
     row.start, row.done = start, done
     if start != NONE:
         _note(times, counts, start)
         _note(times, counts, done)
-        _link(moves, times, number)
+        _link(copy_lists, times, number)
 
 
 @internal
-def _decide_copies(s: Tables, e: Evaluation) -> None:
+def _decide_copies(s: StayTables, e: Evaluation) -> None:
     """Lets all copies be as the tables say."""
     # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
-    items, slots, moves = s.items, s.slots, e.moves
+    items, slots, copy_lists = s.items, s.slots, e.copy_lists
     num_items = len(items)
     for number in range(num_items):
-        item, prefetch, eviction = items[number], moves[number], moves[num_items + number]
+        item, prefetch, eviction = items[number], copy_lists[number], copy_lists[num_items + number]
         prefetch_start, prefetch_done, eviction_start, eviction_done = NONE, NONE, NONE, NONE
         if item.run == number:
             if item.prefetch_start != NONE:
@@ -121,10 +125,10 @@ def _decide_copies(s: Tables, e: Evaluation) -> None:
     ):
         start, done = e.prefetch_again[0], len(s.operations)
         e.links.copies[2 * num_items].bytes = e.sizes[s.chains[items[kept].chain].buffer]
-    if moves[2 * num_items].start != start or moves[2 * num_items].done != done:
+    if copy_lists[2 * num_items].start != start or copy_lists[2 * num_items].done != done:
         _decide(e, 2 * num_items, start, done)
     for i in range(len(e.fixed)):
-        if moves[2 * num_items + 1 + i].start == NONE:
+        if copy_lists[2 * num_items + 1 + i].start == NONE:
             _decide(e, 2 * num_items + 1 + i, e.fixed[i, 0], e.fixed[i, 1])
 
 
@@ -148,7 +152,7 @@ def _recompute(e: Evaluation, t: int) -> None:
 
 
 @internal
-def _decide_accesses(s: Tables, e: Evaluation) -> None:
+def _decide_accesses(s: StayTables, e: Evaluation) -> None:
     """Lets all accesses be served as the tables say."""
     accesses, served, changed, count = s.accesses, e.served, e.changed_accesses, e.counts[_ACCESSES]
     last = NONE  # the operation of the last one that changed
@@ -180,7 +184,7 @@ def _forget_changes(e: Evaluation) -> None:
 
 
 @entry
-def latency_after(s: Tables, e: Evaluation) -> float:
+def latency_after(s: StayTables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided; `keep` or `undo` must follow."""
     _decide_accesses(s, e)
     _decide_copies(s, e)
@@ -210,15 +214,15 @@ def keep(e: Evaluation) -> None:
 @entry
 def undo(e: Evaluation) -> None:
     """Forgets the last candidate."""
-    moves, times, marks = e.moves, e.times, e.marks
+    copy_lists, times, marks = e.copy_lists, e.times, e.marks
     for i in range(e.counts[_COPIES]):
         number = e.changed_copies[i]
-        row = moves[number]
+        row = copy_lists[number]
         if row.start != NONE:
-            _unlink(moves, times, number)
+            _unlink(copy_lists, times, number)
         row.start, row.done = row.old_start, row.old_done
         if row.start != NONE:
-            _link(moves, times, number)
+            _link(copy_lists, times, number)
     for i in range(e.counts[_ACCESSES]):
         access = e.changed_accesses[i]
         e.served[access] = 1 - e.served[access]
@@ -232,7 +236,7 @@ def undo(e: Evaluation) -> None:
 
 
 @entry
-def latency_of_tables(s: Tables, e: Evaluation) -> float:
+def latency_of_tables(s: StayTables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided, and makes that the reference."""
     _decide_accesses(s, e)
     _decide_copies(s, e)

@@ -102,20 +102,20 @@ def _next_change(times: np.ndarray, t: int) -> int:
 
 @internal
 def _run_operation(
-    times: np.ndarray, t: int, moves: np.ndarray, schedule: ScheduleRows, clock: float, links: LinkState
+    times: np.ndarray, t: int, copy_lists: np.ndarray, schedule: ScheduleRows, clock: float, links: LinkState
 ) -> float:
     """Awaits and issues the copies of a time and runs its operation, as in `timing_kernel.run_operation`."""
     nobody, time, duration = np.int64(-1), times[t], schedule.operations[t].duration  # a literal would be another type
     number = time.first_awaited
     while number >= 0:
         clock = drain(clock, NEVER, number, links.whole, links)
-        number = moves[number].next_awaited
+        number = copy_lists[number].next_awaited
     number = time.first_issued
     while number >= 0:
         issue(number, clock, links)
-        if moves[number].start == moves[number].done:
+        if copy_lists[number].start == copy_lists[number].done:
             clock = drain(clock, NEVER, number, links.whole, links)
-        number = moves[number].next_issued
+        number = copy_lists[number].next_issued
     if duration > 0.0:
         clock = drain(clock, clock + duration, nobody, schedule.idle_fraction[t], links)
     return clock
@@ -131,7 +131,7 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
     schedule, links, stack = e.schedule, e.links, e.stack
     # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
     operations, copies, queues = schedule.operations, links.copies, links.queues
-    times, moves, marks, in_flight = e.times, e.moves, e.marks, e.in_flight
+    times, copy_lists, marks, in_flight = e.times, e.copy_lists, e.marks, e.in_flight
     n = len(times) - 2
     rounding = _ROUNDING * e.latency[0]
     clock = float(marks[times[t].side, t].clock)
@@ -167,7 +167,7 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
                 t = region.end
                 break
         if not is_skipped:
-            clock = _run_operation(times, t, moves, schedule, clock, links)
+            clock = _run_operation(times, t, copy_lists, schedule, clock, links)
             if t == n:
                 return float(clock)
             t += 1

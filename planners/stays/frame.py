@@ -12,7 +12,18 @@ from memplan.compiler.analysis.program import RegionKind
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.stays.assembly import Stay, home_of
 from memplan.planners.stays.chains import make_chains, make_slots
-from memplan.planners.stays.tables import ACCESS, BUFFER, CHAIN, FACTS, ITEM, NONE, OPERATION, REGION, SLOT, Tables
+from memplan.planners.stays.tables import (
+    ACCESS_ROW,
+    BUFFER_ROW,
+    CHAIN_ROW,
+    FACTS_ROW,
+    ITEM_ROW,
+    NONE,
+    REGION_SLOTS_ROW,
+    ROOFLINE_ROW,
+    SLOT_ROW,
+    StayTables,
+)
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -81,11 +92,11 @@ class Frame:
             and buffer.size <= problem.spaces[space].capacity
         ]
 
-    def _tables(self) -> Tables:
+    def _tables(self) -> StayTables:
         """Returns the tables that a search starts from: everything at home, but for the stays elsewhere."""
         problem, chains, space, n = self.problem, self.chains, self.space, self.problem.end
         into, back = problem.link_between.get((0, space)), problem.link_between.get((space, 0))
-        buffers = np.zeros(len(problem.buffers), BUFFER)
+        buffers = np.zeros(len(problem.buffers), BUFFER_ROW)
         sizes = np.array([buffer.size for buffer in problem.buffers], np.int64)
         buffers["size"] = -(-sizes // self.unit)
         for field, link in (("prefetch_seconds", into), ("eviction_seconds", back)):
@@ -99,13 +110,13 @@ class Frame:
         channel = next((problem.links[x].channel for x in (into, back) if x is not None), -1)
         shares = np.array([s.channel == channel and channel >= 0 for s in problem.spaces], np.bool_)
         bandwidth = np.array([s.bandwidth for s in problem.spaces], np.float64)
-        accesses = np.zeros(len(cost), ACCESS)
+        accesses = np.zeros(len(cost), ACCESS_ROW)
         accesses["time"] = [t for t, _ in problem.accesses]
         accesses["saving"] = cost[rows, self.served] - cost[:, space]
         accesses["traffic"] = np.where(shares[self.served], moved / bandwidth[self.served], 0.0)
 
         repetitions = np.array(problem.repetitions, np.float64)
-        operations = np.zeros(n, OPERATION)
+        operations = np.zeros(n, ROOFLINE_ROW)
         operations["repetitions"] = repetitions[self.slots.region_of_time[:-1]]
         operations["floor"] = [operation.floor for operation in problem.operations]
         overhead = np.array([operation.overhead for operation in problem.operations], np.float64)
@@ -113,14 +124,14 @@ class Frame:
         operations["taken"] = np.bincount(accesses["time"], accesses["traffic"], minlength=n)
 
         slots, inner = self._slot_table(repetitions)
-        regions = np.zeros(len(problem.regions), REGION)
+        regions = np.zeros(len(problem.regions), REGION_SLOTS_ROW)
         regions["first"], regions["last"] = self.slots.first, self.slots.last
-        facts = np.zeros(1, FACTS)
+        facts = np.zeros(1, FACTS_ROW)
         facts["kept_buffer"], facts["can_prefetch"], facts["can_evict"] = NONE, into is not None, back is not None
-        table = np.zeros(len(chains.buffer), CHAIN)
-        for field in CHAIN.names or ():
+        table = np.zeros(len(chains.buffer), CHAIN_ROW)
+        for field in CHAIN_ROW.names or ():
             table[field] = getattr(chains, field)
-        return Tables(
+        return StayTables(
             slots=slots,
             regions=regions,
             chains=table,
@@ -138,7 +149,7 @@ class Frame:
     def _slot_table(self, repetitions: Floats) -> tuple[np.ndarray, Integers]:
         """Returns the slots, and the regions inside of them by slot."""
         slots = self.slots
-        table = np.zeros(len(slots.time), SLOT)
+        table = np.zeros(len(slots.time), SLOT_ROW)
         table["time"], table["end"], table["is_operation"] = slots.time, slots.end, slots.is_operation
         table["repetitions"] = np.repeat(repetitions, slots.last - slots.first)
         table["trips"] = 1.0
@@ -153,8 +164,8 @@ class Frame:
 
     def _item_table(self) -> np.ndarray:
         chains, of_time = self.chains, self.slots.of_time
-        table = np.zeros(len(chains.chain), ITEM)
-        for field in ITEM.names or ():
+        table = np.zeros(len(chains.chain), ITEM_ROW)
+        for field in ITEM_ROW.names or ():
             table[field] = getattr(chains, field, NONE)
         table["late"], table["closed"] = 0.0, False
         table["ready"], table["wanted"] = chains.slot + 1, chains.slot

@@ -77,7 +77,7 @@ def pack(
       exact_nodes: of an exact search for offsets of all blocks, or of all but a few of those that were left over; 0 for
         none.
     """
-    packer = _Packer(problem, space, blocks, stack_lasting)
+    packer = _SpacePacker(problem, space, blocks, stack_lasting)
     best, best_loss, fit = np.full(len(blocks.size), UNPLACED), np.inf, True
     order = np.arange(len(blocks.size))
     choices = itertools.product(packer.orders(), (True, False))
@@ -106,7 +106,7 @@ def pack(
     return packer.in_bytes(packer.place_left_over(best, exact_effort) if exact_effort else best)
 
 
-class _Packer:
+class _SpacePacker:
     """Blocks in the form that the compiled loops want: in units of the alignment, intervals sorted by start."""
 
     def __init__(self, problem: MappingProblem, space: int, blocks: Blocks, stack_lasting: bool):

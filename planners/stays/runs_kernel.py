@@ -19,13 +19,13 @@ from __future__ import annotations
 import numpy as np
 
 from memplan.compiler.kernels import entry
-from memplan.planners.stays.tables import NONE, Tables
+from memplan.planners.stays.tables import NONE, StayTables
 
 _TINY = 1e-15  # seconds
 
 
 @entry
-def _idle(s: Tables, slot: int) -> float:
+def _idle(s: StayTables, slot: int) -> float:
     """Returns the seconds that a slot leaves to copies."""
     if not s.slots[slot].is_operation:
         return s.slots[slot].idle
@@ -37,7 +37,7 @@ def _idle(s: Tables, slot: int) -> float:
 
 
 @entry
-def refresh(s: Tables) -> None:
+def refresh(s: StayTables) -> None:
     """Recomputes what the copies leave of every slot, from what is decided."""
     within = np.zeros(len(s.slots))  # idle seconds of its region before each slot
     for back in range(len(s.regions)):
@@ -71,7 +71,7 @@ def refresh(s: Tables) -> None:
 
 
 @entry
-def _delays_nobody(s: Tables, start: int, end: int, seconds: float) -> bool:
+def _delays_nobody(s: StayTables, start: int, end: int, seconds: float) -> bool:
     """Whether a further copy at slot `start` leaves the copies that start later, before slot `end`, in time."""
     extra = seconds
     for slot in range(start, end - 1):
@@ -86,7 +86,7 @@ def _delays_nobody(s: Tables, start: int, end: int, seconds: float) -> bool:
 
 
 @entry
-def _book(s: Tables, start: int, done: int, seconds: float) -> None:
+def _book(s: StayTables, start: int, done: int, seconds: float) -> None:
     """Enters a copy; negative `seconds` take one out. The slots of its region must not end before `done`."""
     row = s.slots[start]
     if seconds > 0.0:
@@ -109,7 +109,7 @@ def _book(s: Tables, start: int, done: int, seconds: float) -> None:
 
 
 @entry
-def book_run(s: Tables, run: int, sign: int) -> float:
+def book_run(s: StayTables, run: int, sign: int) -> float:
     """Takes the memory and copies that a run remembers, or gives them back; returns the seconds of its copies."""
     item = s.items[run]
     buffer = s.buffers[s.chains[item.chain].buffer]
@@ -126,7 +126,7 @@ def book_run(s: Tables, run: int, sign: int) -> float:
 
 
 @entry
-def has_room(s: Tables, start: int, end: int, size: int) -> bool:
+def has_room(s: StayTables, start: int, end: int, size: int) -> bool:
     for t in range(start, end):  # noqa: SIM110
         if s.free[t] < size:
             return False
@@ -134,7 +134,7 @@ def has_room(s: Tables, start: int, end: int, size: int) -> bool:
 
 
 @entry
-def serve(s: Tables, access: int, fast: bool) -> float:
+def serve(s: StayTables, access: int, fast: bool) -> float:
     """Serves an access from the fast space, or at home; returns the seconds of the program that this saves."""
     row = s.accesses[access]
     if row.is_fast == fast:
@@ -148,7 +148,7 @@ def serve(s: Tables, access: int, fast: bool) -> float:
 
 
 @entry
-def _operation_at_or_before(s: Tables, slot: int, first: int) -> int:
+def _operation_at_or_before(s: StayTables, slot: int, first: int) -> int:
     """Returns the last slot in [first, slot] that is an operation; -1 if there is none."""
     while slot >= first and not s.slots[slot].is_operation:
         slot -= 1
@@ -156,7 +156,7 @@ def _operation_at_or_before(s: Tables, slot: int, first: int) -> int:
 
 
 @entry
-def _find_prefetch(s: Tables, number: int, tries: int, patience: float) -> tuple[int, int, float]:
+def _find_prefetch(s: StayTables, number: int, tries: int, patience: float) -> tuple[int, int, float]:
     """Returns the slots of a copy from home that fills a stay for an item, and by how much it is late; -1, -1 for none.
 
     Walks back from the item, as long as there is room for the buffer, adding up the time that slots offer: the latest
@@ -203,7 +203,7 @@ def _find_prefetch(s: Tables, number: int, tries: int, patience: float) -> tuple
 
 
 @entry
-def _find_eviction(s: Tables, number: int, run_end: int, tries: int) -> tuple[int, int]:
+def _find_eviction(s: StayTables, number: int, run_end: int, tries: int) -> tuple[int, int]:
     """Returns the slots of a copy home for a run whose last item is `number`, as early as can be; -1, -1 for none.
 
     It starts after the last write and must be done before the value is wanted at home. The stay lasts until then.
@@ -245,7 +245,7 @@ def _find_eviction(s: Tables, number: int, run_end: int, tries: int) -> tuple[in
 
 
 @entry
-def _wants_eviction(s: Tables, low: int, high: int) -> bool:
+def _wants_eviction(s: StayTables, low: int, high: int) -> bool:
     """Whether a run of items [low, high] changes a value that is wanted at home afterwards."""
     last = s.items[high]
     writer = high if last.writes else last.writer
@@ -256,7 +256,7 @@ def _wants_eviction(s: Tables, low: int, high: int) -> bool:
 
 
 @entry
-def _old_runs(s: Tables, low: int, high: int, old: np.ndarray) -> int:
+def _old_runs(s: StayTables, low: int, high: int, old: np.ndarray) -> int:
     """Lists the runs of items [low, high] and of all chains inside them; returns how many, -1 if one is closed."""
     count, depth = 0, 0
     pending = np.empty(64, np.int64)
@@ -283,7 +283,7 @@ def _old_runs(s: Tables, low: int, high: int, old: np.ndarray) -> int:
 
 
 @entry
-def _has_room_between(s: Tables, low: int, high: int, size: int) -> bool:
+def _has_room_between(s: StayTables, low: int, high: int, size: int) -> bool:
     """Whether what a run of items [low, high] needs beyond the runs that it would absorb is free."""
     for number in range(low, high + 1):
         item = s.items[number]
@@ -302,7 +302,7 @@ def _has_room_between(s: Tables, low: int, high: int, size: int) -> bool:
 
 
 @entry
-def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, patience_share: float) -> bool:
+def _try_run(s: StayTables, low: int, high: int, channel_price: float, tries: int, patience_share: float) -> bool:
     """Gives items [low, high] of a chain one stay, together with the runs that they touch; returns whether it did.
 
     It does so if there is room, if copies arrive in time or make an operation wait for no more than a share of what is
@@ -397,7 +397,7 @@ def _try_run(s: Tables, low: int, high: int, channel_price: float, tries: int, p
 
 @entry
 def try_all(
-    s: Tables,
+    s: StayTables,
     ranked: np.ndarray,
     lows: np.ndarray,
     highs: np.ndarray,
@@ -414,7 +414,7 @@ def try_all(
 
 
 @entry
-def drop(s: Tables, run: int) -> None:
+def drop(s: StayTables, run: int) -> None:
     """Serves a run at home again. The plan stays valid: other runs are filled from home, where its value is then."""
     book_run(s, run, -1)
     last = s.items[run].run_last
@@ -425,7 +425,7 @@ def drop(s: Tables, run: int) -> None:
 
 
 @entry
-def gains(s: Tables, runs: np.ndarray) -> np.ndarray:
+def gains(s: StayTables, runs: np.ndarray) -> np.ndarray:
     """Returns the seconds of the program that each run saves, given all others, waits not subtracted."""
     result = np.zeros(len(runs))
     for i in range(len(runs)):
@@ -439,7 +439,7 @@ def gains(s: Tables, runs: np.ndarray) -> np.ndarray:
 
 
 @entry
-def drop_useless(s: Tables, runs: np.ndarray) -> int:
+def drop_useless(s: StayTables, runs: np.ndarray) -> int:
     """Serves at home again, one after another, those of some runs that save nothing; returns how many."""
     dropped = 0
     for i in range(len(runs)):
@@ -451,7 +451,7 @@ def drop_useless(s: Tables, runs: np.ndarray) -> int:
 
 @entry
 def score(
-    s: Tables, lows: np.ndarray, highs: np.ndarray, elapsed: np.ndarray
+    s: StayTables, lows: np.ndarray, highs: np.ndarray, elapsed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns what each run would save and take if nothing stood in its way, given what is decided.
 

@@ -15,7 +15,7 @@ NONE = -1
 # runs, and of a loop how many iterations one execution of the slot makes. What a loop or conditional offers to copies
 # that span it (`idle`), seconds of copies that start here (`arrivals`), seconds of earlier copies that are left when it
 # begins (`backlog`), and by how much the copies that start here may be delayed before one is late (`slack`).
-SLOT = np.dtype(
+SLOT_ROW = np.dtype(
     [
         ("time", np.int64),
         ("end", np.int64),
@@ -33,10 +33,10 @@ SLOT = np.dtype(
 )
 
 # Of a region: its slots, half-open.
-REGION = np.dtype([("first", np.int64), ("last", np.int64)], align=True)
+REGION_SLOTS_ROW = np.dtype([("first", np.int64), ("last", np.int64)], align=True)
 
 # Of a chain: see `_chains.Chains`.
-CHAIN = np.dtype(
+CHAIN_ROW = np.dtype(
     [
         ("buffer", np.int64),
         ("region", np.int64),
@@ -53,7 +53,7 @@ CHAIN = np.dtype(
 # there (`wanted`). The run that it belongs to, named by its first item, -1 for none. Of a first item: the run's last
 # item, the half-open times of its stay, the slots of the copies that fill it and bring it home, -1 for none, and the
 # seconds by which it is known that the prefetch comes too late.
-ITEM = np.dtype(
+ITEM_ROW = np.dtype(
     [
         ("chain", np.int64),
         ("slot", np.int64),
@@ -84,25 +84,27 @@ ITEM = np.dtype(
 
 # Of an operation: how often it runs, its floor, overhead and memory time (`demand`), and the seconds that it takes of
 # the link's channel (`taken`).
-OPERATION = np.dtype(
+ROOFLINE_ROW = np.dtype(
     [("repetitions", np.float64), ("floor", np.float64), ("demand", np.float64), ("taken", np.float64)], align=True
 )
 
 # Of an access: its time, the seconds of memory time that the fast space saves, the seconds that it takes of the link's
 # channel if served at home, and whether the fast space serves it.
-ACCESS = np.dtype(
+ACCESS_ROW = np.dtype(
     [("time", np.int64), ("saving", np.float64), ("traffic", np.float64), ("is_fast", np.bool_)], align=True
 )
 
 # Of a buffer: its size in units of the alignment, and the seconds of a copy from home and of one back.
-BUFFER = np.dtype([("size", np.int64), ("prefetch_seconds", np.float64), ("eviction_seconds", np.float64)], align=True)
+BUFFER_ROW = np.dtype(
+    [("size", np.int64), ("prefetch_seconds", np.float64), ("eviction_seconds", np.float64)], align=True
+)
 
 # Of the search: whether there is a link from home and one back, and the buffer that is in the fast space when the
 # program starts (cross-program prefetch), -1 for none.
-FACTS = np.dtype([("kept_buffer", np.int64), ("can_prefetch", np.bool_), ("can_evict", np.bool_)], align=True)
+FACTS_ROW = np.dtype([("kept_buffer", np.int64), ("can_prefetch", np.bool_), ("can_evict", np.bool_)], align=True)
 
 
-class Tables(NamedTuple):
+class StayTables(NamedTuple):
     """All of them.
 
     Attributes:
@@ -127,7 +129,7 @@ class Tables(NamedTuple):
     free: np.ndarray
     facts: np.ndarray
 
-    def copy(self) -> Tables:
+    def copy(self) -> StayTables:
         """Returns tables to decide in, independent of these."""
         return self._replace(
             slots=self.slots.copy(),

@@ -53,13 +53,13 @@ def test_it_ends_at_once_when_the_first_plan_reaches_the_bound(monkeypatch: pyte
     problem = next(
         problem
         for problem in (seeded_problem(seed, 3) for seed in range(50))
-        if latency(problem, solved("greedy", problem)) <= auto._Best(problem, Budget()).bound
+        if latency(problem, solved("greedy", problem)) <= auto._BestPlan(problem, Budget()).bound
     )
     assert solve_with(problem, Budget(60.0), AutoOptions()).info["member"] == "greedy"
 
 
 def test_a_bound_that_a_member_proves_ends_it() -> None:
-    best = auto._Best(PROBLEM, Budget())
+    best = auto._BestPlan(PROBLEM, Budget())
     plan = solved("greedy", PROBLEM)
     best.hear(plan)
     assert not best.is_optimal

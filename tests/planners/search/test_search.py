@@ -135,7 +135,7 @@ def test_a_neighbourhood_keeps_the_tables_consistent(kind: int) -> None:
         annealer.decisions.run(Order("density", 1.0), np.random.default_rng(seed))
         tables = annealer.decisions.tables
         for _ in range(15):
-            done += move(tables, annealer.moves, kind)
+            done += move(tables, annealer.neighbourhoods, kind)
             assert (tables.free >= 0).all()
             anew = Decisions(annealer.frame, Rules())
             take_again(anew.tables, tables.items[annealer.decisions.runs()])

@@ -31,7 +31,7 @@ def check_sequence(annealer: Annealer, generator: np.random.Generator, rounds: i
     decisions, evaluation, walk = annealer.decisions, annealer.evaluation, annealer.walk
     compared = 0
     for _ in range(rounds):
-        is_possible = move(decisions.tables, annealer.moves, int(generator.integers(NUM_KINDS)))
+        is_possible = move(decisions.tables, annealer.neighbourhoods, int(generator.integers(NUM_KINDS)))
         if is_possible:
             made = latency_after(decisions.tables, evaluation)
             assert made == pytest.approx(annealer.emulator.latency_of(*decisions.arrays()), rel=1e-12)
@@ -80,7 +80,7 @@ def test_only_what_changes_is_walked() -> None:
     decisions, evaluation, walk = annealer.decisions, annealer.evaluation, annealer.walk
     shares = []
     for _ in range(100):
-        if move(decisions.tables, annealer.moves, 4):
+        if move(decisions.tables, annealer.neighbourhoods, 4):
             latency_after(decisions.tables, evaluation)
             shares.append(evaluation.marks["is_walked"].any(axis=0).mean())
             undo(evaluation)

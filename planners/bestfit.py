@@ -1,8 +1,8 @@
 """The planner `bestfit`: no copies, every buffer in one place for its whole live range.
 
 What is produced and used up in the program may lie in fast memory, packed by best fit; arguments and results stay at
-home. Buffers compete by the seconds that they save for each byte and second that they hold of the memory. That is how
-runtimes without asynchronous copies plan their arenas, and shows what copies are worth.
+home. Buffers compete by the seconds that they save for each byte and second that they hold of the memory. Runtimes
+without asynchronous copies plan their arenas in this way, so the planner shows what copies are worth.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble
-from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.rules import Rules
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:

@@ -1,20 +1,20 @@
-"""The planner `greedy`: XLA's memory space assignment, and what it leaves on the table.
+"""The planner `greedy`: XLA's memory space assignment with finer decisions, tried in several orders.
 
-As in XLA (`xla/service/memory_space_assignment`): buffers compete for the fast memory in the order of what they gain;
-for each use a buffer is kept from its use before, or prefetched as late as its copy can still arrive in time, or read
-where it is; what was written in fast memory and is wanted outside is evicted as early as possible; no copy may make
-another late; one argument may stay in fast memory from run to run (cross-program prefetch); offsets are packed anew at
-the end. Differences, each with its switch in `GreedyOptions`:
+As in XLA (`xla/service/memory_space_assignment`), buffers compete for the fast memory in the order of what they gain.
+For each use, a buffer is kept from its use before, or prefetched as late as its copy can still arrive in time, or read
+where it is. What was written in fast memory and is wanted outside is evicted as early as possible. No copy may make
+another late. One argument may stay in fast memory from run to run (cross-program prefetch). Offsets are packed at the
+end. These are the differences, each with its switch in `GreedyOptions`:
 
 - What competes is not a buffer but the time between two of its uses, so that a buffer does not hold memory over a long
   time without use because it is precious elsewhere. XLA's own order is one of those tried (`orders`).
 - Gains are what is still to be gained: an operation that is already bound by compute gains nothing more (`passes`).
 - Copies use the time that operations really leave of the link, not all of it; an operation may wait (`wait`).
 - Several orders are tried, and the emulator says which plan is best (`orders`).
-- Parts of the best plan are given up and decided anew (`rounds`): ruin and recreate, Schrimpf et al., "Record breaking
+- Parts of the best plan are given up and decided again (`rounds`): ruin and recreate, Schrimpf et al., "Record breaking
   optimization results using the ruin and recreate principle", 2000, but nothing worse is ever accepted.
 - Stays that gain nothing, or whose copies make operations wait for longer than they gain, are dropped (`drop_losses`).
-- What finds no offset makes the memory look smaller around it, and the search goes on (`repacks`).
+- Where a stay finds no offset, the memory looks smaller, and the search goes on (`repacks`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble
-from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
-from memplan.planners.stays.kept import arguments_to_keep
+from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.must_fit import place_all
 from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]
@@ -42,42 +43,30 @@ Integers = NDArray[np.int64]
 # Orders and rounds are tried while their number times the number of items stays below this.
 _WORK = 1_500_000
 
-# A small program is decided anew no more often than this for each run of accesses that competes.
+# A small program is decided again no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
 
 # Placements that an exact search for offsets may try where heuristics leave stays over.
 _EXACT_NODES = 10_000
 
-# So many arguments are tried that may stay from run to run.
-_MOST_KEPT = 8
-
-# Of the budget, what the search may take; packing and emulating come on top.
+# The share of the budget that the search may take; packing and emulating come on top.
 _SHARE_OF_TIME = 0.7
 
 
 @dataclass(frozen=True)
-class GreedyOptions:
-    """Techniques of the search. Each can be turned off, and the plan stays valid.
+class GreedyOptions(Rules):
+    """Techniques of the search beside its `Rules`. Each can be turned off, and the plan stays valid.
 
     Attributes:
-      prefetch: whether values may be copied into fast memory. Without it, only what is produced there is there.
-      evict: whether values that were written in fast memory may be copied home.
       keep_between_uses: whether a stay may serve more than one use.
-      wait: whether an operation may wait for a copy, if that pays.
       cross_program: whether an argument may stay in fast memory from one run of the program to the next.
       orders: in which stays compete; all are tried on a small program, the first on a large one.
-      passes: how often a search looks again at what is left, with the gains that are left.
-      channel_price: seconds that a second of the link's time is worth, where a stay saves no time itself.
-      tries: how many starts of a copy are looked at before it is given up.
-      rounds: how often a part of the plan is given up and decided anew; less often in a large program.
+      rounds: how often a part of the plan is given up and decided again; less often in a large program.
       drop_losses: whether to drop stays that gain nothing, or less than operations wait for their copies.
       repacks: how often to go on with less memory around what found no offset.
     """
 
-    prefetch: bool = True
-    evict: bool = True
     keep_between_uses: bool = True
-    wait: bool = True
     cross_program: bool = True
     orders: tuple[Order, ...] = (
         Order("density", channel_weight=1.0),
@@ -87,17 +76,9 @@ class GreedyOptions:
         Order("density", channel_weight=0.3),
         Order("saving"),
     )
-    passes: int = 4
-    channel_price: float = 0.2
-    tries: int = 24
     rounds: int = 1000
     drop_losses: bool = True
     repacks: int = 6
-
-    @property
-    def rules(self) -> Rules:
-        """What a single search may do."""
-        return Rules(self.prefetch, self.evict, self.wait, self.passes, self.channel_price, self.tries)
 
 
 def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) -> Plan:
@@ -144,7 +125,7 @@ class _OrderTrials:
         options = self.options
         rounds = min(options.rounds, self.affordable, _ROUNDS_PER_RUN * len(self.frame.lows))
         found = self._improved(self._best_of_orders(), rounds)
-        best, best_offsets = self._placed(Decisions(self.frame, options.rules))[:2]
+        best, best_offsets = self._placed(Decisions(self.frame, options))[:2]
         best_latency = self.latency(best)
         repacks = min(options.repacks, self.affordable)
         for attempt in range(repacks + 1):
@@ -185,17 +166,17 @@ class _OrderTrials:
             found = self._decided(order)
             if (latency := self.latency(found)) < best_latency:
                 best, best_latency, chosen = found, latency, order
-        if options.cross_program and self.frame.problem.cross_program_prefetches > 0:
-            for buffer in arguments_to_keep(self.frame)[: min(_MOST_KEPT, self.affordable)]:
+        if options.cross_program:
+            for buffer in kept_choices(self.frame)[1 : 1 + self.affordable]:
                 found = self._decided(chosen, buffer)
                 if (latency := self.latency(found)) < best_latency:
                     best, best_latency = found, latency
-        if best_latency >= self.latency(nothing := Decisions(self.frame, options.rules)):
+        if best_latency >= self.latency(nothing := Decisions(self.frame, options)):
             best = nothing
         return best
 
     def _decided(self, order: Order, kept: int = NONE) -> Decisions:
-        decisions = Decisions(self.frame, self.options.rules, kept)
+        decisions = Decisions(self.frame, self.options, kept)
         decisions.run(order, self.generator)
         return decisions
 

@@ -10,7 +10,7 @@ from memplan.planners.stays.assembly import assemble
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
     """Returns the plan in which no buffer leaves the memory where the program puts it, offsets packed by best fit."""
-    del budget  # It takes what it takes: there is nothing to search.
+    del budget  # There is nothing to search.
     return assemble(problem, (), "slow").plan
 
 

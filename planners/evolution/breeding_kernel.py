@@ -1,9 +1,9 @@
 """Decoding and breeding for `evolution`. Compiled by numba.
 
-A gene is what happens to one item of a chain (`chains.py`): an access, or a loop or conditional as a whole. Genes are
-decoded in the order of the program by the rules of the game. A use and those after it that keep the buffer are decided
-at once, because a value in fast memory need not come home before a use that finds it there. What is not legal then is
-dropped.
+A gene says what becomes of one item of a chain (`chains.py`): an access, or a loop or conditional as a whole. Genes are
+decoded in the order of the program, under the rules by which all planners take runs (`runs_kernel.py`). A use and the
+following ones that keep the buffer are decided at once, because a value in fast memory need not come home before a use
+that finds it there. What is not possible then is dropped.
 
     DROP   the access is served at home
     COPY   a copy brings the buffer in for it, if it arrives in time
@@ -19,21 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.kernels import entry, internal
-from memplan.planners.search.neighbourhoods_kernel import below, uniform
+from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_kernel import latency_of_tables
-from memplan.planners.stays.runs_kernel import refresh, try_all
+from memplan.planners.stays.random_kernel import below, uniform
+from memplan.planners.stays.rules import CHANNEL_PRICE, TRIES
+from memplan.planners.stays.runs_kernel import try_all
 from memplan.planners.stays.tables import NONE, StayTables
 
 DROP, COPY, WAIT, KEEP = range(4)
 NUM_ACTIONS = 4
 
-_TRIES = 24  # starts of a copy that are looked at, as in `greedy`
-_CHANNEL_PRICE = 0.2  # as in `greedy`: what does not pay at this price of the link's time is not legal
-
 
 class Population(NamedTuple):
-    """All individuals, and what they are decoded with. The last gene is the choice of the kept argument.
+    """All individuals, and what they are decoded with. The last gene is the choice of the argument that is kept.
 
     Attributes:
       genes: `[population, num_items + 1] uint8`.
@@ -41,7 +40,6 @@ class Population(NamedTuple):
       order: `[num_items]` items in the order of the program, a loop before what is inside of it.
       position: `[num_items + 1]` of each gene in that order: what crossover cuts.
       empty: `[num_kept, size]` what the tables hold when nothing is decided, by the kept argument.
-      kept: `[num_kept, 2]` item whose run keeps it, and when its copy for the next run starts; -1 for none.
       now: `[size]` what the tables hold.
       random: `[1] uint64`.
     """
@@ -51,7 +49,6 @@ class Population(NamedTuple):
     order: NDArray[np.int64]
     position: NDArray[np.int64]
     empty: NDArray[np.int64]
-    kept: NDArray[np.int64]
     now: NDArray[np.int64]
     random: NDArray[np.uint64]
 
@@ -59,9 +56,7 @@ class Population(NamedTuple):
 @entry
 def decode(s: StayTables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
     """Decides as the genes say; returns the seconds of the program."""
-    choice = genes[len(p.order)]
-    p.now[:] = p.empty[choice]
-    e.kept_item[0], e.prefetch_again[0] = p.kept[choice, 0], p.kept[choice, 1]
+    p.now[:] = p.empty[genes[len(p.order)]]
     refresh(s)
     low, high, only = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
     for number in p.order:
@@ -74,10 +69,10 @@ def decode(s: StayTables, e: Evaluation, p: Population, genes: np.ndarray) -> fl
         last = number
         while last + 1 < chain.last and genes[last + 1] == KEEP:
             last += 1
-        # Once it does not fit, it is dropped at its last use first.
+        # A run that is not possible is shortened, from its last use on.
         while last >= number:
             low[0], high[0] = number, last
-            if try_all(s, only, low, high, _CHANNEL_PRICE, _TRIES, 1.0 if action == WAIT else 0.0):
+            if try_all(s, only, low, high, CHANNEL_PRICE, TRIES, 1.0 if action == WAIT else 0.0):
                 break
             last -= 1
     return latency_of_tables(s, e)
@@ -114,7 +109,7 @@ def _breed(p: Population, tournament: int, crossover: float, mutation: float, ch
         if uniform(random) * num_genes < mutation:
             child[number] = below(random, NUM_ACTIONS)
     if uniform(random) * num_genes < mutation:
-        child[num_genes - 1] = below(random, len(p.kept))
+        child[num_genes - 1] = below(random, len(p.empty))
 
 
 @entry
@@ -128,8 +123,8 @@ def evolve(
       e: what their latency is computed with.
       p: the population, which changes.
       children: how many.
-      tournament: of how many each parent is the best, and whom a child replaces the worst.
-      crossover: with what probability there are two parents; half of these cut in time, half gene by gene.
+      tournament: of how many individuals each parent is the best, and the one that a child replaces the worst.
+      crossover: probability of two parents; half of these are cut in time, half gene by gene.
       mutation: how many genes change, on average.
     """
     child = np.zeros(p.genes.shape[1], np.uint8)

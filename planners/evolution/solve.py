@@ -1,11 +1,11 @@
-"""The planner `evolution`: an evolutionary search over the moves of the mallocGame.
+"""The planner `evolution`: an evolutionary search over decisions such as those of the mallocGame.
 
-The baseline of "Optimizing Memory Mapping Using Deep Reinforcement Learning" (Wang et al., 2023), as far as its
-abstract tells: an individual is a vector of decisions, one for each access, decoded in the order of the program by the
-rules of the game (`breeding_kernel.py`); its fitness is the emulated latency. It starts from nothing. A steady-state
-genetic algorithm with tournaments (Whitley, "The GENITOR algorithm", 1989; Goldberg and Deb, 1991), crossover in time
-or gene by gene, and mutation of a few genes. Room is the sum of sizes; the best individuals of each generation are
-packed, and the best plan that results is the answer. In several fast spaces, one after the other is decided.
+It is the baseline of "Optimizing Memory Mapping Using Deep Reinforcement Learning" (Wang et al., 2023), as far as the
+abstract describes it. An individual is a vector of decisions, one for each access, decoded in the order of the program
+(`breeding_kernel.py`). Its fitness is the emulated latency. The search starts from random individuals. It is a
+steady-state genetic algorithm with tournaments (Whitley, "The GENITOR algorithm", 1989; Goldberg and Deb, 1991),
+crossover in time or gene by gene, and mutation of a few genes. Room is the sum of sizes; the best individuals of each
+generation are packed, and the best plan that results is the answer. Several fast spaces are decided one after another.
 """
 
 from __future__ import annotations
@@ -25,15 +25,12 @@ from memplan.planners import slow
 from memplan.planners.evolution.breeding_kernel import NUM_ACTIONS, Population, decode, evolve
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble
-from memplan.planners.stays.decisions import Decisions, Rules
+from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.evaluation import in_one_piece, make_evaluation
 from memplan.planners.stays.frame import Frame, fast_spaces
-from memplan.planners.stays.kept import arguments_to_keep
+from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.packing import UNPLACED, pack
-from memplan.planners.stays.tables import NONE
-
-# So many of the arguments that may stay from run to run are considered.
-_MOST_KEPT = 8
+from memplan.planners.stays.rules import Rules
 
 # Children that are bred before the clock is looked at.
 _AT_ONCE = 16
@@ -90,12 +87,9 @@ class _Evolution:
         budget.on_plan(self.best)
 
     def run(self, space: int, deadline: float) -> None:
-        """Evolves decisions for one fast space, those of the spaces before as they are."""
+        """Evolves decisions for one fast space; those of the spaces before stay as they are."""
         frame = Frame(self.problem, space, self.elsewhere)
-        choices = [NONE]
-        if self.problem.cross_program_prefetches:
-            choices += arguments_to_keep(frame)[:_MOST_KEPT]
-        decisions = [Decisions(frame, Rules(), kept) for kept in choices]
+        decisions = [Decisions(frame, Rules(), kept) for kept in kept_choices(frame)]
         best = self._packed(decisions[0])
         if len(frame.lows):
             best = self._evolved(frame, decisions, deadline, best)
@@ -113,7 +107,7 @@ class _Evolution:
         for number, genes in enumerate(population.genes):
             population.fitness[number] = decode(tables, evaluation, population, genes)
             if time.monotonic() >= deadline:
-                break  # The others are not worth anything: their fitness is infinite.
+                break  # The fitness of the others stays infinite.
         done, tried = 0, set[bytes]()
         while True:
             for _ in range(options.packed):
@@ -148,24 +142,18 @@ class _Evolution:
             shares = self.generator.dirichlet(np.full(NUM_ACTIONS, 0.5))
             genes[number, :num_items] = self.generator.choice(NUM_ACTIONS, num_items, p=shares)
         genes[:, num_items] = self.generator.integers(len(decisions), size=size)
-        kept = []
-        for choice in decisions:
-            chain = np.flatnonzero((frame.chains.buffer == choice.kept) & (frame.chains.parent == NONE))
-            item = int(frame.chains.first[chain[0]]) if len(chain) else NONE
-            kept.append((item, choice.prefetch_again[0] if choice.prefetch_again is not None else NONE))
         return Population(
             genes=genes,
             fitness=np.full(size, np.inf),
             order=order,
             position=position,
             empty=np.stack([in_one_piece(choice.tables)[2] for choice in decisions]),
-            kept=np.array(kept, np.int64),
             now=now,
             random=self.generator.integers(2**62, size=1).astype(np.uint64),
         )
 
     def _packed(self, decisions: Decisions) -> _PackedDecisions:
-        """Packs decisions, drops what finds no place, and tells of the plan if it is the best so far."""
+        """Packs decisions, drops what finds no place, and reports the plan if it is the best so far."""
         frame = decisions.frame
         offsets = pack(self.problem, frame.space, decisions.blocks())
         num_homes = len(frame.homes)

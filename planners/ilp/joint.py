@@ -29,9 +29,10 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.planners.ilp.polish import Packed
 from memplan.planners.ilp.runs import Move, Run, commit, note_late
-from memplan.planners.stays.decisions import Decisions, Rules
+from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.reserved import reserved_runs
+from memplan.planners.stays.rules import Rules, until_next_run, writer_to_evict
 from memplan.planners.stays.tables import NONE
 
 # Problems with more operations, or more candidate stays, are left to the other programs.
@@ -80,7 +81,7 @@ class Joint:
     def __init__(self, frame: Frame, kept: int):
         from ortools.sat.python import cp_model
 
-        self.frame, self.kept = frame, kept
+        self.frame = frame
         self.chains, self.slots, self.problem = frame.chains, frame.slots, frame.problem
         self.made = Decisions(frame, Rules(), kept)
         self.model: Any = cp_model.CpModel()
@@ -155,24 +156,18 @@ class Joint:
         chains = self.chains
         start, end = int(chains.start[first]), int(chains.end[last])
         prefetch = eviction = None
-        if self._starts_kept(first):
+        if first == self.made.kept_item:
             start = 0
         elif chains.reads[first]:
             prefetch = self._prefetches(chain, first)
             if not prefetch:
                 return None
-        writer = last if chains.writes[last] else int(chains.writer[last])
-        wanted = chains.reads[last + 1] if last + 1 < chains.last[chain] else chains.needs_home[chain]
-        if writer >= first and wanted:
+        writer = writer_to_evict(self.made.tables.items, self.made.tables.chains, first, last)
+        if writer != NONE:
             eviction = self._evictions(chain, writer)
             if not eviction:
                 return None
         return _Candidate(first, last, start, end, prefetch, eviction)
-
-    def _starts_kept(self, first: int) -> bool:
-        chain = self.chains.chain[first]
-        is_outermost = self.chains.parent[chain] == NONE and self.chains.first[chain] == first
-        return bool(self.chains.buffer[chain] == self.kept and is_outermost)
 
     def _operations(self, chain: int, first: int, last: int) -> list[int]:
         """Returns the slots of a chain's region in [first, last] that are operations."""
@@ -225,7 +220,7 @@ class Joint:
         model, chains, tables = self.model, self.chains, self.made.tables
         chain = int(chains.chain[candidate.first])
         if candidate.evictions is not None:
-            writer = candidate.last if chains.writes[candidate.last] else int(chains.writer[candidate.last])
+            writer = writer_to_evict(tables.items, tables.chains, candidate.first, candidate.last)
             for item in range(candidate.last + 1, int(chains.last[chain])):
                 at_home = [other.chosen for other in self._covering(item)]
                 for (_, done), made in candidate.evictions.items():
@@ -278,11 +273,9 @@ class Joint:
         model, time, n = self.model, self.slots.time, self.problem.end
         start, end = candidate.start, candidate.end
         prefetch_again = None
-        if self._starts_kept(candidate.first) and self.made.prefetch_again is not None:
-            again = self.made.prefetch_again[0]
-            if end >= again:
-                end = n + 1
-            else:
+        if candidate.first == self.made.kept_item:
+            end, again = until_next_run(end, self.made.kept_again, n + 1)
+            if again <= n:
                 prefetch_again = model.new_optional_interval_var(again, n + 1 - again, n + 1, candidate.chosen, "")
         first: Any = model.new_int_var(0, start, "")
         last: Any = model.new_int_var(end, n + 1, "")

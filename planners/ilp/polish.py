@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.planners.stays.booking_kernel import book_run, has_room
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.packing import UNPLACED, pack
-from memplan.planners.stays.runs_kernel import book_run, has_room
 from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]

@@ -22,9 +22,10 @@ from memplan.compiler.mapping.problem import Link
 from memplan.planners.ilp.linear import ZERO
 from memplan.planners.ilp.model import Relaxation
 from memplan.planners.ilp.values import Gap
-from memplan.planners.stays.decisions import Decisions, Rules
+from memplan.planners.stays.booking_kernel import book_run, refresh, serve
+from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
-from memplan.planners.stays.runs_kernel import book_run, refresh, serve
+from memplan.planners.stays.rules import Rules, writer_to_evict
 from memplan.planners.stays.tables import NONE
 
 Floats = NDArray[np.float64]
@@ -120,7 +121,7 @@ class Realization:
         """Returns the decisions, in which no more is in memory at any time than it holds, by the sum of sizes."""
         items = self.items()
         made = Decisions(self.frame, rules, self._kept(items))
-        runs = self._with_copies(items, made.kept)
+        runs = self._with_copies(items, made.kept_item)
         self._schedule(runs, emulator)
         self._relieve(runs, made.tables.free.copy())
         commit(made, runs)
@@ -197,7 +198,7 @@ class Realization:
                     return int(self.chains.buffer[chain])
         return NONE
 
-    def _with_copies(self, items: list[tuple[int, int]], kept: int) -> list[Run]:
+    def _with_copies(self, items: list[tuple[int, int]], kept_item: int) -> list[Run]:
         """Returns the runs that can have the copies that they need, with those, not scheduled yet."""
         chains, found = self.chains, []
         run_of: dict[int, Run] = {}  # by item
@@ -206,15 +207,13 @@ class Realization:
         for first, last in sorted(items):
             run = run_of[first]
             run.start, run.end = int(chains.start[first]), int(chains.end[last])
-            chain = int(chains.chain[first])
-            is_kept = chains.buffer[chain] == kept and first == chains.first[chain] and chains.parent[chain] == NONE
             possible = True
-            if is_kept:
+            if first == kept_item:
                 run.start = 0
             elif chains.reads[first]:
                 run.prefetch = self._prefetch(first, run_of)
                 possible = run.prefetch is not None
-            if possible and self._wants_eviction(run):
+            if possible and self._writer_to_evict(run) != NONE:
                 run.eviction = self._eviction(run, run_of)
                 possible = run.eviction is not None
             if possible:
@@ -224,13 +223,9 @@ class Realization:
                     del run_of[item]
         return found
 
-    def _wants_eviction(self, run: Run) -> bool:
-        """Whether a run changes a value that is wanted at home afterwards."""
-        chains, last = self.chains, run.last
-        writer = last if chains.writes[last] else int(chains.writer[last])
-        chain = int(chains.chain[last])
-        is_wanted = chains.reads[last + 1] if last + 1 < chains.last[chain] else chains.needs_home[chain]
-        return writer >= run.first and bool(is_wanted)
+    def _writer_to_evict(self, run: Run) -> int:
+        """Returns the item of a run whose value must be brought home; -1 for none."""
+        return int(writer_to_evict(self.tables.items, self.tables.chains, run.first, run.last))
 
     def _operation(self, slot: int, first: int) -> int:
         """Returns the last slot in [first, slot] that is an operation; -1 if there is none."""
@@ -290,7 +285,7 @@ class Realization:
         chain = int(chains.chain[run.last])
         region = chains.region[chain]
         first, last = int(self.slots.first[region]), int(self.slots.last[region])
-        writer = run.last if chains.writes[run.last] else int(chains.writer[run.last])
+        writer = self._writer_to_evict(run)
         done = self._operation(last - 1, first)
         for following in range(run.last + 1, int(chains.last[chain])):
             other = run_of.get(following)

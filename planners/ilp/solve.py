@@ -40,8 +40,9 @@ from memplan.planners.ilp.runs import Realization
 from memplan.planners.ilp.windows import improve_windows
 from memplan.planners.planner import Budget, Planner, Role
 from memplan.planners.stays.assembly import Stay, assemble
-from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.rules import Rules
 
 Integers = NDArray[np.int64]
 

@@ -22,9 +22,11 @@ from memplan.planners.ilp.model import Precision, Relaxation, Span
 from memplan.planners.ilp.polish import Effort, Packed, Polish
 from memplan.planners.ilp.runs import Realization
 from memplan.planners.stays.assembly import Stay, assemble
-from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.booking_kernel import refresh
+from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
-from memplan.planners.stays.runs_kernel import refresh, try_all
+from memplan.planners.stays.rules import Rules
+from memplan.planners.stays.runs_kernel import try_all
 
 # Operations of a window in each round, and seconds of its integer program.
 _ROUNDS, _SECONDS = (64, 96), 8.0

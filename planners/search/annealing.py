@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.emulator.timing import TimingEmulator
-from memplan.planners.search.annealing_kernel import Walk, anneal
-from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Neighbourhoods, take_again
-from memplan.planners.search.places_kernel import Places
+from memplan.planners.search.annealing_kernel import LATENCY_ROW, Walk, anneal
+from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, SPAN_ROW, Neighbourhoods, take_again
+from memplan.planners.search.places_kernel import PLACE_ROW, Places
 from memplan.planners.stays.assembly import Stay
-from memplan.planners.stays.decisions import Decisions, Rules
-from memplan.planners.stays.evaluation import Evaluation, in_one_piece, make_evaluation
+from memplan.planners.stays.decisions import Decisions
+from memplan.planners.stays.evaluation import in_one_piece, make_evaluation
 from memplan.planners.stays.evaluation_kernel import latency_of_tables
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.tables import NONE
 
 Floats = NDArray[np.float64]
@@ -74,7 +75,7 @@ class Annealer:
             high=np.zeros(most, np.int64),
             key=np.zeros(most),
             elapsed=np.zeros(n + 2),
-            span=np.zeros(4, np.int64),
+            span=np.zeros(1, SPAN_ROW),
             random=np.array([seed & (2**64 - 1)], np.uint64),
         )
         self.weights, self.earned, self.used = kinds.astype(np.float64), np.zeros(NUM_KINDS), np.zeros(NUM_KINDS)
@@ -84,37 +85,30 @@ class Annealer:
             start=np.zeros(0, np.int64),
             end=np.zeros(0, np.int64),
             offset=np.zeros(0, np.int64),
-            fixed=np.zeros((len(frame.homes), 4), np.int64),
+            fixed=np.zeros(len(frame.homes), PLACE_ROW),
             reserved=-(-reserved.astype(np.int64) // frame.unit),
             capacity=np.array([frame.problem.spaces[frame.space].capacity // frame.unit], np.int64),
-            kept=np.array([NONE, NONE], np.int64),
-            unsorted=np.zeros((2 * num_items + len(frame.homes), 4), np.int64),
-            blocks=np.zeros((2 * num_items + len(frame.homes), 4), np.int64),
+            unsorted=np.zeros(2 * num_items + len(frame.homes), PLACE_ROW),
+            blocks=np.zeros(2 * num_items + len(frame.homes), PLACE_ROW),
             waiting=np.zeros(num_items, np.int64),
             claim=np.zeros(num_items),
         )
         self.pressure = np.zeros(n + 1, np.int64)
-        self._evaluations: dict[int, Evaluation] = {}
+        self.evaluation = make_evaluation(frame, emulator)
         self._start(NONE)
         self._settle()
 
     def _start(self, kept: int) -> None:
         """Begins with nothing in the space but what stays from run to run."""
         self.decisions = Decisions(self.frame, Rules(), kept)
-        prefetch_again = self.decisions.prefetch_again[0] if self.decisions.prefetch_again is not None else NONE
-        if kept not in self._evaluations:
-            self._evaluations[kept] = make_evaluation(self.frame, self.emulator, kept, prefetch_again)
-        self.evaluation = self._evaluations[kept]
         tables, (start, end, offset), whole = in_one_piece(self.decisions.tables)
         self.decisions.tables = tables
-        self.places = self.places._replace(
-            start=start, end=end, offset=offset, kept=np.array([self.evaluation.kept_item[0], prefetch_again], np.int64)
-        )
+        self.places = self.places._replace(start=start, end=end, offset=offset)
         self.walk = Walk(
             now=whole,
             accepted=whole.copy(),
             best=whole.copy(),
-            latency=np.zeros(2),
+            latency=np.zeros(1, LATENCY_ROW),
             weights=self.weights,
             earned=self.earned,
             used=self.used,
@@ -190,7 +184,7 @@ class Annealer:
     @property
     def best_latency(self) -> float:
         """Seconds of the best since the last start."""
-        return float(self.walk.latency[1])
+        return float(self.walk.latency["best"][0])
 
     @property
     def num_rounds(self) -> int:
@@ -241,7 +235,8 @@ class Annealer:
         """Makes where the tables are the present and the best solution."""
         self.walk.accepted[:] = self.walk.now
         self.walk.best[:] = self.walk.now
-        self.walk.latency[:] = latency_of_tables(self.decisions.tables, self.evaluation)
+        latency = latency_of_tables(self.decisions.tables, self.evaluation)
+        self.walk.latency[0] = (latency, latency)
 
     def best_solution(self) -> tuple[PlacedRuns, list[Stay]]:
         """Returns the best since the last start, which must be placed, and its stays."""
@@ -255,6 +250,6 @@ class Annealer:
     def solution(self) -> PlacedRuns:
         """Returns what is decided now. It must be placed."""
         runs = self.decisions.runs()
-        offsets = np.concatenate([self.places.fixed[:, 2], self.places.offset[runs]]) * self.frame.unit
+        offsets = np.concatenate([self.places.fixed["offset"], self.places.offset[runs]]) * self.frame.unit
         rows = self.decisions.tables.items[runs].copy()
-        return PlacedRuns(self.decisions.kept, rows, offsets, float(self.walk.latency[0]))
+        return PlacedRuns(self.decisions.kept, rows, offsets, float(self.walk.latency["accepted"][0]))

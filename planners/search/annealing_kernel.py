@@ -13,32 +13,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.kernels import entry, internal
-from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Neighbourhoods, move, uniform
+from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Neighbourhoods, go_to_neighbour
 from memplan.planners.search.places_kernel import Places, place_new
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_kernel import keep, latency_after, latency_of_tables, undo
+from memplan.planners.stays.random_kernel import uniform
 from memplan.planners.stays.tables import StayTables
 
-# What a neighbour earns its neighbourhood: a best one, one that is better than the present, another that is accepted.
+# What a neighbour earns its neighbourhood: the best one so far, one that is better than the last, one that is accepted.
 _BEST, _BETTER, _ACCEPTED = 10.0, 4.0, 1.0
 
 # How fast the weights follow, after how many rounds, and the least share that each neighbourhood keeps.
 _REACTION, _SEGMENT, _LEAST = 0.2, 100, 0.05
 
-# Rounds after which everything is evaluated anew, so that rounding does not add up.
+# Rounds after which the whole program is evaluated again, so that rounding errors do not add up.
 _RENEWAL = 1000
 
-# A neighbourhood whose weight is 0 is turned off: no other may come near that.
+# The least weight of a neighbourhood that is turned on: one of weight 0 is turned off.
 _NEVER_LESS = 1e-6
+
+
+# Seconds of the solution that was accepted last, and of the best so far.
+LATENCY_ROW = np.dtype([("accepted", np.float64), ("best", np.float64)], align=True)
 
 
 class Walk(NamedTuple):
     """Where the search is.
 
     Attributes:
-      now: `[size]` the tables' decisions in one array, see `_evaluation.in_one_piece`.
-      accepted, best: `[size]` those of the present solution, and of the best so far.
-      latency: `[2]` seconds of these two.
+      now: `[size]` the tables' decisions in one array, see `evaluation.in_one_piece`.
+      accepted, best: `[size]` those of the solution that was accepted last, and of the best so far.
+      latency: `[1]` LATENCY_ROW.
       weights, earned, used: `[num_kinds]` of the neighbourhoods.
       rounds: `[1]` how many were made.
     """
@@ -46,7 +51,7 @@ class Walk(NamedTuple):
     now: NDArray[np.int64]
     accepted: NDArray[np.int64]
     best: NDArray[np.int64]
-    latency: NDArray[np.float64]
+    latency: NDArray[np.void]
     weights: NDArray[np.float64]
     earned: NDArray[np.float64]
     used: NDArray[np.float64]
@@ -81,19 +86,19 @@ def _learn(w: Walk) -> None:
 @internal
 def _judge(s: StayTables, e: Evaluation, random: np.ndarray, w: Walk, temperature: float) -> float:
     """Accepts what is decided now, or goes back to what was accepted before; returns what its neighbourhood earns."""
-    latency = latency_after(s, e)
-    change = latency - w.latency[0]
+    latency, known = latency_after(s, e), w.latency[0]
+    change = latency - known.accepted
     if change > 0.0 and uniform(random) >= np.exp(-change / temperature):
         undo(e)
         w.now[:] = w.accepted
         return 0.0
     keep(e)
     w.accepted[:] = w.now
-    w.latency[0] = latency
+    known.accepted = latency
     earned = 0.0
-    if latency < w.latency[1] * (1.0 - 1e-12):
+    if latency < known.best * (1.0 - 1e-12):
         earned = _BEST
-        w.latency[1] = latency
+        known.best = latency
         w.best[:] = w.now
     elif change < 0.0:
         earned = _BETTER
@@ -125,7 +130,7 @@ def anneal(
     for _ in range(rounds):
         kind = _chosen(w.weights, uniform(h.random))
         w.used[kind] += 1.0
-        if move(s, h, kind):
+        if go_to_neighbour(s, h, kind):
             if is_placed:
                 for number in range(len(shuffle)):
                     shuffle[number] = 0.5 + uniform(h.random)
@@ -137,5 +142,5 @@ def anneal(
         if w.rounds[0] % _SEGMENT == 0:
             _learn(w)
         if w.rounds[0] % _RENEWAL == 0:
-            w.latency[0] = latency_of_tables(s, e)
+            w.latency[0].accepted = latency_of_tables(s, e)
         temperature *= cooling

@@ -1,14 +1,14 @@
 """The neighbourhoods of `search`: each gives up some runs and decides anew around them. Compiled by numba.
 
 Ruin and recreate (Schrimpf et al., 2000): what a neighbourhood gives up leaves room over some span of time, and the
-candidates that touch it compete for that room in a randomized greedy order, by `_search.try_all`.
+candidates that touch it compete for that room in a randomized greedy order, by `runs_kernel.try_all`.
 
     WINDOW    most runs in some part of time
     SCATTER   a few runs, anywhere or around one time
     BUFFER    all runs of one buffer
     INSERT    those in the way of one run that is left out, which then goes first
-    SPLIT     one use out of a run; what is left of it on both sides goes first
-    SHIFT     none: the copy that fills a run starts earlier or later
+    SPLIT     one use of a run; what is left of it on both sides goes first
+    SHIFT     nothing: the copy that fills a run starts earlier or later
 """
 
 from __future__ import annotations
@@ -19,13 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.kernels import entry, internal
-from memplan.planners.stays.runs_kernel import book_run, drop, has_room, refresh, score, serve, try_all
+from memplan.planners.stays.booking_kernel import book_run, has_room, refresh, serve
+from memplan.planners.stays.random_kernel import below, uniform
+from memplan.planners.stays.rules import CHANNEL_PRICE, TRIES
+from memplan.planners.stays.rules_kernel import duration
+from memplan.planners.stays.runs_kernel import drop, score, take, try_all
 from memplan.planners.stays.tables import NONE, StayTables
 
 WINDOW, SCATTER, BUFFER, INSERT, SPLIT, SHIFT = range(6)
 NUM_KINDS = 6
 
-_CHANNEL_PRICE = 0.2  # as in `greedy`: seconds that a second of the link's time is worth
+# Of what a neighbourhood gave up: the half-open times at which there is room now, and the half-open items that no
+# candidate may hold, so that the same run does not come back at once.
+SPAN_ROW = np.dtype(
+    [("start", np.int64), ("end", np.int64), ("first_barred", np.int64), ("last_barred", np.int64)], align=True
+)
 
 
 class Neighbourhoods(NamedTuple):
@@ -38,7 +46,7 @@ class Neighbourhoods(NamedTuple):
       capacity: `[1]` largest room that there is at any time, in units of the alignment.
       low, high, key: `[num_runs + num_chains + 2]` scratch: the candidates of one round.
       elapsed: `[n + 2]` scratch: seconds from the start of the program to each time.
-      span: `[4]` half-open times that were given up, then half-open items that no candidate may hold.
+      span: `[1]` SPAN_ROW of the present round.
       random: `[1] uint64` state of the random numbers.
     """
 
@@ -52,31 +60,16 @@ class Neighbourhoods(NamedTuple):
     high: NDArray[np.int64]
     key: NDArray[np.float64]
     elapsed: NDArray[np.float64]
-    span: NDArray[np.int64]
+    span: NDArray[np.void]
     random: NDArray[np.uint64]
-
-
-@internal
-def uniform(random: np.ndarray) -> float:
-    """Returns a random number in [0, 1): SplitMix64 (Steele, Lea and Flood, 2014)."""
-    random[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = random[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return float((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-
-
-@internal
-def below(random: np.ndarray, count: int) -> int:
-    """Returns a random integer in [0, count)."""
-    return min(int(uniform(random) * count), count - 1)
 
 
 @internal
 def _give_up(s: StayTables, h: Neighbourhoods, run: int) -> None:
     """Drops a run, and remembers when there is room now."""
-    h.span[0] = min(h.span[0], s.items[run].run_start)
-    h.span[1] = max(h.span[1], s.items[run].run_end)
+    span = h.span[0]
+    span.start = min(span.start, s.items[run].run_start)
+    span.end = max(span.end, s.items[run].run_end)
     drop(s, run)
 
 
@@ -117,9 +110,9 @@ def _ruin_few(s: StayTables, h: Neighbourhoods) -> bool:
         return False
     chain = s.chains[s.items[first].chain]
     if uniform(h.random) < 0.5:
-        h.span[2], h.span[3] = first, s.items[first].run_last + 1
+        h.span[0].first_barred, h.span[0].last_barred = first, s.items[first].run_last + 1
     elif uniform(h.random) < 0.3:
-        h.span[2], h.span[3] = chain.first, chain.last
+        h.span[0].first_barred, h.span[0].last_barred = chain.first, chain.last
     time = s.items[first].run_start
     _give_up(s, h, first)
     if uniform(h.random) < 0.5:
@@ -141,7 +134,7 @@ def _ruin_buffer(s: StayTables, h: Neighbourhoods) -> bool:
     buffer = s.chains[s.items[run].chain].buffer
     chain = s.chains[s.items[run].chain]
     if uniform(h.random) < 0.5:
-        h.span[2], h.span[3] = chain.first, chain.last
+        h.span[0].first_barred, h.span[0].last_barred = chain.first, chain.last
     for number in range(len(s.chains)):
         other = s.chains[number]
         if other.buffer == buffer:
@@ -174,7 +167,7 @@ def _make_room(s: StayTables, h: Neighbourhoods, start: int, end: int, size: int
 def _try_one(s: StayTables, h: Neighbourhoods, low: int, high: int) -> bool:
     """Gives items [low, high] a stay if possible."""
     h.low[0], h.high[0] = low, high
-    return try_all(s, np.zeros(1, np.int64), h.low, h.high, 1.0, 24, 1.0) > 0
+    return try_all(s, np.zeros(1, np.int64), h.low, h.high, 1.0, TRIES, 1.0) > 0
 
 
 @internal
@@ -216,8 +209,9 @@ def _insert(s: StayTables, h: Neighbourhoods) -> bool:
         return False
     if not _try_one(s, h, low, high):
         return False
-    h.span[0] = min(h.span[0], s.items[low].start)
-    h.span[1] = max(h.span[1], s.items[low].end)
+    span = h.span[0]
+    span.start = min(span.start, s.items[low].start)
+    span.end = max(span.end, s.items[low].end)
     return True
 
 
@@ -234,7 +228,7 @@ def _split(s: StayTables, h: Neighbourhoods) -> bool:
         _try_one(s, h, run, item - 1)
     if item < last:
         _try_one(s, h, item + 1, last)
-    h.span[2], h.span[3] = item, item + 1
+    h.span[0].first_barred, h.span[0].last_barred = item, item + 1
     return True
 
 
@@ -265,7 +259,7 @@ def _shift(s: StayTables, h: Neighbourhoods) -> bool:
     start = s.slots[slot].time
     if start < item.run_start and not has_room(s, start, item.run_start, s.buffers[chain.buffer].size):
         return False
-    h.span[0], h.span[1] = min(start, item.run_start), max(start, item.run_start)
+    h.span[0].start, h.span[0].end = min(start, item.run_start), max(start, item.run_start)
     book_run(s, run, -1)
     item.run_start, item.prefetch_start, item.late = start, slot, 0.0
     book_run(s, run, 1)
@@ -278,8 +272,7 @@ def _candidates(s: StayTables, h: Neighbourhoods) -> int:
     # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
     items, chains, lows, highs, starts, ends = s.items, s.chains, h.lows, h.highs, h.starts, h.ends
     listed_low, listed_high, random = h.low, h.high, h.random
-    start, end = h.span[0], h.span[1]
-    first, last = h.span[2], h.span[3]
+    start, end, first, last = h.span[0].start, h.span[0].end, h.span[0].first_barred, h.span[0].last_barred
     count = 0
     for candidate in range(len(lows)):
         if starts[candidate] >= end or ends[candidate] <= start:
@@ -315,10 +308,10 @@ def _recreate(s: StayTables, h: Neighbourhoods) -> None:
     for t in range(n):
         elapsed[t] = seconds
         operation = operations[t]
-        seconds += max(operation.floor, operation.demand) * operation.repetitions
+        seconds += duration(operation.floor, operation.demand) * operation.repetitions
     elapsed[n] = elapsed[n + 1] = seconds
     patience = 0.0 if uniform(h.random) < 0.2 else 0.25 if uniform(h.random) < 0.4 else 1.0
-    price = _CHANNEL_PRICE * 10.0 ** (1.5 * uniform(h.random) - 1.0)
+    price = CHANNEL_PRICE * 10.0 ** (1.5 * uniform(h.random) - 1.0)
     channel_weight = 10.0 ** (2.0 * uniform(h.random) - 1.0)
     noise = 2.0 * uniform(h.random)
     by_density = uniform(h.random) < 0.85
@@ -338,20 +331,21 @@ def _recreate(s: StayTables, h: Neighbourhoods) -> None:
             low[num_worthy], high[num_worthy] = low[i], high[i]
             num_worthy += 1
         ranked = np.argsort(h.key[:num_worthy])
-        if try_all(s, ranked, low, high, price, 24, patience) == 0:
+        if try_all(s, ranked, low, high, price, TRIES, patience) == 0:
             break
 
 
 @entry
-def move(s: StayTables, h: Neighbourhoods, kind: int) -> bool:
+def go_to_neighbour(s: StayTables, h: Neighbourhoods, kind: int) -> bool:
     """Goes to a neighbour; returns whether there was one. If not, the tables are left half changed."""
     n = len(s.operations)
-    h.span[0], h.span[1], h.span[2], h.span[3] = n + 1, 0, NONE, NONE
+    span = h.span[0]
+    span.start, span.end, span.first_barred, span.last_barred = n + 1, 0, NONE, NONE
     if kind == WINDOW:
         width = max(2, int(n * 2.0 ** -(1.0 + 7.0 * uniform(h.random))))
         start = below(h.random, n + width) - width
-        h.span[0], h.span[1] = max(start, 0), min(start + width, n + 1)
-        _ruin_window(s, h, h.span[0], h.span[1], 0.7)
+        span.start, span.end = max(start, 0), min(start + width, n + 1)
+        _ruin_window(s, h, span.start, span.end, 0.7)
         ok = True
     elif kind == SCATTER:
         ok = _ruin_few(s, h)
@@ -379,16 +373,10 @@ def take_again(s: StayTables, rows: np.ndarray) -> None:
         row = rows[i]
         item = s.items[row.run]
         chain = s.chains[item.chain]
-        is_kept = chain.buffer == s.facts[0].kept_buffer and row.run == chain.first and chain.parent == NONE
-        if item.reads and is_kept == (row.prefetch_start != NONE):
+        if item.reads and (row.run == s.facts[0].kept_item) == (row.prefetch_start != NONE):
             continue
         if not has_room(s, row.run_start, row.run_end, s.buffers[chain.buffer].size):
             continue
         for k in range(item.first_access, s.items[row.run_last].last_access):
             serve(s, s.order[k], True)
-        for number in range(row.run, row.run_last + 1):
-            s.items[number].run = row.run
-        item.run_last, item.run_start, item.run_end = row.run_last, row.run_start, row.run_end
-        item.prefetch_start, item.prefetch_done, item.late = row.prefetch_start, row.prefetch_done, row.late
-        item.eviction_start, item.eviction_done = row.eviction_start, row.eviction_done
-        book_run(s, row.run, 1)
+        take(s, row.run, row.run_last, row)

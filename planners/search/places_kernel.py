@@ -1,8 +1,8 @@
 """Offsets of runs while the search goes on, so that whatever it accepts is a plan. Compiled by numba.
 
-Room is accounted by the sum of sizes at each time, which says nothing about gaps. After each round, runs whose time
-did not change keep their place; the others take the gap that suits them best among those, and those that find none are
-dropped. What a neighbourhood gave up is placed anew with it, so the search moves offsets as it moves runs.
+Room is booked as the sum of sizes at each time, which says nothing about gaps. After each round, the runs whose times
+did not change keep their places. The others take the gap that suits them best between those, and the runs that find
+none are dropped. Runs that a neighbourhood gave up are placed again too, so the search moves offsets as it moves runs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.kernels import entry, internal
+from memplan.planners.stays.rules_kernel import until_next_run
 from memplan.planners.stays.runs_kernel import drop
 from memplan.planners.stays.tables import NONE, StayTables
+
+# Of what is placed: its half-open times, and its half-open units of the space.
+PLACE_ROW = np.dtype([("start", np.int64), ("end", np.int64), ("offset", np.int64), ("top", np.int64)], align=True)
 
 
 class Places(NamedTuple):
@@ -22,13 +26,11 @@ class Places(NamedTuple):
 
     Attributes:
       start, end, offset: `[num_items]` half-open times and offset of the run that begins with an item, as last placed;
-        a run whose times are others is yet to be placed. All three are part of the array that is kept and restored.
-      fixed: `[num_homes, 4]` start, end, offset and top of what is at home in the space.
+        a run with other times is yet to be placed. All three are part of the array that is saved and restored.
+      fixed: `[num_homes]` PLACE_ROW of what is at home in the space.
       reserved: `[n + 2]` what operations keep for themselves.
       capacity: `[1]`.
-      kept: `[2]` item whose run stays for the next run of the program, and when its copy for that starts; -1 for none.
-      unsorted, blocks: `[2 * num_items + num_homes, 4]` scratch: start, end, offset and top of what is placed; the
-        second by offset.
+      unsorted, blocks: `[2 * num_items + num_homes]` PLACE_ROW, scratch: what is placed; the second by offset.
       waiting: `[num_items]` scratch: runs to be placed.
       claim: `[num_items]` scratch.
     """
@@ -36,36 +38,39 @@ class Places(NamedTuple):
     start: NDArray[np.int64]
     end: NDArray[np.int64]
     offset: NDArray[np.int64]
-    fixed: NDArray[np.int64]
+    fixed: NDArray[np.void]
     reserved: NDArray[np.int64]
     capacity: NDArray[np.int64]
-    kept: NDArray[np.int64]
-    unsorted: NDArray[np.int64]
-    blocks: NDArray[np.int64]
+    unsorted: NDArray[np.void]
+    blocks: NDArray[np.void]
     waiting: NDArray[np.int64]
     claim: NDArray[np.float64]
 
 
 @internal
-def _intervals(items: np.ndarray, run: int, kept: np.ndarray, n: int) -> tuple[int, int, int]:
+def _intervals(s: StayTables, run: int) -> tuple[int, int, int]:
     """Returns the half-open times of a run, and when it needs its place again until the end; `n + 1` for never."""
-    item = items[run]
-    if run != kept[0] or kept[1] == NONE:
-        return item.run_start, item.run_end, n + 1
-    if item.run_end >= kept[1]:
-        return item.run_start, n + 1, n + 1
-    return item.run_start, item.run_end, kept[1]
+    item, after = s.items[run], len(s.operations) + 1
+    if run != s.facts[0].kept_item:
+        return item.run_start, item.run_end, after
+    end, again = until_next_run(item.run_end, s.facts[0].kept_again, after)
+    return item.run_start, end, again
 
 
 @internal
-def _insert_block(blocks: np.ndarray, count: int, start: int, end: int, offset: int, top: int) -> int:
+def _write(blocks: np.ndarray, number: int, start: int, end: int, offset: int, size: int) -> None:
+    block = blocks[number]
+    block.start, block.end, block.offset, block.top = start, end, offset, offset + size
+
+
+@internal
+def _insert_block(blocks: np.ndarray, count: int, start: int, end: int, offset: int, size: int) -> int:
     """Puts a block among `count` that are sorted by offset; returns how many there are then."""
     i = count
-    while i > 0 and blocks[i - 1, 2] > offset:
-        for k in range(4):
-            blocks[i, k] = blocks[i - 1, k]
+    while i > 0 and blocks[i - 1].offset > offset:
+        blocks[i] = blocks[i - 1]
         i -= 1
-    blocks[i, 0], blocks[i, 1], blocks[i, 2], blocks[i, 3] = start, end, offset, top
+    _write(blocks, i, start, end, offset, size)
     return count + 1
 
 
@@ -76,28 +81,52 @@ def _find_gap(
     """Returns an offset in [low, high) between blocks, in the smallest or the lowest gap; -1 for none.
 
     Args:
-      blocks: `[count, 4]` sorted by offset.
+      blocks: `[count]` sorted by offset.
       start, end, again: when the place is needed, see `_intervals`.
     """
     found, least = NONE, high + 1
     for i in range(count):
-        if (blocks[i, 0] < end and blocks[i, 1] > start) or blocks[i, 1] > again:
-            gap = blocks[i, 2] - low
+        block = blocks[i]
+        if (block.start < end and block.end > start) or block.end > again:
+            gap = block.offset - low
             if size <= gap < least:
                 found, least = low, gap
                 if not best_fit:
                     return found
-            low = max(low, blocks[i, 3])
+            low = max(low, block.top)
     return low if size <= high - low < least else found
 
 
 @internal
-def _sort_blocks(blocks: np.ndarray, count: int, result: np.ndarray) -> None:
-    """Writes blocks in the order of their offsets."""
-    ranked = np.argsort(blocks[:count, 2])
-    for i in range(count):
-        for k in range(4):
-            result[i, k] = blocks[ranked[i], k]
+def _list_blocks(s: StayTables, p: Places, by_area: bool, shuffle: np.ndarray) -> tuple[int, int]:
+    """Lists what is placed in `p.unsorted`, and the runs to be placed in `p.waiting`; returns how many of each."""
+    # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
+    items, chains, buffers, n = s.items, s.chains, s.buffers, len(s.operations)
+    starts, ends, offsets, waiting, claims, unsorted = p.start, p.end, p.offset, p.waiting, p.claim, p.unsorted
+    count, num_waiting = len(p.fixed), 0
+    for number in range(count):
+        unsorted[number] = p.fixed[number]
+    for run in range(len(items)):
+        item = items[run]
+        if item.run != run:
+            starts[run] = NONE  # Others may take the place from now on.
+            continue
+        size = buffers[chains[item.chain].buffer].size
+        if starts[run] == item.run_start and ends[run] == item.run_end:
+            start, end, again = _intervals(s, run)
+            _write(unsorted, count, start, end, offsets[run], size)
+            count += 1
+            if again <= n:
+                _write(unsorted, count, again, n + 1, offsets[run], size)
+                count += 1
+        else:
+            waiting[num_waiting] = run
+            claim = float(item.run_end - item.run_start)
+            if by_area:
+                claim *= size
+            claims[num_waiting] = -claim * shuffle[run]
+            num_waiting += 1
+    return count, num_waiting
 
 
 @entry
@@ -109,43 +138,20 @@ def place_new(s: StayTables, p: Places, best_fit: bool, by_area: bool, shuffle: 
       by_area: whether they choose by size times duration, rather than by duration.
       shuffle: `[num_items]` by what the claim of each is multiplied.
     """
-    # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
-    items, chains, buffers, n = s.items, s.chains, s.buffers, len(s.operations)
-    starts, ends, offsets, waiting, claims, reserved = p.start, p.end, p.offset, p.waiting, p.claim, p.reserved
-    count = len(p.fixed)
-    p.unsorted[:count] = p.fixed
-    num_waiting = 0
-    for run in range(len(items)):
-        item = items[run]
-        if item.run != run:
-            starts[run] = NONE  # Others may take the place from now on.
-            continue
-        size = buffers[chains[item.chain].buffer].size
-        if starts[run] == item.run_start and ends[run] == item.run_end:
-            start, end, again = _intervals(items, run, p.kept, n)
-            row = p.unsorted[count]
-            row[0], row[1], row[2], row[3] = start, end, offsets[run], offsets[run] + size
-            count += 1
-            if again <= n:
-                row = p.unsorted[count]
-                row[0], row[1], row[2], row[3] = again, n + 1, offsets[run], offsets[run] + size
-                count += 1
-        else:
-            waiting[num_waiting] = run
-            claim = float(item.run_end - item.run_start)
-            if by_area:
-                claim *= size
-            claims[num_waiting] = -claim * shuffle[run]
-            num_waiting += 1
+    count, num_waiting = _list_blocks(s, p, by_area, shuffle)
     if num_waiting == 0:
         return 0
+    items, chains, buffers, n = s.items, s.chains, s.buffers, len(s.operations)
+    starts, ends, offsets, waiting, reserved = p.start, p.end, p.offset, p.waiting, p.reserved
     blocks, capacity, dropped = p.blocks, p.capacity[0], 0
-    _sort_blocks(p.unsorted, count, blocks)
-    for i in np.argsort(claims[:num_waiting]):
+    ranked = np.argsort(p.unsorted[:count]["offset"])
+    for i in range(count):
+        blocks[i] = p.unsorted[ranked[i]]
+    for i in np.argsort(p.claim[:num_waiting]):
         run = waiting[i]
         item = items[run]
         size = buffers[chains[item.chain].buffer].size
-        start, end, again = _intervals(items, run, p.kept, n)
+        start, end, again = _intervals(s, run)
         low = 0
         for t in range(start, end):
             low = max(low, reserved[t])
@@ -158,7 +164,7 @@ def place_new(s: StayTables, p: Places, best_fit: bool, by_area: bool, shuffle: 
             dropped += 1
             continue
         starts[run], ends[run], offsets[run] = item.run_start, item.run_end, offset
-        count = _insert_block(blocks, count, start, end, offset, offset + size)
+        count = _insert_block(blocks, count, start, end, offset, size)
         if again <= n:
-            count = _insert_block(blocks, count, again, n + 1, offset, offset + size)
+            count = _insert_block(blocks, count, again, n + 1, offset, size)
     return dropped

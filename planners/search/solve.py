@@ -31,8 +31,7 @@ from memplan.planners.planner import Budget, Planner, Role
 from memplan.planners.search.annealing import Annealer, PlacedRuns
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
-from memplan.planners.stays.kept import arguments_to_keep
-from memplan.planners.stays.tables import NONE
+from memplan.planners.stays.kept import kept_choices
 from memplan.planners.xla import given_stays
 
 # In the order of their numbers in `neighbourhoods_kernel.py`.
@@ -52,9 +51,6 @@ _PACKED_HEAT = 0.3
 
 # How often a cycle tries another argument that stays from run to run, or none.
 _SHARE_OF_OTHER_KEPT = 0.25
-
-# So many of those arguments are considered.
-_MOST_KEPT = 8
 
 # What exact packing may take, for each item, before it is known how long it does: it starts only if there is time.
 _PACKING_SECONDS = 3e-3
@@ -176,9 +172,9 @@ class _Annealing:
 
     def _kept(self, annealer: Annealer, incumbent: PlacedRuns) -> int:
         """Returns the argument that stays from run to run in the next cycle; -1 for none."""
-        if not self.options.cross_program or not self.problem.cross_program_prefetches:
+        if not self.options.cross_program:
             return incumbent.kept
-        others = [NONE, *arguments_to_keep(annealer.frame)[:_MOST_KEPT]]
+        others = kept_choices(annealer.frame)
         if len(others) == 1 or self.generator.random() >= _SHARE_OF_OTHER_KEPT:
             return incumbent.kept
         return others[int(self.generator.integers(len(others)))]

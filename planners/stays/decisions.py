@@ -8,11 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.hardware.roofline import duration, durations
 from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
 from memplan.planners.stays.assembly import Stay
+from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.frame import Frame
+from memplan.planners.stays.kept import kept_item
 from memplan.planners.stays.packing import Blocks
-from memplan.planners.stays.runs_kernel import drop, drop_useless, gains, refresh, score, try_all
+from memplan.planners.stays.rules import Rules, until_next_run
+from memplan.planners.stays.runs_kernel import drop, drop_useless, gains, score, try_all
 from memplan.planners.stays.tables import NONE
 
 Floats = NDArray[np.float64]
@@ -41,40 +45,28 @@ class Order:
     noise: float = 0.0
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a search may do; see `GreedyOptions`."""
-
-    prefetch: bool = True
-    evict: bool = True
-    wait: bool = True
-    passes: int = 4
-    channel_price: float = 0.2
-    tries: int = 24
-
-
 class Decisions:
-    """One search: the runs that have a stay so far.
+    """What one search has decided: the runs that have a stay.
 
     Args:
       frame: what to decide on.
-      rules: what it may do.
+      rules: what the search may do.
       kept: buffer that stays in fast memory from one run of the program to the next; -1 for none.
 
     Attributes:
       tables: the frame's, with what is decided.
-      prefetch_again: times of the copy that brings the kept buffer back for the next run; None if none is kept.
     """
 
     def __init__(self, frame: Frame, rules: Rules, kept: int = NONE):
         self.frame, self.rules, self.kept = frame, rules, kept
         self.tables = frame.tables.copy()
         facts = self.tables.facts
-        facts["kept_buffer"] = kept
+        facts["kept_buffer"], facts["kept_item"] = kept, kept_item(frame.chains, kept)
         facts["can_prefetch"] &= rules.prefetch
         facts["can_evict"] &= rules.evict
         refresh(self.tables)
-        self.prefetch_again = self._reserve_for_next_run() if kept != NONE else None
+        if kept != NONE:
+            facts["kept_again"] = self._reserve_for_next_run()
 
     def copy(self) -> Decisions:
         """Returns the same decisions, to be changed independently."""
@@ -82,8 +74,18 @@ class Decisions:
         twin.tables = self.tables.copy()
         return twin
 
-    def _reserve_for_next_run(self) -> tuple[int, int]:
-        """Books the copy that brings the kept buffer back for the next run, as late as it can be; returns its times."""
+    @property
+    def kept_item(self) -> int:
+        """The item with which the run begins that keeps a buffer from run to run of the program; -1 for none."""
+        return int(self.tables.facts["kept_item"][0])
+
+    @property
+    def kept_again(self) -> int:
+        """The time at which the copy of that buffer for the next run starts, to be done at the end; -1 for none."""
+        return int(self.tables.facts["kept_again"][0])
+
+    def _reserve_for_next_run(self) -> int:
+        """Books the copy that brings the kept buffer back for the next run; returns its start, as late as it can be."""
         slots, operations = self.tables.slots, self.tables.operations
         buffer, n = self.tables.buffers[self.kept], self.frame.problem.end
         start, offered = int(self.frame.slots.of_time[n]), 0.0
@@ -91,13 +93,13 @@ class Decisions:
             start -= 1
             if slots[start]["is_operation"]:
                 operation = operations[slots[start]["time"]]
-                offered += max(0.0, max(operation["floor"], operation["demand"]) - operation["taken"])
+                offered += max(0.0, duration(operation["floor"], operation["demand"]) - operation["taken"])
             else:
                 offered += slots[start]["idle"]
         slots["arrivals"][start] += buffer["prefetch_seconds"]
         time = int(slots[start]["time"])
         self.tables.free[time:] -= buffer["size"]
-        return time, n
+        return time
 
     def run(self, order: Order, generator: np.random.Generator, passes: int | None = None) -> None:
         """Takes runs in an order, then looks again at what is left until nothing more can be taken."""
@@ -114,7 +116,7 @@ class Decisions:
     def _ranked(self, order: Order, generator: np.random.Generator) -> Integers:
         """Returns the runs that might pay, the best first."""
         frame, operations = self.frame, self.tables.operations
-        seconds = np.maximum(operations["floor"], operations["demand"]) * operations["repetitions"]
+        seconds = durations(operations["floor"], operations["demand"]) * operations["repetitions"]
         elapsed = np.concatenate([[0.0], np.cumsum(seconds), [seconds.sum()]])
         saved, freed, copied, held = score(self.tables, frame.lows, frame.highs, elapsed)
         worth = saved + self.rules.channel_price * (freed - copied)
@@ -140,7 +142,7 @@ class Decisions:
         accesses, operations = self.tables.accesses, self.tables.operations
         operation = operations[accesses["time"]]
         demand, floor = operation["demand"], operation["floor"]
-        now = np.maximum(floor, demand) - np.maximum(floor, demand - accesses["saving"])
+        now = durations(floor, demand) - durations(floor, demand - accesses["saving"])
         benefit = np.where(demand > floor, now, demand - floor) * operation["repetitions"]
         buffer = self.frame.access_buffer
         num_buffers = len(self.frame.problem.buffers)
@@ -275,14 +277,12 @@ class Decisions:
             has = items[start] != NONE
             ends = np.full((has.sum(), 2), (0, space) if is_prefetch else (space, 0))
             rows.append(np.column_stack([times[items[start][has]], times[items[done][has]], ends, buffers[has]]))
-        is_kept = self._is_kept(runs)
-        if is_kept.any() and self.prefetch_again is not None:
-            again = (
-                [[*self.prefetch_again, 0, space, self.kept]]
-                if items["run_end"][is_kept][0] < self.prefetch_again[0]
-                else []
-            )
-            rows.append(np.array([[BEFORE, 0, 0, space, self.kept], *again], np.int64))
+        if len(ends_kept := items["run_end"][runs == self.kept_item]):
+            n = self.frame.problem.end
+            rows.append(np.array([[BEFORE, 0, 0, space, self.kept]], np.int64))
+            _, again = until_next_run(ends_kept[0], self.kept_again, n + 1)
+            if again <= n:
+                rows.append(np.array([[again, n, 0, space, self.kept]], np.int64))
         for stay in self.frame.elsewhere:
             for copies, way in ((stay.prefetches, (0, stay.space)), (stay.evictions, (stay.space, 0))):
                 rows += [np.array([[*times_of_copy, *way, stay.buffer]], np.int64) for times_of_copy in copies]
@@ -290,12 +290,6 @@ class Decisions:
         table = table[np.lexsort((table[:, 1], table[:, 0]))]
         start, done, source, destination, buffer = table.T
         return start, done, source, destination, buffer
-
-    def _is_kept(self, runs: Integers) -> NDArray[np.bool_]:
-        """Returns which runs hold the kept buffer from the start of the program."""
-        chains = self.frame.chains
-        chain = chains.chain[runs]
-        return (chains.buffer[chain] == self.kept) & (runs == chains.first[chain]) & (chains.parent[chain] == NONE)
 
     def blocks(self) -> Blocks:
         """Returns what is to be packed: the homes in the fast space, then the stays of the runs."""
@@ -307,14 +301,11 @@ class Decisions:
         end = np.concatenate([np.array([buffers[b].end for b in homes], np.int64), items["run_end"]])
         size = self.frame.sizes[[*homes, *self.frame.chains.buffer[items["chain"]]]].astype(np.int64)
         weight = np.concatenate([np.full(first, np.inf), np.maximum(self.gains(runs), _LEAST_WEIGHT)])
-        if self.prefetch_again is not None:
-            for i in np.flatnonzero(self._is_kept(runs)).tolist():
-                n = self.frame.problem.end
-                if end[first + i] >= self.prefetch_again[0]:
-                    end[first + i] = n + 1
-                else:
-                    item = np.append(item, first + i)
-                    start, end = np.append(start, self.prefetch_again[0]), np.append(end, n + 1)
+        for i in (first + np.flatnonzero(runs == self.kept_item)).tolist():
+            n = self.frame.problem.end
+            end[i], again = until_next_run(end[i], self.kept_again, n + 1)
+            if again <= n:
+                item, start, end = np.append(item, i), np.append(start, again), np.append(end, n + 1)
         return Blocks(start, end, item, size, weight)
 
     def stays(self, offsets: Integers | None = None) -> list[Stay]:
@@ -326,24 +317,15 @@ class Decisions:
         made: list[Stay] = []
         runs = self.runs()
         gained = self.gains(runs)
-        kept = self._is_kept(runs)
-        n = self.frame.problem.end
+        n, kept = self.frame.problem.end, self.kept_item
         known = np.full(len(runs), NONE) if offsets is None else offsets[len(self.frame.homes) :]
-        for run, gain, is_kept, offset in zip(*(x.tolist() for x in (runs, gained, kept, known)), strict=True):
-            stay = self._stay(run, is_kept, gain, offset)
-            if is_kept and self.prefetch_again is not None:
-                if stay.end >= self.prefetch_again[0]:
-                    stay = replace(stay, end=n + 1)
-                else:
-                    made.append(
-                        replace(
-                            stay,
-                            start=self.prefetch_again[0],
-                            end=n + 1,
-                            accesses=(),
-                            prefetches=(self.prefetch_again,),
-                        )
-                    )
+        for run, gain, offset in zip(*(x.tolist() for x in (runs, gained, known)), strict=True):
+            stay = self._stay(run, run == kept, gain, offset)
+            if run == kept:
+                end, again = until_next_run(stay.end, self.kept_again, n + 1)
+                stay = replace(stay, end=end)
+                if again <= n:
+                    made.append(replace(stay, start=again, end=n + 1, accesses=(), prefetches=((again, n),)))
             made.append(stay)
         return made
 

@@ -1,12 +1,12 @@
 """The latency of a search's tables without Python between them: what `evaluation_kernel.py` works on.
 
-The search for stays evaluates thousands of candidates a second, each of which differs little from the one before.
-`TimingEmulator` takes arrays of a plan and sorts them anew for each call; here what the tables say is kept in lists, of
+A search for stays evaluates thousands of candidates a second, each of which differs little from the one before.
+`TimingEmulator` takes the arrays of a plan and sorts them in each call. Here, what the tables say is kept in lists, of
 which a candidate changes a few entries, and the emulator's clock is kept with marks from which it can go on.
 
-A mark is the clock and what is in flight at a time outside of loops and branches. A candidate is walked from the last
-mark before each change to the first time after it at which all is in flight as in the reference, and what follows
-takes as long as it did there:
+A *mark* is the clock and what is in flight at a time outside of loops and branches. A candidate is walked from the last
+mark before each change to the first time after it at which all is in flight as in the reference. What follows takes as
+long as it did there:
 
     reference   |----|----|----|----|----|----|----|----|----|      marks
     changes               x                       x
@@ -33,6 +33,7 @@ from memplan.compiler.emulator.timing_rows import (
     new_link_state,
     new_stack,
 )
+from memplan.compiler.hardware.roofline import durations
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.tables import NONE, StayTables
 
@@ -73,34 +74,51 @@ MARK_ROW = np.dtype([("clock", np.float64), ("count", np.int64), ("is_walked", n
 # Of a copy in flight at a mark: its number, the bytes that are left of it, and the seconds before which it cannot move.
 IN_FLIGHT_ROW = np.dtype([("number", np.int64), ("remaining", np.float64), ("wait", np.float64)], align=True)
 
+# Of a copy that is not in the tables: the half-open times at which it starts and is done.
+FIXED_COPY_ROW = np.dtype([("start", np.int64), ("done", np.int64)], align=True)
+
+# Of the evaluation: the seconds of the reference and of the last candidate; how many copies and accesses differ between
+# the two; and the half-open times outside of which nothing does.
+STATE_ROW = np.dtype(
+    [
+        ("reference", np.float64),
+        ("candidate", np.float64),
+        ("num_copies", np.int64),
+        ("num_accesses", np.int64),
+        ("first", np.int64),
+        ("last", np.int64),
+    ],
+    align=True,
+)
+
 # Copies in flight that a mark has room for. Where there are more, walks go on from the mark before.
 _MOST_IN_FLIGHT = 12
+
+# What serves an access, where an array has a column for each: its home, or the fast space.
+HOME, FAST = range(2)
 
 
 class Evaluation(NamedTuple):
     """What the latency of tables of one frame is computed with. For `n` operations.
 
-    Copies have a number each: `i` of the one that fills the run of item `i`, `num_items + i` of the one that brings its
-    value home, then that of the kept buffer for the next run, then those of stays in other fast spaces.
+    Copies have a number each: `i` the one that fills the run of item `i`, `num_items + i` the one that brings its value
+    home; then follow the one of the kept buffer for the next run, and those of stays in other fast spaces.
 
     Attributes:
       floor, overhead: `[n]` seconds.
-      cost: `[num_accesses, 2]` seconds that each access adds to its operation, at home and in the fast space.
+      cost: `[num_accesses, 2]` seconds that each access adds to its operation, by `HOME` and `FAST`.
       taken: `[num_accesses, 2]` seconds that it takes of a channel.
       channel: `[num_accesses, 2]` which; -1 for none.
       first_access: `[n + 1]` of each operation.
       sizes: `[num_buffers]` bytes.
-      fixed: `[num_fixed, 2]` times of the copies of stays in other fast spaces.
-      prefetch_again: `[1]` when the kept buffer is copied back for the next run; -1 if none is kept.
-      kept_item: `[1]` item whose run keeps it; -1 for none.
-      served: `[num_accesses] int8` place by which the durations are computed; -1 before the first time.
+      fixed: `[num_fixed]` FIXED_COPY_ROW of stays in other fast spaces.
+      served: `[num_accesses] int8` `HOME` or `FAST`, with which the durations are computed; -1 before the first time.
       copy_lists: `[num_copies]` COPY_LIST_ROW.
       times: `[n + 2]` TIME_ROW.
       marks: `[2, n + 2]` MARK_ROW: each time has two, of which one is the reference's.
       in_flight: `[2, n + 2, _MOST_IN_FLIGHT]` IN_FLIGHT_ROW, of the marks.
-      changed_copies, changed_accesses: of the last candidate.
-      counts: `[4]` how many of these there are; half-open times outside of which nothing is changed.
-      latency: `[2]` seconds of the reference and of the last candidate.
+      changed_copies, changed_accesses: `[num_copies]`, `[num_accesses]` those of the last candidate, first.
+      state: `[1]` STATE_ROW.
       schedule, links, stack: of the emulator's kernel.
     """
 
@@ -111,9 +129,7 @@ class Evaluation(NamedTuple):
     channel: Integers
     first_access: Integers
     sizes: Floats
-    fixed: Integers
-    prefetch_again: Integers
-    kept_item: Integers
+    fixed: Rows
     served: NDArray[np.int8]
     copy_lists: Rows
     times: Rows
@@ -121,21 +137,18 @@ class Evaluation(NamedTuple):
     in_flight: Rows
     changed_copies: Integers
     changed_accesses: Integers
-    counts: Integers
-    latency: Floats
+    state: Rows
     schedule: ScheduleRows
     links: LinkState
     stack: Stack
 
 
-def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, prefetch_again: int = NONE) -> Evaluation:
-    """Returns what the latency of the frame's tables is computed with; it has no reference yet.
+def make_evaluation(frame: Frame, emulator: TimingEmulator) -> Evaluation:
+    """Returns what the latency of a frame's tables is computed with; it has no reference yet.
 
     Args:
-      frame: whose tables.
+      frame: to whose tables it belongs.
       emulator: of the frame's problem.
-      kept: buffer that stays in the fast space from one run to the next; -1 for none.
-      prefetch_again: when its copy for the next run starts; -1 for none.
     """
     problem, space, n = frame.problem, frame.space, frame.problem.end
     num_channels = emulator.num_channels
@@ -152,13 +165,12 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
     operations = np.zeros(n + 2, OPERATION_ROW)
     operations["opens"] = emulator.opens
     # Of operations without accesses; the others are computed when it is known what serves them.
-    operations["duration"][:n] = np.maximum(floor, overhead)
+    operations["duration"][:n] = durations(floor, overhead)
     times = np.zeros(n + 2, TIME_ROW)
     times["first_issued"] = times["first_awaited"] = NONE
     times["mark"] = _marks(frame)
     marks = np.zeros((2, n + 2), MARK_ROW)
     marks["count"][:, 1:] = NONE
-    chain = np.flatnonzero((frame.chains.buffer == kept) & (frame.chains.parent == NONE))
     access_times = np.array([t for t, _ in problem.accesses], np.int64)
     return Evaluation(
         floor=floor,
@@ -169,8 +181,6 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
         first_access=np.searchsorted(access_times, np.arange(n + 1)),
         sizes=frame.sizes,
         fixed=fixed,
-        prefetch_again=np.array([prefetch_again], np.int64),
-        kept_item=np.array([frame.chains.first[chain[0]] if len(chain) else NONE], np.int64),
         served=np.full(len(frame.served), NONE, np.int8),
         copy_lists=copy_lists,
         times=times,
@@ -178,8 +188,7 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
         in_flight=np.zeros((2, n + 2, _MOST_IN_FLIGHT), IN_FLIGHT_ROW),
         changed_copies=np.zeros(len(copy_lists), np.int64),
         changed_accesses=np.zeros(len(frame.served), np.int64),
-        counts=np.array([0, 0, n + 2, 0], np.int64),
-        latency=np.zeros(2),
+        state=np.array([(0.0, 0.0, 0, 0, n + 2, 0)], STATE_ROW),
         schedule=ScheduleRows(
             operations,
             np.ones((n + 2, num_channels)) * (operations["duration"] > 0.0)[:, None],
@@ -193,8 +202,8 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator, kept: int = NONE, pr
     )
 
 
-def _copies(frame: Frame) -> tuple[Rows, Rows, Integers]:
-    """Returns COPY_ROW and COPY_LIST_ROW of all possible copies, and the times of those of stays in other fast spaces."""
+def _copies(frame: Frame) -> tuple[Rows, Rows, Rows]:
+    """Returns COPY_ROW and COPY_LIST_ROW of all possible copies, and FIXED_COPY_ROW of stays in other fast spaces."""
     problem, space = frame.problem, frame.space
     buffers = frame.chains.buffer[frame.chains.chain].tolist()
     into, home = (0, space), (space, 0)
@@ -215,11 +224,11 @@ def _copies(frame: Frame) -> tuple[Rows, Rows, Integers]:
             row["queue"], row["channel"] = link.queue, link.channel
     for name in ("start", "done", "next_issued", "next_awaited"):
         copy_lists[name] = NONE
-    return copies, copy_lists, np.array(fixed, np.int64).reshape(-1, 2)
+    return copies, copy_lists, np.array(fixed, FIXED_COPY_ROW)
 
 
 def _marks(frame: Frame) -> Integers:
-    """Returns for each time the last one up to it that is outside of loops and branches: `[n + 2]`."""
+    """Returns `[n + 2]` the last time up to each one that is outside of loops and branches."""
     regions = frame.problem.regions
     marks = np.arange(frame.problem.end + 2)
     outermost = [region for region in regions[1:] if region.parent == 0 and region.start < region.end]
@@ -239,7 +248,7 @@ def _marks(frame: Frame) -> Integers:
 def in_one_piece(tables: StayTables) -> tuple[StayTables, Integers, Integers]:
     """Returns a copy of tables whose decisions lie in one array, with `[3, num_items]` more, and that array.
 
-    So all that a search decides can be kept or restored at once.
+    Thus all that a search decides can be saved or restored at once.
     """
     parts = {name: getattr(tables, name) for name in ("slots", "items", "operations", "accesses", "free", "facts")}
     ends = np.cumsum([part.nbytes // 8 for part in parts.values()]).tolist()

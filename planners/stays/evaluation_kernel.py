@@ -1,8 +1,8 @@
-"""The latency of a search's tables: brings its lists up to date, and walks what that changes with the emulator's clock.
+"""The latency of a search's tables: its lists are brought up to date, and the emulator's clock walks what that changes.
 
-The same rules and the same kernel as `TimingEmulator.latency_of`, so the same seconds but for rounding; what is saved
-is the way there. `latency_after` evaluates a candidate against the reference; `keep` makes it the reference, and `undo`
-forgets it. `latency_of_tables` walks all, and makes that the reference.
+Rules and clock are those of `TimingEmulator.latency_of`, so the seconds are the same but for rounding. `latency_after`
+evaluates a candidate against the reference; `keep` makes it the reference, and `undo` forgets it. `latency_of_tables`
+walks the whole program, and makes that the reference.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from memplan.compiler.kernels import entry, internal
-from memplan.planners.stays.evaluation import Evaluation
+from memplan.planners.stays.evaluation import FAST, HOME, Evaluation
 from memplan.planners.stays.evaluation_walk_kernel import walk_all, walk_changes
+from memplan.planners.stays.rules_kernel import duration, until_next_run
 from memplan.planners.stays.tables import NONE, StayTables
-
-# Of `Evaluation.counts`.
-_COPIES, _ACCESSES, _FIRST, _LAST = range(4)
 
 
 @internal
-def _note(times: np.ndarray, counts: np.ndarray, t: int) -> None:
+def _note(times: np.ndarray, states: np.ndarray, t: int) -> None:
+    """Notes that something is changed at a time."""
+    state = states[0]
     times[t].is_changed = True
-    counts[_FIRST] = min(counts[_FIRST], t)
-    counts[_LAST] = max(counts[_LAST], t + 1)
+    state.first = min(state.first, t)
+    state.last = max(state.last, t + 1)
 
 
 @internal
@@ -82,19 +82,19 @@ def _link(copy_lists: np.ndarray, times: np.ndarray, number: int) -> None:
 @internal
 def _decide(e: Evaluation, number: int, start: int, done: int) -> None:
     """Lets a copy have other times; -1, -1 for none."""
-    copy_lists, times, counts = e.copy_lists, e.times, e.counts
+    copy_lists, times, states = e.copy_lists, e.times, e.state
     row = copy_lists[number]
     row.old_start, row.old_done = row.start, row.done
-    e.changed_copies[counts[_COPIES]] = number
-    counts[_COPIES] += 1
+    e.changed_copies[states[0].num_copies] = number
+    states[0].num_copies += 1
     if row.start != NONE:
-        _note(times, counts, row.start)
-        _note(times, counts, row.done)
+        _note(times, states, row.start)
+        _note(times, states, row.done)
         _unlink(copy_lists, times, number)
     row.start, row.done = start, done
     if start != NONE:
-        _note(times, counts, start)
-        _note(times, counts, done)
+        _note(times, states, start)
+        _note(times, states, done)
         _link(copy_lists, times, number)
 
 
@@ -116,20 +116,17 @@ def _decide_copies(s: StayTables, e: Evaluation) -> None:
             _decide(e, number, prefetch_start, prefetch_done)
         if eviction.start != eviction_start or eviction.done != eviction_done:
             _decide(e, num_items + number, eviction_start, eviction_done)
-    kept, start, done = e.kept_item[0], NONE, NONE
-    if (
-        kept != NONE
-        and e.prefetch_again[0] != NONE
-        and items[kept].run == kept
-        and items[kept].run_end < e.prefetch_again[0]
-    ):
-        start, done = e.prefetch_again[0], len(s.operations)
-        e.links.copies[2 * num_items].bytes = e.sizes[s.chains[items[kept].chain].buffer]
+    kept, n, start, done = s.facts[0].kept_item, len(s.operations), NONE, NONE
+    if kept != NONE and items[kept].run == kept:
+        _, again = until_next_run(items[kept].run_end, s.facts[0].kept_again, n + 1)
+        if again <= n:
+            start, done = again, n
+            e.links.copies[2 * num_items].bytes = e.sizes[s.chains[items[kept].chain].buffer]
     if copy_lists[2 * num_items].start != start or copy_lists[2 * num_items].done != done:
         _decide(e, 2 * num_items, start, done)
     for i in range(len(e.fixed)):
         if copy_lists[2 * num_items + 1 + i].start == NONE:
-            _decide(e, 2 * num_items + 1 + i, e.fixed[i, 0], e.fixed[i, 1])
+            _decide(e, 2 * num_items + 1 + i, e.fixed[i].start, e.fixed[i].done)
 
 
 @internal
@@ -145,7 +142,7 @@ def _recompute(e: Evaluation, t: int) -> None:
         channel = channels[access, place]
         if channel >= 0:
             idle[channel] += taken[access, place]
-    operation.duration = max(e.floor[t], e.overhead[t] + seconds)
+    operation.duration = duration(e.floor[t], e.overhead[t] + seconds)
     for channel in range(len(idle)):
         left = 1.0 - idle[channel] / operation.duration if operation.duration > 0.0 else 0.0
         idle[channel] = max(left, 0.0)
@@ -154,11 +151,11 @@ def _recompute(e: Evaluation, t: int) -> None:
 @internal
 def _decide_accesses(s: StayTables, e: Evaluation) -> None:
     """Lets all accesses be served as the tables say."""
-    accesses, served, changed, count = s.accesses, e.served, e.changed_accesses, e.counts[_ACCESSES]
+    accesses, served, changed, count = s.accesses, e.served, e.changed_accesses, e.state[0].num_accesses
     last = NONE  # the operation of the last one that changed
     for access in range(len(accesses)):
         row = accesses[access]
-        place = 1 if row.is_fast else 0
+        place = FAST if row.is_fast else HOME
         if served[access] == place:
             continue
         served[access] = place
@@ -168,19 +165,20 @@ def _decide_accesses(s: StayTables, e: Evaluation) -> None:
             if last != NONE:
                 _recompute(e, last)
             last = row.time
-            _note(e.times, e.counts, last)
+            _note(e.times, e.state, last)
     if last != NONE:
         _recompute(e, last)
-    e.counts[_ACCESSES] = count
+    e.state[0].num_accesses = count
 
 
 @internal
 def _forget_changes(e: Evaluation) -> None:
-    times, counts = e.times, e.counts
-    for t in range(counts[_FIRST], counts[_LAST]):
+    """Makes the lists of changes empty."""
+    times, state = e.times, e.state[0]
+    for t in range(state.first, state.last):
         times[t].is_changed = False
-    counts[_COPIES] = counts[_ACCESSES] = counts[_LAST] = 0
-    counts[_FIRST] = len(times)
+    state.num_copies = state.num_accesses = state.last = 0
+    state.first = len(times)
 
 
 @entry
@@ -188,17 +186,18 @@ def latency_after(s: StayTables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided; `keep` or `undo` must follow."""
     _decide_accesses(s, e)
     _decide_copies(s, e)
-    e.latency[1] = walk_changes(e, e.counts[_FIRST]) if e.counts[_LAST] > 0 else e.latency[0]
-    return float(e.latency[1])
+    state = e.state[0]
+    state.candidate = walk_changes(e, state.first) if state.last > 0 else state.reference
+    return float(state.candidate)
 
 
 @entry
 def keep(e: Evaluation) -> None:
     """Makes the last candidate the reference."""
-    times, marks = e.times, e.marks
+    times, marks, state = e.times, e.marks, e.state[0]
     shift = 0.0
-    if e.counts[_LAST] > 0:
-        for t in range(times[e.counts[_FIRST]].mark, len(times) - 1):
+    if state.last > 0:
+        for t in range(times[state.first].mark, len(times) - 1):
             time = times[t]
             present, other = marks[time.side, t], marks[1 - time.side, t]
             if other.is_walked:
@@ -207,15 +206,15 @@ def keep(e: Evaluation) -> None:
                 other.is_walked = False
             else:
                 present.clock += shift
-    e.latency[0] = e.latency[1]
+    state.reference = state.candidate
     _forget_changes(e)
 
 
 @entry
 def undo(e: Evaluation) -> None:
     """Forgets the last candidate."""
-    copy_lists, times, marks = e.copy_lists, e.times, e.marks
-    for i in range(e.counts[_COPIES]):
+    copy_lists, times, marks, state = e.copy_lists, e.times, e.marks, e.state[0]
+    for i in range(state.num_copies):
         number = e.changed_copies[i]
         row = copy_lists[number]
         if row.start != NONE:
@@ -223,13 +222,13 @@ def undo(e: Evaluation) -> None:
         row.start, row.done = row.old_start, row.old_done
         if row.start != NONE:
             _link(copy_lists, times, number)
-    for i in range(e.counts[_ACCESSES]):
+    for i in range(state.num_accesses):
         access = e.changed_accesses[i]
-        e.served[access] = 1 - e.served[access]
-    for t in range(e.counts[_FIRST], min(e.counts[_LAST], len(times) - 2)):
+        e.served[access] = HOME + FAST - e.served[access]
+    for t in range(state.first, min(state.last, len(times) - 2)):
         if times[t].is_changed:
             _recompute(e, t)
-    if e.counts[_LAST] > 0:
+    if state.last > 0:
         for t in range(len(times)):
             marks[1 - times[t].side, t].is_walked = False
     _forget_changes(e)
@@ -240,7 +239,7 @@ def latency_of_tables(s: StayTables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided, and makes that the reference."""
     _decide_accesses(s, e)
     _decide_copies(s, e)
-    _note(e.times, e.counts, 0)
-    e.latency[1] = walk_all(e)
+    _note(e.times, e.state, 0)
+    e.state[0].candidate = walk_all(e)
     keep(e)
-    return float(e.latency[0])
+    return float(e.state[0].reference)

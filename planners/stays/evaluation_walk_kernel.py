@@ -133,7 +133,7 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
     operations, copies, queues = schedule.operations, links.copies, links.queues
     times, copy_lists, marks, in_flight = e.times, e.copy_lists, e.marks, e.in_flight
     n = len(times) - 2
-    rounding = _ROUNDING * e.latency[0]
+    rounding = _ROUNDING * e.state[0].reference
     clock = float(marks[times[t].side, t].clock)
     _load(e, t, clock)
     begin, depth, stalled = t, np.int64(0), 0.0
@@ -148,7 +148,7 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
                     change = _next_change(times, max(t, change))
                     shift = clock - known.clock
                     if change > n:
-                        return float(e.latency[0] + shift)
+                        return float(e.state[0].reference + shift)
                     begin = _mark_before(times, marks, change)
                     if begin > t:
                         t = begin

@@ -127,7 +127,8 @@ class Frame:
         regions = np.zeros(len(problem.regions), REGION_SLOTS_ROW)
         regions["first"], regions["last"] = self.slots.first, self.slots.last
         facts = np.zeros(1, FACTS_ROW)
-        facts["kept_buffer"], facts["can_prefetch"], facts["can_evict"] = NONE, into is not None, back is not None
+        facts["kept_buffer"] = facts["kept_item"] = facts["kept_again"] = NONE
+        facts["can_prefetch"], facts["can_evict"] = into is not None, back is not None
         table = np.zeros(len(chains.buffer), CHAIN_ROW)
         for field in CHAIN_ROW.names or ():
             table[field] = getattr(chains, field)

@@ -99,9 +99,19 @@ BUFFER_ROW = np.dtype(
     [("size", np.int64), ("prefetch_seconds", np.float64), ("eviction_seconds", np.float64)], align=True
 )
 
-# Of the search: whether there is a link from home and one back, and the buffer that is in the fast space when the
-# program starts (cross-program prefetch), -1 for none.
-FACTS_ROW = np.dtype([("kept_buffer", np.int64), ("can_prefetch", np.bool_), ("can_evict", np.bool_)], align=True)
+# Of the search: the buffer that stays in the fast space from one run of the program to the next (cross-program
+# prefetch), the item with which the run begins that keeps it, and the time at which the copy for the next run starts;
+# -1 for none. Whether there is a link from home, and one back.
+FACTS_ROW = np.dtype(
+    [
+        ("kept_buffer", np.int64),
+        ("kept_item", np.int64),
+        ("kept_again", np.int64),
+        ("can_prefetch", np.bool_),
+        ("can_evict", np.bool_),
+    ],
+    align=True,
+)
 
 
 class StayTables(NamedTuple):

@@ -96,7 +96,7 @@ def test_an_argument_may_stay_between_runs() -> None:
 def test_the_better_of_several_orders_is_taken() -> None:
     mapped = seeded_problem(5, 60, REAL)
     options = only(orders=GreedyOptions().orders)
-    search = greedy._Search(
+    search = greedy._OrderTrials(
         Frame(mapped, 1), TimingEmulator(mapped), options, np.random.default_rng(0), deadline=float("inf")
     )
     each = [search.latency(search._decided(order)) for order in options.orders]

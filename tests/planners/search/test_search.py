@@ -25,14 +25,15 @@ from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy, xla
 from memplan.planners.planner import Budget
 from memplan.planners.search.annealing import Annealer
-from memplan.planners.search.neighbourhoods_kernel import move, take_again
+from memplan.planners.search.neighbourhoods_kernel import go_to_neighbour, take_again
 from memplan.planners.search.solve import NEIGHBOURHOODS, SearchOptions, solve, solve_with
-from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.booking_kernel import refresh
+from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.evaluation import make_evaluation
 from memplan.planners.stays.evaluation_kernel import latency_of_tables
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.kept import arguments_to_keep
-from memplan.planners.stays.runs_kernel import refresh
+from memplan.planners.stays.rules import Rules
 from memplan.workloads import dumps_folder
 
 LONG = Budget(seconds=600.0)
@@ -92,7 +93,7 @@ def test_the_latency_of_tables_is_the_emulators(mapped: MappingProblem, seed: in
     kept = data.draw(st.sampled_from([-1, *arguments_to_keep(frame)]))
     decisions = Decisions(frame, Rules(), kept)
     decisions.run(Order("density", noise=1.0), np.random.default_rng(seed))
-    evaluation = make_evaluation(frame, emulator, kept, decisions.prefetch_again[0] if decisions.prefetch_again else -1)
+    evaluation = make_evaluation(frame, emulator)
     expected = emulator.latency_of(*decisions.arrays())
     assert latency_of_tables(decisions.tables, evaluation) == pytest.approx(expected, rel=1e-9)
     # Once more: what the first time left in the arrays does not matter.
@@ -135,7 +136,7 @@ def test_a_neighbourhood_keeps_the_tables_consistent(kind: int) -> None:
         annealer.decisions.run(Order("density", 1.0), np.random.default_rng(seed))
         tables = annealer.decisions.tables
         for _ in range(15):
-            done += move(tables, annealer.neighbourhoods, kind)
+            done += go_to_neighbour(tables, annealer.neighbourhoods, kind)
             assert (tables.free >= 0).all()
             anew = Decisions(annealer.frame, Rules())
             take_again(anew.tables, tables.items[annealer.decisions.runs()])

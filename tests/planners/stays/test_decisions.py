@@ -16,9 +16,10 @@ from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners.stays.assembly import Stay, assemble
-from memplan.planners.stays.decisions import Decisions, Order, Rules
+from memplan.planners.stays.booking_kernel import refresh
+from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame
-from memplan.planners.stays.runs_kernel import refresh
+from memplan.planners.stays.rules import Rules
 
 ALL_RULES = Rules()
 ORDERS = [Order("density", 1.0), Order("density"), Order("boundedness"), Order("saving"), Order("density", noise=0.5)]

@@ -13,7 +13,7 @@ from random_problems import REAL, problems, seeded_problem
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.search.annealing import Annealer
-from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, move
+from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, go_to_neighbour
 from memplan.planners.stays.evaluation_kernel import keep, latency_after, latency_of_tables, undo
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.kept import arguments_to_keep
@@ -31,7 +31,7 @@ def check_sequence(annealer: Annealer, generator: np.random.Generator, rounds: i
     decisions, evaluation, walk = annealer.decisions, annealer.evaluation, annealer.walk
     compared = 0
     for _ in range(rounds):
-        is_possible = move(decisions.tables, annealer.neighbourhoods, int(generator.integers(NUM_KINDS)))
+        is_possible = go_to_neighbour(decisions.tables, annealer.neighbourhoods, int(generator.integers(NUM_KINDS)))
         if is_possible:
             made = latency_after(decisions.tables, evaluation)
             assert made == pytest.approx(annealer.emulator.latency_of(*decisions.arrays()), rel=1e-12)
@@ -80,7 +80,7 @@ def test_only_what_changes_is_walked() -> None:
     decisions, evaluation, walk = annealer.decisions, annealer.evaluation, annealer.walk
     shares = []
     for _ in range(100):
-        if move(decisions.tables, annealer.neighbourhoods, 4):
+        if go_to_neighbour(decisions.tables, annealer.neighbourhoods, 4):
             latency_after(decisions.tables, evaluation)
             shares.append(evaluation.marks["is_walked"].any(axis=0).mean())
             undo(evaluation)

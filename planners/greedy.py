@@ -181,12 +181,12 @@ class _OrderTrials:
         return decisions
 
     def _improved(self, best: Decisions, rounds: int) -> Decisions:
-        """Returns the best of what results when parts of the plan are given up and decided anew."""
+        """Returns the best of the plans that result when parts are given up and decided again."""
         best_latency = self.latency(best)
         for _ in range(rounds):
             if best_latency <= self.bound or time.monotonic() > self.deadline:
                 break
-            trial = best.partly_anew(self.generator)
+            trial = best.partly_redecided(self.generator)
             if (latency := self.latency(trial)) <= best_latency:
                 best, best_latency = trial, latency
         return best
@@ -194,7 +194,7 @@ class _OrderTrials:
     def _without_losses(self, decisions: Decisions) -> Decisions:
         """Returns the decisions without the stays that cost more than they gain, or gain nothing, as the emulator says.
 
-        What gains nothing by itself may still be worth it: what is not served at home leaves the link to others.
+        A stay that gains nothing by itself may still be worth it: an access in fast memory leaves the link to others.
         """
         latency = self.latency(decisions)
         for _ in range(8):

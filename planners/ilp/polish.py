@@ -94,7 +94,7 @@ class Polish:
                 if not self._shift(trial):
                     continue
             else:
-                trial = best.partly_anew(self.generator)
+                trial = best.partly_redecided(self.generator)
             if (latency := self.latency(trial)) <= best_latency:
                 best, best_latency = trial, latency
         return best

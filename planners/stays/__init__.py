@@ -1,1 +1,4 @@
-"""What methods share: which buffers stay in one fast memory, from when to when, and what follows from that."""
+"""What several methods share: decisions on which buffers stay in one fast memory and when, and what follows from them.
+
+Read `assembly.py` first (stays and homes), then `chains.py` (slots, chains, items and runs) and `decisions.py`.
+"""

@@ -1,8 +1,8 @@
 """From decisions to a Plan: stays of buffers in fast memory, and everything else at home.
 
-The *home* of a buffer is where the program wants it: where an argument starts, where a result ends, else the slow
-memory. A planner decides only on *stays* elsewhere; each access that no stay serves is served at home. The home
-residency lasts as long as somebody needs it, and offsets are found here.
+The *home* of a buffer is the space where the program wants it: where an argument starts, where a result ends, and the
+slow memory otherwise. A planner decides only on *stays* elsewhere. Each access that no stay serves is served at home,
+and the residency at home lasts for as long as an access or a copy needs it. Offsets are found here.
 
     fast  ┤        ┌──────────────┐      ┌─────────┐
         prefetch   │     stay     │eviction  stay   │
@@ -29,17 +29,17 @@ from memplan.planners.stays.packing import UNPLACED, Blocks, pack
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """A buffer's stay in a memory that is not its home.
+    """A *stay*: a span of time that a buffer spends in a space which is not its home, and what that serves.
 
     Attributes:
       buffer, space: indices.
       start, end: half-open times.
       accesses: numbers of the accesses that it serves.
-      prefetches: `(start, done)` of copies from home that fill it.
-      evictions: `(start, done)` of copies that bring its value home.
+      prefetches: `(start, done)` of the copies from home that fill it.
+      evictions: `(start, done)` of the copies that bring its value home.
       place: stays of one buffer and space with the same `place` lie at one offset; -1 for a place of its own.
       value: seconds that are lost if it finds no room.
-      offset: where it lies; -1 if that is still to be found.
+      offset: in bytes; -1 if it is still to be found.
     """
 
     buffer: int
@@ -56,11 +56,11 @@ class Stay:
 
 @dataclass(frozen=True)
 class Assembly:
-    """A plan, and what did not fit.
+    """A plan, and the stays that did not fit.
 
     Attributes:
-      plan: without the stays that found no room.
-      left_out: indices of those stays; their accesses are served at home.
+      plan: without these stays.
+      left_out: indices of these stays; their accesses are served at home.
     """
 
     plan: Plan
@@ -68,7 +68,7 @@ class Assembly:
 
 
 def home_of(problem: MappingProblem, buffer: int) -> int:
-    """Returns the space where a buffer lies if nobody moves it."""
+    """Returns the space that is a buffer's home: it lies there unless a stay moves it."""
     described = problem.buffers[buffer]
     if described.initial_space is not None:
         return described.initial_space
@@ -85,17 +85,17 @@ def assemble(
 ) -> Assembly:
     """Returns the plan that stays make, with homes and offsets.
 
-    Each stay must be valid by itself, and so must the plan be without it: what a stay writes and others need is evicted
-    in time, what it holds is filled from home or written there. Those that find no room are left out.
+    Each stay must be valid by itself, and the plan must be valid without it: what a stay writes and others need is
+    evicted in time, and what it holds is copied from home or written there. Stays that find no room are left out.
 
     Args:
       problem: to be answered.
-      stays: what is decided.
-      planner: name of what decided it.
-      info: for the plan.
+      stays: what was decided.
+      planner: name of the planner that decided it.
+      info: of the plan.
       exact_effort: see `packing.pack`.
-      home_offsets: offsets of the buffers whose homes are not in space 0. If they and those of all stays are known,
-        they are kept; otherwise they are all found here.
+      home_offsets: offsets of the buffers whose homes are not in space 0. If these and the offsets of all stays are
+        known, they are kept; otherwise all are found here.
 
     Raises:
       PlannerError: the buffers do not fit their homes.
@@ -123,7 +123,7 @@ def assemble(
 
 
 def _last_moves(problem: MappingProblem, stays: Sequence[Stay]) -> list[Stay]:
-    """Returns a stay for each result that starts in one space as an argument and must end in another."""
+    """Returns a stay at the end for each argument that is also a result and must end in another space."""
     n = problem.end
     there = {
         stay.buffer for stay in stays if stay.end == n + 1 and stay.space == problem.buffers[stay.buffer].final_space
@@ -179,7 +179,7 @@ def _pack_stays(
     offsets = pack(problem, space, blocks, exact_effort=exact_effort)[blocks.item]
     wanted = np.array([True] * len(homes) + [stay.value == np.inf for stay in chosen])
     if (offsets[wanted] == UNPLACED).any():
-        # What must be there comes first; nothing else is placed then.
+        # What must be there comes first, and nothing else is placed then.
         names = [home.name for home in homes] + [problem.buffers[stay.buffer].name for stay in chosen]
         sizes_of = blocks.size[blocks.item]
         rows = [(int(blocks.start[i]), int(blocks.end[i]), int(sizes_of[i])) for i in np.flatnonzero(wanted)]
@@ -270,7 +270,7 @@ def _home_needs(
     copies: Iterable[tuple[int, int, int, int, int]],
     ends_there: set[int],
 ) -> dict[int, tuple[int, int]]:
-    """Returns when each buffer is needed at home: from the first to the last time, and around the loops between."""
+    """Returns when each buffer is needed at home: the span of all needs, with the loops at its borders."""
     n = problem.end
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -296,7 +296,7 @@ def _home_needs(
 
 
 def _around_loops(problem: MappingProblem, buffer: int, start: int, end: int) -> tuple[int, int]:
-    """Extends [start, end) so that it crosses the border of no loop that the buffer outlives."""
+    """Extends [start, end) until it crosses no border of a loop that the buffer outlives."""
     described = problem.buffers[buffer]
     for time in (start, end - 1):
         if time >= problem.end:

@@ -1,15 +1,11 @@
 """What can be decided about a program's buffers, laid out for search.
 
-**Slots.** Copies start and are done in one region, so each region has a time of its own. Its slots are, in order, its
-own operations and, each as one slot, the loops and conditionals inside it. The program's last slot is its end.
+A copy starts and is done in one region, so each region has a time of its own: its *slots* (`Slots`). As a region sees
+it, a buffer is a *chain* of *items* (`Chains`), and between items lie the decisions: does the buffer stay?
 
     program      slot 0   slot 1   slot 2         slot 3   slot 4
     operations   a        b.enter  ┌─ loop b ──┐  b        end
     loop b                         │ slot 5, 6 │
-
-**Chains.** Seen from a region, a buffer is a chain of items: slots that access it. A loop or conditional that does so
-is one item, and has a chain of its own for the same buffer inside. Between items lie the decisions: does the buffer
-stay?
 
 A planner gives a *run* of neighbouring items a stay in fast memory. A run over an item that is a loop covers all of it.
 """
@@ -31,7 +27,10 @@ Booleans = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Slots:
-    """The time of each region.
+    """The *slots* of all regions: the steps of time as a region sees them.
+
+    The slots of a region are, in order, its own operations and, each as one slot, the loops and conditionals inside it.
+    The program's last slot is its end.
 
     Attributes:
       time, end: `[num_slots]` half-open times that a slot stands for; for the program's end `n` and `n + 1`.
@@ -55,7 +54,7 @@ class Slots:
 
 
 def make_slots(problem: MappingProblem) -> Slots:
-    """Lays out the slots of every region."""
+    """Returns the slots of all regions."""
     regions = problem.regions
     transparent: list[int] = []
     for number, region in enumerate(regions):
@@ -110,7 +109,11 @@ def make_slots(problem: MappingProblem) -> Slots:
 
 @dataclass(frozen=True)
 class Chains:
-    """The chains of all buffers that may move, parents before children.
+    """The *chains* of all buffers that may move, parents before children.
+
+    A chain is one buffer as one region sees it: a row of *items*, the slots of the region that access it. A loop or
+    conditional that accesses the buffer is one item, and the buffer has a chain of its own inside. A *run* is a range
+    of neighbouring items that one stay serves.
 
     Attributes:
       buffer, region: `[num_chains]`.
@@ -165,7 +168,7 @@ class _Item(NamedTuple):
 
 
 def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Chains:
-    """Lays out the chains of some buffers; each of them must have space 0 as its home."""
+    """Returns the chains of some buffers, whose home must be space 0."""
     chain_rows: list[tuple[int, int, int, int, bool, int]] = []
     item_rows: list[_Item] = []
     accesses: list[int] = []
@@ -213,7 +216,7 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
             for item in range(first_item, len(item_rows)):
                 if lookup.is_operation[item_rows[item].slot]:
                     continue
-                # After a branch somebody may want the value; after an iteration the next one may.
+                # What follows a branch may want the value, and after an iteration the next one may.
                 wanted = item_rows[item + 1].reads if item + 1 < len(item_rows) else needs_home
                 at, until = item_rows[item].first_access, item_rows[item].last_access
                 while at < until:
@@ -227,7 +230,7 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
 def outlives(buffer: Buffer, region: Region) -> bool:
     """Whether a buffer's value may matter before or after one execution of a region.
 
-    One that is alive for exactly the time of a loop may be carried from iteration to iteration.
+    A buffer that lives for exactly the time of a loop may be carried from iteration to iteration.
     """
     return (
         buffer.start < region.start
@@ -237,7 +240,7 @@ def outlives(buffer: Buffer, region: Region) -> bool:
 
 
 class _Lookup:
-    """Finds the slots and regions of accesses; all in lists, which Python reads faster than arrays."""
+    """Finds the slots and regions of accesses. It holds lists, which Python reads faster than arrays."""
 
     def __init__(self, problem: MappingProblem, slots: Slots):
         self.problem = problem

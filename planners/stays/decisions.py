@@ -1,4 +1,4 @@
-"""The search for stays, as Python sees it: the orders in which runs compete, and what came of it."""
+"""The search for stays, as Python sees it: the orders in which runs compete, and what is decided."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from memplan.planners.stays.tables import NONE
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# In the first pass an operation waits only for what gains several times the wait; what arrives in time may come later.
+# The share of the gain that an operation may wait for in the first pass: a later run may gain as much without a wait.
 _FIRST_PATIENCE = 0.25
 
-# Seconds: a stay that gains nothing by itself is packed rather than left out, all the same.
+# The least weight, in seconds, of a stay: one that gains nothing by itself is packed nevertheless.
 _LEAST_WEIGHT = 1e-15
 
 
 @dataclass(frozen=True)
 class Order:
-    """In which order runs of accesses compete for fast memory.
+    """The order in which runs of accesses compete for fast memory.
 
     Attributes:
       key: `density`: seconds saved for each part of the memory, over time, and of the link that is used; `boundedness`:
         buffer by buffer, by seconds saved in all for the square root of the size, as XLA does; `saving`: seconds saved.
-      channel_weight: of `density`: how much a part of the link counts beside the same part of the memory.
-      noise: relative, of the key, drawn at random.
+      channel_weight: how much a part of the link counts in `density`, beside the same part of the memory.
+      noise: relative size of the random factor of the key.
     """
 
     key: str
@@ -123,7 +123,7 @@ class Decisions:
         chain = frame.chains.chain[frame.lows]
         if order.key == "density":
             whole = max(float(np.max(frame.capacity)), 1.0)
-            with np.errstate(invalid="ignore"):  # What no link can carry costs infinitely much and is worth nothing.
+            with np.errstate(invalid="ignore"):  # A copy without a link takes forever: the run is worth nothing.
                 key = worth / (held / whole + order.channel_weight * np.maximum(copied, 0.0) + 1e-30)
         elif order.key == "saving":
             key = worth
@@ -133,7 +133,7 @@ class Decisions:
             raise ValueError(f"no order is called {order.key!r}")
         if order.noise:
             key = key * np.exp(order.noise * generator.standard_normal(len(key)))
-        # Within a buffer, as in XLA, from its first use on, and rather kept than fetched.
+        # Within a buffer, as in XLA, the first use comes first, and longer runs come before shorter ones.
         ranked = np.lexsort((frame.lows - frame.highs, frame.lows, chain, -key))
         return ranked[worth[ranked] > 0.0]
 
@@ -160,8 +160,8 @@ class Decisions:
         """Gives up a run."""
         drop(self.tables, run)
 
-    def partly_anew(self, generator: np.random.Generator) -> Decisions:
-        """Returns the decisions with a random part given up and decided anew, in a random order.
+    def partly_redecided(self, generator: np.random.Generator) -> Decisions:
+        """Returns the decisions with a random part given up and decided again, in a random order.
 
         Ruin and recreate: Schrimpf et al., "Record breaking optimization results using the ruin and recreate
         principle", 2000.
@@ -173,7 +173,7 @@ class Decisions:
         return trial
 
     def _doomed(self, draw: np.random.Generator) -> list[int]:
-        """Returns runs to give up: most of those in some part of time, or here and there."""
+        """Returns runs to give up: most of those in some part of time, or a random few of all."""
         runs, n = self.runs(), self.frame.problem.end
         items = self.tables.items[runs]
         if draw.random() < 0.8:
@@ -202,12 +202,12 @@ class Decisions:
         """Gives up runs that save nothing, given those that are left; returns how many.
 
         Args:
-          only_copied: whether to keep those that need no copy: they cost nothing but memory.
+          only_copied: whether to keep those that need no copy, which cost nothing but memory.
         """
         runs = self.runs()
         items = self.tables.items[runs]
         is_copied = (items["prefetch_start"] != NONE) | (items["eviction_start"] != NONE)
-        # Those with copies first: of two that only save something together, the one without is kept.
+        # Those with copies come first: of two that save something only together, the one without a copy is kept.
         ordered = np.concatenate([runs[is_copied], runs[~is_copied][: 0 if only_copied else None]])
         return int(drop_useless(self.tables, ordered))
 
@@ -233,13 +233,13 @@ class Decisions:
         return len(losers)
 
     def arrays(self) -> tuple[Integers, Integers, Integers, Integers, Integers, Floats]:
-        """Returns what `TimingEmulator.latency_of` wants: the space of each access, and the copies in order."""
+        """Returns the arguments of `TimingEmulator.latency_of`: the space of each access, and the copies in order."""
         start, done, source, destination, buffer = self._copies()
         sizes = self.frame.sizes[buffer]
         return self._served(), start, done, source, destination, sizes
 
     def sketch(self) -> Plan:
-        """Returns a plan without offsets, good enough to be emulated, not to be verified."""
+        """Returns a plan without offsets: it can be emulated, but not verified."""
         problem, num_spaces = self.frame.problem, len(self.frame.problem.spaces)
         start, done, source, destination, buffer = self._copies()
         residencies = tuple(

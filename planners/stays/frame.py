@@ -1,4 +1,4 @@
-"""What all searches for stays in one fast space have in common: the tables that they start from."""
+"""What all searches for stays in one fast space start from: the runs that compete for it, and tables."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ Integers = NDArray[np.int64]
 
 
 def fast_spaces(problem: MappingProblem) -> list[int]:
-    """Returns all spaces but the slow one, the fastest first: what it does not hold, the next one may."""
+    """Returns all spaces but the slow one, the fastest first: what one does not hold, the next one may."""
     return sorted(range(1, len(problem.spaces)), key=lambda space: (-problem.spaces[space].bandwidth, space))
 
 
 class Frame:
-    """The runs that compete for one fast space, and the tables that a search starts from.
+    """The *frame* of a search: one fast space, the runs that compete for it, and the tables that a search starts from.
 
     Args:
-      problem: of which to move buffers.
+      problem: whose buffers may move.
       space: index of the fast space.
-      elsewhere: stays in other fast spaces, that stay as they are.
-      runs: which compete: `all`, or only `single` items, or only `whole` live ranges.
+      elsewhere: stays in other fast spaces, which remain as they are.
+      runs: which runs compete: `all`, or only those of a `single` item, or only `whole` live ranges.
 
     Attributes:
       slots, chains: see `chains.py`.
       tables: what a search starts from.
-      lows, highs: `[num_runs]` items of the runs that compete: single items, neighbours, whole chains.
+      lows, highs: `[num_runs]` first and last item of the runs that compete: single items, neighbours, whole chains.
       homes: buffers that are at home in the fast space.
-      access_buffer: `[num_accesses]`.
+      access_buffer: `[num_accesses]` buffer of each access.
       sizes: `[num_buffers]` bytes, as floating-point numbers.
       served: `[num_accesses]` space that serves each access if no run here does.
       capacity: `[n + 1]` room at each time, in units of the alignment.
@@ -93,7 +93,7 @@ class Frame:
         ]
 
     def _tables(self) -> StayTables:
-        """Returns the tables that a search starts from: everything at home, but for the stays elsewhere."""
+        """Returns the tables that a search starts from: everything is at home, but for the stays elsewhere."""
         problem, chains, space, n = self.problem, self.chains, self.space, self.problem.end
         into, back = problem.link_between.get((0, space)), problem.link_between.get((space, 0))
         buffers = np.zeros(len(problem.buffers), BUFFER_ROW)
@@ -182,7 +182,7 @@ class Frame:
                 continue
             stay, region = self.elsewhere[stays[0]], chains.region[chains.chain[item]]
             slots = range(self.slots.first[region], self.slots.last[region])
-            # A stay inside of a loop or conditional fetches and brings home within it.
+            # The copies of a stay inside of a loop or conditional are made within it.
             done = [slot for _, time in stay.evictions if (slot := of_time[time]) in slots]
             start = [slot for time, _ in stay.prefetches if (slot := of_time[max(time, 0)]) in slots]
             table["ready"][item] = max(done, default=chains.slot[item] + 1)
@@ -192,7 +192,7 @@ class Frame:
     def _runs(self, runs: str) -> tuple[Integers, Integers]:
         chains = self.chains
         if runs == "whole":
-            # A buffer that nobody accesses has a chain without items, and so no run.
+            # A buffer without accesses has a chain without items, and so no run.
             outermost = (chains.parent == NONE) & (chains.first < chains.last)
             return chains.first[outermost], chains.last[outermost] - 1
         items = np.arange(len(chains.chain))

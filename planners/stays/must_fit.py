@@ -15,7 +15,7 @@ from memplan.planners.stays.reserved import reserved_runs
 
 Integers = NDArray[np.int64]
 
-# Seconds that it may take: it happens only where the alternative is no plan at all.
+# Seconds that it may take. It is needed only where the alternative is no plan at all.
 _SECONDS = 20.0
 
 
@@ -31,7 +31,7 @@ def place_all(
       blocks: start, end (half-open) and bytes of each.
 
     Raises:
-      PlannerError: they do not fit, which is proven, or no offsets were found in time; it says which of the two.
+      PlannerError: it is proven that they do not fit, or no offsets were found in time; the message says which.
     """
     memory = problem.spaces[space]
     reserved = reserved_runs(problem, space)
@@ -42,7 +42,7 @@ def place_all(
         )
     )
     fixed = [FREE] * len(blocks) + [0] * len(reserved)
-    # Whatever is reserved begins at the bottom, and needs no alignment of its own.
+    # What is reserved begins at the bottom, and needs no alignment of its own.
     alignment = [memory.alignment] * len(blocks) + [1] * len(reserved)
     found = pack(Instance.of(start, end, size, alignment, fixed), memory.capacity, _SECONDS)
     if found.status is Status.FITS:

@@ -1,11 +1,10 @@
 """Offsets by best fit: blocks of bytes whose times are fixed find their places in a memory.
 
-One block after another takes the gap that suits it among those placed before. Which order is best differs from program
-to program, so several are tried: by duration as XLA's
-repacker does (best fit, blocks sorted by descending duration, then size), by size and by area as the planners of small
-runtimes do (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020, section 4), each
-with the smallest gap that is large enough and with the lowest one. If blocks are left over, they choose first in the
-next round (squeaky wheel optimization: Joslin and Clements, 1999).
+One block after another takes the gap that suits it among those placed before. The best order differs from program to
+program, so several are tried: by duration as XLA's repacker does (best fit, blocks sorted by descending duration, then
+size), by size and by area as the planners of small runtimes do (Pisarchyk and Lee, "Efficient memory management for
+deep neural net inference", 2020, section 4), each with the smallest gap that is large enough and with the lowest one.
+If blocks are left over, they choose first in the next round (squeaky wheel optimization: Joslin and Clements, 1999).
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from memplan.planners.stays.reserved import reserved_runs
 
 Integers = NDArray[np.int64]
 
-# Rounds in which left-over blocks choose first, fewer where there are many; and how many rounds may bring nothing.
+# Rounds in which blocks that were left over choose first, fewer for many blocks; and how many may bring nothing.
 _MAX_ROUNDS, _WORK, _MAX_IDLE_ROUNDS = 60, 100_000, 12
 
-# Of the blocks that are left over, an exact search is tried without the 0, 1, 2, 4, … least precious, fewer than this.
+# An exact search is tried without the 0, 1, 2, 4, … least precious of the blocks that were left over, fewer than this.
 _MOST_GIVEN_UP = 3
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What is to be packed into one space.
+    """The blocks to be packed into one space.
 
     Attributes:
       start, end: `[num_intervals]` half-open times.
-      item: `[num_intervals]` the block whose bytes are taken then; one of several intervals takes the same bytes again.
-      size: `[num_items]` bytes.
+      item: `[num_intervals]` the block whose bytes are taken then; a block of several intervals takes the same bytes.
+      size: `[num_items]` bytes of each block.
       weight: `[num_items]` what is lost if a block finds no place.
     """
 
@@ -52,7 +51,7 @@ class Blocks:
 
     @staticmethod
     def of(start: Integers, end: Integers, size: Integers) -> Blocks:
-        """Returns blocks of one interval each; the larger and longer, the more is lost."""
+        """Returns blocks of one interval each, whose weight is size times duration."""
         return Blocks(start, end, np.arange(len(size)), size, (size * (end - start)).astype(np.float64))
 
 

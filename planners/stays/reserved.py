@@ -1,4 +1,4 @@
-"""What operations keep of a memory for themselves, as blocks that are packed with the others."""
+"""What operations reserve of a memory for themselves, as blocks that are packed with the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from memplan.compiler.mapping.problem import MappingProblem
 
 
 def reserved_runs(problem: MappingProblem, space: int, unit: int = 1) -> list[tuple[int, int, int]]:
-    """Returns start, end (half-open) and size of what is reserved, neighbours that reserve as much together.
+    """Returns start, end (half-open) and size of what is reserved; neighbours that reserve as much are one block.
 
     Args:
       problem: whose operations reserve it, from the bottom of the space.

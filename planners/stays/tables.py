@@ -1,6 +1,6 @@
-"""The tables that the compiled search works on: one NumPy record array each, a row for each slot, chain, item, ….
+"""The tables that compiled searches work on: one NumPy record array each, with a row for each slot, chain, item, ….
 
-What a search decides stands in the same rows as what it is about, so each search works on copies of its own.
+A search writes its decisions into the same rows that describe what it decides on, so each works on a copy of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import numpy as np
 
 NONE = -1
 
-# Of a slot: the half-open times and regions (`inner[inner_first:inner_last]`) that it stands for, how often its region
-# runs, and of a loop how many iterations one execution of the slot makes. What a loop or conditional offers to copies
-# that span it (`idle`), seconds of copies that start here (`arrivals`), seconds of earlier copies that are left when it
-# begins (`backlog`), and by how much the copies that start here may be delayed before one is late (`slack`).
+# One for each slot, see `chains.Slots`.
+#   time, end: the half-open times that it stands for. is_operation: whether that is one operation.
+#   inner_first, inner_last: the regions inside of it are `inner[inner_first:inner_last]`.
+#   repetitions: how often its region runs. trips: iterations of one execution of the slot, if it is a loop.
+#   idle: seconds that it offers to copies that span it, if it is a loop or conditional.
+#   arrivals: seconds of the copies that start here. backlog: seconds of earlier copies that are left when it begins.
+#   slack: seconds by which the copies that start here may be delayed before one is late.
 SLOT_ROW = np.dtype(
     [
         ("time", np.int64),
@@ -32,10 +35,10 @@ SLOT_ROW = np.dtype(
     align=True,
 )
 
-# Of a region: its slots, half-open.
+# One for each region: its half-open slots.
 REGION_SLOTS_ROW = np.dtype([("first", np.int64), ("last", np.int64)], align=True)
 
-# Of a chain: see `_chains.Chains`.
+# One for each chain, see `chains.Chains`.
 CHAIN_ROW = np.dtype(
     [
         ("buffer", np.int64),
@@ -48,11 +51,14 @@ CHAIN_ROW = np.dtype(
     align=True,
 )
 
-# Of an item: see `_chains.Chains`, and if no run has it: whether it must have none (`closed`, because another fast
-# space serves it), the slot from which the value that it writes is at home (`ready`), the slot by which it wants it
-# there (`wanted`). The run that it belongs to, named by its first item, -1 for none. Of a first item: the run's last
-# item, the half-open times of its stay, the slots of the copies that fill it and bring it home, -1 for none, and the
-# seconds by which it is known that the prefetch comes too late.
+# One for each item: the columns of `chains.Chains`, and these.
+#   closed: whether no run may have it, because another fast space serves it.
+#   ready, wanted: slots, if no run has it: from when the value that it writes is at home, until when it needs it there.
+#   run: the run that it belongs to, named by its first item; -1 for none.
+# In the row of a run's first item:
+#   run_last: the run's last item. run_start, run_end: half-open times of its stay.
+#   prefetch_start, prefetch_done, eviction_start, eviction_done: slots of the copies that fill it and bring its value
+#     home; -1 for none. late: seconds by which the prefetch is known to come too late.
 ITEM_ROW = np.dtype(
     [
         ("chain", np.int64),
@@ -82,26 +88,28 @@ ITEM_ROW = np.dtype(
     align=True,
 )
 
-# Of an operation: how often it runs, its floor, overhead and memory time (`demand`), and the seconds that it takes of
-# the link's channel (`taken`).
+# One for each operation: how often it runs, its floor and its demand (see `hardware/roofline.py`) as decided so far,
+# and the seconds that its accesses take of the link's channel (`taken`).
 ROOFLINE_ROW = np.dtype(
     [("repetitions", np.float64), ("floor", np.float64), ("demand", np.float64), ("taken", np.float64)], align=True
 )
 
-# Of an access: its time, the seconds of memory time that the fast space saves, the seconds that it takes of the link's
-# channel if served at home, and whether the fast space serves it.
+# One for each access: its time, the seconds of memory time that the fast space saves, the seconds that it takes of the
+# link's channel if it is served at home (`traffic`), and whether the fast space serves it.
 ACCESS_ROW = np.dtype(
     [("time", np.int64), ("saving", np.float64), ("traffic", np.float64), ("is_fast", np.bool_)], align=True
 )
 
-# Of a buffer: its size in units of the alignment, and the seconds of a copy from home and of one back.
+# One for each buffer: its size in units of the alignment, and the seconds of a copy from home and of one back.
 BUFFER_ROW = np.dtype(
     [("size", np.int64), ("prefetch_seconds", np.float64), ("eviction_seconds", np.float64)], align=True
 )
 
-# Of the search: the buffer that stays in the fast space from one run of the program to the next (cross-program
-# prefetch), the item with which the run begins that keeps it, and the time at which the copy for the next run starts;
-# -1 for none. Whether there is a link from home, and one back.
+# One for the search.
+#   kept_buffer: the buffer that stays in the fast space from one run of the program to the next (cross-program
+#     prefetch). kept_item: the item with which the run begins that keeps it. kept_again: the time at which its copy for
+#     the next run starts. All are -1 for none.
+#   can_prefetch, can_evict: whether there is a link from home, and one back.
 FACTS_ROW = np.dtype(
     [
         ("kept_buffer", np.int64),
@@ -115,15 +123,15 @@ FACTS_ROW = np.dtype(
 
 
 class StayTables(NamedTuple):
-    """All of them.
+    """All tables of a search.
 
     Attributes:
-      slots, regions, chains, items, operations, accesses, buffers: records, see above.
-      order: access numbers, by item: what `first_access` and `last_access` index.
+      slots, regions, chains, items, operations, accesses, buffers: rows as above.
+      order: access numbers, by item: `first_access` and `last_access` index it.
       inner: regions, by slot.
       children: chains inside of items, by item.
       free: `[n + 1]` units of the fast space that are free at each time.
-      facts: one record.
+      facts: `[1]` FACTS_ROW.
     """
 
     slots: np.ndarray
@@ -140,7 +148,7 @@ class StayTables(NamedTuple):
     facts: np.ndarray
 
     def copy(self) -> StayTables:
-        """Returns tables to decide in, independent of these."""
+        """Returns a copy whose decisions change independently of these."""
         return self._replace(
             slots=self.slots.copy(),
             items=self.items.copy(),

@@ -7,60 +7,175 @@ O(n log n + number of overlaps).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from memplan.compiler.kernels import entry
+from memplan.compiler.kernels import entry, internal
 
 UNPLACED = -1
 
 _HUGE = np.int64(2**62)
 
+# The share of the moves of `improve` that take a block that ends too high, where there is one.
+_SHARE_OF_HIGH = 0.8
 
-@entry
-def _show(tree: np.ndarray, leaves: int, position: int, end: int) -> None:
-    """Makes an interval, by its position in the order of starts, one that `_companions` finds."""
-    node = leaves + position
-    while node >= 1 and tree[node] < end:
-        tree[node] = end
-        node >>= 1
+# A node of the tree that is still to be looked at: the positions [low, low + width) below it.
+_NODE_ROW = np.dtype([("node", np.int64), ("low", np.int64), ("width", np.int64)], align=True)
+
+# Nodes that wait at the same time: two for each level of the tree.
+_MAX_WAITING = 70
 
 
-@entry
-def _companions(
-    tree: np.ndarray, leaves: int, before: int, start: int, found: np.ndarray, count: int, stack: np.ndarray
-) -> int:
-    """Appends to `found[count:]` the positions below `before` of intervals that end after `start`; returns its end."""
-    # Depth first from the root; a node covers the positions [low, low + width).
-    depth = 1
-    stack[0, 0], stack[0, 1], stack[0, 2] = 1, 0, leaves
+class Intervals(NamedTuple):
+    """When blocks take memory. An interval's position is its place in the order of starts.
+
+    Attributes:
+      pointer: `[num_blocks + 1] int64` where each block's intervals begin in `position`.
+      position: `[num_intervals] int64` positions, by block.
+      starts, ends: `[num_intervals] int64` half-open times, by position.
+      block_at: `[num_intervals] int64` block, by position.
+      before: `[num_intervals] int64` how many intervals start before the end of each, by position.
+    """
+
+    pointer: np.ndarray
+    position: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    block_at: np.ndarray
+    before: np.ndarray
+
+
+class BlockSizes(NamedTuple):
+    """What blocks take.
+
+    Attributes:
+      size, alignment: `[num_blocks] int64` bytes.
+      fixed: `[num_blocks] int64` the only offset allowed; -1 where any is.
+    """
+
+    size: np.ndarray
+    alignment: np.ndarray
+    fixed: np.ndarray
+
+
+class _Placed(NamedTuple):
+    """The tree of the intervals of the blocks that are placed, and scratch memory for what is read from it.
+
+    Attributes:
+      tree: `[2 * leaves] int64` the latest end below each node, -1 for none.
+      stack: `[_MAX_WAITING]` nodes still to be looked at.
+      found: `[num_intervals + 1] int64` positions.
+      seen: `[num_blocks] int64` the last rank for which each block was found.
+      others, offsets: `[num_blocks + 1] int64` the blocks found, and where they lie.
+    """
+
+    tree: np.ndarray
+    stack: np.ndarray
+    found: np.ndarray
+    seen: np.ndarray
+    others: np.ndarray
+    offsets: np.ndarray
+
+
+@internal
+def _empty(num_intervals: int, num_blocks: int) -> _Placed:
+    leaves = 1
+    while leaves < num_intervals:
+        leaves *= 2
+    return _Placed(
+        np.full(2 * leaves, -1, np.int64),
+        np.empty(_MAX_WAITING, _NODE_ROW),
+        np.empty(num_intervals + 1, np.int64),
+        np.full(num_blocks, -1, np.int64),
+        np.empty(num_blocks + 1, np.int64),
+        np.empty(num_blocks + 1, np.int64),
+    )
+
+
+@internal
+def _add(placed: _Placed, intervals: Intervals, block: int) -> None:
+    """Enters a block's intervals into the tree."""
+    tree = placed.tree
+    for i in range(intervals.pointer[block], intervals.pointer[block + 1]):
+        position = intervals.position[i]
+        end = intervals.ends[position]
+        node = len(tree) // 2 + position
+        while node >= 1 and tree[node] < end:
+            tree[node] = end
+            node >>= 1
+
+
+@internal
+def _overlapping(placed: _Placed, before: int, start: int) -> int:
+    """Finds the positions below `before` of placed intervals that end after `start`; returns how many there are."""
+    tree, stack = placed.tree, placed.stack
+    # Depth first from the root.
+    count, depth = 0, 1
+    stack[0].node, stack[0].low, stack[0].width = 1, 0, len(tree) // 2
     while depth > 0:
         depth -= 1
-        node, low, width = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+        node, low, width = stack[depth].node, stack[depth].low, stack[depth].width
         if low >= before or tree[node] <= start:
             continue
         if width == 1:
-            found[count] = low
+            placed.found[count] = low
             count += 1
             continue
         half = width >> 1
-        stack[depth, 0], stack[depth, 1], stack[depth, 2] = 2 * node, low, half
-        stack[depth + 1, 0], stack[depth + 1, 1], stack[depth + 1, 2] = 2 * node + 1, low + half, half
+        stack[depth].node, stack[depth].low, stack[depth].width = 2 * node, low, half
+        stack[depth + 1].node, stack[depth + 1].low, stack[depth + 1].width = 2 * node + 1, low + half, half
         depth += 2
     return count
+
+
+@internal
+def _find_companions(placed: _Placed, intervals: Intervals, block: int, rank: int, offsets: np.ndarray) -> int:
+    """Finds the placed blocks that are alive at the same time as a block; returns how many there are."""
+    num_others = 0
+    for i in range(intervals.pointer[block], intervals.pointer[block + 1]):
+        position = intervals.position[i]
+        count = _overlapping(placed, intervals.before[position], intervals.starts[position])
+        # A block that meets several intervals is found several times.
+        for k in range(count):
+            other = intervals.block_at[placed.found[k]]
+            if placed.seen[other] != rank:
+                placed.seen[other] = rank
+                placed.offsets[num_others] = offsets[other]
+                placed.others[num_others] = other
+                num_others += 1
+    return num_others
+
+
+@internal
+def _chosen_offset(
+    placed: _Placed, num_others: int, sizes: BlockSizes, block: int, target: int, is_best_fit: bool
+) -> int:
+    """Returns the offset of the gap that a block takes among its companions."""
+    size, alignment = sizes.size[block], sizes.alignment[block]
+    ascending = np.argsort(placed.offsets[:num_others])
+    lowest, chosen, chosen_gap = np.int64(0), np.int64(UNPLACED), _HUGE
+    for i in range(num_others):
+        top = placed.offsets[ascending[i]]
+        gap = top - lowest
+        if gap >= size and gap < chosen_gap:
+            chosen, chosen_gap = lowest, gap
+            if not is_best_fit:
+                break
+        top += sizes.size[placed.others[ascending[i]]]
+        if top > lowest:
+            rest = top % alignment if alignment > 1 else 0
+            lowest = top + alignment - rest if rest else top
+    if chosen == UNPLACED or (target - lowest >= size and target - lowest < chosen_gap):
+        chosen = lowest
+    return int(chosen)
 
 
 @entry
 def fit(
     order: np.ndarray,
-    pointer: np.ndarray,
-    position: np.ndarray,
-    starts: np.ndarray,
-    ends: np.ndarray,
-    block_at: np.ndarray,
-    before: np.ndarray,
-    size: np.ndarray,
-    alignment: np.ndarray,
-    fixed: np.ndarray,
+    intervals: Intervals,
+    sizes: BlockSizes,
     limit: int,
     target: int,
     is_best_fit: bool,
@@ -70,11 +185,8 @@ def fit(
 
     Args:
       order: `[num_blocks]` the blocks in the order in which they choose.
-      pointer: `[num_blocks + 1]` where each block's intervals begin in `position`.
-      position: `[num_intervals]` place of each interval in the order of starts.
-      starts, ends, block_at: `[num_intervals]` half-open times and block, ascending by start.
-      before: `[num_intervals]` how many intervals start before each one's end.
-      size, alignment, fixed: `[num_blocks]` bytes; `fixed` is -1 where any offset will do.
+      intervals: when they take memory.
+      sizes: what they take.
       limit: a block that would end above it ends the pass.
       target: height up to which a gap counts as one for best fit.
       is_best_fit: whether to take the smallest gap that is large enough, otherwise the lowest one.
@@ -83,79 +195,35 @@ def fit(
     Returns:
       the height, or 2**62 where the limit ended the pass.
     """
-    num_intervals = len(starts)
-    leaves = 1
-    while leaves < num_intervals:
-        leaves *= 2
-    tree = np.full(2 * leaves, -1, np.int64)
-    stack = np.empty((70, 3), np.int64)
-    found = np.empty(num_intervals + 1, np.int64)
-    seen = np.full(len(size), -1, np.int64)
-    others = np.empty(len(size) + 1, np.int64)
-    keys = np.empty(len(size) + 1, np.int64)
+    size, fixed = sizes.size, sizes.fixed
+    placed = _empty(len(intervals.starts), len(size))
     height = np.int64(0)
     for block in range(len(size)):
         offsets[block] = fixed[block]
         if fixed[block] >= 0:
             height = max(height, fixed[block] + size[block])
-            for i in range(pointer[block], pointer[block + 1]):
-                _show(tree, leaves, position[i], ends[position[i]])
+            _add(placed, intervals, block)
     if height > limit:
         return int(_HUGE)
     for rank in range(len(order)):
         block = order[rank]
         if fixed[block] >= 0:
             continue
-        num_others = 0
-        for i in range(pointer[block], pointer[block + 1]):
-            place = position[i]
-            count = _companions(tree, leaves, before[place], starts[place], found, 0, stack)
-            # One that meets several intervals of the block is found several times.
-            for k in range(count):
-                other = block_at[found[k]]
-                if seen[other] != rank:
-                    seen[other] = rank
-                    keys[num_others] = offsets[other]
-                    others[num_others] = other
-                    num_others += 1
-        ascending = np.argsort(keys[:num_others])
-        lowest, chosen, chosen_gap = np.int64(0), np.int64(UNPLACED), _HUGE
-        for i in range(num_others):
-            other = others[ascending[i]]
-            top = offsets[other]
-            gap = top - lowest
-            if gap >= size[block] and gap < chosen_gap:
-                chosen, chosen_gap = lowest, gap
-                if not is_best_fit:
-                    break
-            top += size[other]
-            if top > lowest:
-                rest = top % alignment[block] if alignment[block] > 1 else 0
-                lowest = top + alignment[block] - rest if rest else top
-        if chosen == UNPLACED or (target - lowest >= size[block] and target - lowest < chosen_gap):
-            chosen = lowest
-        top = chosen + size[block]
-        if top > limit:
+        num_others = _find_companions(placed, intervals, block, rank, offsets)
+        chosen = _chosen_offset(placed, num_others, sizes, block, target, is_best_fit)
+        if chosen + size[block] > limit:
             return int(_HUGE)
-        height = max(height, top)
+        height = max(height, chosen + size[block])
         offsets[block] = chosen
-        for i in range(pointer[block], pointer[block + 1]):
-            _show(tree, leaves, position[i], ends[position[i]])
+        _add(placed, intervals, block)
     return int(height)
 
 
 @entry
 def improve(
     order: np.ndarray,
-    pointer: np.ndarray,
-    position: np.ndarray,
-    starts: np.ndarray,
-    ends: np.ndarray,
-    block_at: np.ndarray,
-    before: np.ndarray,
-    size: np.ndarray,
-    alignment: np.ndarray,
-    fixed: np.ndarray,
+    intervals: Intervals,
+    sizes: BlockSizes,
     height: int,
     target: int,
     rounds: int,
@@ -170,12 +238,12 @@ def improve(
 
     Args:
       order: `[num_blocks]` of a first-fit pass that gave `offsets` and `height`; is changed to the best one found.
+      intervals, sizes: as for `fit`.
       height, offsets: of that pass; the offsets are changed to the best ones found.
       target: height at which to stop.
       rounds: how many passes to try.
       seed: of the random choices.
       stop: `[1] int64` the rounds end when another thread makes this other than zero.
-      others: as for `fit`.
 
     Returns:
       the height of the best offsets found.
@@ -191,10 +259,10 @@ def improve(
         num_high = 0
         for rank in range(num_blocks):
             block = order[rank]
-            if current[block] + size[block] > target:
+            if current[block] + sizes.size[block] > target:
                 high[num_high] = rank
                 num_high += 1
-        if num_high > 0 and np.random.random() < 0.8:
+        if num_high > 0 and np.random.random() < _SHARE_OF_HIGH:
             source = high[np.random.randint(num_high)]
         else:
             source = np.random.randint(num_blocks)
@@ -204,10 +272,7 @@ def improve(
         for rank in range(source, destination, -1):
             trial[rank] = trial[rank - 1]
         trial[destination] = moved
-        found = fit(
-            trial, pointer, position, starts, ends, block_at, before, size, alignment, fixed, height, target, False,
-            trial_offsets,
-        )  # fmt: skip
+        found = fit(trial, intervals, sizes, height, target, False, trial_offsets)
         if found <= height:
             if found < height:
                 offsets[:] = trial_offsets

@@ -11,12 +11,12 @@ sections).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.planners.offsets.branching_kernel import EXHAUSTED, FOUND, LIMIT, Blocks, search
+from memplan.planners.offsets.branching_kernel import EXHAUSTED, FOUND, LIMIT, Techniques, search
+from memplan.planners.offsets.branching_path_kernel import RankedBlocks
 from memplan.planners.offsets.geometry import Sections, overlaps
 from memplan.planners.offsets.instance import Instance, Integers
 
@@ -32,29 +32,7 @@ _EXPONENTS, _NOISE = (4.0, 1.5, 1.5), 0.05
 _GRAIN_STEP, _GRAIN_SHARE = 0.15, 0.33
 
 
-@dataclass(frozen=True)
-class Techniques:
-    """What makes the search fast. Each can be turned off, and it stays sound and complete.
-
-    Attributes:
-      sections: give up where the blocks still to come do not fit a section.
-      dominance: give up where a block still to come would fit beneath the one placed.
-      blocked: a block that is too low for the order of the path must be lifted by another one (needs `sections`).
-      decomposition: search parts apart that share no time any more.
-      reordering: order each part anew by its own loads (needs `decomposition`).
-    """
-
-    sections: bool = True
-    dominance: bool = True
-    blocked: bool = True
-    decomposition: bool = True
-    reordering: bool = False
-
-    def as_array(self) -> NDArray[np.bool_]:
-        return np.array([getattr(self, field.name) for field in fields(self)], np.bool_)
-
-
-class Search:
+class BranchAndBound:
     """The exact search for one instance, which has no block of size 0, under one capacity."""
 
     def __init__(self, instance: Instance, capacity: int):
@@ -101,7 +79,7 @@ class Search:
         mine, pairs = _permuted(self._pointer, order)
         offsets, nodes = np.empty(num_blocks, np.int64), np.zeros(1, np.int64)
         conflicts = np.zeros(sections.count, np.int64)
-        prepared = Blocks(
+        ranked = RankedBlocks(
             -(-self._instance.size[order] // grain),
             self._instance.alignment[order],
             self._instance.fixed[order],
@@ -112,11 +90,11 @@ class Search:
             rank[self._other[pairs]],
         )
         outcome = search(
-            prepared,
+            ranked,
             sections.count,
             self._capacity // grain,
             node_limit,
-            techniques.as_array(),
+            techniques,
             stop,
             nodes,
             conflicts,
@@ -212,4 +190,4 @@ def _permuted(pointer: Integers, order: Integers) -> tuple[Integers, Integers]:
     return begins, np.repeat(pointer[:-1][order] - begins[:-1], lengths) + np.arange(begins[-1])
 
 
-__all__ = ["EXHAUSTED", "FOUND", "LIMIT", "MAX_BLOCKS", "Search", "Techniques", "luby"]
+__all__ = ["EXHAUSTED", "FOUND", "LIMIT", "MAX_BLOCKS", "BranchAndBound", "Techniques", "luby"]

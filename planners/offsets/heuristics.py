@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memplan.planners.offsets.best_fit_kernel import fit, improve
+from memplan.planners.offsets.best_fit_kernel import BlockSizes, Intervals, fit, improve
 from memplan.planners.offsets.geometry import Sections
 from memplan.planners.offsets.instance import Instance, Integers
 
@@ -53,8 +53,8 @@ class Fitter:
         position[by_start] = np.arange(len(by_start))
         starts, ends = sections.first[by_start], sections.last[by_start]
         before = np.searchsorted(starts, ends).astype(np.int64)
-        self._geometry = (sections.pointer, position, starts, ends, block[by_start], before)
-        self._blocks = (instance.size, instance.alignment, instance.fixed)
+        self._intervals = Intervals(sections.pointer, position, starts, ends, block[by_start], before)
+        self._sizes = BlockSizes(instance.size, instance.alignment, instance.fixed)
 
     def orders(self) -> Iterator[tuple[str, Integers]]:
         """Yields `(name, order)` of those to try, the most promising first."""
@@ -71,7 +71,7 @@ class Fitter:
     def fitted(self, order: Integers, name: str, target: int, is_best_fit: bool, limit: int = _UNLIMITED) -> Fitted:
         """Returns what one pass gives; its height is 2**62 if it would be above the limit."""
         offsets = np.empty(len(self._instance), np.int64)
-        height = int(fit(order.astype(np.int64), *self._geometry, *self._blocks, limit, target, is_best_fit, offsets))
+        height = int(fit(order.astype(np.int64), self._intervals, self._sizes, limit, target, is_best_fit, offsets))
         return Fitted(offsets, height, f"{'best' if is_best_fit else 'first'} fit by {name}")
 
     def best(self, target: int, deadline: float, seed: int, stop: Integers | None = None) -> Fitted:
@@ -113,10 +113,17 @@ class Fitter:
                 break
             height = int(
                 improve(
-                    order, *self._geometry, *self._blocks, height, target, min(stride, rounds - done),
-                    (seed * 1_000_003 + done) % 2**32, stop, offsets,
+                    order,
+                    self._intervals,
+                    self._sizes,
+                    height,
+                    target,
+                    min(stride, rounds - done),
+                    (seed * 1_000_003 + done) % 2**32,
+                    stop,
+                    offsets,
                 )
-            )  # fmt: skip
+            )
         return Fitted(offsets, height, "squeaky wheel") if height < best.height else best
 
 

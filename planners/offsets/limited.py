@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from memplan.planners.offsets.bounds import lower_bound
-from memplan.planners.offsets.branching import FOUND, MAX_BLOCKS, Search
+from memplan.planners.offsets.branching import FOUND, MAX_BLOCKS, BranchAndBound
 from memplan.planners.offsets.heuristics import Fitter
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.reduction import reduced
@@ -41,5 +41,5 @@ def _fit_part(instance: Instance, capacity: int, nodes: int, seed: int) -> Integ
             return fitted.offsets
     if len(instance) > MAX_BLOCKS:
         return None
-    outcome, offsets = Search(instance, capacity).limited(nodes, seed)
+    outcome, offsets = BranchAndBound(instance, capacity).limited(nodes, seed)
     return offsets if outcome == FOUND else None

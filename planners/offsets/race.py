@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from memplan.planners.offsets.bounds import lower_bound
-from memplan.planners.offsets.branching import FOUND, LIMIT, MAX_BLOCKS, Search
+from memplan.planners.offsets.branching import FOUND, LIMIT, MAX_BLOCKS, BranchAndBound
 from memplan.planners.offsets.constraint import ConstraintModel
 from memplan.planners.offsets.heuristics import Fitter
 from memplan.planners.offsets.instance import Instance, Integers
@@ -94,7 +94,7 @@ def search_part(instance: Instance, capacity: int, deadline: float, seed: int) -
     """
     race = _Race(deadline)
     if len(instance) <= MAX_BLOCKS:
-        search = Search(instance, capacity)
+        search = BranchAndBound(instance, capacity)
         race.enter("search in fixed orders", lambda: _told(search.fixed_orders(race.stop)))
         race.enter("search in random orders", lambda: _told(search.random_orders(race.stop, seed)))
         if ConstraintModel.can_hold(instance, capacity):

@@ -123,7 +123,7 @@ def test_an_error_of_a_method_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(race.Search, "fixed_orders", broken)
+    monkeypatch.setattr(race.BranchAndBound, "fixed_orders", broken)
     with pytest.raises(ZeroDivisionError):
         race.search_part(hard(), lower_bound(hard()), time.monotonic() + 60, 0)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_instances import can_fit, hard, instances, lowest_height
 
 from memplan.planners.offsets.bounds import lower_bound
-from memplan.planners.offsets.branching import EXHAUSTED, FOUND, LIMIT, Search, Techniques, luby
+from memplan.planners.offsets.branching import EXHAUSTED, FOUND, LIMIT, BranchAndBound, Techniques, luby
 from memplan.planners.offsets.check import check
 from memplan.planners.offsets.instance import Instance
 
@@ -35,7 +35,7 @@ def test_it_finds_offsets_where_there_are_some(instance: Instance, more: int, sh
     expected = FOUND if can_fit(instance, capacity) else EXHAUSTED
     nodes = {}
     for name, techniques in TECHNIQUES.items():
-        outcome, offsets, _, nodes[name] = Search(instance, capacity).run(order, 10**6, NEVER, techniques)
+        outcome, offsets, _, nodes[name] = BranchAndBound(instance, capacity).run(order, 10**6, NEVER, techniques)
         assert outcome == expected, name
         if outcome == FOUND:
             assert check(instance, offsets, capacity) == []
@@ -44,7 +44,7 @@ def test_it_finds_offsets_where_there_are_some(instance: Instance, more: int, sh
 
 def test_limits_and_the_flag_of_other_threads_end_it() -> None:
     instance = hard()
-    search = Search(instance, lower_bound(instance))
+    search = BranchAndBound(instance, lower_bound(instance))
     order = np.arange(len(instance))
     outcome, _, conflicts, nodes = search.run(order, 5000, NEVER, Techniques())
     assert (outcome, nodes) == (LIMIT, 5000)
@@ -61,7 +61,7 @@ def test_restarts_come_to_an_end(more: int) -> None:
     instance = Instance.of([0, 1, 2, 0, 3], [2, 3, 4, 1, 5], [2, 3, 2, 3, 3])
     capacity = lowest_height(instance) + more
     expected = FOUND if more == 0 else EXHAUSTED
-    search = Search(instance, capacity)
+    search = BranchAndBound(instance, capacity)
     for outcome, offsets in (search.fixed_orders(NEVER), search.random_orders(NEVER, 1)):
         assert outcome == expected
         if outcome == FOUND:
@@ -72,7 +72,7 @@ def test_restarts_come_to_an_end(more: int) -> None:
 @settings(max_examples=60, deadline=None)
 def test_rounded_sizes_leave_a_packing_of_the_sizes(instance: Instance, more: int) -> None:
     capacity = lower_bound(instance) + more
-    search = Search(instance, capacity)
+    search = BranchAndBound(instance, capacity)
     for grain in search.grains:
         outcome, offsets, _, _ = search.run(np.arange(len(instance)), 10**6, NEVER, Techniques(), grain)
         if outcome == FOUND:
@@ -81,16 +81,16 @@ def test_rounded_sizes_leave_a_packing_of_the_sizes(instance: Instance, more: in
 
 
 def test_sizes_are_rounded_only_where_that_cannot_break_a_rule() -> None:
-    assert Search(Instance.of([0, 0], [1, 1], [3, 3]), 8).grains == [2, 3, 4]
-    assert Search(Instance.of([0, 0], [1, 1], [3, 3]), 6).grains == [3]
-    assert Search(Instance.of([0, 0], [1, 1], [3, 3], fixed=[0, -1]), 8).grains == []
-    assert Search(Instance.of([0, 0], [1, 1], [3, 3], alignment=[2, 1]), 8).grains == []
+    assert BranchAndBound(Instance.of([0, 0], [1, 1], [3, 3]), 8).grains == [2, 3, 4]
+    assert BranchAndBound(Instance.of([0, 0], [1, 1], [3, 3]), 6).grains == [3]
+    assert BranchAndBound(Instance.of([0, 0], [1, 1], [3, 3], fixed=[0, -1]), 8).grains == []
+    assert BranchAndBound(Instance.of([0, 0], [1, 1], [3, 3], alignment=[2, 1]), 8).grains == []
 
 
 def test_the_same_seed_searches_the_same() -> None:
     instance = Instance.of([0, 1, 2, 0, 3, 1], [2, 3, 4, 1, 5, 4], [2, 3, 2, 3, 3, 1])
     capacity = lowest_height(instance)
-    first, second = (Search(instance, capacity).random_orders(NEVER, 5)[1].tolist() for _ in range(2))
+    first, second = (BranchAndBound(instance, capacity).random_orders(NEVER, 5)[1].tolist() for _ in range(2))
     assert first == second
 
 

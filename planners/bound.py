@@ -1,14 +1,14 @@
 """Lower bounds on the latency of all valid plans of a problem: what no plan beats.
 
-Three bounds, of which the greatest counts:
+There are three bounds, and the greatest counts:
 
-- `no capacity`: every access in the cheapest space that its buffer may lie in, no copies, and everything fits.
-- `windows`: the program is cut into windows of time, and each has a linear relaxation of its own (`model.py`) that
-  begins with every value in every memory and ends as it likes. Their bounds add up.
+- `no capacity`: every access is served by the cheapest space that its buffer may lie in, and everything fits.
+- `windows`: the program is cut into windows of time, and each has a linear relaxation of its own
+  (`ilp/relaxation.py`), which begins with every value in every memory and may end in any state. Their bounds add up.
 - `linear program`: the relaxation of the whole program, where there is time for it.
 
 The linear programs' bounds come from dual solutions by weak duality, and hold whatever the solver's tolerances
-(`linear.py`).
+(`ilp/linear.py`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from typing import NamedTuple
 import numpy as np
 
 from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.ilp.linear_solver import solve_linear
-from memplan.planners.ilp.model import Relaxation, Span, longest
+from memplan.planners.ilp.model import Span, longest
+from memplan.planners.ilp.relaxation import relax
 from memplan.planners.stays.chains import make_slots
 
-# Operations of a window; and of a whole program, if it is to be solved at once.
+# Operations of a window, and of the longest program that is solved at once.
 _WINDOW, _WHOLE = 192, 1500
 
 
@@ -45,7 +47,7 @@ class Bound:
 
 
 class WindowBound(NamedTuple):
-    """What a window of the program takes at least, in seconds."""
+    """The least time of a window of the program, in seconds."""
 
     span: Span
     seconds: float
@@ -83,7 +85,7 @@ def lower_bound(problem: MappingProblem, seconds: float = 10.0) -> Bound:
 
 
 def windows(problem: MappingProblem, operations: int) -> list[Span]:
-    """Returns the program cut into windows of that many operations at least; no loop or conditional is cut."""
+    """Returns the program cut into windows of at least that many operations; no loop or conditional is cut."""
     slots = make_slots(problem)
     spans, first = [], 0
     for slot in range(slots.first[0], slots.last[0]):
@@ -95,7 +97,7 @@ def windows(problem: MappingProblem, operations: int) -> list[Span]:
 
 
 def window_bounds(problem: MappingProblem, spans: list[Span], deadline: float) -> list[WindowBound]:
-    """Returns what each window takes at least; those that there is no time for count with the no-capacity bound."""
+    """Returns the least time of each window; where the time runs out, it is the no-capacity bound."""
     found = []
     for number, span in enumerate(spans):
         now = time.monotonic()
@@ -105,17 +107,17 @@ def window_bounds(problem: MappingProblem, spans: list[Span], deadline: float) -
 
 
 def span_bound(problem: MappingProblem, span: Span, deadline: float) -> float:
-    """Returns what the operations of a span, and the waits between them, take at least, in seconds."""
+    """Returns the least time of a span's operations and of the waits between them, in seconds."""
     least = no_capacity(problem, span)
     if time.monotonic() >= deadline:
         return least
-    model = Relaxation(problem, span)
+    model = relax(problem, span)
     solution = solve_linear(model.program.finished(), deadline - time.monotonic())
     return max(least, solution.bound * model.unit)
 
 
 def no_capacity(problem: MappingProblem, span: Span) -> float:
-    """Returns what the operations of a span take if each access is served by the cheapest space allowed."""
+    """Returns the seconds of a span's operations with each access served by the cheapest space allowed."""
     seconds = np.zeros(span.last - span.first)
     for t in range(span.first, span.last):
         operation = problem.operations[t]
@@ -123,5 +125,5 @@ def no_capacity(problem: MappingProblem, span: Span) -> float:
             min(access.cost[space] for space in problem.buffers[access.buffer].spaces) for access in operation.accesses
         )
         repetitions = problem.repetitions[operation.region]
-        seconds[t - span.first] = repetitions * max(operation.floor, operation.overhead + cheapest)
+        seconds[t - span.first] = repetitions * duration(operation.floor, operation.overhead + cheapest)
     return float(seconds.sum())

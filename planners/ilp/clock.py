@@ -1,40 +1,37 @@
-"""How long operations take and what they leave to copies, in the relaxation of the mapping (see `model.py`)."""
+"""How long operations take and how much time they leave to copies, in the relaxation (see `relaxation.py`)."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memplan.compiler.hardware.roofline import duration, durations
 from memplan.compiler.mapping.problem import Access, Operation
 from memplan.planners.ilp.linear import ONE, ZERO, Affine, add_up, column
-
-if TYPE_CHECKING:
-    from memplan.planners.ilp.model import Relaxation
-    from memplan.planners.ilp.values import Flight
+from memplan.planners.ilp.model import Relaxation, RelaxedCopy
 
 # Operations with more accesses than this that may be served from several spaces are not enumerated.
 _MAX_ENUMERATED = 10
 
-# The latency of copies is counted in windows of time that may be no longer than so many latencies.
+# The latency of copies is counted in windows of time that may be no longer than this many latencies.
 _LATENCIES = 30.0
 
 
 def write_clock(model: Relaxation) -> None:
-    """Adds to a model the durations and waits, and limits what copies move by what is idle."""
+    """Adds durations and waits to a model, and limits copies to the time in which their channels are idle."""
     _Clock(model).write()
 
 
 class _Clock:
-    """Writes how long operations take, and what they leave of the channels."""
+    """Writes how long operations take, and how much time of the channels they leave."""
 
     def __init__(self, model: Relaxation):
         self.model, self.problem, self.program = model, model.problem, model.program
 
     def write(self) -> None:
-        """Adds the durations and waits to the objective, and limits what copies move by what is idle."""
+        """Adds the durations and waits to the objective, and limits the copies."""
         model, program, problem = self.model, self.program, self.problem
         channels = sorted({link.channel for link in problem.links})
         idle: dict[int, dict[int, Affine]] = {channel: {} for channel in channels}
@@ -44,12 +41,12 @@ class _Clock:
             repetitions = problem.repetitions[operation.region]
             if repetitions <= 0.0:
                 continue
-            duration = self._duration(t, operation, repetitions)
-            lasts[2 * t + 1] = duration
+            seconds = self._duration(t, operation, repetitions)
+            lasts[2 * t + 1] = seconds
             for channel in channels:
                 taken = self._taken(t, operation, channel)
-                idle[channel][2 * t + 1] = duration - taken.scaled(repetitions / model.unit)
-        # The wait before what follows the span is no part of it, but the wait for the program's end is.
+                idle[channel][2 * t + 1] = seconds - taken.scaled(repetitions / model.unit)
+        # The wait after the last operation belongs to the next span; at the end of the program it belongs to this one.
         last = 2 * model.span.last + (model.span.last == problem.end)
         for position in range(2 * model.span.first, last, 2):
             wait = column(program.add_column(0.0, 1000.0, cost=1.0))
@@ -58,7 +55,7 @@ class _Clock:
                 idle[channel][position] = wait
         for channel in channels:
             self._limit_copies(channel, idle[channel])
-        self._limit_flights(lasts, idle)
+        self._limit_times(lasts, idle)
 
     def _duration(self, t: int, operation: Operation, repetitions: float) -> Affine:
         """Returns the time of all runs of an operation, in units; it is part of the objective."""
@@ -75,26 +72,27 @@ class _Clock:
             demand = demand + add_up(part.scaled(access.cost[space]) for space, part in served.items())
             least, most = least + min(costs), most + max(costs)
         weight = repetitions / model.unit
-        low = max(operation.floor, least) * weight
-        if most <= max(operation.floor, least):
-            program.constant += low
-            return Affine(low)
-        duration = column(program.add_column(low, most * weight, cost=1.0))
-        program.at_most(demand.scaled(weight) - duration)
-        return duration
+        shortest = duration(operation.floor, least)
+        if most <= shortest:
+            program.constant += shortest * weight
+            return Affine(shortest * weight)
+        lasts = column(program.add_column(shortest * weight, most * weight, cost=1.0))
+        program.at_most(demand.scaled(weight) - lasts)
+        return lasts
 
     def _accesses(self, t: int, operation: Operation) -> list[tuple[int, Access]]:
         first = self.problem.access_start[t]
         return [(first + i, access) for i, access in enumerate(operation.accesses)]
 
     def _taken(self, t: int, operation: Operation, channel: int) -> Affine:
-        """Returns seconds of a channel that an operation takes: no more than it really takes, nor than it lasts.
+        """Returns the seconds of a channel that an operation takes, at most; never more than the operation lasts.
 
-        What it leaves is not less than nothing; a linear program knows no such maximum. Where accesses could take more
-        of the channel than the operation lasts, each is counted for less.
+        What an operation leaves of the channel cannot be negative, and a linear program has no maximum to say so. Where
+        accesses could take the channel for longer than the operation lasts, each access is counted for less.
         """
         model, spaces = self.model, self.problem.spaces
-        rows: list[tuple[Affine, float, float]] = []  # whether it takes, seconds that it takes, seconds that it lasts
+        # Whether an access takes the channel, the seconds that it takes, and the seconds that it adds to the operation.
+        rows: list[tuple[Affine, float, float]] = []
         movable: list[tuple[int, Access]] = []
         for number, access in self._accesses(t, operation):
             served = model.served.get(number)
@@ -123,7 +121,7 @@ class _Clock:
         return add_up(part.scaled(min(seconds, cost)) for part, seconds, cost in rows)
 
     def _share(self, t: int, operation: Operation, channel: int) -> float:
-        """Returns the least ratio of how long an operation lasts to what it takes of a channel, no more than 1."""
+        """Returns the least ratio of an operation's duration to the time that it takes of a channel, at most 1."""
         choices = np.array([[operation.overhead, 0.0]])
         for number, access in self._accesses(t, operation):
             served = self.model.served.get(number)
@@ -134,12 +132,12 @@ class _Clock:
                 for space in spaces
             ])  # fmt: skip
             choices = (choices[:, None, :] + added[None, :, :]).reshape(-1, 2)
-        lasts, takes = np.maximum(choices[:, 0], operation.floor), choices[:, 1]
+        lasts, takes = durations(operation.floor, choices[:, 0]), choices[:, 1]
         ratios = lasts[takes > 0.0] / takes[takes > 0.0]
         return float(max(0.0, min(1.0, ratios.min(initial=1.0))))
 
-    def _limit_flights(self, lasts: Mapping[int, Affine], idle: Mapping[int, Mapping[int, Affine]]) -> None:
-        """A copy takes no longer than the time in which it can be in flight, and nothing moves in its latency."""
+    def _limit_times(self, lasts: Mapping[int, Affine], idle: Mapping[int, Mapping[int, Affine]]) -> None:
+        """Writes that each copy fits the time in which it can be in flight, and that nothing moves in its latency."""
         program = self.program
         least = np.zeros(2 * self.problem.end + 2)
         for position, part in lasts.items():
@@ -151,23 +149,23 @@ class _Clock:
             for channel in {link.channel for link in links}
         }
         windows: dict[tuple[int, int, int, int], float] = {}
-        for flight in self.model.flights:
-            first, end, link = 2 * flight.start, 2 * flight.done + 1, links[flight.link]
-            latency = shortest[link.channel] * flight.times / unit
+        for copy in self.model.copies:
+            first, end, link = 2 * copy.start, 2 * copy.done + 1, links[copy.link]
+            latency = shortest[link.channel] * copy.times / unit
             if elapsed[end] - elapsed[first] <= _LATENCIES * latency:
-                windows[flight.start, flight.done, flight.region, link.channel] = latency
-            seconds = (flight.seconds + link.latency * flight.times) / unit
+                windows[copy.start, copy.done, copy.region, link.channel] = latency
+            seconds = (copy.seconds + link.latency * copy.times) / unit
             if elapsed[end] - elapsed[first] >= seconds:
                 continue
             window = add_up(lasts[position] for position in range(first, end) if position in lasts)
-            program.at_most(flight.copied.scaled(seconds) - window)
-        by_start = sorted(self.model.flights, key=lambda flight: flight.start)
-        starts = [flight.start for flight in by_start]
+            program.at_most(copy.copied.scaled(seconds) - window)
+        by_start = sorted(self.model.copies, key=lambda copy: copy.start)
+        starts = [copy.start for copy in by_start]
         for (start, done, region, channel), latency in sorted(windows.items()):
             members = [
-                flight
-                for flight in by_start[bisect_left(starts, start) : bisect_right(starts, done)]
-                if links[flight.link].channel == channel and flight.done <= done
+                copy
+                for copy in by_start[bisect_left(starts, start) : bisect_right(starts, done)]
+                if links[copy.link].channel == channel and copy.done <= done
             ]
             self._limit_window(start, done, region, latency, members, lasts, idle[channel])
 
@@ -177,21 +175,21 @@ class _Clock:
         done: int,
         region: int,
         latency: float,
-        members: Sequence[Flight],
+        members: Sequence[RelaxedCopy],
         lasts: Mapping[int, Affine],
         idle: Mapping[int, Affine],
     ) -> None:
-        """What is copied within a window of time moves after the first latency in it.
+        """Writes that what is copied within a window of time moves after the first latency in it.
 
-        What is idle before, in each run of the region, is the latency less what operations take of the channel then.
-        With `most` at least the part of each copy that is made:
+        Before that, in each run of the region, the channel is idle for the latency less what operations take of it.
+        With `most` at least as large as the part of each copy that is made:
 
             seconds of copies <= idle in the window - most * latency + (duration - idle) of what runs in the latency
         """
         program = self.program
         most = program.fraction()
-        for flight in members:
-            program.at_most(flight.copied - most)
+        for copy in members:
+            program.at_most(copy.copied - most)
         early = set()
         passed = 0.0
         for time in range(start, done):
@@ -200,27 +198,23 @@ class _Clock:
             position = 2 * time + 1
             early.add(position)
             if position in lasts and self.problem.operations[time].region == region:
-                duration = lasts[position]
-                passed += duration.constant + sum(program.low[number] for number, _ in duration.terms)
+                seconds = lasts[position]
+                passed += seconds.constant + sum(program.low[number] for number, _ in seconds.terms)
         offered = add_up(
             (lasts if position in early else idle)[position]
             for position in range(2 * start, 2 * done + 1)
             if position in lasts
         )
-        moved = add_up(flight.copied.scaled(flight.seconds / self.model.unit) for flight in members)
+        moved = add_up(copy.copied.scaled(copy.seconds / self.model.unit) for copy in members)
         program.at_most(moved + most.scaled(latency) - offered)
 
     def _limit_copies(self, channel: int, idle: Mapping[int, Affine]) -> None:
-        """What copies move within each node is no more than what is idle within it."""
-        program, tree, moved = self.program, self.model.tree, self.model.moved_in(channel)
-        inside = set()
-        for node in moved:
-            while node > 1:
-                node //= 2
-                inside.add(node)
+        """Writes that copies move within each node for no longer than the channel is idle within it."""
+        program, tree, moved = self.program, self.model.tree, self.model.moved[channel]
+        inside = tree.ancestors(moved)
 
         def left(node: int) -> Affine:
-            """Returns what copies within a node leave of it to those that may move in more than it."""
+            """Returns the idle time within a node that is left to copies whose nodes are larger."""
             if node in inside:
                 rest = left(2 * node) + left(2 * node + 1)
             else:

@@ -1,14 +1,14 @@
-"""Why a solution of the integer program found no offsets, told to the program: combinatorial Benders cuts.
+"""Combinatorial Benders cuts: they tell the integer program why a solution of it has no offsets.
 
-The strict program accounts for memory by sums of sizes; offsets are found afterwards. Where there are none, some of the
-stays do not fit together, from which none can be left out: an irreducible infeasible subset (`offsets/infeasible.py`).
-In the next solution one of them is to be shorter, or none (Codato and Fischetti, "Combinatorial Benders' cuts for
-mixed-integer linear programming", 2006):
+The strict program accounts for memory by sums of sizes, and offsets are found afterwards. Where there are none, an
+irreducible infeasible subset of the stays does not fit together (`offsets/infeasible.py`). A cut demands that at least
+one stay of the subset is shorter or is not made in the next solution (Codato and Fischetti, "Combinatorial Benders'
+cuts for mixed-integer linear programming", 2006):
 
     sum of what is kept or served by the stays of the subset  <=  their number - 1
 
-A cut says nothing of when copies move, so it may forbid a plan whose copies start later. It belongs to the strict
-program, whose solutions become plans, and never to the relaxation, whose bound no plan may beat.
+A cut ignores the times of copies, so it may forbid a plan whose copies start later. It is therefore added to the strict
+program only, whose solutions become plans, and never to the relaxation, whose bound no plan may beat.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from memplan.planners.stays.reserved import reserved_runs
 
 Integers = NDArray[np.int64]
 
-# Placements that the exact search may try before the stays count as not packed.
+# The placements that the exact search may try before the stays count as not packed.
 _NODES = 10_000
 
 
@@ -39,13 +39,13 @@ def found_offsets(decisions: Decisions) -> Integers | None:
 
 
 def add_cut(realization: Realization, decisions: Decisions, seconds: float) -> bool:
-    """Adds a cut to the program that a solution is of, whose stays found no offsets; returns whether there is one.
+    """Adds a cut for a solution whose stays have no offsets to its program; returns whether there is such a cut.
 
     Args:
       realization: of the solution.
-      decisions: what became of it, before anything else is changed.
-      seconds: of wall-clock time for the subset; if it takes longer, what is alive with a stay that found no offset is
-        taken instead.
+      decisions: what the solution became, before anything else is changed.
+      seconds: of wall-clock time for the subset; if it takes longer, the cut is for all that is alive together with a
+        stay that found no offset.
     """
     frame = decisions.frame
     instance = _instance(frame, decisions)
@@ -69,7 +69,7 @@ def add_cut(realization: Realization, decisions: Decisions, seconds: float) -> b
 
 
 def _instance(frame: Frame, decisions: Decisions) -> Instance:
-    """Returns what is to be packed in units of the alignment: homes, stays, and what operations reserve."""
+    """Returns the instance to pack in units of the alignment: homes, stays, and what operations reserve."""
     blocks = decisions.blocks()
     reserved = reserved_runs(frame.problem, frame.space, frame.unit)
     lower, upper, gaps = [], [], []
@@ -88,7 +88,7 @@ def _instance(frame: Frame, decisions: Decisions) -> Instance:
 
 
 def _parts(realization: Realization, first: int, last: int) -> list[Affine]:
-    """Returns what makes a stay last from its first item to its last: what is kept between, or served."""
+    """Returns what makes a stay last from its first item to its last: the values kept between, or the access served."""
     space, model = realization.frame.space, realization.model
     if first < last:
         chain = int(realization.chains.chain[first])

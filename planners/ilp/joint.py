@@ -1,6 +1,6 @@
-"""Small problems whole: which stays, when their copies move, and at which offsets, in one constraint program.
+"""Small problems in one constraint program, which decides on stays, the times of their copies, and offsets together.
 
-What stays in fast memory is decided elsewhere by sums of sizes, and offsets are found afterwards; where memory is
+The other programs decide what stays in fast memory by sums of sizes, and offsets are found afterwards; where memory is
 fragmented, the best stays may have none. Here a stay is an optional rectangle of time and offsets:
 
     offset                       x: whether it is made          no two rectangles overlap (no_overlap_2d),
@@ -8,10 +8,10 @@ fragmented, the best stays may have none. Here a stay is an optional rectangle o
       │   │ s         e  │
       └───┴─┴─────────┴──┴─► t   s, e: variables, as its prefetch starts and its eviction is done
 
-Offsets by two-dimensional no-overlap together with the schedule: Perron and Didier, "CP-SAT" (OR-Tools); rectangles as
-optional intervals: Laborie and Rogerie, "Reasoning with conditional time-intervals", 2008. Time is a fluid as in
-`model.py`, here with single operations: in every window of a region, the copies made within it move in what is
-idle there, and none is shorter than its latency and its bytes. The emulator has the last word on the result.
+The solver is CP-SAT (Perron and Didier, OR-Tools) with its two-dimensional no-overlap constraint; rectangles are
+optional intervals (Laborie and Rogerie, "Reasoning with conditional time-intervals", 2008). Time is a fluid as in
+`relaxation.py`, here for single operations: the copies made within a window of a region move in the idle time of the
+window, and none is shorter than its latency and its bytes. The timing emulator scores the result.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ import numpy as np
 
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import BEFORE, Plan
+from memplan.planners.ilp.model import longest, longest_durations
 from memplan.planners.ilp.polish import Packed
-from memplan.planners.ilp.runs import Move, Run, commit, note_late
+from memplan.planners.ilp.runs import Run, RunCopy, commit, note_late
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.reserved import reserved_runs
 from memplan.planners.stays.rules import Rules, until_next_run, writer_to_evict
 from memplan.planners.stays.tables import NONE
 
-# Problems with more operations, or more candidate stays, are left to the other programs.
+# Problems with more operations or candidate stays than these are left to the other programs.
 _MAX_OPERATIONS, _MAX_CANDIDATES = 64, 160
 
-# Ticks of the clock in the time of the program; of these, the price of a copy, so that none is made for nothing.
-_TICKS, _COPY_PRICE = 10_000_000, 1
+# Ticks of the clock in the time of the program; the price of a copy in ticks, so that none is made for nothing; and by
+# how many ticks the sum of an operation's rounded parts may exceed its rounded duration.
+_TICKS, _COPY_PRICE, _ROUNDING_TICKS = 10_000_000, 1, 8
 
 # Seconds between looks at whether the user interrupts.
 _PULSE = 0.05
@@ -47,14 +49,14 @@ _PULSE = 0.05
 
 @dataclass
 class _Candidate:
-    """A run of items that may get a stay, and the variables of it.
+    """A run of items that may get a stay, and its variables.
 
     Attributes:
       first, last: items.
       start, end: half-open times of its accesses.
-      prefetch, eviction: the times at which its copies can start and be done, `(start, done)`; None if it needs none.
+      prefetch, eviction: the slots in which its copies can start and be done, `(start, done)`; None if it needs none.
       chosen: whether it gets the stay.
-      prefetches, evictions: by copy, whether that is the one.
+      prefetches, evictions: by copy, whether it is the one made.
       offset: in units of the alignment.
     """
 
@@ -88,11 +90,7 @@ class Joint:
         self.candidates = list(self._candidates())
         self._homes: list[Any] = []
         self._served: dict[int, list[Any]] = defaultdict(list)  # by access
-        total = sum(
-            self.problem.repetitions[operation.region] * cost
-            for operation, cost in zip(self.problem.operations, self._longest(), strict=True)
-        )
-        self._tick = max(total, 1e-30) / _TICKS
+        self._tick = max(longest(self.problem), 1e-30) / _TICKS
 
     @staticmethod
     def is_small(frame: Frame) -> bool:
@@ -109,7 +107,7 @@ class Joint:
           hint: a plan to start from.
           emulator: of the problem.
           effort: deterministic seconds of the solver, so that results can be reproduced.
-          until: the time, of `time.monotonic()`, at which it stops all the same.
+          until: the time of `time.monotonic()` at which it stops in any case.
         """
         from ortools.sat.python import cp_model
 
@@ -134,13 +132,7 @@ class Joint:
             return None
         return self._packed(solver, emulator)
 
-    def _longest(self) -> list[float]:
-        return [
-            max(operation.floor, operation.overhead + sum(max(access.cost) for access in operation.accesses))
-            for operation in self.problem.operations
-        ]
-
-    # What may be chosen.
+    # The candidates.
 
     def _candidates(self) -> Iterator[_Candidate]:
         chains = self.chains
@@ -152,7 +144,7 @@ class Joint:
                         yield candidate
 
     def _candidate(self, chain: int, first: int, last: int) -> _Candidate | None:
-        """Returns a run with the copies that it can have; None if it cannot have those that it needs."""
+        """Returns a run with the copies that it can have; None if a copy that it needs is impossible."""
         chains = self.chains
         start, end = int(chains.start[first]), int(chains.end[last])
         prefetch = eviction = None
@@ -216,7 +208,7 @@ class Joint:
         return [candidate for candidate in self.candidates if candidate.first <= item <= candidate.last]
 
     def _write_order(self, candidate: _Candidate) -> None:
-        """A value is brought home before it is wanted there, and fetched after it has come home."""
+        """Writes that a value is evicted before it is needed at home, and prefetched again only afterwards."""
         model, chains, tables = self.model, self.chains, self.made.tables
         chain = int(chains.chain[candidate.first])
         if candidate.evictions is not None:
@@ -235,7 +227,7 @@ class Joint:
                     break
 
     def _write_memory(self) -> None:
-        """No two stays overlap, nor one with a home in the fast space or with what is reserved."""
+        """Writes that stays overlap neither each other, nor homes in the fast space, nor what is reserved."""
         model, problem, frame = self.model, self.problem, self.frame
         capacity = problem.spaces[frame.space].capacity // frame.unit
         times, heights, sizes = [], [], []
@@ -269,7 +261,7 @@ class Joint:
         model.add_cumulative(times, sizes, capacity)
 
     def _span(self, candidate: _Candidate) -> tuple[Any, Any]:
-        """Returns the time of a stay, and of what is brought back for the program's next run."""
+        """Returns the interval of a stay, and that of the copy brought back for the program's next run."""
         model, time, n = self.model, self.slots.time, self.problem.end
         start, end = candidate.start, candidate.end
         prefetch_again = None
@@ -279,7 +271,7 @@ class Joint:
                 prefetch_again = model.new_optional_interval_var(again, n + 1 - again, n + 1, candidate.chosen, "")
         first: Any = model.new_int_var(0, start, "")
         last: Any = model.new_int_var(end, n + 1, "")
-        # Where it is not chosen they are as they like.
+        # Both are free where the stay is not chosen.
         if candidate.prefetches is not None:
             begins = sum(int(time[s]) * made for (s, _), made in candidate.prefetches.items())
             model.add(first == begins).only_enforce_if(candidate.chosen)
@@ -297,9 +289,9 @@ class Joint:
         return round(seconds / self._tick)
 
     def _write_clock(self) -> None:
-        """Durations, waits, and what copies may move; minimizes the time of the program."""
+        """Writes durations, waits and the limits of copies, and minimizes the time of the program."""
         model, problem, n = self.model, self.problem, self.problem.end
-        served = self.frame.served
+        served, slowest = self.frame.served, longest_durations(problem)
         channel = self._channel()
         durations, idle = [], []
         for t, operation in enumerate(problem.operations):
@@ -317,8 +309,9 @@ class Joint:
                 for chosen in self._served.get(number, ()):
                     demand -= saved * chosen
                     taken -= traffic * chosen
-            floor = self._ticks(times * operation.floor)
-            duration = model.new_int_var(floor, max(floor, self._ticks(times * self._longest()[t])) + 8, "")
+            duration = model.new_int_var(
+                self._ticks(times * operation.floor), self._ticks(times * slowest[t]) + _ROUNDING_TICKS, ""
+            )
             model.add(duration >= demand)
             free = model.new_int_var(0, _TICKS, "")
             model.add_max_equality(free, [0, duration - taken])
@@ -334,7 +327,7 @@ class Joint:
         return self.problem.links[numbers[0]].channel if numbers else None
 
     def _write_copies(self, durations: list[Any], idle: list[Any], waits: list[Any]) -> list[Any]:
-        """Limits what is copied in each window; returns the copies, each whether it is made."""
+        """Limits what is copied in each window; returns for each copy whether it is made."""
         model, problem, time = self.model, self.problem, self.slots.time
         copies: list[tuple[int, int, int, Any]] = []  # start, done, ticks that it moves, whether it is made
         space = self.frame.space
@@ -348,7 +341,7 @@ class Joint:
                     latency = self._ticks(repetitions * link.latency)
                     start, done = int(time[first]), int(time[last])
                     copies.append((start, done, moves, made))
-                    # What lasts no time on its own is in flight as long as its latency and its bytes take.
+                    # A copy is in flight at least for its latency and the time of its bytes.
                     flight = sum(durations[start:done]) + sum(waits[start : done + 1])
                     model.add(flight >= moves + latency).only_enforce_if(made)
         starts = sorted({copy[0] for copy in copies})
@@ -393,10 +386,10 @@ class Joint:
                 continue
             run = Run(candidate.first, candidate.last, candidate.start, candidate.end)
             for start, done in (o for o, made in (candidate.prefetches or {}).items() if solver.value(made)):
-                run.prefetch = Move(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
+                run.prefetch = RunCopy(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
                 run.start = int(times[start])
             for start, done in (o for o, made in (candidate.evictions or {}).items() if solver.value(made)):
-                run.eviction = Move(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
+                run.eviction = RunCopy(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
                 run.end = max(run.end, int(times[done]), int(times[start]) + 1)
             runs.append(run)
             offsets.append(solver.value(candidate.offset))

@@ -1,8 +1,8 @@
 """Linear and integer programs, held in arrays, with bounds that do not depend on a solver's tolerances.
 
-A solver's objective value is right up to its tolerances only. Its dual values y give a bound that is right for any y
-(weak duality; Neumaier and Shcherbina, "Safe bounds in linear and mixed-integer linear programming", 2004): with rows
-`low <= A x <= high` and columns boxed,
+The objective value of a solver is right only up to its tolerances. Its dual values y give a bound that holds for any y
+(weak duality; Neumaier and Shcherbina, "Safe bounds in linear and mixed-integer linear programming", 2004). With rows
+`low <= A x <= high` and boxed columns,
 
     c x  =  y A x + (c - y A) x  >=  sum of y's best row side  +  sum of each column's least (c - y A) x.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# Relative: rounding in the sums of a bound, generously.
+# A generous relative allowance for rounding in the sums of a bound.
 _ROUNDING = 1e-11
 
 
@@ -62,9 +62,9 @@ def add_up(terms: Iterable[Affine]) -> Affine:
 
 
 class LinearProgram:
-    """Minimize `costs @ x` subject to rows and boxes, as it is being written.
+    """The program "minimize `costs @ x` subject to rows and boxes" while it is being written.
 
-    All columns are boxed by finite numbers, so that every dual solution gives a bound.
+    The boxes of all columns are finite, so that every dual solution gives a bound.
     """
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ class Rows:
     constant: float
 
     def safe_bound(self, duals: Floats) -> float:
-        """Returns a number that `constant + cost @ x` is at least, for any `duals` `[num_rows]`."""
+        """Returns a lower bound of `constant + cost @ x`, which holds for any `duals`, `[num_rows]`."""
         # A row without a limit on one side admits no dual value of that sign.
         duals = np.where((duals > 0.0) & ~np.isfinite(self.row_low), 0.0, duals)
         duals = np.where((duals < 0.0) & ~np.isfinite(self.row_high), 0.0, duals)

@@ -1,12 +1,12 @@
 """Solves linear and integer programs by OR-Tools: GLOP and SCIP.
 
-Of the integer solvers of OR-Tools 9.15, on the models of `model.py` of saved modules of 100 to 300 operations, in
-25 seconds on one core: SCIP proves most to 1e-5 and brings the others to 0.1 %; HiGHS finds no solution; CP-SAT rounds
-coefficients to integers, and so makes bounds that are too high, by 0.5 %, and a program infeasible.
+The integer solvers of OR-Tools 9.15 were compared on the relaxations of saved modules of 100 to 300 operations, in 25
+seconds on one core. SCIP proves most of them to 1e-5 and the others to 0.1 %. HiGHS finds no solution. CP-SAT rounds
+coefficients to integers, so that its bounds are up to 0.5 % too high, and one program becomes infeasible.
 
-SCIP listens to no interrupt and does not always keep its time. So an integer program that takes long is solved by
-another process, which can be ended at any time; a small one takes less time than to start one. GLOP keeps its time, and
-works in a thread, so that the user can interrupt.
+SCIP does not listen to interrupts and does not always keep its time limit. An integer program that takes long is
+therefore solved by another process, which can be ended at any time; a small one is solved sooner than a process starts.
+GLOP keeps its time limit and works in a thread, so that the user can interrupt.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from memplan.planners.ilp.linear import Rows
 
 Floats = NDArray[np.float64]
 
-# Programs of no more columns than this are first tried here, an integer one for so many seconds.
+# Integer programs of at most this many columns are first tried in this process, for this many seconds.
 _SMALL, _SECONDS_HERE = 1500, 0.3
 
-# Relative, of the bounds that SCIP proves: ten times its tolerances.
+# The relative tolerance of the bounds that SCIP proves: ten times its own.
 _TOLERANCE = 1e-5
 
-# Of its time, seconds and a share in which another process starts, reads and writes, and a solver stops.
+# The seconds, and the share of the time, in which a process starts, reads and writes, and its solver stops.
 _GRACE, _SHARE_OF_GRACE = 1.0, 0.08
 
 # Seconds between looks at whether the user interrupts.
@@ -41,14 +41,14 @@ _PULSE = 0.05
 
 
 @dataclass(frozen=True)
-class Solution:
+class ProgramSolution:
     """What a solver found.
 
     Attributes:
       values: `[num_columns]`; None if it found none.
-      bound: what the objective is at least: of a linear program a safe one, by its duals; of an integer program what
-        SCIP proves, less its tolerances.
-      is_optimal: whether the solver says so.
+      bound: of the objective, from below: of a linear program the safe bound of its duals, of an integer program the
+        bound that SCIP proves, less its tolerances.
+      is_optimal: whether the solver says that the values are optimal.
     """
 
     values: Floats | None
@@ -56,18 +56,18 @@ class Solution:
     is_optimal: bool
 
 
-class Task:
+class SolverTask:
     """A program that is being solved.
 
     Args:
       rows: the program.
-      integer: whether to heed what is to be integer.
+      integer: whether integer columns must be integer.
       seconds: of wall-clock time.
       gap: relative, within which a solution counts as optimal.
     """
 
     def __init__(self, rows: Rows, integer: bool, seconds: float, gap: float):
-        self._rows, self._solution = rows, None if len(rows.low) else Solution(np.zeros(0), rows.constant, True)
+        self._rows, self._solution = rows, None if len(rows.low) else ProgramSolution(np.zeros(0), rows.constant, True)
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._deadline = time.monotonic() + seconds
@@ -106,14 +106,14 @@ class Task:
         """Whether `result` returns at once."""
         return self._thread is None or not self._thread.is_alive() or time.monotonic() > self._deadline
 
-    def result(self) -> Solution:
+    def result(self) -> ProgramSolution:
         """Waits for the solution."""
         try:
             while not self.is_done and self._thread is not None:
                 self._thread.join(_PULSE)
         finally:
             self.stop()
-        return self._solution or Solution(None, self._rows.safe_bound(np.zeros(len(self._rows.row_low))), False)
+        return self._solution or ProgramSolution(None, self._rows.safe_bound(np.zeros(len(self._rows.row_low))), False)
 
     def stop(self) -> None:
         """Ends the solver, if it still runs."""
@@ -123,15 +123,15 @@ class Task:
             self._thread.join()
 
 
-def solve_linear(rows: Rows, seconds: float) -> Solution:
+def solve_linear(rows: Rows, seconds: float) -> ProgramSolution:
     """Returns an optimum of the program without integrality; the bound is safe.
 
-    A solver that runs out of time may leave duals that are worth something all the same.
+    The duals of a solver that runs out of time may still give a useful bound.
     """
-    return Task(rows, False, seconds, 0.0).result()
+    return SolverTask(rows, False, seconds, 0.0).result()
 
 
-def run(rows: Rows, integer: bool, seconds: float, gap: float) -> Solution:
+def run(rows: Rows, integer: bool, seconds: float, gap: float) -> ProgramSolution:
     """Solves a program in this process."""
     from ortools.linear_solver.python import model_builder_helper as helper
 
@@ -153,7 +153,7 @@ def run(rows: Rows, integer: bool, seconds: float, gap: float) -> Solution:
     solver.solve(model)
     least = rows.safe_bound(np.zeros(len(rows.row_low)))
     if not solver.has_response() or not solver.has_solution():
-        return Solution(None, least, False)
+        return ProgramSolution(None, least, False)
     values = np.array(solver.variable_values())
     if not integer:
         duals = np.array(solver.dual_values())
@@ -161,12 +161,12 @@ def run(rows: Rows, integer: bool, seconds: float, gap: float) -> Solution:
     else:
         proven = float(solver.best_objective_bound())
         bound = proven - _TOLERANCE * abs(proven) if np.isfinite(proven) else least
-    return Solution(values, max(bound, least), solver.status() == helper.SolveStatus.OPTIMAL)
+    return ProgramSolution(values, max(bound, least), solver.status() == helper.SolveStatus.OPTIMAL)
 
 
 def _serve() -> None:
     """Answers the task on standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # It is for the one who asked.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process that asked handles it.
     rows, seconds, gap = pickle.load(sys.stdin.buffer)
     solution = run(rows, True, seconds, gap)
     sys.stdout.buffer.write(pickle.dumps(solution))
@@ -174,7 +174,7 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    # Pickles name classes by the module that has them: this one by its name, not as the program that runs.
+    # Pickles name a class by its module, so the module must be imported by its name and not run as `__main__`.
     from memplan.planners.ilp import linear_solver
 
     linear_solver._serve()

@@ -1,7 +1,8 @@
-"""Makes decisions better by the emulator's word: parts are given up and decided anew, copies start earlier or later.
+"""Improves decisions by what the emulator says: parts are given up and decided again, and copies are shifted in time.
 
-Ruin and recreate (Schrimpf et al., "Record breaking optimization results using the ruin and recreate principle", 2000):
-what is not worse is kept. It closes what the relaxation does not see: queues, latencies of links, offsets.
+This is ruin and recreate (Schrimpf et al., "Record breaking optimization results using the ruin and recreate
+principle", 2000): a change that is not worse is kept. It takes care of what the relaxation does not see, which is
+queues, latencies of links, and offsets.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]
 
-# Of the moves, those that only shift a copy.
+# The share of the trials that only shift a copy.
 _SHARE_OF_SHIFTS = 0.5
 
-# Constraint programming looks for offsets where no more runs than this found none.
+# Constraint programming looks for offsets where at most this many runs found none.
 _FEW = 6
 
-# Repacks: after each, the search goes on with less memory around what found no offset.
+# How often the search goes on with less memory around what found no offset.
 _REPACKS = 6
 
 
@@ -37,7 +38,7 @@ class Effort:
     """How long to look.
 
     Attributes:
-      rounds: moves tried.
+      rounds: how many changes are tried.
       deadline: of `time.monotonic()`.
       exact: deterministic seconds of constraint programming for each run that finds no offset otherwise.
     """
@@ -69,7 +70,7 @@ class Polish:
         self.frame, self.emulator, self.generator, self.goal = frame, emulator, generator, goal
 
     def packed(self, found: Decisions, effort: Effort) -> Iterator[Packed]:
-        """Yields improved decisions that have offsets, as often as there are new ones."""
+        """Yields improved decisions that have offsets, each time that there are new ones."""
         for attempt in range(_REPACKS + 1):
             found = self.improved(found, effort)
             is_late = time.monotonic() > effort.deadline
@@ -84,7 +85,7 @@ class Polish:
         return self.emulator.latency_of(*decisions.arrays())
 
     def improved(self, best: Decisions, effort: Effort) -> Decisions:
-        """Returns the best of what results from random moves."""
+        """Returns the best of what results from random changes."""
         best_latency = self.latency(best)
         for _ in range(effort.rounds):
             if best_latency <= self.goal or time.monotonic() > effort.deadline:

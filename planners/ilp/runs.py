@@ -1,10 +1,10 @@
-"""From a solution of the relaxation to decisions: runs of accesses that get a stay, and when their copies are made.
+"""From a solution of the relaxation to decisions: which runs of accesses get a stay, and when their copies are made.
 
 The relaxation says which accesses a fast memory serves, over which gaps values are kept, and in which windows of time
-copies move. Copies home are scheduled as early as possible, in the order of their ends (earliest due date first:
-Jackson, 1955); copies into fast memory as late as possible, the same in the other direction of time, so that they take
-little memory. What the sums of the relaxation did not see is repaired: where more is in memory than it holds, copies
-start later, or a run is given up.
+copies move. All copies are scheduled as late as their windows allow, by the rule of earliest due dates in reverse time
+(Jackson, 1955). An eviction may then be done where it no longer moves, and a prefetch may start where it begins to
+move, so that they take little memory. Where more is in memory than it holds, which the sums of the relaxation do not
+see, prefetches start later or a run is given up.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from memplan.planners.stays.tables import NONE
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# What moves of a copy in a node, if it is more than a solver's tolerance.
+# A copy moves in a node if more than this part of it does; less is a solver's tolerance.
 _TRACE = 1e-6
 
 
 @dataclass
-class Move:
-    """A copy of a run.
+class RunCopy:
+    """A copy that fills a run or brings its value home.
 
     Attributes:
-      start, done: slots of its region, the earliest and the latest possible until it is scheduled.
-      low, high: positions between which it is to move.
-      seconds: of its channel, over all times that it is made.
+      start, done: slots of its region; until it is scheduled, the earliest start and the latest end.
+      low, high: the positions between which it is to move.
+      seconds: for which it takes its channel, over all times that it is made.
     """
 
     start: int
@@ -67,39 +67,39 @@ class Run:
     last: int
     start: int
     end: int
-    prefetch: Move | None = None
-    eviction: Move | None = None
+    prefetch: RunCopy | None = None
+    eviction: RunCopy | None = None
 
 
-def _scheduled_late(moves: Sequence[Move], left: Floats) -> tuple[list[int], list[int]]:
-    """Returns first and last positions of moves, each as late as possible in its window, if what is idle suffices.
+def _scheduled_late(copies: Sequence[RunCopy], left: Floats) -> tuple[list[int], list[int]]:
+    """Returns `(begins, ends)`: the positions in which each copy moves, as late in its window as the idle time allows.
 
-    Backwards in time, the one that can start last goes first.
+    Time is walked backwards, and of the copies whose windows are open the one with the latest start comes first.
 
     Args:
-      moves: with their windows.
+      copies: with their windows.
       left: `[num_positions]` idle seconds; what is used is taken off.
     """
-    begins, ends = [move.high for move in moves], [move.low for move in moves]
-    wanted = [move.seconds for move in moves]
-    by_high = sorted(range(len(moves)), key=lambda number: (moves[number].high, moves[number].low))
-    open_moves: list[tuple[int, int, int]] = []  # the latest low position first, then the latest high one
+    begins, ends = [copy.high for copy in copies], [copy.low for copy in copies]
+    wanted = [copy.seconds for copy in copies]
+    by_high = sorted(range(len(copies)), key=lambda number: (copies[number].high, copies[number].low))
+    open_copies: list[tuple[int, int, int]] = []  # the latest low position first, then the latest high one
     for position in range(len(left) - 1, -1, -1):
-        while by_high and moves[by_high[-1]].high >= position:
+        while by_high and copies[by_high[-1]].high >= position:
             number = by_high.pop()
-            heapq.heappush(open_moves, (-moves[number].low, -moves[number].high, number))
-        while open_moves and -open_moves[0][0] > position:
-            number = heapq.heappop(open_moves)[2]
-            begins[number] = moves[number].low
-        while open_moves and left[position] > 0.0:
-            number = open_moves[0][2]
+            heapq.heappush(open_copies, (-copies[number].low, -copies[number].high, number))
+        while open_copies and -open_copies[0][0] > position:
+            number = heapq.heappop(open_copies)[2]
+            begins[number] = copies[number].low
+        while open_copies and left[position] > 0.0:
+            number = open_copies[0][2]
             used = min(left[position], wanted[number])
             left[position] -= used
             wanted[number] -= used
             begins[number], ends[number] = position, max(ends[number], position + 1)
             if wanted[number] > 0.0:
                 break
-            heapq.heappop(open_moves)
+            heapq.heappop(open_copies)
     return begins, ends
 
 
@@ -155,7 +155,7 @@ class Realization:
         return self.chains.children[self.chains.first_child[item] : self.chains.last_child[item]].tolist()
 
     def gap_before(self, chain: int, item: int) -> Gap | None:
-        """Returns the gap before an item of a chain; before the item after the last one, that to the region's end."""
+        """Returns the gap before an item of a chain; for the item after the last one, the gap to the region's end."""
         access = self.accesses(item)[0] if item < self.chains.last[chain] else NONE
         return self.gaps.get((int(self.chains.buffer[chain]), int(self.chains.region[chain]), access))
 
@@ -173,7 +173,7 @@ class Realization:
             served = self.model.served.get(access, {}).get(self.frame.space, ZERO).value(self.solution)
             if served > 0.5:
                 continue
-            # A read that gains nothing by it may be said to be served at home, though the value stays.
+            # A solution may serve a read at home although the value stays, where that costs no time.
             is_read = self.frame.problem.accesses[access][1].kind is AccessKind.READ
             stays = self._is_kept_before(chain, item) or (
                 self._is_kept_before(chain, item + 1) and not self.chains.writes[item]
@@ -199,7 +199,7 @@ class Realization:
         return NONE
 
     def _with_copies(self, items: list[tuple[int, int]], kept_item: int) -> list[Run]:
-        """Returns the runs that can have the copies that they need, with those, not scheduled yet."""
+        """Returns the runs whose copies are possible, with these copies, which are not scheduled yet."""
         chains, found = self.chains, []
         run_of: dict[int, Run] = {}  # by item
         for first, last in sorted(items):
@@ -253,7 +253,7 @@ class Realization:
         busy = [(low, high) for low, high, part in pieces if part.value(self.solution) > _TRACE]
         return (busy[0][0], busy[-1][1]) if busy else None
 
-    def _prefetch(self, first: int, run_of: dict[int, Run]) -> Move | None:
+    def _prefetch(self, first: int, run_of: dict[int, Run]) -> RunCopy | None:
         """Returns the copy that fills a run."""
         chains, time = self.chains, self.slots.time
         chain = int(chains.chain[first])
@@ -277,9 +277,9 @@ class Realization:
         moving = self._moving(self.gap_before(chain, first), True)
         if moving is not None:
             low = max(low, min(moving[0], high))
-        return Move(start, done, low, high, seconds)
+        return RunCopy(start, done, low, high, seconds)
 
-    def _eviction(self, run: Run, run_of: dict[int, Run]) -> Move | None:
+    def _eviction(self, run: Run, run_of: dict[int, Run]) -> RunCopy | None:
         """Returns the copy that brings the value of a run home."""
         chains, time = self.chains, self.slots.time
         chain = int(chains.chain[run.last])
@@ -310,7 +310,7 @@ class Realization:
         end = start
         while end < done and (2 * time[end] < high or not self.slots.is_operation[end]):
             end += 1
-        return Move(start, end, low, high, seconds)
+        return RunCopy(start, end, low, high, seconds)
 
     def _schedule(self, runs: list[Run], emulator: TimingEmulator) -> None:
         """Sets the starts of prefetches, the ends of evictions, and the times of the stays."""
@@ -318,9 +318,9 @@ class Realization:
         time, is_operation = self.slots.time, self.slots.is_operation
         elapsed = np.concatenate([[0.0], np.cumsum(duration)])
         into, back = self._link(True), self._link(False)
-        moves = [move for run in runs for move in (run.prefetch, run.eviction) if move is not None]
-        begins, ends = _scheduled_late(moves, left)
-        times = dict(zip(map(id, moves), zip(begins, ends, strict=True), strict=True))
+        copies = [copy for run in runs for copy in (run.prefetch, run.eviction) if copy is not None]
+        begins, ends = _scheduled_late(copies, left)
+        times = dict(zip(map(id, copies), zip(begins, ends, strict=True), strict=True))
         for run in runs:
             if (eviction := run.eviction) is not None and back is not None:
                 end = eviction.start
@@ -377,11 +377,11 @@ class Realization:
                     run.start = int(self.slots.time[run.prefetch.start])
                 free[begins : run.start] += sizes[run.first]
                 continue
-            # What is more than the excess helps no one.
+            # To free more than the excess is worth no more.
             helps = {run.first: float(min(sizes[run.first], -free[at])) for run in there}
             run = min(there, key=lambda run: (self._gain(run) / helps[run.first], run.first))
             free[run.start : run.end] += sizes[run.first]
-            runs.remove(run)  # What was to be copied from its home copy is written at home now.
+            runs.remove(run)
 
     def _can_start_after(self, run: Run, at: int) -> bool:
         """Whether a run's prefetch is in flight at a time, and can also start after it."""
@@ -395,7 +395,7 @@ class Realization:
 
 
 def commit(made: Decisions, runs: Sequence[Run]) -> None:
-    """Enters runs, with their copies scheduled, into decisions in which none is taken."""
+    """Enters runs, whose copies are scheduled, into decisions that hold none yet."""
     tables, chains = made.tables, made.frame.chains
     for run in runs:
         first, last = chains.first_access[run.first], chains.last_access[run.last]
@@ -415,7 +415,7 @@ def commit(made: Decisions, runs: Sequence[Run]) -> None:
 
 
 def note_late(made: Decisions, emulator: TimingEmulator) -> None:
-    """Notes which copies are known to be late, as the emulator says, so that others are still accepted."""
+    """Notes which prefetches are late by the emulator's word, so that further copies are still accepted."""
     stall = np.nan_to_num(emulator.emulate(made.sketch()).stall)
     for run in made.runs().tolist():
         item = made.tables.items[run]

@@ -1,18 +1,18 @@
 """The planner `ilp`: the mapping as an integer program, solved until its bound is met.
 
-Two integer programs of one model (`model.py`) are solved at once, each by a process of its own:
+Two integer programs of one model (`relaxation.py`) are solved at once, each by a process of its own:
 
-    relaxed   allows all that a plan can do                its bound is one that no plan beats
-    strict    counts memory for copies as plans take it    its solutions become plans
+    relaxed   allows everything that a plan can do             no plan beats its bound
+    strict    counts the memory of copies as plans take it     its solutions become plans
 
-A solution says what stays in fast memory and in which windows copies move. That becomes decisions with exact times
-(`runs.py`), is improved by what the emulator says (`polish.py`), gets offsets, and is a plan. While the
-solvers work, greedy's decisions are improved in the same way, and a small problem is solved whole, offsets included
-(`joint.py`). If both programs are solved and the plan does not meet the bound, time is cut finer. It starts from
-greedy's plan and is never worse.
+A solution says what stays in fast memory and in which windows copies move. It becomes decisions with exact times
+(`runs.py`), which are improved by what the emulator says (`polish.py`) and get offsets. While the solvers work,
+greedy's decisions are improved in the same way, and a small problem is solved completely, offsets included
+(`joint.py`). If both programs are solved and the plan does not meet the bound, time is cut finer. The search starts
+from greedy's plan, so the result is never worse.
 
-A long program is improved window by window instead, each an integer program of its own, the window first that loses
-most to its bound; its bound is that of linear relaxations (`bound.py`).
+A long program is improved window by window instead, each window an integer program (`windows.py`). Its bound is that of
+linear relaxations (`bound.py`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from memplan.planners import greedy
 from memplan.planners.bound import lower_bound
 from memplan.planners.ilp.cuts import add_cut, found_offsets
 from memplan.planners.ilp.joint import Joint, kept_in
-from memplan.planners.ilp.linear_solver import Solution, Task
+from memplan.planners.ilp.linear_solver import ProgramSolution, SolverTask
 from memplan.planners.ilp.model import Precision, Relaxation, longest
 from memplan.planners.ilp.polish import Effort, Polish
+from memplan.planners.ilp.relaxation import relax
 from memplan.planners.ilp.runs import Realization
 from memplan.planners.ilp.windows import improve_windows
 from memplan.planners.planner import Budget, Planner, Role
@@ -46,32 +47,33 @@ from memplan.planners.stays.rules import Rules
 
 Integers = NDArray[np.int64]
 
-# A plan within this of the bound, relative, counts as optimal; the emulator's and the solvers' rounding is less.
+# A plan whose relative gap to the bound is less counts as optimal; the rounding of emulator and solvers is smaller.
 OPTIMAL_WITHIN = 1e-4
 
 # Programs with more accesses than this are solved window by window.
 _MAX_ACCESSES = 2000
 
-# Of the budget, what greedy, the linear relaxations and the integer programs may take; polishing takes the rest.
+# The shares of the budget for greedy, the linear relaxations and the integer programs; polishing takes the rest.
 _FOR_GREEDY, _FOR_BOUND, _FOR_INTEGERS = 0.3, 0.15, 0.75
 
-# Moves of a polish, no more than so many for each access, and deterministic seconds of constraint programming for what
-# finds no offset otherwise.
+# Changes tried by a polish, in all and for each access, and the deterministic seconds of constraint programming for
+# each run that finds no offset otherwise.
 _ROUNDS, _ROUNDS_PER_ACCESS, _EXACT_EFFORT = 3000, 20, 0.2
 
-# The ratios of the models (see `Precision`), one after another, and those for programs with more accesses than this. A
-# finer one is tried if there are so many seconds left, and so many times those that it took to write the last one.
+# The ratios of the models (see `Precision`), one after another; those of programs with more than `_MAX_FINE_ACCESSES`.
+# A finer model is tried if at least `_LEAST_ROUND` seconds are left, and `_FINER` times those that the last one took to
+# write.
 _RATIOS, _COARSE_RATIOS, _MAX_FINE_ACCESSES, _LEAST_ROUND = (0.5, 0.1, 0.02), (1.0, 0.5, 0.1), 700, 2.0
 _FINER = 10.0
 
-# How often a solution that finds no offsets is cut off in each round, and the share of the time to find out why.
+# How often a solution without offsets is cut off in each round, and the share of the time for finding the reason.
 _MAX_CUTS, _FOR_SUBSET = 8, 0.1
 
-# Deterministic seconds of the constraint program for small problems.
+# The deterministic seconds of the constraint program of small problems.
 _JOINT_EFFORT = 1.0
 
 
-class _Best:
+class _Incumbent:
     """The best plan so far, and the best bound."""
 
     def __init__(self, problem: MappingProblem, budget: Budget, plan: Plan):
@@ -127,14 +129,14 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     """
     start = time.monotonic()
     plan = greedy.solve(problem, replace(budget, seconds=_FOR_GREEDY * budget.seconds, on_plan=lambda _: None))
-    best = _Best(problem, budget, plan)
+    best = _Incumbent(problem, budget, plan)
     with contextlib.suppress(KeyboardInterrupt):
         if not best.is_optimal:
             _search(problem, budget, best, start)
     return best.finished()
 
 
-def _search(problem: MappingProblem, budget: Budget, best: _Best, start: float) -> None:
+def _search(problem: MappingProblem, budget: Budget, best: _Incumbent, start: float) -> None:
     deadline = start + 0.97 * budget.seconds
     best.raise_bound(lower_bound(problem, min(_FOR_BOUND * budget.seconds, deadline - time.monotonic())).value)
     if best.is_optimal or len(problem.spaces) == 1:
@@ -156,7 +158,7 @@ def _search(problem: MappingProblem, budget: Budget, best: _Best, start: float) 
                 _try_jointly(problem, best, now + 0.5 * (solvers_until - now))
                 for plan in polishing(_greedy_decisions, solvers_until):
                     best.offer(plan, "ruin and recreate")
-            # In this order, whichever is done first, so that the same problem has the same plan.
+            # The order does not depend on which is done first, so that the same problem has the same plan.
             relaxation = pair.relaxed.solution
             best.raise_bound(min(relaxation.bound * pair.relaxed.model.unit, longest(problem)))
             for name, program in (("integer program", pair.strict), ("relaxation", pair.relaxed)):
@@ -172,7 +174,7 @@ def _search(problem: MappingProblem, budget: Budget, best: _Best, start: float) 
         finally:
             pair.stop()
         now = time.monotonic()
-        # To write a finer model takes several times as long.
+        # A finer model takes several times as long to write.
         needed = max(_LEAST_ROUND, _FINER * written)
         if best.is_optimal or not relaxation.is_optimal or now > deadline - needed:
             return
@@ -184,15 +186,15 @@ class _Program:
 
     def __init__(self, model: Relaxation, until: float):
         self.model = model
-        self.task = Task(model.program.finished(), True, max(until - time.monotonic(), 0.1), OPTIMAL_WITHIN / 4.0)
+        self.task = SolverTask(model.program.finished(), True, max(until - time.monotonic(), 0.1), OPTIMAL_WITHIN / 4.0)
 
     @cached_property
-    def solution(self) -> Solution:
+    def solution(self) -> ProgramSolution:
         """What the solver found, when it is done."""
         return self.task.result()
 
-    def cut_and_solve(self, problem: MappingProblem, best: _Best, deadline: float) -> None:
-        """While its solution finds no offsets, adds a cut that says why, and solves it again; takes what has some."""
+    def cut_and_solve(self, problem: MappingProblem, best: _Incumbent, deadline: float) -> None:
+        """Adds cuts and solves again while the solution has no offsets; offers the first plan that has some."""
         spaces = fast_spaces(problem)
         for _ in range(_MAX_CUTS if len(spaces) == 1 else 0):
             now = time.monotonic()
@@ -209,7 +211,7 @@ class _Program:
                 return
             until = now + _FOR_INTEGERS * (deadline - now)
             seconds = max(until - time.monotonic(), 0.1)
-            self.task = Task(self.model.program.finished(), True, seconds, OPTIMAL_WITHIN / 4.0)
+            self.task = SolverTask(self.model.program.finished(), True, seconds, OPTIMAL_WITHIN / 4.0)
             del self.solution
 
 
@@ -218,7 +220,7 @@ class _Pair:
 
     def __init__(self, problem: MappingProblem, ratio: float, until: float):
         self.strict, self.relaxed = (
-            _Program(Relaxation(problem, precision=Precision(ratio, whole=True, strict=is_strict)), until)
+            _Program(relax(problem, precision=Precision(ratio, whole=True, strict=is_strict)), until)
             for is_strict in (True, False)
         )
 
@@ -228,8 +230,8 @@ class _Pair:
             program.task.stop()
 
 
-def _try_jointly(problem: MappingProblem, best: _Best, until: float) -> None:
-    """Solves a small problem with one fast space by a constraint program, if it is one."""
+def _try_jointly(problem: MappingProblem, best: _Incumbent, until: float) -> None:
+    """Solves a problem by a constraint program if it is small and has one fast space."""
     spaces = fast_spaces(problem)
     if len(spaces) != 1 or best.is_optimal:
         return
@@ -248,7 +250,7 @@ def _assembled(problem: MappingProblem, decisions: Decisions, offsets: Integers)
 
 
 def _greedy_decisions(frame: Frame) -> Decisions:
-    """Returns what greedy decides at first."""
+    """Returns the first decisions of greedy."""
     decisions = Decisions(frame, Rules())
     decisions.run(Order("density", channel_weight=1.0), np.random.default_rng(0))
     return decisions
@@ -262,9 +264,9 @@ def _realized(program: _Program, emulator: TimingEmulator, frame: Frame) -> Deci
 
 
 def _plans(
-    problem: MappingProblem, best: _Best, seed: int, decide: Callable[[Frame], Decisions], deadline: float
+    problem: MappingProblem, best: _Incumbent, seed: int, decide: Callable[[Frame], Decisions], deadline: float
 ) -> Iterator[Plan]:
-    """Yields plans that decisions become, better and better ones, one fast space after another."""
+    """Yields better and better plans that decisions become, one fast space after another."""
     stays: list[Stay] = []
     home_offsets: dict[int, int] = {}
     spaces = fast_spaces(problem)

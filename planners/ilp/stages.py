@@ -1,7 +1,7 @@
-"""In which parts of the time a copy can move, in the relaxation of the mapping (see `model.py`, *Copies*).
+"""The parts of the time in which a copy can move, in the relaxation of the mapping (see `relaxation.py`, *Copies*).
 
-A copy is issued and awaited by operations of one region. Loops and conditionals inside of it run whole while the copy
-is in flight, so each is one stage, however much of the copy moves in it; the time between is cut into dyadic nodes.
+A copy is issued and awaited by operations of one region. The loops and conditionals inside the region run completely
+while the copy is in flight, so each of them is one stage; the time between them is cut into dyadic nodes.
 
     region    op   op  ┌── loop ──┐  op   op   op
     stages    [      ] [          ] [    ][  ][ ]      fine towards the end that counts
@@ -21,9 +21,9 @@ class Stage:
     """A part of the time in which a copy can move.
 
     Attributes:
-      nodes: of the tree, neighbours.
-      is_whole: whether the copy is neither issued nor awaited within it, but before or after: one position, or a loop
-        or conditional.
+      nodes: neighbouring nodes of the tree.
+      is_whole: whether the copy is issued before the stage and awaited after it, as for one position, a loop or a
+        conditional.
     """
 
     nodes: list[int]
@@ -31,7 +31,7 @@ class Stage:
 
 
 def inner_regions(slots: Slots) -> list[list[tuple[int, int]]]:
-    """Returns per region the half-open times of the loops and conditionals right inside of it, in order."""
+    """Returns per region the half-open times of the loops and conditionals directly inside it, in order."""
     return [
         [
             (int(slots.time[slot]), int(slots.end[slot]))
@@ -56,7 +56,7 @@ def make_stages(
     Args:
       tree: over the positions.
       ratio, fine_start, fine_end: see `Tree.graded`.
-      inner: what `inner_regions` says of the copy's region.
+      inner: the result of `inner_regions` for the copy's region.
       start, done: the earliest time at which it can start, the latest at which it can be done.
     """
     stages: list[Stage] = []

@@ -1,4 +1,4 @@
-"""Dyadic intervals over time, so that what lasts long is a few numbers in a program and not one for every moment.
+"""Dyadic intervals over time, so that a long interval takes a few numbers of a program and not one for each moment.
 
 Time is cut into *positions*, two for each operation: `2 t` is the wait before operation `t`, `2 t + 1` its run; the
 last one is the wait for the program's end. The nodes of a binary tree over them are numbered as in a heap: 1 is the
@@ -7,6 +7,7 @@ root, `2 v` and `2 v + 1` are the halves of `v`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -26,6 +27,20 @@ class Tree:
         width = self.size >> (node.bit_length() - 1)
         first = node * width - self.size
         return first, first + width
+
+    @staticmethod
+    def ancestors(nodes: Iterable[int]) -> set[int]:
+        """Returns all nodes that contain one of some nodes, these themselves not included.
+
+        >>> sorted(Tree.ancestors([5, 12]))
+        [1, 2, 3, 6]
+        """
+        found = set()
+        for node in nodes:
+            while node > 1:
+                node //= 2
+                found.add(node)
+        return found
 
     def cover(self, first: int, last: int) -> list[int]:
         """Returns the fewest nodes that together are `[first, last)`, in order.
@@ -55,13 +70,13 @@ class Tree:
         ratio: float,
         part: tuple[int, int] | None = None,
     ) -> list[int]:
-        """Returns nodes that together are `[first, last)`, in order, the smaller the nearer to a fine end.
+        """Returns nodes that together are `[first, last)`, in order; they are smaller near a fine end.
 
         Args:
           first, last: positions.
           fine_start, fine_end: which ends are fine.
-          ratio: a node is no wider than that times its distance from a fine end, but for single positions.
-          part: of `[first, last)`, whose nodes alone are wanted.
+          ratio: a node of more than one position is no wider than this times its distance from a fine end.
+          part: the part of `[first, last)` whose nodes are wanted; all of it by default.
         """
         nodes = []
         pending = self.cover(*(part or (first, last)))[::-1]

@@ -1,140 +1,54 @@
-"""Where the values of buffers are, in the relaxation of the mapping (see `model.py`, *Values* and *Copies*)."""
+"""Where the values of buffers are, in the relaxation of the mapping (see `relaxation.py`, *Values*)."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
-from memplan.compiler.mapping.problem import Buffer
+from memplan.planners.ilp.copies import write_copy
 from memplan.planners.ilp.linear import ONE, ZERO, Affine, add_up, column
-from memplan.planners.ilp.stages import inner_regions, make_stages
-from memplan.planners.stays.chains import make_slots
-
-if TYPE_CHECKING:
-    from memplan.planners.ilp.model import Relaxation
+from memplan.planners.ilp.model import Gap, Relaxation
+from memplan.planners.ilp.nest import Nest
 
 # Where the value of a buffer is, by space; None where it is undefined, so that any memory holds it.
 State = dict[int, Affine] | None
 
-# Units of the objective that a copy costs in a program whose solutions become plans: none is made for nothing.
+# What a copy costs where solutions become plans, in units of the objective, so that no copy is made for nothing.
 _COPY_COST = 3e-5
 
 # Expressions of more terms than this become columns.
 _MAX_TERMS = 4
 
 
-@dataclass
-class Gap:
-    """A gap between two points of a buffer's life, as the model sees it.
-
-    Attributes:
-      buffer, region: indices.
-      access: first access of the point after it; -1 for the end of the region.
-      first, last: times of the operations strictly between the points, half-open.
-      kept: by space, whether the value is kept there.
-      copied: by `(source, destination)`, whether a copy is done here.
-      moved: by `(source, destination)`, the positions in which the copy can move, and what part of it does there.
-    """
-
-    buffer: int
-    region: int
-    access: int
-    first: int
-    last: int
-    kept: dict[int, Affine] = field(default_factory=dict)
-    copied: dict[tuple[int, int], Affine] = field(default_factory=dict)
-    moved: dict[tuple[int, int], list[tuple[int, int, Affine]]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Flight:
-    """A copy, and how long it is in flight at least.
-
-    Attributes:
-      region: in which it is made.
-      link: index.
-      start, done: the earliest time at which it can start, the latest at which it can be done.
-      copied: whether it is made.
-      seconds: that it moves for, of the whole program.
-      times: how often it is made in the whole program, at least.
-    """
-
-    region: int
-    link: int
-    start: int
-    done: int
-    copied: Affine
-    seconds: float
-    times: float
-
-
-def home(buffer: Buffer) -> int:
-    """Returns the space where a persistent buffer stays."""
-    if buffer.initial_space is not None:
-        return buffer.initial_space
-    return buffer.final_space if buffer.final_space is not None else buffer.spaces[0]
-
-
 def write_values(model: Relaxation) -> None:
-    """Adds to a model where every buffer is that has a choice of spaces, and what that takes of memory and channels."""
-    _Values(model).write()
+    """Adds to a model where the value of each movable buffer is, and what that takes of memories and channels."""
+    problem, span = model.problem, model.span
+    nest = Nest.of(problem)
+    for number, buffer in enumerate(problem.buffers):
+        if len(model.spaces_of(buffer)) < 2:
+            continue
+        accesses = [a for a in problem.accesses_of[number] if span.first <= problem.accesses[a][0] < span.last]
+        if accesses:
+            _Life(model, nest, number, accesses).write()
+    _limit_kept_between_runs(model)
 
 
-class _Values:
-    """Writes where the values of all buffers are."""
-
-    def __init__(self, model: Relaxation):
-        self.model, self.problem, self.program = model, model.problem, model.program
-        self.slots = make_slots(model.problem)
-        self.of_region, self.parent = self.slots.of_region.tolist(), self.slots.parent.tolist()
-        self.region_of_time = self.slots.region_of_time.tolist()
-        self.branches: dict[tuple[int, int], list[int]] = {}
-        for number, region in enumerate(self.problem.regions):
-            if region.kind is RegionKind.BRANCH:
-                self.branches.setdefault((self.parent[number], region.group), []).append(number)
-        self.cheapest = self._cheapest_crossing()
-        self.inner = inner_regions(self.slots)
-
-    def write(self) -> None:
-        """Follows every buffer that has a choice of spaces."""
-        span = self.model.span
-        for number, buffer in enumerate(self.problem.buffers):
-            if len(self.model.spaces_of(buffer)) < 2 or not self.problem.accesses_of[number]:
-                continue
-            accesses = [
-                a for a in self.problem.accesses_of[number] if span.first <= self.problem.accesses[a][0] < span.last
-            ]
-            if accesses:
-                _Life(self, number, accesses).write()
-
-    def _cheapest_crossing(self) -> list[float]:
-        """Returns per region how often a copy is made at least, for each run of the region, if it has to be on the way.
-
-        A copy inside of a loop that may run less than once, or of branches one of which may not be taken, is made less
-        often than one outside, but the value is where it is copied to all the same.
-        """
-        regions = self.problem.regions
-        cheapest = [1.0] * len(regions)
-        grouped: dict[tuple[int, int], float] = {}
-        for number in range(len(regions) - 1, 0, -1):
-            region, around = regions[number], self.parent[number]
-            if region.kind is RegionKind.CALL:
-                continue
-            times = region.trip_count * cheapest[number]
-            if region.kind is RegionKind.BRANCH:
-                key = (around, region.group)
-                grouped[key] = grouped.get(key, 0.0) + times
-                if number != self.branches[key][0]:
-                    continue
-                times = grouped[key]
-            cheapest[around] = min(cheapest[around], times)
-        return cheapest
+def _limit_kept_between_runs(model: Relaxation) -> None:
+    """Writes that no more arguments are kept between runs of the program than the target allows."""
+    kept = []
+    for parts in model.kept_between_runs.values():
+        most = model.program.fraction()
+        for part in parts.values():
+            model.program.at_most(part - most)
+        kept.append(most)
+    if kept:
+        model.program.at_most(add_up(kept), float(model.problem.cross_program_prefetches))
 
 
 @dataclass
 class _Stretch:
-    """Times `[first, last)` of a buffer's life: by space, what is kept there, and what occupies it beyond that."""
+    """Times `[first, last)` of a buffer's life, with what is kept in each space and what occupies it beyond that."""
 
     first: int
     last: int
@@ -145,15 +59,14 @@ class _Stretch:
 class _Life:
     """Writes where the value of one buffer is."""
 
-    def __init__(self, values: _Values, number: int, accesses: list[int]):
-        self.values, self.number, self.accesses = values, number, accesses
-        self.model, self.problem, self.program = values.model, values.problem, values.program
+    def __init__(self, model: Relaxation, nest: Nest, number: int, accesses: list[int]):
+        self.model, self.nest, self.number, self.accesses = model, nest, number, accesses
+        self.problem, self.program = model.problem, model.program
         self.buffer = self.problem.buffers[number]
         self.spaces = self.model.spaces_of(self.buffer)
         self.times = [self.problem.accesses[access][0] for access in accesses]
         self.changes = [self.problem.accesses[access][1].kind is not AccessKind.READ for access in accesses]
-        self.home = home(self.buffer) if self.buffer.persistent else -1
-        # By space: what occupies it at the access before a gap.
+        # What occupies each space at the access before a gap.
         self.at_access: dict[int, Affine] = {}
         self.stretches: list[_Stretch] = []
 
@@ -180,7 +93,7 @@ class _Life:
 
     def _kept_between_runs(self) -> dict[int, Affine]:
         """Returns by space whether the previous run of the program left the buffer there."""
-        # It must be left behind for the next run, so it lives beyond the end of this one.
+        # The buffer must be left behind for the next run, so it lives beyond the end of this one.
         if self.problem.cross_program_prefetches <= 0 or self.buffer.end <= self.problem.end:
             return {}
         accesses = self.problem.accesses_of[self.number]
@@ -200,7 +113,7 @@ class _Life:
           region: number.
           low, high: positions in `accesses`.
           state: at its start.
-          wanted: whether somebody needs the value at its end.
+          wanted: whether the value is needed at its end.
         """
         described, problem = self.problem.regions[region], self.problem
         start, end, last_time = described.start, described.end, described.end - 1
@@ -210,7 +123,8 @@ class _Life:
         at, changed, position = start, start, low
         self.at_access = {}
         while position < high:
-            child, first, last, until = self._item(region, position, high)
+            child, first, last = self.nest.item_at(region, self.times[position])
+            until = bisect_left(self.times, last, position, high)
             is_operation = child < 0
             following = self.accesses[position]
             state = self._gap(region, following, state, at, first, changed, first if is_operation else first - 1)
@@ -224,22 +138,6 @@ class _Life:
             changed = last if writes else changed
             position = until
         return self._gap(region, -1, state, at, end, changed, last_time) if wanted else None
-
-    def _item(self, region: int, position: int, high: int) -> tuple[int, int, int, int]:
-        """Returns the region right inside `region` of an access, -1 for none, its times, and the position after it."""
-        time = self.times[position]
-        inner, child = self.values.region_of_time[time], -1
-        while inner != region:
-            child, inner = inner, self.values.parent[inner]
-        if child < 0:
-            first, last = time, time + 1
-        else:
-            slot = self.values.of_region[child]
-            first, last = int(self.values.slots.time[slot]), int(self.values.slots.end[slot])
-        until = position
-        while until < high and self.times[until] < last:
-            until += 1
-        return child, first, last, until
 
     def _inside(self, region: int, child: int, low: int, high: int, state: State, wanted: bool) -> State:
         """Returns where the value is after a loop or conditional with accesses."""
@@ -262,7 +160,7 @@ class _Life:
                     self.program.at_most(part - after[space])
             return after
         outcomes = []
-        for branch in self.values.branches[region, described.group]:
+        for branch in self.nest.branches[region, described.group]:
             around = self.problem.regions[branch]
             first = next((i for i in range(low, high) if self.times[i] >= around.start), high)
             last = next((i for i in range(first, high) if self.times[i] >= around.end), high)
@@ -280,7 +178,7 @@ class _Life:
     def _access(self, low: int, high: int, state: State) -> State:
         """Returns where the value is after the accesses of one operation; notes which memory they take."""
         time, program = self.times[low], self.program
-        occupied = {space: column(program.add_column(0.0, 1.0)) for space in self.spaces if self._is_limited(space)}
+        occupied = {space: column(program.add_column(0.0, 1.0)) for space in self.spaces if self._takes_room(space)}
         written: dict[int, Affine] | None = None
         for position in range(low, high):
             access = self.accesses[position]
@@ -307,16 +205,15 @@ class _Life:
         return state
 
     def _choice(self, is_integer: bool) -> dict[int, Affine]:
-        """Returns by space whether that is the one, of all spaces of the buffer."""
+        """Returns by space whether it is chosen; exactly one of the buffer's spaces is."""
         parts = {space: self.program.binary() if is_integer else self.program.fraction() for space in self.spaces[1:]}
         first = ONE - add_up(parts.values())
         if len(parts) > 1:
             self.program.at_most(add_up(parts.values()), 1.0)
         return {self.spaces[0]: first, **parts}
 
-    def _is_limited(self, space: int) -> bool:
-        """Whether the buffer takes memory in a space that counts: homes of persistent buffers are taken anyway."""
-        return space != 0 and space != self.home
+    def _takes_room(self, space: int) -> bool:
+        return self.model.takes_room(self.number, space)
 
     def _gap(self, region: int, access: int, state: State, first: int, last: int, start: int, done: int) -> State:
         """Returns where the value is after a gap.
@@ -338,7 +235,7 @@ class _Life:
         self.model.gaps.append(gap)
         state = {space: self._short(part) for space, part in state.items()}
         for space, part in state.items():
-            if not self._is_limited(space):
+            if not self._takes_room(space):
                 gap.kept[space] = part
                 continue
             if part == ZERO:
@@ -355,12 +252,12 @@ class _Life:
             for target in self.spaces
             if (source, target) in self.problem.link_between
             and start <= done
-            and (state[target] != ONE or self._is_limited(target))
+            and (state[target] != ONE or self._takes_room(target))
         ]
         for source, target in windows:
             cost = _COPY_COST if self.model.precision.strict else 0.0
             gap.copied[source, target] = column(program.add_column(0.0, 1.0, cost, is_integer=True))
-        # A value that nobody has is not copied: nor one that was copied here from where it goes, to the slow memory.
+        # A copy needs a current value at its source, other than one that came in this gap from the slow memory itself.
         for (source, target), copied in gap.copied.items():
             arrives = [
                 part for (origin, there), part in gap.copied.items()
@@ -371,7 +268,7 @@ class _Life:
                 program.at_most(copied - available)
             if source in before and not arrives:
                 program.at_most(copied - before[source])
-            self._copy(gap, source, target, copied, start, done)
+            write_copy(self.model, self.nest, gap, (source, target), copied, (start, done))
         return {
             space: add_up(
                 [gap.kept.get(space, ZERO), *(part for (_, there), part in gap.copied.items() if there == space)]
@@ -380,12 +277,12 @@ class _Life:
         }
 
     def _carry(self, carried: dict[int, Affine], stretches: list[_Stretch], gaps: list[Gap]) -> None:
-        """Occupies memory for what a loop carries to its next iteration: in a residency that lasts through all of it.
+        """Occupies memory for what a loop carries to its next iteration, in a residency that lasts through all of it.
 
-        A copy within the loop may be from or to that same residency, whose memory is counted then already.
+        The memory of a copy within the loop is counted already, and may be that of the same residency.
         """
         for space, part in carried.items():
-            if not self._is_limited(space):
+            if not self._takes_room(space):
                 continue
             copied = add_up(made for gap in gaps for ends, made in gap.copied.items() if space in ends)
             alone = part - copied
@@ -403,59 +300,3 @@ class _Life:
         short = self.program.fraction()
         self.program.at_most(short - part)
         return short
-
-    def _whole(self, part: Affine) -> Affine:
-        """Returns whether anything of a copy has moved, given how much of it has."""
-        if not self.model.precision.whole or not part.terms:
-            return part
-        any_moved = self.program.binary()
-        self.program.at_most(part - any_moved)
-        return any_moved
-
-    def _copy(self, gap: Gap, source: int, target: int, copied: Affine, start: int, done: int) -> None:
-        """Writes what a copy takes of its channel, and of memory while it is in flight."""
-        model, program = self.model, self.program
-        link = self.problem.links[self.problem.link_between[source, target]]
-        times = self.problem.repetitions[gap.region] * self.values.cheapest[gap.region]
-        seconds = self.buffer.size / link.bandwidth * times
-        if seconds <= 0.0:
-            return
-        # Before the span, it may have moved already.
-        is_open = gap.region == 0 and start == model.span.first > 0
-        if not is_open:
-            number = self.problem.link_between[source, target]
-            model.flights.append(Flight(gap.region, number, start, done, copied, seconds, times))
-        fine_start, fine_end = self._is_limited(source), self._is_limited(target)
-        stages = make_stages(
-            model.tree, model.precision.ratio, self.values.inner[gap.region], start, done, fine_start, fine_end
-        )
-        nodes = [node for stage in stages for node in stage.nodes]
-        # What moved before each node, and before the end.
-        moved = [program.fraction() if is_open else ZERO]
-        moved += [program.fraction() for _ in nodes[1:]] + [copied]
-        for node, before, after in zip(nodes, moved, moved[1:], strict=False):
-            if before.terms:
-                program.at_most(before - after)
-            model.move(link.channel, node, (after - before).scaled(seconds))
-            gap.moved.setdefault((source, target), []).append((*model.tree.interval(node), after - before))
-        previous, number = moved[0], 0
-        for stage in stages:
-            before, after = moved[number], moved[number + len(stage.nodes)]
-            number += len(stage.nodes)
-            first, last = model.tree.interval(stage.nodes[0])[0], model.tree.interval(stage.nodes[-1])[1]
-            is_exact = model.precision.strict or stage.is_whole
-            if fine_end:
-                # What moves in a node was issued by its last operation.
-                begun = self._whole(after)
-                for node in stage.nodes:
-                    model.occupy(target, node, self.number, begun if is_exact else previous)
-                if not is_exact:
-                    model.occupy(target, model.tree.size + last - 1, self.number, begun - previous)
-                previous = begun
-            if fine_start and first >= 2 * gap.first and last <= 2 * gap.last:
-                left = copied - (before if is_exact else after)
-                kept = gap.kept.get(source, ZERO)
-                beyond = program.binary() if model.precision.whole else program.fraction()
-                program.at_most(left - kept - beyond)
-                for node in stage.nodes:
-                    model.occupy(source, node, self.number, beyond)

@@ -1,9 +1,9 @@
-"""Long programs, one window of time after another: each is an integer program of its own, the rest stays as it is.
+"""Long programs are solved window by window: each window is an integer program, and the rest stays as it is.
 
-Large neighbourhood search (Shaw, "Using constraint programming and local search methods to solve vehicle routing
-problems", 1998): the decisions of a window are given up, and those of the integer program's solution are tried in their
-place. What is not worse by the emulator's word is kept. The windows that lose most to their bounds come first; in a
-second round their borders lie elsewhere.
+This is large neighbourhood search (Shaw, "Using constraint programming and local search methods to solve vehicle
+routing problems", 1998). The decisions within a window are given up, those of the integer program's solution are tried
+instead, and the result is kept if the emulator finds it better. The windows that lose most time against their bounds
+come first; in a second round the borders lie elsewhere.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.bound import no_capacity, windows
-from memplan.planners.ilp.linear_solver import Task
-from memplan.planners.ilp.model import Precision, Relaxation, Span
+from memplan.planners.ilp.linear_solver import SolverTask
+from memplan.planners.ilp.model import Precision, Span
 from memplan.planners.ilp.polish import Effort, Packed, Polish
+from memplan.planners.ilp.relaxation import relax
 from memplan.planners.ilp.runs import Realization
 from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.booking_kernel import refresh
@@ -28,17 +29,17 @@ from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.runs_kernel import try_all
 
-# Operations of a window in each round, and seconds of its integer program.
+# The operations of a window in each round, and the seconds of its integer program.
 _ROUNDS, _SECONDS = (64, 96), 8.0
 
-# Relative, to which a window's integer program is solved.
+# The relative gap to which a window's integer program is solved.
 _GAP = 1e-3
 
-# Its solutions are to become plans.
+# Solutions are to become plans.
 _PRECISION = Precision(whole=True, strict=True)
 
-# Moves tried before the windows.
-_FIRST_MOVES = 300
+# Changes tried by a polish, before the windows and after each round.
+_POLISH_ROUNDS = 300
 
 
 def improve_windows(problem: MappingProblem, seed: int, emulator: TimingEmulator, deadline: float) -> Iterator[Plan]:
@@ -68,7 +69,7 @@ def _improved(
     decisions = Decisions(frame, Rules())
     decisions.run(Order("density", channel_weight=1.0), generator)
     share = 0.2 * (deadline - start)
-    decisions = polish.improved(decisions, Effort(_FIRST_MOVES, start + share))
+    decisions = polish.improved(decisions, Effort(_POLISH_ROUNDS, start + share))
     yield from polish.packed(decisions, Effort(0, start + share))
     for operations in _ROUNDS:
         changed = False
@@ -80,11 +81,11 @@ def _improved(
             if polish.latency(trial) < polish.latency(decisions):
                 decisions, changed = trial, True
         if changed:
-            yield from polish.packed(decisions, Effort(_FIRST_MOVES, deadline))
+            yield from polish.packed(decisions, Effort(_POLISH_ROUNDS, deadline))
 
 
 def _by_loss(frame: Frame, emulator: TimingEmulator, decisions: Decisions, operations: int) -> list[Span]:
-    """Returns windows of the program, those first in which most time is lost against the no-capacity bound."""
+    """Returns windows of the program; those that lose most time against the no-capacity bound come first."""
     problem = frame.problem
     timeline = emulator.emulate(decisions.sketch())
     repetitions = np.array([problem.runs_at(t) for t in range(problem.end)])
@@ -97,13 +98,13 @@ def _by_loss(frame: Frame, emulator: TimingEmulator, decisions: Decisions, opera
 
 def _solved(frame: Frame, span: Span, seconds: float) -> Realization | None:
     """Returns the solution of a window's integer program; None if none was found."""
-    model = Relaxation(frame.problem, span, _PRECISION)
-    solution = Task(model.program.finished(), True, seconds, _GAP).result()
+    model = relax(frame.problem, span, _PRECISION)
+    solution = SolverTask(model.program.finished(), True, seconds, _GAP).result()
     return Realization(frame, model, solution.values) if solution.values is not None else None
 
 
 def _replaced(decisions: Decisions, solution: Realization, span: Span) -> Decisions:
-    """Returns decisions in which those of a span are given up, and the solution's are tried."""
+    """Returns decisions in which those of a span are given up and those of a solution are tried."""
     trial = decisions.copy()
     runs, rules = trial.runs(), trial.rules
     items = trial.tables.items

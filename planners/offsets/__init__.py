@@ -1,4 +1,4 @@
-"""Static memory allocation: blocks of fixed times find offsets, so that none overlap and the memory is low enough.
+"""Static memory allocation: blocks of fixed times get offsets, so that none overlap and the height is low enough.
 
 >>> from memplan.planners.offsets import Instance, pack
 >>> instance = Instance.of(lower=[0, 3, 0, 9, 0], upper=[3, 9, 9, 21, 21], size=[4, 4, 4, 4, 4])

@@ -1,8 +1,8 @@
-"""One block after another takes a gap among those placed before: the inner loops, compiled by numba.
+"""First fit and best fit: one block after another takes a gap among the blocks placed before. Compiled by numba.
 
-Which companions of a block are placed already is asked of a tree over the starts of all intervals, whose nodes hold the
-latest end below them (Cormen et al., "Introduction to Algorithms", interval trees), so a pass over n blocks costs
-O(n log n + number of overlaps).
+The placed companions of a block are found in a tree over the starts of all intervals, whose nodes hold the latest end
+below them (Cormen et al., "Introduction to Algorithms", interval trees), so a pass over n blocks costs O(n log n +
+number of overlaps).
 """
 
 from __future__ import annotations
@@ -231,10 +231,10 @@ def improve(
     stop: np.ndarray,
     offsets: np.ndarray,
 ) -> int:
-    """Moves blocks that end too high to the front of the order, and keeps what is no worse.
+    """Moves blocks that end too high to the front of the order, and keeps an order that is no worse.
 
-    Squeaky wheel optimization (Joslin and Clements, 1999) with a random part: each round, one of the blocks that end
-    above the target, or else any, chooses earlier, at a random place of the order.
+    This is squeaky wheel optimization (Joslin and Clements, 1999) with a random part: in each round a block that ends
+    above the target, or sometimes any block, chooses earlier, at a random place of the order.
 
     Args:
       order: `[num_blocks]` of a first-fit pass that gave `offsets` and `height`; is changed to the best one found.

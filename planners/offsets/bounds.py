@@ -16,10 +16,10 @@ def maximum_load(instance: Instance) -> int:
 
 
 def lower_bound(instance: Instance) -> int:
-    """Returns a height that no packing can be below: the maximum load, and what alignment and fixed offsets add.
+    """Returns a lower bound of the height of all packings: the maximum load, and what alignment and fixed offsets add.
 
-    If all offsets are multiples of some number, then of the blocks of a section all but the topmost take their sizes
-    rounded up to it.
+    If all offsets are multiples of some number, then each block of a section except the topmost takes its size rounded
+    up to that number.
     """
     sections = Sections.of(instance)
     bound = int(np.max(sections.loads(instance.size), initial=0))
@@ -30,7 +30,8 @@ def lower_bound(instance: Instance) -> int:
     if unit > 1:
         padding = np.where(real, -instance.size % unit, 0)
         rounded = sections.loads(instance.size + padding)
-        # The padding above the topmost block counts for nothing, whichever that is: leave out the largest.
+        # The padding above the topmost block does not count. Any block may be the topmost: leave out the largest
+        # padding.
         most = np.zeros(sections.count, np.int64)
         for first, last, amount in zip(
             sections.first.tolist(), sections.last.tolist(), padding[sections.block_of_range()].tolist(), strict=True

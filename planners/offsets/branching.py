@@ -1,11 +1,11 @@
-"""The exact search from several orders, again and again: which order is good cannot be known beforehand.
+"""The exact search, restarted from several orders, since it is not known in advance which order is good.
 
-Run times of a depth-first search are heavy-tailed, so one that has not come to an end soon is given up, and another
-order is tried (Gomes, Selman and Kautz, "Boosting combinatorial search through randomization", AAAI 1998).
-`fixed_orders` gives MiniMalloc's three in turn, with limits that grow, so that in the end one search is complete;
-`random_orders` draws orders by the fullest section, duration and size, and puts first what was in the way of searches
-before (the weights of Boussemart et al., "Boosting systematic search by weighting constraints", ECAI 2004, here of
-sections).
+The run times of a depth-first search are heavy-tailed, so a search that does not end soon is given up and another order
+is tried (Gomes, Selman and Kautz, "Boosting combinatorial search through randomization", AAAI 1998). `fixed_orders`
+tries the three orders of MiniMalloc in turn, with growing limits, so that in the end one search is complete.
+`random_orders` draws orders by the fullest section, duration and size, and puts those blocks first that were in the way
+of earlier searches (the weights of Boussemart et al., "Boosting systematic search by weighting constraints", ECAI 2004,
+here for sections).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from memplan.planners.offsets.branching_path_kernel import RankedBlocks
 from memplan.planners.offsets.geometry import Sections, overlaps
 from memplan.planners.offsets.instance import Instance, Integers
 
-# A larger part is not searched: what a search remembers grows with the square of it.
+# A part of more blocks is not searched: the memory of a search grows with the square of their number.
 MAX_BLOCKS = 3000
 
-# Of the random orders: nodes of a search for each block, the unit of Luby's sequence; how fast weights fade; the
-# largest exponents of fullest section, duration and size; and how far chance goes beyond them.
+# Random orders: the nodes of a search for each block, which are the unit of Luby's sequence; the factor by which
+# weights fade; the largest exponents of fullest section, duration and size; and the noise beyond them.
 _NODES_PER_BLOCK, _FADING = 12, 0.9
 _EXPONENTS, _NOISE = (4.0, 1.5, 1.5), 0.05
 
-# By how much a grain is larger than the one before, and in how many of the random searches sizes are rounded.
+# The relative step from one grain to the next, and the share of the random searches in which sizes are rounded.
 _GRAIN_STEP, _GRAIN_SHARE = 0.15, 0.33
 
 
@@ -45,10 +45,10 @@ class BranchAndBound:
         self.grains = self._usable_grains()
 
     def _usable_grains(self) -> list[int]:
-        """Returns numbers of bytes, ascending, to which sizes can be rounded up without a section above the capacity.
+        """Returns, ascending, the numbers of bytes to which sizes can be rounded up with no section above the capacity.
 
-        Where no two sizes are alike, no two blocks can lie equally low, and an order decides nothing: the search goes
-        astray by crumbs. A packing of rounded sizes is one of the sizes, but that there is none proves nothing.
+        Where no two sizes are alike, no two blocks can lie equally low, and the order of the blocks decides nothing. A
+        packing of rounded sizes is also one of the sizes; if there is none, that proves nothing.
         """
         if (self._instance.alignment > 1).any() or (self._instance.fixed >= 0).any():
             return []
@@ -69,7 +69,7 @@ class BranchAndBound:
           order: `[num_blocks]` the blocks by rank.
           node_limit: how many placements may be tried.
           stop: `[1] int64` as for the kernel.
-          techniques: what makes it fast.
+          techniques: which are used.
           grain: bytes to which sizes are rounded up, one of `grains` or 1.
         """
         sections, num_blocks = self._sections, len(self._instance)
@@ -103,7 +103,7 @@ class BranchAndBound:
         return int(outcome), grain * offsets[rank], conflicts, int(nodes[0])
 
     def _fixed_orders(self) -> list[tuple[Integers, bool]]:
-        """Returns MiniMalloc's orders, and whether parts are ordered anew in each."""
+        """Returns MiniMalloc's orders, and whether each part gets an order of its own."""
         return [
             (np.lexsort((-self._area, -self._duration, -self._fullest)), False),
             (np.lexsort((-self._fullest, -self._area, -self._duration)), False),
@@ -135,7 +135,7 @@ class BranchAndBound:
         raise AssertionError("Luby's sequence has no end")
 
     def limited(self, nodes: int, seed: int) -> tuple[int, Integers]:
-        """Returns FOUND with offsets, EXHAUSTED, or LIMIT after so many nodes; the same each time.
+        """Returns FOUND with offsets, EXHAUSTED, or LIMIT after a number of nodes; the same on every call.
 
         Fixed and random orders take turns, with limits that grow.
         """
@@ -159,7 +159,7 @@ class BranchAndBound:
         return LIMIT, np.empty(0, np.int64)
 
     def _drawn(self, draw: np.random.Generator, weights: NDArray[np.float64]) -> Integers:
-        """Returns an order by a product of random powers: of fullness, or trouble before, of duration, and of size."""
+        """Returns an order by a product of random powers of fullness (or of earlier conflicts), duration and size."""
         powers = draw.random(3) * _EXPONENTS
         troubled = float(np.max(weights, initial=0.0))
         if troubled > 0 and draw.random() < 0.7:
@@ -184,7 +184,7 @@ def luby() -> Iterator[int]:
 
 
 def _permuted(pointer: Integers, order: Integers) -> tuple[Integers, Integers]:
-    """Returns `(pointer, index)`: where rows begin when they are in a new order, and which old entries they hold."""
+    """Returns `(pointer, index)`: where rows begin in a new order, and which old entries they hold."""
     lengths = np.diff(pointer)[order]
     begins = np.concatenate([[0], np.cumsum(lengths)])
     return begins, np.repeat(pointer[:-1][order] - begins[:-1], lengths) + np.arange(begins[-1])

@@ -1,4 +1,4 @@
-"""Does everything fit a capacity? The depth-first search over canonical placements, compiled by numba.
+"""The exact search: whether everything fits a capacity, depth first over canonical placements. Compiled by numba.
 
 The method is that of Moffitt, "MiniMalloc: A Lightweight Memory Allocator for Hardware-Accelerated Machine Learning",
 ASPLOS 2023, sections 4 and 5. Blocks are placed from the bottom up: each lies on those beneath it, and offsets never
@@ -11,16 +11,16 @@ decrease along a path of the search. A *section* is a span of time in which no b
       │   a    │        │///│ ◄─ lost
       └────────┴────────┴───┴──► time, in sections
 
-A path is given up where (each is a switch in `Techniques`, and sound by itself)
+A path is given up for these reasons (each is a switch of `Techniques` and sound by itself):
 
 - `sections`: in some section the blocks still to come there exceed the capacity, even if each lies as low as its own
   floor allows (as jobs with release dates on one machine); the paper has the floor of the section for all of them;
-- `dominance`: some block still to come would end beneath the one that is placed now, so would better be placed first;
-- `blocked`: a block that lies too low for the order of the path, so must be lifted by another one, cannot be lifted in
-  time: its floor is the top of the lowest block that can still slip beneath it (not in the paper; needs `sections`);
-- `decomposition`: when no block still to come spans a boundary between sections, both sides are searched one after the
+- `dominance`: some block still to come would end beneath the block that is placed now, so it should be placed first;
+- `blocked`: a block that lies too low for the order of the path must be lifted by another block, and cannot be lifted
+  enough: its floor is the top of the lowest block that can still slip beneath it (not in the paper; needs `sections`);
+- `decomposition`: where no block still to come spans a boundary between sections, both sides are searched one after the
   other, and if one fails, the other is not tried again;
-- `reordering`: each such side is ordered anew, by the loads that are left in its sections.
+- `reordering`: each such side gets an order of its own, by the loads that are left in its sections.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def search(
             _choose(frame, blocks, path, ranks[frame.level], candidates, techniques.dominance)
             is_new = False
         if frame.next == frame.end:
-            # Back to the block before; out of one of several parts, to the block whose choice made them.
+            # Go back to the block before, or out of one of several parts to the block whose choice made them.
             parent = frame.parent
             if parent < 0:
                 result = EXHAUSTED
@@ -213,7 +213,7 @@ def _choose(
 
 @internal
 def _split(frame: np.record, blocks: RankedBlocks, path: SearchPath, parts: np.ndarray, is_cut: bool) -> None:
-    """Lists the parts of what remains of a frame's part: those between the boundaries that are cut now, or all."""
+    """Lists the parts that remain of a frame's part: those between the boundaries that are cut now, or all of it."""
     order = path.order
     low, high = frame.low, frame.high - 1
     count = frame.parts
@@ -229,7 +229,7 @@ def _split(frame: np.record, blocks: RankedBlocks, path: SearchPath, parts: np.n
             if section < last - 1 and path.cuts[section] != 0:
                 continue
             end = section + 1 if section < last - 1 else frame.last
-            # Those within [begin, end) to the front.
+            # Bring the blocks within [begin, end) to the front.
             start = low
             for i in range(start, high):
                 block = order[i]

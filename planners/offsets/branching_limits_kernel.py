@@ -16,7 +16,7 @@ from memplan.planners.offsets.branching_path_kernel import HUGE, RankedBlocks, S
 def fits_floors(frame: np.record, blocks: RankedBlocks, path: SearchPath, capacity: int) -> bool:
     """Whether each section of the part has room for what is still to come above its floor.
 
-    `_fits_levels` finds all that this finds, and more, but takes longer.
+    `fits_levels` finds everything that this finds, and more, but takes longer.
     """
     level, total, order = path.level, path.total, path.order
     offset = path.offsets[frame.placed]
@@ -55,7 +55,7 @@ def fits_levels(
         block = order[i]
         least = max(lowest[block], offset)
         if use_blocked and (lowest[block] < offset or (lowest[block] == offset and rank_of[block] < rank)):
-            # Another one must come beneath it.
+            # Another block must come beneath it.
             lifted = HUGE
             for j in range(blocks.companion_pointer[block], blocks.companion_pointer[block + 1]):
                 lifted = min(lifted, tops[blocks.companions[j]])
@@ -63,7 +63,7 @@ def fits_levels(
             if least + blocks.size[block] > capacity or blocks.fixed[block] >= 0:
                 return False
         floors[block] = least
-        # By ascending floor. The order is nearly that of the frame before.
+        # Sort by ascending floor; the order is nearly that of the frame before.
         j = i
         while j > low and floors[order[j - 1]] > least:
             order[j] = order[j - 1]

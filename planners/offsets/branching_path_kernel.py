@@ -119,7 +119,7 @@ def start_path(blocks: RankedBlocks, num_sections: int, conflicts: np.ndarray, o
 
 @internal
 def _count_in(blocks: RankedBlocks, path: SearchPath, block: int) -> None:
-    """Counts a block among those still to come: its size in its sections, and the borders that it spans."""
+    """Counts a block among those still to come: its size in its sections, and the boundaries that it spans."""
     for i in range(blocks.pointer[block], blocks.pointer[block + 1]):
         for section in range(blocks.first[i], blocks.last[i]):
             path.total[section] += blocks.size[block]
@@ -141,7 +141,7 @@ def place(
     """Places a block as low as it can lie, and moves it to the end of the frame's part of the order.
 
     Returns:
-      whether those on it still fit, whether no block still to come spans some boundary any more, and the trail's end.
+      whether the blocks above it still fit, whether some boundary is no longer spanned, and the end of the trail.
     """
     offsets, lowest, total, order = path.offsets, path.lowest, path.total, path.order
     frame.placed, frame.trail = block, trail
@@ -186,7 +186,7 @@ def place(
 
 @internal
 def take_back(frame: np.record, blocks: RankedBlocks, path: SearchPath, trail: int) -> int:
-    """Takes the block that a frame placed from where it was; returns the new end of the trail."""
+    """Removes the block that a frame placed; returns the new end of the trail."""
     block = frame.placed
     path.offsets[block] = UNPLACED
     while trail > frame.trail:

@@ -1,4 +1,4 @@
-"""Is a packing right? A sweep over time that shares nothing with what finds packings."""
+"""Checks packings by a sweep over time, which shares no code with the methods that find packings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from memplan.planners.offsets.instance import Instance, Integers
 
 
 def check(instance: Instance, offsets: Sequence[int] | Integers, capacity: int | None = None) -> list[str]:
-    """Returns the rules that a packing breaks, in words; none means that it is right.
+    """Returns in words which rules a packing breaks; an empty list means that it is right.
 
-    Where blocks overlap, not every pair of them is told.
+    Where many blocks overlap, not every pair of them is named.
 
     Args:
       instance: what was packed.
@@ -53,7 +53,7 @@ def check(instance: Instance, offsets: Sequence[int] | Integers, capacity: int |
         if not starts:
             alive.pop(index)
             continue
-        # Of blocks that do not overlap, only the neighbours can overlap a new one.
+        # The blocks that are alive do not overlap each other, so only the neighbours can overlap the new one.
         for offset, other in alive[max(index - 1, 0) : index + 1]:
             if offset < low[number] + sizes[number] and low[number] < offset + sizes[other]:
                 wrong.append(f"{ids[number]} and {ids[other]} overlap at time {time}")

@@ -1,7 +1,7 @@
-"""The same question to a constraint solver: CP-SAT's two-dimensional no-overlap, and its cumulative constraint.
+"""Whether everything fits a capacity, as a constraint program: CP-SAT with two-dimensional no-overlap and cumulative.
 
-It reasons about what the search over canonical placements does not, and so proves some instances infeasible that the
-search cannot; the search finds most packings sooner.
+CP-SAT proves some instances infeasible that the search over canonical placements cannot; the search finds most packings
+sooner.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ortools.sat.python import cp_model
 from memplan.planners.offsets.geometry import Sections
 from memplan.planners.offsets.instance import Instance, Integers
 
-# The solver's variables end here; larger instances are not given to it.
+# The largest value of the solver's variables; instances with larger numbers are not given to it.
 _LARGEST = 2**50
 
 
@@ -23,7 +23,7 @@ class ConstraintModel:
         self._model = model = cp_model.CpModel()
         self._solver = cp_model.CpSolver()
         self._solver.parameters.num_workers = 1
-        # Ctrl-C is for the thread that waits, which stops this one.
+        # The waiting thread handles Ctrl-C and stops this one.
         self._solver.parameters.catch_sigint_signal = False
         self._solver.parameters.random_seed = seed % 2**31
         sections = Sections.of(instance)
@@ -49,16 +49,16 @@ class ConstraintModel:
 
     @staticmethod
     def can_hold(instance: Instance, capacity: int) -> bool:
-        """Whether the solver can be given an instance: its numbers are small enough, and each block fits by itself."""
+        """Whether the solver takes an instance: its numbers are small enough, and each block fits by itself."""
         is_small = capacity < _LARGEST and int(np.max(instance.upper, initial=0)) < _LARGEST
         return is_small and bool((np.maximum(instance.fixed, 0) + instance.size <= capacity).all())
 
     def stop(self) -> None:
-        """Ends `solve`, which runs in another thread, soon."""
+        """Makes `solve`, which runs in another thread, end soon."""
         self._solver.stop_search()
 
     def solve(self, seconds: float) -> tuple[bool | None, Integers]:
-        """Returns whether it fits (None if that could not be told in time), and the offsets if so."""
+        """Returns whether it fits (None if the time did not suffice to decide), and the offsets if it does."""
         self._solver.parameters.max_time_in_seconds = seconds
         status = self._solver.solve(self._model)
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):

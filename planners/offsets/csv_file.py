@@ -3,9 +3,9 @@
     id,lower,upper,size[,alignment][,hint][,offset][,gaps]      in any order of columns
     b1,0,3,4
 
-`upper` is exclusive. `begin` and `start` are other names of `lower`, `buffer` and `buffer_id` of `id`; `end` is the
-last time, inclusive, as in MiniMalloc's older files, and then so are the ends of gaps. Gaps are pairs `lower-upper`,
-separated by spaces. An empty offset is not fixed. A hint is kept in the output and otherwise passed over.
+`upper` is exclusive. `begin` and `start` are synonyms of `lower`, and `buffer` and `buffer_id` of `id`. `end` is the
+last time, inclusive, as in older files of MiniMalloc; the ends of gaps are inclusive then, too. Gaps are pairs
+`lower-upper`, separated by spaces. An empty offset is not fixed. A hint is copied to the output and otherwise ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OPTIONAL = ("alignment", "hint", "offset", "gaps")
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _GAP = re.compile(r"([+-]?[0-9]+)-([+-]?[0-9]+)")
 
-# More digits than any number of 64 bits has; Python refuses to convert some thousands.
+# More digits than any number of 64 bits has; Python refuses to convert thousands of digits.
 _MAX_DIGITS = 40
 
 
@@ -57,7 +57,7 @@ class InstanceFile:
         self.instance.check_capacity(capacity, self.place)
 
     def with_offsets(self, offsets: Sequence[int] | Integers) -> str:
-        """Returns the text of the file with a column of offsets: the one that it has, or a new one at the end."""
+        """Returns the text of the file with a column of offsets: its own, or a new one at the end."""
         header, records = list(self.header), [list(record) for record in self.records]
         if "offset" not in header:
             header.append("offset")
@@ -70,7 +70,7 @@ class InstanceFile:
         return text.getvalue()
 
     def save(self, path: str | Path, offsets: Sequence[int] | Integers) -> None:
-        """Writes `with_offsets` to a file, whole or not at all."""
+        """Writes `with_offsets` to a file, completely or not at all."""
         write_atomically(path, self.with_offsets(offsets))
 
 

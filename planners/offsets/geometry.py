@@ -1,7 +1,7 @@
 """Blocks in time: sections, loads, and parts that share no time.
 
-A *section* is a span of time between two neighbouring starts or ends, of blocks or of gaps, so that the same blocks
-take memory throughout (Moffitt, ASPLOS 2023, section 4).
+A *section* is a span of time between two neighbouring starts or ends of blocks or gaps, so the same blocks take memory
+throughout it (Moffitt, ASPLOS 2023, section 4).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Sections:
         return np.repeat(np.arange(len(self.pointer) - 1), np.diff(self.pointer))
 
     def loads(self, amount: Integers) -> Integers:
-        """Returns `[count] int64` the sum over each section's blocks of what each brings."""
+        """Returns `[count] int64` the sum of the amounts of each section's blocks."""
         changes = np.zeros(self.count + 1, np.int64)
         brought = amount[self.block_of_range()]
         np.add.at(changes, self.first, brought)
@@ -58,7 +58,7 @@ class Sections:
         largest = np.zeros(len(self.pointer) - 1, np.int64)
         if not len(self.first):
             return largest
-        # Pairs (start, end) for reduceat; the entries between pairs are not looked at.
+        # Pairs (start, end) for reduceat; the entries between pairs are not used.
         bounds = np.empty(2 * len(self.first), np.int64)
         bounds[0::2], bounds[1::2] = self.first, self.last
         np.maximum.at(largest, self.block_of_range(), np.maximum.reduceat(np.append(of_section, 0), bounds)[0::2])
@@ -66,9 +66,9 @@ class Sections:
 
 
 def components(instance: Instance) -> list[Integers]:
-    """Returns the numbers of the blocks of each part of the time that no block spans, each `int64` ascending.
+    """Returns the parts that share no time, each as the ascending `int64` numbers of its blocks.
 
-    Blocks of size 0 are in none: they can lie anywhere.
+    Blocks of size 0 are in no part: they can lie anywhere.
     """
     real = np.flatnonzero(instance.size > 0)
     by_start = real[np.argsort(instance.lower[real], kind="stable")]

@@ -1,8 +1,9 @@
-"""Packings without a search for proof: several orders, first fit and best fit, and rounds that mend the best one.
+"""Packings without proof: first fit and best fit in several orders, and rounds that improve the best one.
 
-By size and by area as the planners of small runtimes do (Pisarchyk and Lee, "Efficient memory management for deep
-neural net inference", 2020, section 4), by duration as XLA's heap simulator does, by start as an allocator at run time
-would, and by the load of the fullest section that a block is in (Moffitt, "MiniMalloc", ASPLOS 2023).
+The orders are by size and by area, as in the planners of small runtimes (Pisarchyk and Lee, "Efficient memory
+management for deep neural net inference", 2020, section 4), by duration as in XLA's heap simulator, by start as an
+allocator at run time would, and by the load of the fullest section that a block is in (Moffitt, "MiniMalloc", ASPLOS
+2023).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from memplan.planners.offsets.best_fit_kernel import BlockSizes, Intervals, fit,
 from memplan.planners.offsets.geometry import Sections
 from memplan.planners.offsets.instance import Instance, Integers
 
-# Rounds of improvement are tried while their number times the number of blocks stays below this.
+# The number of rounds of improvement times the number of blocks is at most this.
 _WORK = 2_000_000
 
-# Rounds between two looks at the clock, in blocks placed.
+# The blocks placed between two looks at the clock.
 _STRIDE = 200_000
 
 _UNLIMITED = 2**62
@@ -57,7 +58,7 @@ class Fitter:
         self._sizes = BlockSizes(instance.size, instance.alignment, instance.fixed)
 
     def orders(self) -> Iterator[tuple[str, Integers]]:
-        """Yields `(name, order)` of those to try, the most promising first."""
+        """Yields `(name, order)` of the orders to try, the most promising first."""
         size, lower = self._instance.size, self._instance.lower
         duration = self._instance.upper - lower
         area = size.astype(np.float64) * duration
@@ -69,7 +70,7 @@ class Fitter:
         yield "start", np.lexsort((-size, lower))
 
     def fitted(self, order: Integers, name: str, target: int, is_best_fit: bool, limit: int = _UNLIMITED) -> Fitted:
-        """Returns what one pass gives; its height is 2**62 if it would be above the limit."""
+        """Returns the packing of one pass; its height is 2**62 if it would be above the limit."""
         offsets = np.empty(len(self._instance), np.int64)
         height = int(fit(order.astype(np.int64), self._intervals, self._sizes, limit, target, is_best_fit, offsets))
         return Fitted(offsets, height, f"{'best' if is_best_fit else 'first'} fit by {name}")
@@ -102,7 +103,7 @@ class Fitter:
     def _improved(
         self, best: Fitted, order: Integers, target: int, deadline: float, seed: int, stop: Integers
     ) -> Fitted:
-        """Returns what rounds of improvement make of the best order for first fit, if it is better than the best."""
+        """Improves the best order for first fit in rounds; returns the result if it is better than the best packing."""
         num_blocks = len(self._instance)
         start = self.fitted(order, "order", target, False)
         offsets, height = start.offsets, start.height

@@ -1,7 +1,7 @@
-"""Why does it not fit? A subset of the blocks that does not fit either, from which none can be left out.
+"""Why blocks do not fit: an irreducible subset that does not fit either.
 
-Blocks are left out as long as the rest does not fit, many at a time while that works, and one at a time in the end: the
-deletion filter (Chinneck and Dravnieks, "Locating minimal infeasible constraint sets in linear programs", 1991).
+Blocks are left out as long as the rest does not fit, many at a time while that works and one at a time in the end. This
+is the deletion filter (Chinneck and Dravnieks, "Locating minimal infeasible constraint sets in linear programs", 1991).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from memplan.planners.offsets.geometry import Sections, components
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.race import decide
 
-# Of what is left of the time, the share that one question may take.
+# The share of the remaining time that one decision may take.
 _SHARE = 0.25
 
 
@@ -63,7 +63,7 @@ class _Reduction:
         kept = within if overloaded is None else overloaded
         if kept is None or not len(kept):
             parts = components(self._instance)
-            # Parts are infeasible by themselves, so the first is enough.
+            # A part is infeasible by itself, so the first such part is enough.
             kept = next((part for part in parts if self._fits(part, 1.0) is False), None)
             if kept is None:
                 return None
@@ -88,7 +88,7 @@ class _Reduction:
         return InfeasibleSubset(np.sort(kept), irreducible)
 
     def _overloaded(self) -> Integers | None:
-        """Returns the blocks of the section that is over the capacity by most, if one is."""
+        """Returns the blocks of the fullest section if it is over the capacity."""
         sections = Sections.of(self._instance)
         loads = sections.loads(self._instance.size)
         if int(np.max(loads, initial=0)) <= self._capacity:

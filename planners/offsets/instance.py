@@ -1,13 +1,13 @@
-"""The problem of static memory allocation: what is to be packed, and what makes no sense.
+"""The problem of static memory allocation: blocks to pack, and the checks that they make sense.
 
     offset                                    A block takes `size` bytes from `lower` to `upper`, half-open, at an
       ▲   ┌───────────┐                       offset that is a multiple of its alignment, or at the one that is fixed.
       │   │  block 1  │    ┌────────┐
-      │ ┌─┴─────┬─────┴────┴─┐      │  ◄──── In a gap it takes nothing (here of block 2), but stays where it is.
+      │ ┌─┴─────┬─────┴────┴─┐      │  ◄──── In a gap (here of block 2) it takes nothing, but stays where it is.
       │ │block 0│      (gap) │block 2
       └─┴───────┴────────────┴──────┴──► time
 
-Dynamic storage allocation as in Garey and Johnson, "Computers and Intractability", 1979, problem SR2, with the gaps,
+This is dynamic storage allocation (Garey and Johnson, "Computers and Intractability", 1979, problem SR2) with the gaps,
 alignments and fixed offsets of MiniMalloc (Moffitt, ASPLOS 2023).
 """
 
@@ -123,11 +123,11 @@ class Instance:
 
     def intervals(self) -> tuple[Integers, Integers, Integers]:
         """Returns `(block, lower, upper)`, each `[num_intervals] int64`: when blocks take memory, by block and time."""
-        # What lies between the ends of the block and of its gaps.
+        # The pieces lie between the ends of the block and of its gaps.
         block = np.concatenate([np.arange(len(self)), self.gap_block])
         lower, upper = np.concatenate([self.lower, self.gap_upper]), np.concatenate([self.upper, self.gap_lower])
         starts = np.lexsort((lower, block))
-        # Each start is matched with the next end of the same block: sorted alike, they are paired.
+        # Each start belongs to the next end of the same block, so both are sorted and paired.
         ends = np.lexsort((upper, block))
         block, lower, upper = block[starts], lower[starts], upper[ends]
         is_real = lower < upper

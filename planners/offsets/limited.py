@@ -1,4 +1,4 @@
-"""Does it fit? Answered by one thread, after a limited number of placements: the same answer each time."""
+"""Whether an instance fits, decided by one thread and a limited number of placements: the same answer every time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from memplan.planners.offsets.reduction import reduced
 
 
 def fit_within(instance: Instance, capacity: int, nodes: int, seed: int = 0) -> Integers | None:
-    """Returns offsets within a capacity, in bytes; None if there are none, or none were found in time.
+    """Returns offsets within a capacity, in bytes; None if there are none, or none were found within the limit.
 
     Args:
       instance: any.

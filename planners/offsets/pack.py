@@ -1,4 +1,4 @@
-"""The one entry: from an instance to a packing, checked, with what is proven about it."""
+"""The entry `pack`: from an instance to a checked packing, with what is proven about it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from memplan.planners.offsets.check import check
 from memplan.planners.offsets.heuristics import Fitted, Fitter
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.race import search_part
-from memplan.planners.offsets.reduction import Part, reduced
+from memplan.planners.offsets.reduction import InstancePart, reduced
 
-# Seconds that the first round of lowering a height takes for its first one, and how many heights a round tries.
+# The seconds for the first height in the first round of lowering, and how many heights a round tries.
 _PATIENCE, _HEIGHTS = 2.0, 6
 
-# Of the time, what heuristics may take, and at most, in seconds, before the exact methods begin.
+# The share of the time, and the most seconds, that heuristics take before the exact methods begin.
 _HEURISTIC_SHARE, _HEURISTIC_SECONDS = 0.1, 0.2
 
 
@@ -35,7 +35,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """Offsets, and what is known of them.
+    """Offsets, and what is known about them.
 
     Attributes:
       status: see `Status`.
@@ -80,7 +80,7 @@ def pack(instance: Instance, capacity: int | None = None, seconds: float = 60.0,
         raise PlannerError(f"a time limit must be a positive number of seconds, not {seconds}")
     if capacity is not None and capacity < 0:
         raise PlannerError(f"a capacity must be a number of bytes, not {capacity}")
-    work = _Packer(instance, capacity, seconds, seed)
+    work = _PackCall(instance, capacity, seconds, seed)
     interrupted = False
     try:
         work.run()
@@ -91,7 +91,7 @@ def pack(instance: Instance, capacity: int | None = None, seconds: float = 60.0,
 
 @dataclass(eq=False)
 class _Progress:
-    """The best that is known of a part.
+    """What is known about a part.
 
     Attributes:
       part: what is packed.
@@ -99,7 +99,7 @@ class _Progress:
       best: packing in units above the base; None before there is one.
     """
 
-    part: Part
+    part: InstancePart
     bound: int
     best: Fitted | None = None
 
@@ -114,8 +114,8 @@ class _Progress:
         return self.part.base + self.part.unit * self.bound
 
 
-class _Packer:
-    """The state of one call of `pack`, which can be looked at whenever it is interrupted."""
+class _PackCall:
+    """The state of one call of `pack`, which gives a packing whenever it is interrupted."""
 
     def __init__(self, instance: Instance, capacity: int | None, seconds: float, seed: int):
         self._instance, self._capacity, self._seed = instance, capacity, seed
@@ -131,7 +131,7 @@ class _Packer:
         parts, offsets = reduced(self._instance)
         progress = [_Progress(part, lower_bound(part.instance)) for part in parts]
         for one in progress:
-            # Something first, so that an interrupt finds a packing of every part.
+            # A first packing of every part, for the case of an interrupt.
             fitter = Fitter(one.part.instance)
             name, order = next(fitter.orders())
             one.best = fitter.fitted(order, name, one.bound, False)
@@ -154,11 +154,11 @@ class _Packer:
         return max((one.bound_in_bytes for one in self._parts), default=0)
 
     def _target(self, one: _Progress) -> int:
-        """Returns the height that is low enough for a part, in its units: others may be higher anyway."""
+        """Returns the height that is low enough for a part, in its units, given that other parts may be higher."""
         wanted = self._bound() if self._capacity is None else self._capacity
         return max(one.bound, one.part.room(wanted))
 
-    def _disproven(self, method: str, part: Part) -> None:
+    def _disproven(self, method: str, part: InstancePart) -> None:
         self._infeasible = method
         self._conflict = np.sort(np.concatenate([part.blocks, part.beneath]))
 
@@ -169,11 +169,10 @@ class _Packer:
         return one.height <= capacity
 
     def _lower(self, one: _Progress) -> None:
-        """Makes a part as low as it can be, or as other parts must be.
+        """Makes a part as low as it can be, or as low as other parts must be.
 
-        In rounds, each with twice the time of the one before: first the lowest height that is not disproven is tried,
-        then heuristics from another seed, then some heights in the middle of those between what took too long in this
-        round and the best.
+        Each round has twice the time of the round before. It tries the lowest height that is not disproven, then
+        heuristics from another seed, then some heights halfway between what took too long and the best packing.
         """
         assert one.best is not None
         patience, seed = _PATIENCE, self._seed
@@ -196,7 +195,7 @@ class _Packer:
             patience *= 2
 
     def _improve(self, one: _Progress, target: int, deadline: float, seed: int) -> None:
-        """Replaces the packing of a part by one of the heuristics, if that is lower."""
+        """Replaces the packing of a part by that of the heuristics if it is lower."""
         found = Fitter(one.part.instance).best(target, deadline, seed)
         if one.best is None or found.height < one.best.height:
             one.best = found
@@ -213,7 +212,7 @@ class _Packer:
     def packing(self, interrupted: bool) -> Packing:
         """Returns what is known now."""
         if self._offsets is None:
-            # Interrupted before there was anything.
+            # The interrupt came before there was any packing.
             raise KeyboardInterrupt
         offsets = self._offsets.copy()
         for one in self._parts:

@@ -1,7 +1,7 @@
-"""Does it fit? Several methods try at the same time, each in a thread, and the first to know is believed.
+"""Whether an instance fits, decided by several methods at the same time; the first answer counts.
 
-The compiled search lets go of the interpreter, and so does CP-SAT: threads suffice, and share the memory. All are
-stopped by a flag, so that a time limit, an answer and Ctrl-C take effect within milliseconds.
+Each method has a thread. The compiled search and CP-SAT release Python's global lock, so threads suffice, and they
+share the memory. A flag stops them all, so a time limit, an answer and Ctrl-C take effect within milliseconds.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from memplan.planners.offsets.branching import FOUND, LIMIT, MAX_BLOCKS, BranchA
 from memplan.planners.offsets.constraint import ConstraintModel
 from memplan.planners.offsets.heuristics import Fitter
 from memplan.planners.offsets.instance import Instance, Integers
-from memplan.planners.offsets.reduction import Part, reduced
+from memplan.planners.offsets.reduction import InstancePart, reduced
 
-# The constraint solver joins after as many seconds, when most instances are solved.
+# The constraint solver joins after this many seconds, when most instances are solved.
 _HEAD_START = 1.0
 
-# Seconds between looks at the clock and for Ctrl-C.
+# The seconds between two looks at the clock, and for Ctrl-C.
 _LOOK = 0.02
 
-# What heuristics may take of the time, and at most, in seconds.
+# The share of the time, and the most seconds, that heuristics may take.
 _HEURISTIC_SHARE, _HEURISTIC_SECONDS = 0.1, 0.3
 
 Answer = tuple[bool | None, Integers]
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
+class FitDecision:
     """Whether an instance fits a capacity.
 
     Attributes:
-      fits: None if that could not be told in time.
+      fits: None if the time did not suffice to decide.
       offsets: `[num_blocks] int64` if it fits, otherwise empty.
-      method: what told.
+      method: which method decided.
     """
 
     fits: bool | None
@@ -47,7 +47,7 @@ class Decision:
     method: str = ""
 
 
-def decide(instance: Instance, capacity: int, deadline: float, seed: int = 0) -> Decision:
+def decide(instance: Instance, capacity: int, deadline: float, seed: int = 0) -> FitDecision:
     """Returns whether an instance fits a capacity, with offsets if it does.
 
     Args:
@@ -60,7 +60,7 @@ def decide(instance: Instance, capacity: int, deadline: float, seed: int = 0) ->
       KeyboardInterrupt: all threads are stopped then.
     """
     if lower_bound(instance) > capacity:
-        return Decision(False, method="lower bound")
+        return FitDecision(False, method="lower bound")
     methods = []
     parts, offsets = reduced(instance)
     for part in parts:
@@ -69,22 +69,22 @@ def decide(instance: Instance, capacity: int, deadline: float, seed: int = 0) ->
             return found
         offsets[part.blocks] = part.base + part.unit * found.offsets
         methods.append(found.method)
-    return Decision(True, offsets, " and ".join(dict.fromkeys(methods)) or "nothing to pack")
+    return FitDecision(True, offsets, " and ".join(dict.fromkeys(methods)) or "nothing to pack")
 
 
-def _decide_part(part: Part, capacity: int, deadline: float, seed: int) -> Decision:
+def _decide_part(part: InstancePart, capacity: int, deadline: float, seed: int) -> FitDecision:
     """Returns whether a part fits a capacity in bytes; offsets are in its units, from its base."""
     room = part.room(capacity)
     if lower_bound(part.instance) > room:
-        return Decision(False, method="lower bound")
+        return FitDecision(False, method="lower bound")
     patience = min(_HEURISTIC_SECONDS, _HEURISTIC_SHARE * (deadline - time.monotonic()))
     fitted = Fitter(part.instance).best(room, time.monotonic() + patience, seed)
     if fitted.height <= room:
-        return Decision(True, fitted.offsets, fitted.method)
+        return FitDecision(True, fitted.offsets, fitted.method)
     return search_part(part.instance, room, deadline, seed)
 
 
-def search_part(instance: Instance, capacity: int, deadline: float, seed: int) -> Decision:
+def search_part(instance: Instance, capacity: int, deadline: float, seed: int) -> FitDecision:
     """Returns whether an instance fits a capacity, by the exact methods.
 
     Args:
@@ -100,7 +100,7 @@ def search_part(instance: Instance, capacity: int, deadline: float, seed: int) -
         if ConstraintModel.can_hold(instance, capacity):
             race.enter("CP-SAT", lambda: _constraint(race, instance, capacity, seed))
     answer, offsets, method = race.run()
-    return Decision(answer, offsets, method)
+    return FitDecision(answer, offsets, method)
 
 
 def _told(outcome: tuple[int, Integers]) -> Answer:
@@ -116,7 +116,7 @@ def _constraint(race: _Race, instance: Instance, capacity: int, seed: int) -> An
 
 
 class _Race:
-    """Threads of which the first answer counts.
+    """Threads that race for the first answer.
 
     Attributes:
       stop: `[1] int64` becomes other than zero when it is over; compiled code looks at it.
@@ -135,13 +135,13 @@ class _Race:
         self._error: BaseException | None = None
 
     def enter(self, name: str, method: Callable[[], Answer]) -> None:
-        """Adds a method; one that was stopped may answer anything."""
+        """Adds a method; its answer is ignored once it is stopped."""
         self._threads.append(threading.Thread(target=self._work, args=(name, method), name=name, daemon=True))
 
     def _work(self, name: str, method: Callable[[], Answer]) -> None:
         try:
             fits, offsets = method()
-        except BaseException as error:  # told where the threads are joined
+        except BaseException as error:  # raised where the threads are joined
             with self._lock:
                 self._error = self._error or error
             self.over.set()
@@ -164,7 +164,7 @@ class _Race:
                 self.over.set()
             self.stop[0] = 1
             while any(thread.is_alive() for thread in self._threads):
-                # Again and again: a solver that is just starting does not hear it.
+                # Repeatedly, since a solver that is just starting ignores it.
                 for stop in self.on_stop:
                     stop()
                 self._threads[-1].join(_LOOK)

@@ -1,11 +1,10 @@
-"""What can be said before anything is searched: parts that have nothing to do with each other, what lies at the bottom,
-and the unit in which sizes count.
+"""Reductions before the search: independent parts, blocks that may lie at the bottom, and the unit of sizes.
 
-    ▲ ┌────┐ ┌───┐          A block that is alive throughout its part of the time can as well lie at the bottom:
-      │ b  │ │ c │          whatever is beneath it moves up by its size. Without it, the part may fall apart.
-      ├────┴─┴───┤
-      │    a     │
-      └──────────┴──► time
+▲ ┌────┐ ┌───┐          A block that is alive throughout its part of the time can as well lie at the bottom:
+  │ b  │ │ c │          what is beneath it moves up by its size. Without it, the part may fall into smaller ones.
+  ├────┴─┴───┤
+  │    a     │
+  └──────────┴──► time
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from memplan.planners.offsets.instance import Instance, Integers
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class InstancePart:
     """Blocks that are packed by themselves.
 
     Attributes:
       blocks: `int64` their numbers in the whole instance, ascending.
-      beneath: `int64` numbers of the blocks at the bottom, throughout the time of the part.
-      base: bytes that those take.
+      beneath: `int64` numbers of the blocks at the bottom, which are alive throughout the time of the part.
+      base: bytes that the blocks at the bottom take.
       unit: bytes of which offsets above the base are multiples.
       instance: the blocks, sizes in units.
     """
@@ -43,13 +42,13 @@ class Part:
         return (capacity - self.base) // self.unit
 
 
-def reduced(instance: Instance) -> tuple[list[Part], Integers]:
-    """Returns the parts of an instance, and offsets of the blocks that are in none (other offsets say nothing).
+def reduced(instance: Instance) -> tuple[list[InstancePart], Integers]:
+    """Returns the parts of an instance, and offsets of the blocks that are in no part; other offsets mean nothing.
 
-    Those are of size 0, or at the bottom of a part.
+    Blocks of size 0 and blocks at the bottom of a part are in no part.
     """
     offsets = np.where(instance.fixed >= 0, instance.fixed, 0)
-    parts: list[Part] = []
+    parts: list[InstancePart] = []
     nothing = np.empty(0, np.int64)
     waiting = [(blocks, nothing, 0) for blocks in components(instance)]
     while waiting:
@@ -59,7 +58,7 @@ def reduced(instance: Instance) -> tuple[list[Part], Integers]:
         small = scaled(own, unit)
         lasting = _lasting(small)
         if not lasting.any() or lasting.all():
-            parts.append(Part(blocks, beneath, base, unit, small))
+            parts.append(InstancePart(blocks, beneath, base, unit, small))
             continue
         bottom, rest = blocks[lasting], blocks[~lasting]
         tops = base + np.cumsum(instance.size[bottom])
@@ -80,9 +79,9 @@ def _lasting(small: Instance) -> NDArray[np.bool_]:
 
 
 def unit_of(instance: Instance) -> int:
-    """Returns a number of bytes of which some lowest packing has all offsets and tops as multiples.
+    """Returns a number of bytes such that in some lowest packing all offsets and tops are multiples of it.
 
-    In a packing in which no block can move down, each lies at 0, or at its fixed offset, or on another one.
+    In a packing in which no block can move down, each block lies at 0, at its fixed offset, or on another block.
 
     Args:
       instance: it has no block of size 0.

@@ -16,7 +16,8 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.bound import lower_bound, span_bound, window_bounds, windows
 from memplan.planners.ilp.linear import LinearProgram, column
 from memplan.planners.ilp.linear_solver import run
-from memplan.planners.ilp.model import Precision, Relaxation, Span
+from memplan.planners.ilp.model import Precision, Span
+from memplan.planners.ilp.relaxation import relax
 from memplan.planners.ilp.tree import Tree
 from memplan.planners.planner import Budget
 
@@ -28,7 +29,7 @@ LATER = float("inf")
 def test_no_plan_beats_a_bound(mapped: MappingProblem, ratio: float) -> None:
     best = min(latency(mapped, planners.get(name).solve(mapped, Budget())) for name in ("slow", "greedy"))
     assert lower_bound(mapped).value <= best * (1.0 + 1e-9)
-    model = Relaxation(mapped, precision=Precision(ratio=ratio, whole=True))
+    model = relax(mapped, precision=Precision(ratio=ratio, whole=True))
     assert run(model.program.finished(), True, 2.0, 1e-6).bound * model.unit <= best * (1.0 + 1e-9)
 
 
@@ -46,7 +47,7 @@ def test_bounds_of_windows_add_up(mapped: MappingProblem) -> None:
 
 
 def exact_bound(mapped: MappingProblem) -> float:
-    model = Relaxation(mapped, precision=Precision(ratio=0.5, whole=True))
+    model = relax(mapped, precision=Precision(ratio=0.5, whole=True))
     return run(model.program.finished(), True, 5.0, 1e-7).bound * model.unit
 
 

@@ -84,7 +84,7 @@ def test_an_interrupt_returns_the_best_plan_so_far(monkeypatch: pytest.MonkeyPat
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(linear_solver.Task, "__init__", interrupt)
+    monkeypatch.setattr(linear_solver.SolverTask, "__init__", interrupt)
     made = solve(mapped, Budget(seconds=20.0))
     assert verify(mapped, made) == []
     assert latency(mapped, made) <= latency(mapped, greedy.solve(mapped, Budget(seconds=20.0)))
@@ -122,13 +122,13 @@ def test_a_long_program_is_improved_window_by_window_in_time(monkeypatch: pytest
 
 def test_solvers_get_no_more_time_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
-    make = linear_solver.Task.__init__
+    make = linear_solver.SolverTask.__init__
 
-    def remembered(task: linear_solver.Task, rows: Any, integer: bool, seconds: float, gap: float) -> None:
+    def remembered(task: linear_solver.SolverTask, rows: Any, integer: bool, seconds: float, gap: float) -> None:
         limits.append(seconds)
         make(task, rows, integer, seconds, gap)
 
-    monkeypatch.setattr(linear_solver.Task, "__init__", remembered)
+    monkeypatch.setattr(linear_solver.SolverTask, "__init__", remembered)
     solve(seeded_problem(4, 60, REAL, 1), Budget(seconds=4.0))
     assert len(limits) >= 3
     assert all(0.0 < seconds < 4.0 for seconds in limits)
@@ -136,7 +136,7 @@ def test_solvers_get_no_more_time_than_there_is(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_solver_that_fails_leaves_a_bound() -> None:
     mapped = seeded_problem(4, 60, REAL, 1)
-    task = linear_solver.Task(ilp.Relaxation(mapped).program.finished(), True, 1.5, 1e-6)
+    task = linear_solver.SolverTask(ilp.relax(mapped).program.finished(), True, 1.5, 1e-6)
     task.stop()
     result = task.result()
-    assert result.bound * ilp.Relaxation(mapped).unit <= latency(mapped, greedy.solve(mapped, SHORT))
+    assert result.bound * ilp.relax(mapped).unit <= latency(mapped, greedy.solve(mapped, SHORT))

@@ -1,0 +1,92 @@
+"""What a copy takes of its channel and of memory, in the relaxation of the mapping (see `relaxation.py`, *Copies*)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memplan.planners.ilp.linear import ZERO, Affine
+from memplan.planners.ilp.model import Gap, Relaxation, RelaxedCopy
+from memplan.planners.ilp.nest import Nest
+from memplan.planners.ilp.stages import Stage, make_stages
+
+
+def write_copy(
+    model: Relaxation, nest: Nest, gap: Gap, ends: tuple[int, int], copied: Affine, window: tuple[int, int]
+) -> None:
+    """Adds to a model what a copy takes of its channel, and of memory while it is in flight.
+
+    Args:
+      model: that the copy is added to.
+      nest: of the problem's regions.
+      gap: in which the copy is done.
+      ends: the spaces `(source, destination)`.
+      copied: whether the copy is made.
+      window: the earliest time at which it can start and the latest at which it can be done.
+    """
+    problem, program = model.problem, model.program
+    number = problem.link_between[ends]
+    link = problem.links[number]
+    times = problem.repetitions[gap.region] * nest.cheapest[gap.region]
+    seconds = problem.buffers[gap.buffer].size / link.bandwidth * times
+    if seconds <= 0.0:
+        return
+    # A copy that can start at the start of the span may have moved before it.
+    is_open = gap.region == 0 and window[0] == model.span.first > 0
+    if not is_open:
+        model.copies.append(RelaxedCopy(gap.region, number, *window, copied, seconds, times))
+    fine_start, fine_end = (model.takes_room(gap.buffer, space) for space in ends)
+    stages = make_stages(model.tree, model.precision.ratio, nest.inner[gap.region], *window, fine_start, fine_end)
+    nodes = [node for stage in stages for node in stage.nodes]
+    # What has moved before each node, and before the end.
+    moved = [program.fraction() if is_open else ZERO]
+    moved += [program.fraction() for _ in nodes[1:]] + [copied]
+    for node, before, after in zip(nodes, moved, moved[1:], strict=False):
+        if before.terms:
+            program.at_most(before - after)
+        model.move(link.channel, node, (after - before).scaled(seconds))
+        gap.moved.setdefault(ends, []).append((*model.tree.interval(node), after - before))
+    _write_memory(model, gap, ends, copied, stages, moved)
+
+
+def _write_memory(
+    model: Relaxation, gap: Gap, ends: tuple[int, int], copied: Affine, stages: Sequence[Stage], moved: Sequence[Affine]
+) -> None:
+    """Occupies the destination for what has begun to move, and the source for what has not moved yet.
+
+    Args:
+      model, gap, ends, copied: as for `write_copy`.
+      stages: of the copy.
+      moved: what part has moved before each node of the stages, and at the end.
+    """
+    source, destination = ends
+    fine_start, fine_end = (model.takes_room(gap.buffer, space) for space in ends)
+    previous, number = moved[0], 0
+    for stage in stages:
+        before, after = moved[number], moved[number + len(stage.nodes)]
+        number += len(stage.nodes)
+        first, last = model.tree.interval(stage.nodes[0])[0], model.tree.interval(stage.nodes[-1])[1]
+        is_exact = model.precision.strict or stage.is_whole
+        if fine_end:
+            # What moves in a node was issued by its last operation at the latest.
+            begun = _begun(model, after)
+            for node in stage.nodes:
+                model.occupy(destination, node, gap.buffer, begun if is_exact else previous)
+            if not is_exact:
+                model.occupy(destination, model.tree.size + last - 1, gap.buffer, begun - previous)
+            previous = begun
+        if fine_start and first >= 2 * gap.first and last <= 2 * gap.last:
+            left = copied - (before if is_exact else after)
+            kept = gap.kept.get(source, ZERO)
+            beyond = model.program.binary() if model.precision.whole else model.program.fraction()
+            model.program.at_most(left - kept - beyond)
+            for node in stage.nodes:
+                model.occupy(source, node, gap.buffer, beyond)
+
+
+def _begun(model: Relaxation, part: Affine) -> Affine:
+    """Returns what part of the destination a copy occupies, given how much of it has moved."""
+    if not model.precision.whole or not part.terms:
+        return part
+    begun = model.program.binary()
+    model.program.at_most(part - begun)
+    return begun

@@ -4,5 +4,5 @@ The stages, each of which imports only stages before it:
 
     ir -> frontends -> analysis -> hardware -> mapping -> emulator -> report
 
-Beside them stand what all may import: `errors.py`, `registry.py`, `files.py` and `kernels.py`.
+Beside them stand what all may import: `errors.py`, `registry.py`, `files.py`, `kernels.py` and `lazy.py`.
 """

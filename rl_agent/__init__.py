@@ -4,7 +4,25 @@
 game for agents of any library: importing this package registers that environment, where Gymnasium is installed.
 """
 
+from __future__ import annotations
+
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from memplan.compiler.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from memplan.rl_agent.planner import AgentOptions as AgentOptions
+    from memplan.rl_agent.planner import solve_with as solve_with
+
+_PLACES = {
+    "AgentOptions": "memplan.rl_agent.planner:AgentOptions",
+    "solve_with": "memplan.rl_agent.planner:solve_with",
+}
+
+__all__ = sorted(_PLACES)
+
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)
 
 if find_spec("gymnasium") is not None:
     import gymnasium

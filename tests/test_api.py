@@ -1,6 +1,8 @@
 """The public names."""
 
+import importlib
 import importlib.metadata
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,37 @@ import memplan
 DUMP = memplan.workloads.dumps_folder() / "lstm.tpu-v5e.default.hlo.txt.gz"
 
 
-def test_every_public_name_is_there() -> None:
-    for name in memplan.__all__:
-        assert getattr(memplan, name) is not None, name
-    assert set(memplan.__all__) <= set(dir(memplan))
+# The packages whose `__all__` is public.
+PUBLIC = (
+    "memplan",
+    "memplan.ops",
+    "memplan.passes",
+    "memplan.planners",
+    "memplan.planners.offsets",
+    "memplan.planners.search",
+    "memplan.rl_agent",
+    "memplan.rl_agent.game",
+    "memplan.workloads",
+)
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_name_of_a_package_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__all__
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name) is not None, name
+
+
+def test_what_the_documentation_imports_is_public() -> None:
+    root = Path(__file__).parent.parent
+    for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
+        for package, names in re.findall(
+            r"^(?:>>> )?from (memplan[\w.]*) import (.+)$", page.read_text(), re.MULTILINE
+        ):
+            assert package in PUBLIC, f"{page.name}: {package}"
+            assert set(re.split(r", *", names)) <= set(importlib.import_module(package).__all__), page.name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

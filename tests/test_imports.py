@@ -45,6 +45,7 @@ PLANNERS_SEE = (
     "memplan.compiler.registry",
     "memplan.compiler.files",
     "memplan.compiler.kernels",
+    "memplan.compiler.lazy",
     "memplan.compiler.ir",
     "memplan.compiler.analysis.program",
     "memplan.compiler.hardware",

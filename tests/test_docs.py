@@ -25,6 +25,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_CODE_FOLDERS = ("api", "backends", "cli", "compiler", "passes", "planners", "rl_agent", "workloads")
+_ROOT_FOLDERS = (*_CODE_FOLDERS, "docs", "scripts", "tests")
 _FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
 
 
@@ -117,10 +120,33 @@ def test_every_page_is_linked_from_the_readme() -> None:
         assert f"(docs/{page.name})" in readme, page.name
 
 
+def named_files(page: Path) -> Iterator[str]:
+    """Yields the files and folders of the repository that a page names in backticks outside of its blocks.
+
+    A name with a root folder in front is a path from the root. A Python file without one is the end of a path.
+    """
+    text = page.read_text()
+    written = {block.file for block in blocks(page)}
+    for name in re.findall(r"`([\w./*-]+)`", _FENCED.sub("", text)):
+        starts_at_root = name.split("/")[0] in _ROOT_FOLDERS and "/" in name
+        if (starts_at_root or name.endswith(".py")) and name not in written:
+            yield name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page: Path) -> None:
+    for name in named_files(page):
+        if name.split("/")[0] in _ROOT_FOLDERS and "/" in name:
+            assert any(ROOT.glob(name.rstrip("/"))), f"{page.name}: {name}"
+        else:
+            found = [path for folder in _ROOT_FOLDERS for path in (ROOT / folder).rglob(Path(name).name)]
+            assert any(path.as_posix().endswith(f"/{name}") for path in found), f"{page.name}: {name}"
+
+
 def documented_modules() -> list[str]:
     """Returns the modules of the package that hold examples in their docstrings."""
     found = []
-    for folder in ("api", "backends", "cli", "compiler", "passes", "planners", "rl_agent", "workloads"):
+    for folder in _CODE_FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
             if ">>> " in path.read_text():
                 parts = ["memplan", *path.relative_to(ROOT).with_suffix("").parts[folder == "api" :]]

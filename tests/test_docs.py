@@ -123,7 +123,8 @@ def test_every_page_is_linked_from_the_readme() -> None:
 def named_files(page: Path) -> Iterator[str]:
     """Yields the files and folders of the repository that a page names in backticks outside of its blocks.
 
-    A name with a root folder in front is a path from the root. A Python file without one is the end of a path.
+    A name with a root folder in front is a path from the root, in which `.py` may be left out. A Python file without one
+    is the end of a path.
     """
     text = page.read_text()
     written = {block.file for block in blocks(page)}
@@ -137,7 +138,8 @@ def named_files(page: Path) -> Iterator[str]:
 def test_named_files_exist(page: Path) -> None:
     for name in named_files(page):
         if name.split("/")[0] in _ROOT_FOLDERS and "/" in name:
-            assert any(ROOT.glob(name.rstrip("/"))), f"{page.name}: {name}"
+            path = name.rstrip("/")
+            assert any(ROOT.glob(path)) or any(ROOT.glob(f"{path}.py")), f"{page.name}: {name}"
         else:
             found = [path for folder in _ROOT_FOLDERS for path in (ROOT / folder).rglob(Path(name).name)]
             assert any(path.as_posix().endswith(f"/{name}") for path in found), f"{page.name}: {name}"

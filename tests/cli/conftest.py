@@ -50,10 +50,15 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return run_command
 
 
+@pytest.fixture(scope="session")
+def module_text() -> str:
+    return MODULE
+
+
 @pytest.fixture
-def module(tmp_path: Path) -> Path:
+def module(module_text: str, tmp_path: Path) -> Path:
     path = tmp_path / "step.hlo.txt"
-    path.write_text(MODULE)
+    path.write_text(module_text)
     return path
 
 

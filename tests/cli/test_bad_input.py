@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from memplan.cli.main import main
+
 Run = Callable[..., Any]
 
 
@@ -104,7 +106,7 @@ def test_an_unscheduled_module_is_ordered(run: Run, module: Path, tmp_path: Path
     lines[exp], lines[dot] = lines[dot], lines[exp]
     file = tmp_path / "unscheduled.txt"
     file.write_text("\n".join(lines) + "\n")
-    done = run("plan", file)
+    done = run("plan", file, "--planner", "slow")
     assert done.status == 0, done.err
 
 
@@ -181,10 +183,19 @@ def test_a_nonsense_time_limit(run: Run, module: Path, limit: str) -> None:
 # ---- plans
 
 
+@pytest.fixture(scope="module")
+def planned(module_text: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A plan that the command made for the module, once for all tests."""
+    folder = tmp_path_factory.mktemp("planned")
+    (folder / "step.hlo.txt").write_text(module_text)
+    assert main(["plan", str(folder / "step.hlo.txt"), "--out", str(folder / "plan.json")]) == 0
+    return (folder / "plan.json").read_bytes()
+
+
 @pytest.fixture
-def plan_file(run: Run, module: Path, tmp_path: Path) -> Path:
+def plan_file(planned: bytes, tmp_path: Path) -> Path:
     file = tmp_path / "plan.json"
-    assert run("plan", module, "--out", file).status == 0
+    file.write_bytes(planned)
     return file
 
 
@@ -258,7 +269,7 @@ def test_outputs_that_cannot_be_written(run: Run, module: Path, tmp_path: Path) 
         ("--report", "/proc/report"),
     ):
         before = sorted(tmp_path.iterdir())
-        done = run("plan", module, "--target", "tpu-v5e", *arguments)
+        done = run("plan", module, "--target", "tpu-v5e", "--planner", "slow", *arguments)
         assert (done.status, done.out, len(done.err.splitlines())) == (2, "", 1), (arguments, done)
         assert sorted(tmp_path.iterdir()) == before
     assert taken.read_text() == "mine"

@@ -1,15 +1,18 @@
-"""From a program to a checked and scored plan: the stages tied together, for the command line and for the API."""
+"""What a user does with a program: state its problem, plan it, verify, emulate and execute the plan.
+
+Each function ties stages of the compiler together; `memplan` exports them, and the command calls them as users do.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memplan.compiler.emulator.timing import Timeline
 from memplan.compiler.emulator.timing import emulate as emulate_problem
 from memplan.compiler.errors import GraphError, PlanError, PlannerError
+from memplan.compiler.hardware.guess import guess_target
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.build import build, build_problem
@@ -25,9 +28,6 @@ DEFAULT_TIME_LIMIT = 10.0
 
 # More violations than these are counted rather than listed.
 _MAX_LISTED = 20
-
-# Memory spaces in the layouts of a module, and the oldest target that has them: a dump does not name its chip.
-_TARGET_OF_SPACE = {3: "tpu-v4", 1: "tpu-v5e"}
 
 
 def problem(graph: Graph, target: str | Path | Target) -> MappingProblem:
@@ -159,48 +159,3 @@ def _as_problem(program: Graph | MappingProblem, target: str | Path | Target | N
     if isinstance(program, MappingProblem):
         return program
     return problem(program, target if target is not None else guess_target(program).name)
-
-
-@dataclass(frozen=True)
-class Guess:
-    """The target that a program seems to be compiled for.
-
-    Attributes:
-      name: of the target.
-      reason: how that is known, to be read after "because".
-    """
-
-    name: str
-    reason: str
-
-
-def guess_target(graph: Graph) -> Guess:
-    """Returns what a program was compiled for, as far as it says so.
-
-    The dumps that memplan ships name it. Others tell the generation of TPU by their memory spaces only.
-    """
-    for key, value in graph.attributes:
-        if key == "frontend_attributes" and (named := _named_target(value)):
-            return Guess(named, "the module names it")
-    spaces = {leaf.memory_space for _, instruction in graph.instructions() for _, leaf in instruction.shape.leaves()}
-    for space, name in _TARGET_OF_SPACE.items():
-        if space in spaces:
-            return Guess(name, f"the module has buffers in S({space})")
-    return Guess("generic", "the module does not say what it was compiled for")
-
-
-def _named_target(attributes: str) -> str:
-    """Returns the value of `memplan.target` in the text of a module's frontend attributes; "" if it is not there."""
-    _, found, rest = attributes.partition("memplan.target=")
-    return rest.lstrip('"').partition('"')[0] if found else ""
-
-
-def reference_planners(program: MappingProblem) -> list[tuple[str, str]]:
-    """Returns `(label, planner)` of what a plan is compared with: all in slow memory, and what the dump's compiler did.
-
-    A module that says nothing about memories, such as one compiled for a CPU, has only the first.
-    """
-    references = [(f"all in {program.spaces[0].name}", "slow")]
-    if program.given is not None and any(residency.space != 0 for residency in program.given.residencies):
-        references.append(("XLA's own plan", "xla"))
-    return references

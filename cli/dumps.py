@@ -8,6 +8,7 @@ from memplan import pipeline
 from memplan.cli.console import Stages, note
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
+from memplan.compiler.hardware.guess import guess_target
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.plan import Plan
@@ -27,7 +28,7 @@ def read_dump(dump: Path, stages: Stages) -> Graph:
 def target_for(graph: Graph, target: str | None) -> Target:
     """Returns the target of a name; without one, that which the program was compiled for, and says so."""
     if target is None:
-        guess = pipeline.guess_target(graph)
+        guess = guess_target(graph)
         target = guess.name
         note(f"planning for {guess.name}, since {guess.reason} (--target chooses another)")
     return load_target(target)

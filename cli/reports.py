@@ -11,6 +11,7 @@ from memplan import pipeline
 from memplan.cli import console
 from memplan.cli.console import Stages, note
 from memplan.cli.exit_status import VIOLATED
+from memplan.cli.references import reference_planners
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation
@@ -38,7 +39,7 @@ def checked_report(problem: MappingProblem, plan: Plan, stages: Stages) -> Repor
     with stages.stage("planning what to compare with"):
         others = [
             (label, pipeline.plan(problem, planner=planner))
-            for label, planner in pipeline.reference_planners(problem)
+            for label, planner in reference_planners(problem)
             if planner != plan.planner
         ]
     with stages.stage("emulating"):

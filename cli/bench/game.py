@@ -21,6 +21,7 @@ from memplan.cli.console import Stages, show
 from memplan.cli.outputs import check_file
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
+from memplan.compiler.hardware.guess import guess_target
 from memplan.rl_agent.devices import use_all_devices
 
 DEFAULT_DUMP = "mlp_mixer.tpu-v5e.default.hlo.txt.gz"  # 585 moves
@@ -68,7 +69,7 @@ def measure(dump: Path, batch: int, steps: int, rounds: int) -> dict[str, Any]:
     from memplan.rl_agent.game.reference import NUM_ACTIONS
 
     graph = read(dump)
-    game = Game(pipeline.problem(graph, pipeline.guess_target(graph).name))
+    game = Game(pipeline.problem(graph, guess_target(graph).name))
     arrays = jax.tree.map(jnp.asarray, make_arrays(game))
     devices = jax.devices()
     if batch % len(devices):

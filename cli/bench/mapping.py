@@ -21,9 +21,11 @@ from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.rows import write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
+from memplan.cli.references import reference_planners
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
+from memplan.compiler.hardware.guess import guess_target
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.report.units import print_percent, print_seconds
@@ -102,10 +104,10 @@ def _make(emulator: TimingEmulator, planner: str, time_limit: float) -> _Made:
 
 def _rows(file: Path, names: list[str], time_limit: float) -> Iterator[dict[str, Any]]:
     graph = read(file)
-    target = pipeline.guess_target(graph).name
+    target = guess_target(graph).name
     problem = pipeline.problem(graph, target)
     emulator = TimingEmulator(problem)
-    carried = {planner for _, planner in pipeline.reference_planners(problem)}
+    carried = {planner for _, planner in reference_planners(problem)}
     own = _make(emulator, OWN, time_limit) if OWN in carried else None
     found = {name: own if name == OWN else _make(emulator, name, time_limit) for name in names}
     bound = max([emulator.lower_bound(), *(made.plan.info.get("bound", 0.0) for made in found.values() if made)])

@@ -23,8 +23,10 @@ from memplan.cli.bench.mapping import dump_name
 from memplan.cli.bench.rows import markdown_of, table_of, write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
+from memplan.cli.references import reference_planners
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
+from memplan.compiler.hardware.guess import guess_target
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.offsets.csv_file import read_instance
 from memplan.planners.offsets.heuristics import greedy_by_size
@@ -118,10 +120,10 @@ def _instance_row(file: Path, time_limit: float) -> dict[str, Any]:
 
 def _dump_rows(file: Path, time_limit: float) -> Iterator[dict[str, Any]]:
     graph = read(file)
-    problem = pipeline.problem(graph, pipeline.guess_target(graph).name)
+    problem = pipeline.problem(graph, guess_target(graph).name)
     yield _row("live ranges", f"{dump_name(file)} slow", slow_buffers(problem), None, time_limit)
     if len(problem.spaces) > 1:
-        carried = any(planner == "xla" for _, planner in pipeline.reference_planners(problem))
+        carried = any(planner == "xla" for _, planner in reference_planners(problem))
         residents = residencies(problem, "xla" if carried else "greedy", 1)
         if len(residents):
             yield _row("live ranges", f"{dump_name(file)} fast", residents, None, time_limit)

@@ -19,6 +19,7 @@ from memplan.cli.bench.packing import (
     synthetic,
 )  # fmt: skip
 from memplan.compiler.frontends.reader import read
+from memplan.compiler.hardware.guess import guess_target
 
 Run = Callable[..., Any]
 
@@ -76,7 +77,7 @@ def test_made_up_live_ranges_are_always_the_same() -> None:
 
 def test_live_ranges_of_a_dump(module: Path) -> None:
     graph = read(module)
-    problem = pipeline.problem(graph, pipeline.guess_target(graph).name)
+    problem = pipeline.problem(graph, guess_target(graph).name)
     slow = slow_buffers(problem)
     assert sorted(slow.lower.tolist()) == sorted(buffer.start for buffer in problem.buffers if 0 in buffer.spaces)
     assert (slow.size % problem.spaces[0].alignment == 0).all()

@@ -1,0 +1,44 @@
+"""What hardware a module was compiled for, as far as the module says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memplan.compiler.ir import Graph
+
+# Memory spaces in the layouts of a module, and the oldest target that has them: a dump does not name its chip.
+_TARGET_OF_SPACE = {3: "tpu-v4", 1: "tpu-v5e"}
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The target that a program seems to be compiled for.
+
+    Attributes:
+      name: of the target.
+      reason: how that is known, to be read after "because".
+    """
+
+    name: str
+    reason: str
+
+
+def guess_target(graph: Graph) -> Guess:
+    """Returns what a program was compiled for, as far as it says so.
+
+    The dumps that memplan ships name it. Others tell the generation of TPU by their memory spaces only.
+    """
+    for key, value in graph.attributes:
+        if key == "frontend_attributes" and (named := _named_target(value)):
+            return Guess(named, "the module names it")
+    spaces = {leaf.memory_space for _, instruction in graph.instructions() for _, leaf in instruction.shape.leaves()}
+    for space, name in _TARGET_OF_SPACE.items():
+        if space in spaces:
+            return Guess(name, f"the module has buffers in S({space})")
+    return Guess("generic", "the module does not say what it was compiled for")
+
+
+def _named_target(attributes: str) -> str:
+    """Returns the value of `memplan.target` in the text of a module's frontend attributes; "" if it is not there."""
+    _, found, rest = attributes.partition("memplan.target=")
+    return rest.lstrip('"').partition('"')[0] if found else ""

@@ -33,7 +33,7 @@ from memplan.compiler.ir.shape import Shape
 _HEAD = re.compile(rf"{SPACE}(?:(ROOT\s++)|(?!ROOT\s))%?+({NAME})\s*+=\s*+({SHAPE})\s*+([a-zA-Z][\w\-]*+)\(")
 # How many characters `_HEAD` and `_ATTRIBUTE` see. Until they have matched, they keep about 100 bytes for each pass of
 # a group, so anything longer is left to the functions that parse step by step.
-_WINDOW = 1 << 16
+_WINDOW = 1 << 18
 _FLAT = re.compile(r"([^()]*+)\)")
 _ATTRIBUTE = re.compile(rf"\s*+,{SPACE}([\w.\-]++)=({VALUE})")
 # The group is a comment that never ends; it is no operand, and stays for the message.
@@ -171,7 +171,7 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
         if match is not None:
             key, value = match.groups()
             start, position = match.span(2)
-            if position < len(text) and (text[position] in '{(["' or _may_end_at_window(text, match)):
+            if position < len(text) and (text[position] in '{(["' or _may_go_on(text, match)):
                 # The value may go on with what the expression cannot match or see.
                 position = end_of_value(text, start)
                 value = text[start:position]
@@ -189,10 +189,10 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
         found.append((sys.intern(name.group()), text[start:position], start))
 
 
-def _may_end_at_window(text: str, match: re.Match[str]) -> bool:
-    """Tells whether a value ends where the window does, or spaces do that may belong to it."""
-    end, last_seen = match.end(), match.endpos - 1
-    return end > last_seen or text[end] == text[last_seen] == " "
+def _may_go_on(text: str, match: re.Match[str]) -> bool:
+    """Tells whether a value ends where the window does, or before spaces that reach there and may belong to it."""
+    end, window_end = match.end(), match.endpos
+    return window_end < len(text) and (end == window_end or text[end] == text[window_end - 1] == " ")
 
 
 def _operands(inside: str, offset: int) -> list[str]:

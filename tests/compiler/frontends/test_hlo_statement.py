@@ -1,7 +1,8 @@
 import pytest
 
+from memplan.compiler.frontends import hlo_statement
 from memplan.compiler.frontends.hlo_lexical import MalformedText
-from memplan.compiler.frontends.hlo_statement import _WINDOW, attributes_at, statement_at, with_elements_taken
+from memplan.compiler.frontends.hlo_statement import attributes_at, statement_at, with_elements_taken
 from memplan.compiler.ir import Shape
 
 F32 = Shape("f32")
@@ -67,30 +68,19 @@ def test_values_with_a_deep_tail() -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
+    "text",
     [
-        "{" + "{0,1}," * 20_000 + "}",
-        '"' + "\\n" * 50_000 + '"',
-        "a" * 100_000,
-        "a" * (_WINDOW - len(", k=")),
-        "mesh" + " " * 100_000 + "{x}",
-        "x" * 60_000 + "[" + "1," * 10_000 + "2]",
+        "/* c */ ROOT %y = f32[2]{0} add(%a, %b), k={{0,1},{2}} }",
+        'y = (f32[2]{0:T(8)}, /*i=1*/(s32[], u8[3])) custom-call(a), a="\\"x\\n", b=x[1,[2]]y(z), /* c */ c=1',
+        "y = f32[] add(a), a=mesh['a'=2]    {'b'}   , b=1    }",
+        "y = f32[] add(a), a=/x/y // comment\n , b=" + "{" * 10 + "}" * 10,
     ],
 )
-def test_values_longer_than_the_expression_sees(value: str) -> None:
-    text = f", k={value}, b=1 }}"
-    assert attributes_at(text, 0) == ([("k", value, 4), ("b", "1", len(value) + 8)], len(text) - 2)
-
-
-def test_spaces_after_a_value_are_no_part_of_it() -> None:
-    assert attributes_at(", k=1" + " " * 100_000 + ", b=2", 0)[0] == [("k", "1", 4), ("b", "2", 100_009)]
-
-
-def test_a_head_longer_than_the_expression_sees() -> None:
-    shape = "(" + ", ".join(["f32[2]{0:T(8)}"] * 10_000) + ")"
-    found = statement(f"/* {'x' * 100_000} */ ROOT %y = {shape} custom-call(%x), k=1 }}")
-    assert (found.name, found.is_root, len(found.shape.elements), found.operands) == ("y", True, 10_000, ["x"])
-    assert found.attributes == [("k", "1")]
+def test_what_the_expressions_see_changes_no_statement(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = statement_at(text, 0, {})
+    for window in range(1, len(text) + 2):
+        monkeypatch.setattr(hlo_statement, "_WINDOW", window)
+        assert statement_at(text, 0, {}) == whole
 
 
 @pytest.mark.parametrize("name", ["ROOT", "ROOTS", "ENTRY"])

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from memplan.compiler.ir import Computation, Graph, Instruction
 
-_ALIASING = re.compile(r"\{([\d,\s]*)\}\s*:\s*\(\s*(\d+)\s*,\s*\{([\d,\s]*)\}")
+_INDEX = r"\{([\s,]*+(?:\d{1,9}\s*+(?:,[\s,]*+|(?=\})))*)\}"
+_ALIASING = re.compile(rf"{_INDEX}\s*+:\s*+\(\s*+(\d{{1,9}})\s*+,\s*+{_INDEX}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ CALLING = frozenset(
     }
 )  # fmt: skip
 
-_INDEX = r"\{[\s\d,]*+\}"
+_INDEX = r"\{[\s,]*+(?:\d{1,9}\s*+(?:,[\s,]*+|(?=\})))*\}"
 _ALIAS = re.compile(
     rf"{SPACE}({_INDEX})\s*+:\s*+\(\s*+(\d{{1,9}})\s*+,\s*+({_INDEX})\s*+(?:,\s*+(may|must)-alias\s*+)?\){SPACE}(,|$)"
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -83,7 +83,7 @@ class Shape:
     @property
     def num_elements(self) -> int:
         """Elements of an array, without padding; 0 for a tuple, a token and an opaque."""
-        return math.prod(max(d, 0) for d in self.dims) if self.is_array else 0
+        return _product([max(d, 0) for d in self.dims]) if self.is_array else 0
 
     def with_memory_space(self, memory_space: int) -> Shape:
         """Returns the same array in another memory."""
@@ -151,10 +151,24 @@ class Shape:
                     sizes.append(size)
                     carry = 1
             physical += sizes
-        return math.prod(physical)
+        return _product(physical)
 
     def __str__(self) -> str:
         return print_shape(self)
+
+
+def _product(sizes: Sequence[int]) -> int:
+    """Returns the product of sizes; of more than 64, whose product is slow to compute, at most one beyond 2^64."""
+    if len(sizes) <= 64:
+        return math.prod(sizes)
+    if 0 in sizes:
+        return 0
+    product = 1
+    for size in sizes:
+        product *= size
+        if product >> 64:
+            break
+    return product
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -100,6 +100,12 @@ def test_what_a_custom_call_states() -> None:
     assert pairs(text) == (InPlacePair(1, (), (0,), -1), InPlacePair(0, (2,), (1,), -1))
 
 
+def test_statements_that_are_malformed_are_left_out() -> None:
+    stated = f"output_to_operand_aliasing={{{{0}}: (1, {{}}), {{1 0}}: (0, {{2}}), {{1}}: ({'9' * 5000}, {{}})}}"
+    text = f'ENTRY e {{ u = f32[2] parameter(0) ROOT r = (f32[2], f32[8]) custom-call(u), custom_call_target="k", {stated} }}'
+    assert pairs(text) == (InPlacePair(1, (), (0,), -1),)
+
+
 def test_an_update_of_unknown_size_on_the_way_is_one_of_unknown_size() -> None:
     text = (
         "g { p = f32[8] parameter(0) ROOT c = f32[8] copy(p) }"

@@ -34,7 +34,9 @@ def test_aliases(value: str, aliases: tuple[Alias, ...]) -> None:
     assert parse_aliases(value, 0) == aliases
 
 
-@pytest.mark.parametrize("value", ["{ {0}: 1 }", "{ {0}: (1, {}) {1}: (2, {}) }", "{ {x}: (1, {}) }"])
+@pytest.mark.parametrize(
+    "value", ["{ {0}: 1 }", "{ {0}: (1, {}) {1}: (2, {}) }", "{ {x}: (1, {}) }", "{ {1 2}: (1, {}) }"]
+)
 def test_malformed_aliases(value: str) -> None:
     with pytest.raises(MalformedText, match="expected an alias such as") as caught:
         parse_aliases(value, 100)

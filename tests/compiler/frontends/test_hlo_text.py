@@ -325,6 +325,8 @@ HOSTILE = {
     "long chain": entry("\n".join(f"y{i} = f32[8] negate({'x' if i == 0 else f'y{i - 1}'})" for i in range(20_000))),
     "long chain backwards": entry("\n".join(f"y{i} = f32[8] negate({'x' if i == 0 else f'y{i - 1}'})" for i in range(20_000, -1, -1))),
     "deep elements": entry("y = f32[] negate(x" + "#0" * 100_000 + ")"),
+    "many dimensions": entry("y = f32[" + "2," * 200_000 + "2] negate(x)"),
+    "large tile": entry("y = f32[8]{0:T(" + "2," * 200_000 + "2)} negate(x)"),
     "long digits": entry("y = f32[" + "9" * 200_000 + "] negate(x)"),
     "long name": entry("y" * 200_000 + " = f32[8] negate(x)"),
     "many aliases": "HloModule m, input_output_alias={" + ", ".join(f"{{{i}}}: (0, {{}})" for i in range(50_000)) + "}",

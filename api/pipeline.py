@@ -54,8 +54,8 @@ def plan(
 
     Args:
       program: a Graph, or a problem that was made of one.
-      target: what to plan for: a target, its name, or a TOML file. Of a Graph, by default what it was compiled for; of
-        a problem it is already known.
+      target: what to plan for: a target, its name, or a TOML file. By default, a Graph is planned for what it was
+        compiled for. A problem states its own target.
       planner: what makes the plan, or its name.
       time_limit: seconds that the planner may search.
 
@@ -74,7 +74,7 @@ def verify(program: Graph | MappingProblem, plan: Plan, target: str | Path | Tar
     Args:
       program: a Graph, or the problem that was made of it.
       plan: for it.
-      target: of a Graph, what the plan was made for, by default the target that the plan names.
+      target: what the plan was made for, by default the target that the plan names. A problem states its own.
 
     Raises:
       PlanError: the plan was made for another program or target.
@@ -88,7 +88,7 @@ def emulate(program: Graph | MappingProblem, plan: Plan, target: str | Path | Ta
     Args:
       program: a Graph, or the problem that was made of it.
       plan: a valid plan for it.
-      target: of a Graph, what the plan was made for, by default the target that the plan names.
+      target: what the plan was made for, by default the target that the plan names. A problem states its own.
 
     Raises:
       PlanError: the plan was made for another program or target.

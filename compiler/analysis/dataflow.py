@@ -1,7 +1,7 @@
 """Finds the values of a flattened program: see `values.py` for what they are.
 
-One pass over the steps in order of time. When a `while` is reached, its body has been seen, so which elements it
-carries unchanged is known.
+The steps are visited once, in order of time. The body of a `while` comes before the `while` itself, so it is known by
+then which elements the loop carries unchanged.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class _Builder:
         )
 
     def is_view(self, t: int, instruction: Instruction) -> bool:
-        """Whether a reshape leaves all bytes where they are. What a compiler left as a reshape moves them."""
+        """Whether a reshape leaves all bytes where they are. A reshape that a compiler left in a module moves them."""
         if self.is_trusted:
             return False
         operand = self.positions.nodes[self.schedule.operand_times(t)[0]].shapes[0]
@@ -177,7 +177,7 @@ class _Builder:
     # -- Control flow --------------------------------------------------------------------------------------------------
 
     def enter_loop(self, t: int, owner: int) -> list[int]:
-        """Makes a phi for every element that a loop carries; `loop` finds out which of them are none."""
+        """Makes a phi for every element that a loop carries; `loop` drops those that turn out to be unchanged."""
         region = self.schedule.steps[t].region
         phase = PHASES * self.schedule.regions[region].start - 1
         first, shapes = self.positions.first[t], self.positions.nodes[t].shapes

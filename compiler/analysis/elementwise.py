@@ -20,7 +20,7 @@ ELEMENTWISE = {
 
 
 class Elementwise:
-    """Answers for the instructions of one Graph; bodies of fusions are looked at once."""
+    """Which operands the instructions of one Graph read so; the body of a fusion is examined once."""
 
     def __init__(self, graph: Graph):
         self._graph = graph

@@ -41,7 +41,7 @@ class InPlacePair:
 
 
 class InPlace:
-    """Answers for the instructions of one Graph; bodies of fusions are looked at once."""
+    """The in-place pairs of the instructions of one Graph; the body of a fusion is examined once."""
 
     def __init__(self, graph: Graph):
         self._graph = graph

@@ -108,7 +108,7 @@ def live_bytes(
     Args:
       program: the flattened program.
       memory_space: XLA's number of the memory to look at; None for all of them.
-      use_holes: whether something else may lie where a storage holds nothing that anybody needs.
+      use_holes: whether something else may lie where a storage holds no content that is still needed.
       takeovers: storages that lie where another one ends, so that the two take the memory of one (see `takeover.py`).
 
     Returns:

@@ -34,8 +34,8 @@ class StepRegion:
       kind: what it is.
       start, end: half-open times.
       parent: index of the region around it; -1 for the program, which is region 0.
-      trip_count: how often it runs each time that its parent runs: of a loop its iterations, of a branch the
-        probability that it is taken.
+      trip_count: how often it runs each time that its parent runs: the iterations of a loop, the probability of a
+        branch.
       known: whether the program states the trip count; otherwise it is an assumption.
       owner: time of the `while`, `conditional` or `call` step that it belongs to; -1 for the program. The owner's
         step comes right after its last region, so branches of one conditional have the same owner.
@@ -103,7 +103,7 @@ class StorageAccess:
       time: of the step; `len(steps)` for the virtual step that reads the results.
       storage: index of the storage.
       kind: read, write or update.
-      operand: operand number of a READ (and of an UPDATE the operand that is updated); -1 for a WRITE, and for the READ
+      operand: number of the operand that a READ reads or an UPDATE updates; -1 for a WRITE, and for the READ
         of an `ImplicitCopy`.
       tuple_index: tuple index into the operand, or into the result.
       bytes: bytes that move between the storage and the processor: all of it, or, for slices and in-place updates,
@@ -131,8 +131,8 @@ class Storage:
       parameters: `(number, tuple index)` of the arguments that lie in it.
       result_indices: tuple indices of the results that lie in it.
       is_constant: whether its content is fixed before the program starts.
-      holes: parts of `[start, end)` in which nobody needs its content, half-open and ascending: what is read next will
-        be written first, such as a donated argument between its last use and the result that lies there.
+      holes: parts of `[start, end)` in which its content is not needed, half-open and ascending: it is written before
+        it is read again. A donated argument has one between its last use and the result that lies there.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Takeovers: results that may be written over an operand that nobody needs any more.
+"""Takeovers: results that may be written over an operand that is not needed any more.
 
     y = add(x, c)      with x dead afterwards: y may lie where x lay
 

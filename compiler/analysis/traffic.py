@@ -18,7 +18,7 @@ WHOLE = -1  # a parameter that is read whole
 
 
 class Traffic:
-    """Answers for the instructions of one Graph; bodies of fusions are looked at once."""
+    """The bytes that the instructions of one Graph touch; the body of a fusion is examined once."""
 
     def __init__(self, graph: Graph, in_place: InPlace):
         self._graph, self._in_place = graph, in_place

@@ -84,7 +84,7 @@ class Values:
       fixed: `[num_values]` whether the caller owns it (an argument that is not donated, a constant): its memory holds
         it from before the program until after it.
       uses: `(value, phase, region)`: it is needed until that phase, by something in that region.
-      spans: `(value, start, end)`: phases that it covers whoever uses it.
+      spans: `(value, start, end)`: phases that it covers, independent of its uses.
       reads: of all steps, in order of time.
       writes: `(time, node, value)` of all steps, in order of time.
       in_place: `(time, pair, operand's value, result's value)` in order of time.

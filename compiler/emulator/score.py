@@ -1,9 +1,9 @@
 """The score of a compiled module: how long it takes, by its own text.
 
-`compiler/mapping` takes the compiler's copies out of a program, to plan anew. Here nothing is taken out and nothing is
-decided: every instruction takes what the compiler states for the placement that it chose, every asynchronous copy goes
-through the queue of its link as the text starts and awaits it. So two compilations of one program can be compared,
-whoever placed their tensors.
+`compiler/mapping` takes the compiler's copies out of a program, so that it can be planned from scratch. The score takes
+nothing out and decides nothing: every instruction takes what the compiler states for the placement that it chose, and
+every asynchronous copy goes through the queue of its link as the text starts and awaits it. So any two compilations of
+one program can be compared.
 
     estimated_cycles     as stated, for each execution
     no estimate          our cost model, from operands and work (custom calls, kernels, sorts): never free, and listed
@@ -63,7 +63,7 @@ class Score:
       clock: cycles per second.
       busy: seconds of it in which an instruction runs.
       stalled: seconds of it in which instructions wait for copies.
-      unestimated: instructions that our cost model had to cost, in order of execution.
+      unestimated: instructions that our cost model costs, in order of execution.
     """
 
     latency: float

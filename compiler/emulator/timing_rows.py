@@ -1,7 +1,7 @@
 """The arrays that the timing emulator's inner loop works on (`timing_kernel.py`).
 
-A few structured arrays hold everything, a row for each operation, copy, and so on: what is passed to a compiled
-function costs time by the number of arrays.
+A few structured arrays hold everything, with a row for each operation, copy, and so on, because the time of a call to a
+compiled function grows with the number of its arrays.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ QUEUE_ROW = _row(head=int, tail=int)
 
 # One for each open loop, and for each open conditional one, with one for its open branch on top: the state when the
 # iteration, the conditional or the branch began.
-#   region: index; of a conditional, of its first branch.
+#   region: index of the loop, or of the first branch of the conditional.
 #   clock, stalled: seconds then. num_pending: how many copies were pending.
-#   done: iterations so far; of a conditional, the probability of its branches so far. walked: iterations walked so far.
+#   done: iterations of the loop so far, or the probability of the branches so far. walked: iterations walked so far.
 #   clock_sum, stalled_sum: expected seconds in the branches so far.
 FRAME_ROW = _row(
     region=int, clock=float, stalled=float, num_pending=int, done=float, walked=int, clock_sum=float, stalled_sum=float

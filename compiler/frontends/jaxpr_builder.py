@@ -160,7 +160,7 @@ class ComputationBuilder:
         )
 
     def finish(self, root: int) -> str:
-        """Adds the computation to its module, without names for values that nobody uses; returns its name."""
+        """Adds the computation to its module, without names for values that are not used; returns its name."""
         used = [False] * len(self._instructions)
         used[root] = True
         for i in range(len(self._instructions) - 1, -1, -1):

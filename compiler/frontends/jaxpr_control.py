@@ -288,7 +288,7 @@ class _Scan:
         self.scope = context.scope.inside("while", "body")
 
     def initial(self) -> list[int]:
-        """Emits the state before the first iteration: the ys are memory that nobody has written yet."""
+        """Emits the state before the first iteration: the ys are memory that is not written yet."""
         context = self.context
         builder, operands = context.builder, context.operands
         fixed = self.num_constants + self.num_carried

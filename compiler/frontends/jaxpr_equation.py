@@ -164,7 +164,7 @@ Rules = Mapping[str, Callable[[EquationContext], list[int]]]
 def lower_jaxpr(
     builder: ComputationBuilder, jaxpr: Any, arguments: Sequence[int], scope: Scope, rules: Rules
 ) -> list[int]:
-    """Appends the equations of a jaxpr, without those whose results nobody looks at; returns its results.
+    """Appends the equations of a jaxpr, without those whose results are not used; returns its results.
 
     Raises:
       GraphError: a value has no counterpart in HLO; names the place in the user's program.

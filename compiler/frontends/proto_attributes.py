@@ -1,7 +1,7 @@
 """The attributes of a HloInstructionProto (xla/service/hlo.proto), as the text that XLA prints after the operands.
 
-Reading a proto thus gives the same Graph as reading the text of the same module. Of the attributes that only describe
-where values came from, `origin` and `statistics` are left out.
+Reading a proto thus gives the same Graph as reading the text of the same module, except that the attributes `origin`
+and `statistics`, which only describe where values came from, are left out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The wire format of protocol buffers, without any schema (protobuf.dev/programming-guides/encoding).
 
 A message is a list of fields, each a number, a wire type and a value. `read_message` sorts them by number; what a value
-means is up to the reader, who asks for it by one of the functions below. Fields that nobody asks for do no harm: they
-are how newer versions of a message stay readable.
+means is up to the reader, who asks for it by one of the functions below. Fields that no reader asks for do no harm:
+they are how newer versions of a message stay readable.
 """
 
 from __future__ import annotations

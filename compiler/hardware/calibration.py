@@ -1,9 +1,10 @@
 """What an instruction costs in every placement, made to agree with the compiler's estimate in the one it chose.
 
 An instruction takes `max(floor, overhead + Σ cost)`. Without an estimate this is the roofline: launch and arithmetic at
-least, or launch and the time of its data. With the compiler's estimate `E` for the placement that the dump has, it is
-`E` there, and what other placements change is learned from modules that were compiled several times with their tensors
-in different places (`fidelity.py` compares them, `scripts/fit_cost_model` fits the constants in the targets' files):
+least, or launch and the time of its data. Where the compiler states an estimate `E`, the duration is `E` in the
+placement of the dump. The effect of other placements is learned from modules that were compiled several times with
+their tensors in different places: `fidelity.py` compares them, and `scripts/fit_cost_model` fits the constants in the
+targets' files.
 
     cost        of an access: latency + bytes / rate, by memory, direction and kind of instruction; the fast memories
                 have no latency, which is why small instructions gain most by them
@@ -15,8 +16,8 @@ in different places (`fidelity.py` compares them, `scripts/fit_cost_model` fits 
                     exposed < 1   ├── arithmetic ──┤                a part of it is overlapped
                                        ├──────── data ────────┤
 
-Where data alone would take longer than `E` leaves it beside the arithmetic that we count, its costs are scaled to that;
-the accesses of `SCALED` kinds, which do nothing but move data, are scaled up as well: by how inefficient they are.
+If the data would take longer than `E` leaves beside the counted arithmetic, its costs are scaled down to fit. The costs
+of `SCALED` kinds, which do nothing but move data, are scaled up as well where the compiler states more.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def kind_of(computation: Computation, instruction: Instruction, work: Work) -> s
 
 
 def _innermost(shape: Shape) -> int:
-    """Returns the dimension of which neighbours are neighbours in memory; -1 where that is not stated."""
+    """Returns the dimension whose neighbours are neighbours in memory; -1 where that is not stated."""
     return shape.layout.minor_to_major[0] if shape.layout is not None and shape.layout.minor_to_major else -1
 
 

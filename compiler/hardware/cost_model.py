@@ -1,7 +1,7 @@
 """From arithmetic to seconds: the roofline of a target's compute units.
 
 Matrix units, vector units and the units for transcendental functions work side by side, so an instruction takes as long
-as the busiest of them (Williams, Waterman and Patterson, Roofline, CACM 2009). What memory adds is `calibration.py`'s.
+as the busiest of them (Williams, Waterman and Patterson, Roofline, CACM 2009). `calibration.py` adds memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from memplan.compiler.ir import Computation, Graph, Instruction
 
 
 def work(graph: Graph, computation: Computation, instruction: Instruction) -> Work:
-    """Returns the arithmetic of one instruction. To ask for many of one Graph, keep a `WorkCounter`."""
+    """Returns the arithmetic of one instruction. For many instructions of one Graph, keep a `WorkCounter`."""
     return WorkCounter(graph).of(computation, instruction)
 
 
@@ -35,8 +35,8 @@ def compute_seconds(work: Work, target: Target) -> float:
 def matrix_seconds(part: MatrixWork, target: Target) -> float:
     """Returns how long the matrix units need for a product.
 
-    Sums, and the columns that a unit keeps, are padded to the size of a unit; of the two inputs the better one is kept.
-    Wide types that must be multiplied exactly take several passes, where a target says so.
+    The length of the sums and the columns of the input that stays in the unit are padded to the unit's size. The input
+    that pads less stays. Wide types that must be multiplied exactly take several passes, where a target says so.
     """
     compute = target.compute
     depth, width = compute.matrix_unit

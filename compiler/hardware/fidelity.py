@@ -1,7 +1,7 @@
-"""How well the cost model foretells the compiler's estimates, and the constants with which it does so best.
+"""How well the cost model predicts the compiler's estimates, and the constants with which it predicts them best.
 
-The same program compiled several times, with its tensors in other places, has the same instructions with other
-estimates. The model is made to agree with one module, and must then foretell another:
+A program that is compiled several times, with its tensors in other places, has the same instructions with other
+estimates. The model is made to agree with one module, and must then predict the others:
 
     module A: placement, estimate ──► instruction_cost ──► duration in B's placement ◄── compare ──► estimate in B
 """
@@ -42,8 +42,8 @@ class EstimatedInstruction:
     estimate: float
     repetitions: float
 
-    def foretell(self, other: EstimatedInstruction, target: Target) -> float:
-        """Returns the seconds that the model which agrees with this observation gives for the placement of another."""
+    def predict(self, other: EstimatedInstruction, target: Target) -> float:
+        """Returns the seconds that the model predicts for the placement of `other` when it agrees with this one."""
         floor, overhead, rows = instruction_cost(target, self.kind, self.arithmetic, self.accesses, self.estimate)
         costs = sum(row[access.space] for row, access in zip(rows, other.accesses, strict=True))
         return duration(floor, overhead + costs)
@@ -75,13 +75,13 @@ class CompilationPair:
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """How far foretold durations are from the compiler's estimates.
+    """How far predicted durations are from the compiler's estimates.
 
     Attributes:
       count: instructions compared: those whose placement differs.
       median, high: relative error, at the middle and at 95 % of the instructions.
       total: sum of the durations over the sum of the estimates, repetitions included.
-      rank_correlation: Spearman's, between the foretold and the estimated changes.
+      rank_correlation: Spearman's, between the predicted and the estimated changes.
     """
 
     count: int
@@ -136,19 +136,19 @@ def pairs_of(
 
 
 def fidelity(pairs: Sequence[Pair], target: Target) -> Fidelity:
-    """Compares what each pair's first observation foretells with its second."""
+    """Compares what the first of each pair predicts with the second."""
     if not pairs:
         return Fidelity(0, math.nan, math.nan, math.nan, math.nan)
-    foretold = [one.foretell(other, target) for one, other in pairs]
-    errors = sorted(abs(value / other.estimate - 1.0) for value, (_, other) in zip(foretold, pairs, strict=True))
+    predicted = [one.predict(other, target) for one, other in pairs]
+    errors = sorted(abs(value / other.estimate - 1.0) for value, (_, other) in zip(predicted, pairs, strict=True))
     return Fidelity(
         count=len(pairs),
         median=errors[len(errors) // 2],
         high=errors[min(len(errors) - 1, len(errors) * 95 // 100)],
-        total=sum(value * other.repetitions for value, (_, other) in zip(foretold, pairs, strict=True))
+        total=sum(value * other.repetitions for value, (_, other) in zip(predicted, pairs, strict=True))
         / sum(other.estimate * other.repetitions for _, other in pairs),
         rank_correlation=_rank_correlation(
-            [value - one.estimate for value, (one, _) in zip(foretold, pairs, strict=True)],
+            [value - one.estimate for value, (one, _) in zip(predicted, pairs, strict=True)],
             [other.estimate - one.estimate for one, other in pairs],
         ),
     )
@@ -170,7 +170,7 @@ class _Weighted:
     weight: float
 
 
-# What an error, |log(foretold / estimated)|, counts for at most; and how many instructions of a kind are looked at.
+# What an error, |log(predicted / estimated)|, counts for at most; and how many instructions of a kind are looked at.
 _MOST_WRONG = 1.5
 _MOST_PAIRS = 500
 
@@ -186,23 +186,23 @@ _MOVES = (
     ((0, "read_latency"), (0, "write_latency")),
     ((0, "read"), (0, "read_latency")),
 )
-# Where it starts: the part of the arithmetic that is exposed, and latencies as parts of what starting takes.
+# Where the search starts: the exposed part of the arithmetic, and latencies as parts of the launch time.
 _STARTS = ((0.3, 0.01), (0.6, 0.3), (1.0, 0.01), (1.0, 0.3))
 
 
 def fit(modules: Sequence[CompilationPair], target: Target, note: Callable[[str], None] = lambda _: None) -> Target:
-    """Returns the target with the constants that foretell each of a pair from the other best.
+    """Returns the target with the constants that best predict each of a pair from the other.
 
     For each kind of instruction, a few constants at a time are multiplied or divided by a step as long as that helps;
     then the step is reduced (compass search, Kolda, Lewis and Torczon, SIAM Review 2003), from several starts. What is
-    minimized is the mean of |log(foretold / estimated)|, in both directions, weighted by the part of a module's time
+    minimized is the mean of |log(predicted / estimated)|, in both directions, weighted by the part of a module's time
     that the instruction takes: every module counts the same.
 
     No fast memory is taken to be faster than its data sheet says, or slower than the slow one, which may seem faster
     than it is where its time is hidden; no latency exceeds what starting an instruction on slow memory costs.
 
     Args:
-      modules: for each two compilations of one program.
+      modules: the pairs of compilations, each of one program.
       target: with two memories, the slow one first.
       note: told what is done.
     """
@@ -299,8 +299,8 @@ def _loss(chosen: Sequence[_Weighted], target: Target) -> float:
         one, other = each.pair
         weights += each.weight
         for first, second in ((one, other), (other, one)):
-            foretold = first.foretell(second, target)
-            error = abs(math.log(foretold / second.estimate)) if foretold > 0.0 else _MOST_WRONG
+            predicted = first.predict(second, target)
+            error = abs(math.log(predicted / second.estimate)) if predicted > 0.0 else _MOST_WRONG
             total += each.weight * min(error, _MOST_WRONG) / 2
     return total / weights
 

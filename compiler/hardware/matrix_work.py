@@ -159,7 +159,8 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in text.split("x")) if text else ()
 
 
-# Positions that are looked at one by one; of a larger window, that nobody writes, as many are taken for all.
+# At most this many positions of a window are counted one by one. Larger windows, which real programs do not have, are
+# sampled.
 _MOST_POSITIONS = 2**16
 
 
@@ -167,7 +168,7 @@ _MOST_POSITIONS = 2**16
 def _hits(inputs: int, outputs: int, size: int, stride: int, pad_low: int, dilation: int, window_dilation: int) -> int:
     """Output `o` and position `k` meet input `(o * stride + k * window_dilation - pad_low) / dilation`, if whole."""
     if outputs < size:
-        # Outputs and positions play the same part: it is the fewer that are gone through.
+        # Outputs and positions are interchangeable: the loop runs over the fewer.
         outputs, size, stride, window_dilation = size, outputs, window_dilation, stride
     common = math.gcd(stride, dilation)
     period = dilation // common

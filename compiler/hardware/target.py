@@ -4,8 +4,8 @@
     [[space]] vmem ◄── used by compute only                                       [compute] peaks, clock
 
 Space 0 is the slow memory in which everything fits. Sizes are bytes (a file may write `"16 GiB"`), rates per second.
-Of every bandwidth there are two figures: the `peak` of the data sheet, and what programs reach of it, which is what
-plans are costed with. Shipped targets lie in `targets/*.toml`, and every number there names its public source.
+Every bandwidth has two figures: the `peak` of the data sheet, and the part of it that programs reach. Plans are costed
+with the latter. Shipped targets lie in `targets/*.toml`, and every number there names its public source.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TargetSpace:
       alignment: offsets are multiples of it.
       peak_bandwidth: bytes per second between it and the processor, by the data sheet.
       bandwidth: bytes per second that programs reach.
-      exposed: for each of `KINDS`, what accesses cost an instruction of which the compiler states the duration.
+      exposed: for each of `KINDS`, what accesses cost an instruction whose duration the compiler states.
       channel: number of the bus that it shares with copies; -1 where it shares none.
       writable: whether programs can write it.
     """

@@ -25,7 +25,7 @@ class TomlTable:
         return TargetError(f"{self.file}: {self.path}{key}: {message}")
 
     def done(self) -> None:
-        """Raises TargetError if there is a key that nobody read."""
+        """Raises TargetError if there is a key that was not read."""
         for key in self.data:
             if key not in self._known:
                 close = difflib.get_close_matches(key, self._known, 1)

@@ -1,8 +1,8 @@
 """How much arithmetic an instruction does, whatever the hardware.
 
 Counts follow XLA's `HloCostAnalysis` (xla/service/hlo_cost_analysis.cc), so that they can be compared with it: an
-elementwise operation counts one for each element of its result, a multiply-add two, a fusion and whatever else calls a
-computation the sum over its body. They differ where its figure is a bound rather than a count:
+elementwise operation counts one for each element of its result, a multiply-add two, and a fusion or another call the
+sum over its body. They differ where its figure is a bound rather than a count:
 
     fft      5 n log2 n (Frigo and Johnson, benchFFT), half of it where one side is real, instead of 8 n log2 n
     sort     log2 n applications of the comparator for each element, n along the sorted dimension, instead of log2 N
@@ -44,7 +44,7 @@ ELEMENTWISE = frozenset(
         "xor",
     }
 )  # fmt: skip
-# Calls of which the callee's instructions are executed, and counted, one by one.
+# Calls whose callee's instructions are executed, and counted, one by one.
 FLATTENED = frozenset({"while", "conditional", "call"})
 
 
@@ -96,7 +96,7 @@ NOTHING = Work()
 
 
 class WorkCounter:
-    """Counts the work of a Graph's instructions; every called computation is looked at once."""
+    """Counts the work of a Graph's instructions; every called computation is counted once."""
 
     def __init__(self, graph: Graph):
         self._graph = graph
@@ -147,7 +147,7 @@ class WorkCounter:
 def total_work(graph: Graph) -> Work:
     """Returns the work of a whole program, loop bodies counted once, as `HloCostAnalysis` does.
 
-    Of a conditional it takes all branches, of which XLA takes the largest.
+    All branches of a conditional count; XLA counts the largest only.
     """
     counter = WorkCounter(graph)
 

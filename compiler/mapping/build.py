@@ -2,8 +2,8 @@
 
 What costs nothing and touches no memory (tuples, bitcasts, parameters) is left out of time. The copies with which a
 compiler moved values between memories are taken out too, and kept as the mapping `given`: the problem is the program as
-it was before anybody mapped it. Around every loop and conditional stand two points at which a copy can be issued or
-awaited outside of it, and, unless its last step is an operation, one at its end:
+it was before it was mapped. Around every loop and conditional stand two points at which a copy can be issued or awaited
+outside of it, and, unless its last step is an operation, one at its end:
 
     NAME.enter | body … NAME.end | NAME        (operations without cost, NAME the while or conditional)
 """

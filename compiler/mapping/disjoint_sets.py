@@ -7,7 +7,7 @@ class DisjointSets:
     """The numbers `0 … count-1`, each in a set of its own at first.
 
     Trees whose paths are halved when walked (Tarjan and van Leeuwen, Worst-case Analysis of Set Union Algorithms,
-    1984), without their ranks: which representative a set keeps is its caller's choice.
+    1984). They have no ranks, because the caller chooses which representative a joined set keeps.
 
     >>> sets = DisjointSets(4)
     >>> sets.join(3, 1)

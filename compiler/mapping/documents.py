@@ -17,7 +17,7 @@ def parse_json(text: str, file: str) -> Any:
     except ValueError as error:  # a number of thousands of digits
         raise PlanError(f"{file}: not JSON that can be read: {error}") from None
     except RecursionError:
-        raise PlanError(f"{file}: not JSON that anybody means: it is nested too deeply") from None
+        raise PlanError(f"{file}: the JSON is nested too deeply") from None
 
 
 def document_of(data: Any, kind: str, schema: str, file: str) -> dict[str, Any]:

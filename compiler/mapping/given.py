@@ -38,7 +38,7 @@ def given_plan(
     """
     num_steps = len(program.steps)
     pieces_of = {storage: i for i, given_copy in enumerate(given_copies) for storage in given_copy.destinations}
-    # A copy needs both its ends for as long as it takes, which may be longer than anybody else needs them.
+    # A copy needs both its ends for as long as it takes, which may be longer than any access needs them.
     needed_until: dict[int, int] = {}
     for given_copy in given_copies:
         start, done = times.at(given_copy.start), times.at(given_copy.done)

@@ -129,12 +129,12 @@ def _given_copy(
 def _is_one_buffer(program: FlatProgram, accesses: AccessIndex, copy: GivenCopy) -> bool:
     """Whether the source and the destinations hold the same value whenever both are looked at.
 
-    With `w` a write by somebody else, on one line of time:
+    What another step writes allows one buffer under these conditions:
 
-        write to the source before the copy:   nobody may look at an older content of the destination after it
-        write to the source after the copy:    nobody may look at the destination after it
-        write to the destination after it:     the source must be dead by then
-        write to the destination before it:    the source must not hold anything yet
+        it writes the source before the copy        the destination is not accessed between the write and the copy
+        it writes the source after the copy         the destination is not accessed after the write
+        it writes the destination after the copy    the source is dead by then
+        it writes the destination before the copy   the source does not hold anything yet
     """
     source = program.storages[copy.source]
     _, writes = _others(program, accesses, copy.source, copy)

@@ -81,7 +81,7 @@ class Region:
     """A part of the schedule that runs `trip_count` times each time that its parent runs.
 
     Attributes:
-      kind: program, loop, branch or call. Branches of one conditional have the same `group`, and of them one is taken.
+      kind: program, loop, branch or call. Branches of one conditional have the same `group`; one of them is taken.
       start, end: half-open times.
       parent: index of the region around it; -1 for region 0, the program.
       trip_count: iterations of a loop; probability of a branch.
@@ -153,7 +153,7 @@ class Buffer:
       start, end: half-open live range; `end` is `n + 1` for what the program leaves behind.
       spaces: where it may lie, indices, the slow memory first.
       initial_space: where it lies when the program starts (arguments, constants); None for what the program writes.
-      final_space: where it must lie when the program ends (results); None where nobody looks.
+      final_space: where it must lie when the program ends (results); None for what is not a result.
       persistent: whether one residency in its initial (or final) space must last over its whole live range, because the
         caller knows its address: arguments that are not donated, constants, results that reuse an argument.
       values: names of all values in it.
@@ -211,7 +211,7 @@ class MappingProblem:
         return len(self.operations)
 
     def runs_at(self, time: int) -> float:
-        """Returns how often a moment comes in one run of the program: loops are counted, and chances of branches."""
+        """Returns how often a time occurs in one run of the program, by the trip counts and probabilities around it."""
         return self.repetitions[self.operations[time].region] if time < self.end else 1.0
 
     @cached_property

@@ -7,7 +7,7 @@ At each moment some residencies of a buffer are *current*: they hold its value. 
     3. reads and updates of operation t          the residency that serves them must be current
     4. updates and writes of operation t         only the residency that serves them is current
 
-A residency stops to be current when execution reaches a moment outside of its interval.
+A residency stops being current when execution reaches a moment outside of its interval.
 
     loop      what is current at its start must be so on entry and at the end of every iteration: iterated to the fixed
               point from above, which intersects what was assumed with what an iteration leaves

@@ -46,7 +46,7 @@ RULES = {
     "cross-program": "a copy of the previous run is of an unchanged argument, and this run leaves it for the next",
 }
 
-# A hostile plan may break a rule for every pair of residencies; nobody reads more than this.
+# A hostile plan may break a rule for every pair of residencies; a list longer than this has no reader.
 MAX_VIOLATIONS_PER_RULE = 10_000
 
 

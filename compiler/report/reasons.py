@@ -332,7 +332,7 @@ def _time(case: _Case) -> str | None:
     )
 
 
-# Hard limits first; of the others, what a person would change first.
+# Hard limits first, then what a person would change first.
 _OBSTACLES: dict[str, Callable[[_Case], str | None]] = {
     "capacity": _capacity,
     "forbidden": _forbidden,

@@ -2,7 +2,7 @@
 
 The format is the Trace Event Format that Chrome's tracing reads ("JSON object format", complete events `X`, counters
 `C`, metadata `M`): timestamps are microseconds of emulated time. One track has the operations, one the waits, one each
-link's copies; counters show what is occupied. Of a loop the first iteration is shown, one slice stands for the rest:
+link's copies; counters show what is occupied. A loop is shown by its first iteration, and one slice for the rest:
 
     loops        |          while.3 × 512                     |
     operations   | a | b | c |       511 more iterations      | d |

@@ -98,54 +98,51 @@ def search(
         return EXHAUSTED
     ranks = np.zeros((num_blocks + 1, num_blocks), np.int32)
     ranks[0] = np.arange(num_blocks)
-    frames = np.zeros(num_blocks + 2, STEP_ROW)
-    frames[0].high, frames[0].last, frames[0].parent = num_blocks, num_sections, -1
+    steps = np.zeros(num_blocks + 2, STEP_ROW)
+    steps[0].high, steps[0].last, steps[0].parent = num_blocks, num_sections, -1
     candidates = np.empty(num_blocks * (num_blocks + 3) // 2 + 1, np.int32)
     parts = np.empty(2 * num_blocks + num_sections + 4, PART_ROW)
     most = np.zeros(num_blocks, np.int64)
     trail, count, depth, is_new, result = 0, 0, 0, True, LIMIT
     while True:
-        frame = frames[depth]
+        step = steps[depth]
         if is_new:
-            _choose(frame, blocks, path, ranks[frame.level], candidates, techniques.dominance)
+            _choose(step, blocks, path, ranks[step.level], candidates, techniques.dominance)
             is_new = False
-        if frame.next == frame.end:
+        if step.next == step.end:
             # Go back to the block before, or out of one of several parts to the block whose choice made them.
-            parent = frame.parent
+            parent = step.parent
             if parent < 0:
                 result = EXHAUSTED
                 break
             while depth > parent:
                 depth -= 1
-                trail = take_back(frames[depth], blocks, path, trail)
+                trail = take_back(steps[depth], blocks, path, trail)
             continue
         if count >= node_limit or stop[0] != 0:
             break
         count += 1
-        block = candidates[frame.next]
-        frame.next += 1
-        fits, is_cut, trail = place(frame, block, blocks, path, trail, capacity)
+        block = candidates[step.next]
+        step.next += 1
+        fits, is_cut, trail = place(step, block, blocks, path, trail, capacity)
         if fits and techniques.sections:
-            fits = fits_floors(frame, blocks, path, capacity) and fits_levels(
-                frame, blocks, path, ranks[frame.level], capacity, techniques.blocked
+            fits = fits_floors(step, blocks, path, capacity) and fits_levels(
+                step, blocks, path, ranks[step.level], capacity, techniques.blocked
             )
         if not fits:
-            trail = take_back(frame, blocks, path, trail)
+            trail = take_back(step, blocks, path, trail)
             continue
-        _split(frame, blocks, path, parts, is_cut and techniques.decomposition)
-        owner = _owner_of_next_part(frames, depth)
+        _split(step, blocks, path, parts, is_cut and techniques.decomposition)
+        owner = _owner_of_next_part(steps, depth)
         if owner < 0:
             result = FOUND
             break
-        part = parts[frames[owner].part]
-        frames[owner].part += 1
-        _descend(frames, depth, owner, part, path, ranks)
+        part = parts[steps[owner].part]
+        steps[owner].part += 1
+        _descend(steps, depth, owner, part, path, ranks)
         depth += 1
         if techniques.reordering and part.is_cut != 0:
-            child = frames[depth]
-            # The ranks are new, so the rank of the block placed before means nothing.
-            child.level, child.rank = child.level + 1, -1
-            _reorder(child, blocks, path, most, ranks[child.level])
+            _reorder(steps[depth], blocks, path, most, ranks)
         is_new = True
     nodes[0] = count
     return result
@@ -158,43 +155,43 @@ def _fits_empty(blocks: RankedBlocks, path: SearchPath, capacity: int) -> bool:
 
 
 @internal
-def _owner_of_next_part(frames: np.ndarray, depth: int) -> int:
+def _owner_of_next_part(steps: np.ndarray, depth: int) -> int:
     """Returns the step with a part still to search: this one, or one that it is in a part of; -1 if all are done."""
     owner = depth
-    while owner >= 0 and frames[owner].part == frames[owner].parts_end:
-        owner = frames[owner].parent
+    while owner >= 0 and steps[owner].part == steps[owner].parts_end:
+        owner = steps[owner].parent
     return owner
 
 
 @internal
-def _descend(frames: np.ndarray, depth: int, owner: int, part: np.record, path: SearchPath, ranks: np.ndarray) -> None:
+def _descend(steps: np.ndarray, depth: int, owner: int, part: np.record, path: SearchPath, ranks: np.ndarray) -> None:
     """Makes the step after `depth`, which chooses a block of a part that `owner` left."""
-    frame, child = frames[depth], frames[depth + 1]
-    placed, level = frames[owner].placed, frames[owner].level
+    step, child = steps[depth], steps[depth + 1]
+    placed, level = steps[owner].placed, steps[owner].level
     child.low, child.high, child.first, child.last = part.low, part.high, part.first, part.last
     child.offset, child.rank, child.level = path.offsets[placed], ranks[level, placed], level
-    child.parent, child.begin, child.parts = owner, frame.end, frame.parts_end
+    child.parent, child.begin, child.parts = owner, step.end, step.parts_end
 
 
 @internal
 def _choose(
-    frame: np.record,
+    step: np.record,
     blocks: RankedBlocks,
     path: SearchPath,
     rank_of: np.ndarray,
     candidates: np.ndarray,
     use_dominance: bool,
 ) -> None:
-    """Lists the blocks of a frame's part that may come next, the lowest first."""
+    """Lists the blocks of a step's part that may come next, the lowest first."""
     lowest, order = path.lowest, path.order
     ceiling = HUGE
     if use_dominance:
-        for i in range(frame.low, frame.high):
+        for i in range(step.low, step.high):
             ceiling = min(ceiling, lowest[order[i]] + blocks.size[order[i]])
-    begin = frame.begin
+    begin = step.begin
     end = begin
-    least, rank = frame.offset, frame.rank
-    for i in range(frame.low, frame.high):
+    least, rank = step.offset, step.rank
+    for i in range(step.low, step.high):
         block = order[i]
         offset = lowest[block]
         if offset >= ceiling or offset < least or (offset == least and rank_of[block] < rank):
@@ -208,27 +205,27 @@ def _choose(
             j -= 1
         candidates[j] = block
         end += 1
-    frame.next, frame.end = begin, end
+    step.next, step.end = begin, end
 
 
 @internal
-def _split(frame: np.record, blocks: RankedBlocks, path: SearchPath, parts: np.ndarray, is_cut: bool) -> None:
-    """Lists the parts that remain of a frame's part: those between the boundaries that are cut now, or all of it."""
+def _split(step: np.record, blocks: RankedBlocks, path: SearchPath, parts: np.ndarray, is_cut: bool) -> None:
+    """Lists the parts that remain of a step's part: those between the boundaries that are cut now, or all of it."""
     order = path.order
-    low, high = frame.low, frame.high - 1
-    count = frame.parts
-    frame.part = count
+    low, high = step.low, step.high - 1
+    count = step.parts
+    step.part = count
     if high > low and not is_cut:
         part = parts[count]
-        part.low, part.high, part.first, part.last, part.is_cut = low, high, frame.first, frame.last, 0
+        part.low, part.high, part.first, part.last, part.is_cut = low, high, step.first, step.last, 0
         count += 1
     elif high > low:
-        begin = frame.first
-        first, last = span_of(blocks, frame.placed)
+        begin = step.first
+        first, last = span_of(blocks, step.placed)
         for section in range(first, last):
             if section < last - 1 and path.cuts[section] != 0:
                 continue
-            end = section + 1 if section < last - 1 else frame.last
+            end = section + 1 if section < last - 1 else step.last
             # Bring the blocks within [begin, end) to the front.
             start = low
             for i in range(start, high):
@@ -243,14 +240,17 @@ def _split(frame: np.record, blocks: RankedBlocks, path: SearchPath, parts: np.n
                 part.low, part.high, part.first, part.last, part.is_cut = start, low, begin, end, 1
                 count += 1
             begin = end
-    frame.parts_end = count
+    step.parts_end = count
 
 
 @internal
-def _reorder(frame: np.record, blocks: RankedBlocks, path: SearchPath, most: np.ndarray, rank_of: np.ndarray) -> None:
+def _reorder(step: np.record, blocks: RankedBlocks, path: SearchPath, most: np.ndarray, ranks: np.ndarray) -> None:
     """Ranks the blocks of a part by the largest load that is left in any of their sections, then by their numbers."""
     order = path.order
-    low, high = frame.low, frame.high
+    low, high = step.low, step.high
+    # The ranks are new, so the rank of the block placed before means nothing.
+    step.level, step.rank = step.level + 1, -1
+    rank_of = ranks[step.level]
     for i in range(low, high):
         block = order[i]
         most[block] = 0

@@ -13,17 +13,17 @@ from memplan.planners.offsets.branching_path_kernel import HUGE, RankedBlocks, S
 
 
 @internal
-def fits_floors(frame: np.record, blocks: RankedBlocks, path: SearchPath, capacity: int) -> bool:
+def fits_floors(step: np.record, blocks: RankedBlocks, path: SearchPath, capacity: int) -> bool:
     """Whether each section of the part has room for what is still to come above its floor.
 
     `fits_levels` finds everything that this finds, and more, but takes longer.
     """
     level, total, order = path.level, path.total, path.order
-    offset = path.offsets[frame.placed]
-    begin, end = frame.first, frame.last
+    offset = path.offsets[step.placed]
+    begin, end = step.first, step.last
     for section in range(begin, end):
         level[section] = HUGE
-    for i in range(frame.low, frame.high - 1):
+    for i in range(step.low, step.high - 1):
         least = max(path.lowest[order[i]], offset)
         for j in range(blocks.pointer[order[i]], blocks.pointer[order[i] + 1]):
             for section in range(blocks.first[j], blocks.last[j]):
@@ -42,11 +42,11 @@ def fits_floors(frame: np.record, blocks: RankedBlocks, path: SearchPath, capaci
 
 @internal
 def fits_levels(
-    frame: np.record, blocks: RankedBlocks, path: SearchPath, rank_of: np.ndarray, capacity: int, use_blocked: bool
+    step: np.record, blocks: RankedBlocks, path: SearchPath, rank_of: np.ndarray, capacity: int, use_blocked: bool
 ) -> bool:
     """Whether each section has room for what is still to come if each block lies on its own floor or higher."""
     lowest, floors, tops, level, order = path.lowest, path.floors, path.tops, path.level, path.order
-    low, high, placed = frame.low, frame.high - 1, frame.placed
+    low, high, placed = step.low, step.high - 1, step.placed
     offset, rank = path.offsets[placed], rank_of[placed]
     tops[placed] = HUGE
     for i in range(low, high):
@@ -63,13 +63,13 @@ def fits_levels(
             if least + blocks.size[block] > capacity or blocks.fixed[block] >= 0:
                 return False
         floors[block] = least
-        # Sort by ascending floor; the order is nearly that of the frame before.
+        # Sort by ascending floor; the order is nearly that of the step before.
         j = i
         while j > low and floors[order[j - 1]] > least:
             order[j] = order[j - 1]
             j -= 1
         order[j] = block
-    for section in range(frame.first, frame.last):
+    for section in range(step.first, step.last):
         level[section] = 0
     for i in range(low, high):
         block = order[i]

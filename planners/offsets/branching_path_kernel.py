@@ -136,15 +136,15 @@ def span_of(blocks: RankedBlocks, block: int) -> tuple[int, int]:
 
 @internal
 def place(
-    frame: np.record, block: int, blocks: RankedBlocks, path: SearchPath, trail: int, capacity: int
+    step: np.record, block: int, blocks: RankedBlocks, path: SearchPath, trail: int, capacity: int
 ) -> tuple[bool, bool, int]:
-    """Places a block as low as it can lie, and moves it to the end of the frame's part of the order.
+    """Places a block as low as it can lie, and moves it to the end of the step's part of the order.
 
     Returns:
       whether the blocks above it still fit, whether some boundary is no longer spanned, and the end of the trail.
     """
     offsets, lowest, total, order = path.offsets, path.lowest, path.total, path.order
-    frame.placed, frame.trail = block, trail
+    step.placed, step.trail = block, trail
     offsets[block] = lowest[block]
     top = lowest[block] + blocks.size[block]
     fits, is_cut = True, False
@@ -159,7 +159,7 @@ def place(
         path.cuts[section] -= 1
         if path.cuts[section] == 0:
             is_cut = True
-    i, last = frame.low, frame.high - 1
+    i, last = step.low, step.high - 1
     while order[i] != block:
         i += 1
     while i < last:
@@ -185,11 +185,11 @@ def place(
 
 
 @internal
-def take_back(frame: np.record, blocks: RankedBlocks, path: SearchPath, trail: int) -> int:
-    """Removes the block that a frame placed; returns the new end of the trail."""
-    block = frame.placed
+def take_back(step: np.record, blocks: RankedBlocks, path: SearchPath, trail: int) -> int:
+    """Removes the block that a step placed; returns the new end of the trail."""
+    block = step.placed
     path.offsets[block] = UNPLACED
-    while trail > frame.trail:
+    while trail > step.trail:
         trail -= 1
         path.lowest[path.trail_block[trail]] = path.trail_lowest[trail]
     _count_in(blocks, path, block)

@@ -1,12 +1,12 @@
-"""A computation as the fusion pass sees it: instructions in a line, and arrays that say what each reads and costs.
+"""A computation as the fusion pass sees it: its instructions in a line, and arrays of what each reads and costs.
 
 Three kinds of instructions:
 
-    on the line    what takes time, or is a view of it: each is a value, at a position of the line
-    free           constants, broadcasts, numbering (`iota`): each group that reads one computes it again for itself
-    outside        parameters, large constants, tuples and what is taken out of them: values that are simply there
+    on the line    what takes time, and views of it: each is a value at a position of the line
+    free           constants, broadcasts and numbering (`iota`): each group that reads one computes it again for itself
+    outside        parameters, large constants, tuples and their elements: values that exist already
 
-Those on the line that can be part of no fusion, such as loops, are barriers.
+Instructions on the line that can be part of no fusion, such as loops, are barriers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memplan.compiler.hardware.cost_model import compute_seconds, matrix_seconds
+from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.hardware.work import WorkCounter
 from memplan.compiler.ir import Computation, Graph, Instruction
 from memplan.passes.fusion.axes import RESULT, Axes, axes_of, dims_of
 
 FREE, OUTSIDE, ON_LINE, BARRIER = range(4)
+
+# The sizes of a matrix product, and the sides of its operands.
+ROWS, COLUMNS, DEPTH = range(3)
 
 _FREE_OPCODES = frozenset({"constant", "iota", "broadcast"})
 _VIEWS = frozenset({"bitcast", "reshape", "get-tuple-element"})
@@ -36,7 +40,7 @@ ONE_TILE = 4096
 Array = np.ndarray[Any, Any]
 
 
-class Arrays(NamedTuple):
+class LineArrays(NamedTuple):
     """What the dynamic program sees: `n` positions on the line, `m` values (all instructions), `d` of their dimensions.
 
     Ragged arrays are flat, with the first entry of each position in `…_start`, `[n + 1]`.
@@ -55,11 +59,11 @@ class Arrays(NamedTuple):
       single: `[n]` seconds of the instruction by itself, with its part of the free ones that it reads.
       transfer: `[n]` seconds that its data takes then.
       vector, transcendental, matrix: `[n]` seconds of its arithmetic; of `matrix` without padding.
-      sizes: `[n, 3]` rows, columns and depth of its matrix product; 0 where it has none.
+      sizes: `[n, 3]` ROWS, COLUMNS and DEPTH of its matrix product; 0 where it has none.
       join_start, join_a, join_b: dimensions that are one axis.
       whole_start, whole: dimensions that are taken whole.
       sum_start, summed: dimensions that are summed over.
-      matrix_start, matrix_dim, matrix_side: dimensions of rows (0), columns (1) and depth (2) of its product.
+      matrix_start, matrix_dim, matrix_side: dimensions of its product, and which of ROWS, COLUMNS and DEPTH each is.
       read_start, read_value, read_bytes, read_part: values that it reads, the bytes, and whether that is a part chosen
         by itself, as in a gather.
     """
@@ -108,7 +112,7 @@ class Line:
 
     computation: Computation
     kind: tuple[int, ...]
-    arrays: Arrays
+    arrays: LineArrays
 
 
 def make_line(
@@ -145,7 +149,7 @@ def make_line(
     for i in positions:
         rows.add(i)
     costs = _costs(computation, kind, target, slow, counter, positions)
-    arrays = Arrays(
+    arrays = LineArrays(
         order=np.array(positions, np.int64),
         position=position,
         bytes=np.array([instruction.shape.bytes for instruction in instructions], np.int64),
@@ -163,7 +167,7 @@ def make_line(
 
 
 def chain_order(computation: Computation) -> list[int]:
-    """Returns a legal order that follows chains: after an instruction, one that only waited for it, if there is any."""
+    """Returns a legal order that follows chains: an instruction is followed by one that only waited for it, if any."""
     instructions = computation.instructions
     followers: list[list[int]] = [[] for _ in instructions]
     missing = [0] * len(instructions)
@@ -171,7 +175,7 @@ def chain_order(computation: Computation) -> list[int]:
         for before in {*instruction.operands, *instruction.control_predecessors}:
             followers[before].append(i)
             missing[i] += 1
-    # Of what became ready last, the earliest; what was ready from the start comes when nothing else is left.
+    # Take the earliest of those that became ready last; what was ready from the start comes when nothing else is left.
     ready = [(0, i) for i, count in enumerate(missing) if count == 0]
     heapq.heapify(ready)
     order: list[int] = []
@@ -209,7 +213,7 @@ def _users(computation: Computation, kind: Sequence[int], position: Array, count
     """Returns the positions of the first and last user of each value on the line, and whether others read it."""
     first, last = np.full(count, count, np.int64), np.full(count, -1, np.int64)
     leaves = np.zeros(count, np.bool_)
-    # Of free values: their users are users of what they are made of. Users stand after their operands.
+    # The users of a free value count as users of its operands. Users stand after their operands.
     reach: list[tuple[int, int, bool]] = [(count, -1, False)] * len(kind)
     for i in reversed(range(len(kind))):
         low, high, leaves_line = count, -1, i == computation.root
@@ -256,7 +260,7 @@ class _Rows:
         summed, matrix = [], []
         if axes is not None:
             summed = self._dims(i, axes.summed)
-            for side, places in enumerate((axes.rows, axes.columns, axes.depth)):
+            for side, places in ((ROWS, axes.rows), (COLUMNS, axes.columns), (DEPTH, axes.depth)):
                 matrix += [(dim, side) for dim in self._dims(i, places)]
         pending, seen = [i], set()
         while pending:
@@ -326,7 +330,7 @@ def _costs(
     """Returns what each position takes by itself, with all that it touches in slow memory (the roofline)."""
     instructions, bandwidth = computation.instructions, target.spaces[slow].bandwidth
     compute = target.compute
-    share = [0.0] * len(instructions)  # of making a free value, for each of its users
+    share = [0.0] * len(instructions)  # seconds of making a free value, for each of its users
     for i, instruction in enumerate(instructions):
         if kind[i] == FREE and instruction.opcode != "constant" and instruction.shape.bytes > ONE_TILE:
             read = sum(instructions[operand].shape.bytes for operand in instruction.operands)
@@ -351,7 +355,7 @@ def _costs(
         size = _touched(instruction, instructions)
         transfer[p] = size / bandwidth
         launch = compute.launch_seconds if size > ONE_TILE else 0.0
-        single[p] += launch + max(compute_seconds(work, target), transfer[p])
+        single[p] += launch + duration(compute_seconds(work, target), transfer[p])
     return {
         "single": single, "transfer": transfer, "vector": vector, "transcendental": transcendental, "matrix": matrix,
         "sizes": sizes,

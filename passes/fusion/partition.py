@@ -1,6 +1,6 @@
-"""Chooses the groups of a computation: runs the dynamic program of `kernel.py` and reads its result.
+"""Chooses the groups of a computation: runs the dynamic program of `cut_kernel.py` and reads its result.
 
-It runs over two orders of the instructions, the given one and one that follows chains, and the better result is taken.
+It runs on two orders of the instructions, the given one and one that follows chains, and the better result is taken.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import numpy as np
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.hardware.work import WorkCounter
 from memplan.compiler.ir import Computation, Graph
-from memplan.passes.fusion.kernel import Machine, Tiling, cut, groups_of, scratch_for, tiling_of
+from memplan.passes.fusion.axes_kernel import scratch_for
+from memplan.passes.fusion.cut_kernel import cut, groups_of, tiling_of
 from memplan.passes.fusion.line import ONE_TILE, Array, Line, chain_order, make_line
+from memplan.passes.fusion.tiling_kernel import FusionTarget, Tiling
 
-# Instructions of a segment at the most. Longer ones cost time, and hardly ever fit.
+# The most instructions of a segment. Longer segments cost time and hardly ever fit.
 LONGEST = 96
 
-# Of a computation of more instructions only the given order is tried.
+# For a computation of more instructions, only the given order is tried.
 _MANY = 4096
 
 
@@ -48,7 +50,7 @@ class Group:
       loops: the outer one first; none if everything fits at once.
       kept: bytes of fast memory that it needs.
       read, written: bytes of slow memory.
-      seconds: that it takes, with all that it reads and writes in slow memory.
+      seconds: that it takes, with everything that it reads and writes in slow memory.
       alone: seconds that its members take one by one.
     """
 
@@ -81,16 +83,16 @@ class Partition:
         return [part for part in self.order if isinstance(part, Group)]
 
 
-def machine_of(target: Target, slow: int, fast: int, fast_share: float) -> Machine:
-    """Returns what costs depend on.
+def fusion_target(target: Target, slow: int, fast: int, fast_share: float) -> FusionTarget:
+    """Returns what the costs of groups depend on.
 
     Args:
       target: the hardware.
       slow, fast: indices of its memories.
-      fast_share: of the fast one, how much a group may keep at the most.
+      fast_share: the share of the fast memory that a group may keep at the most.
     """
     space, compute = target.spaces[fast], target.compute
-    return Machine(
+    return FusionTarget(
         bandwidth=target.spaces[slow].bandwidth,
         launch=compute.launch_seconds,
         tiny=float(ONE_TILE),
@@ -102,14 +104,14 @@ def machine_of(target: Target, slow: int, fast: int, fast_share: float) -> Machi
 
 
 def partition(
-    graph: Graph, computation: Computation, target: Target, slow: int, counter: WorkCounter, machine: Machine
+    graph: Graph, computation: Computation, target: Target, slow: int, counter: WorkCounter, costs: FusionTarget
 ) -> Partition:
     """Returns the best partition that was found.
 
     Args:
       graph: that holds the computation.
       computation: whose instructions run one by one.
-      target, slow, machine: as in `machine_of`.
+      target, slow, costs: as in `fusion_target`.
       counter: of the Graph.
     """
     given = list(range(len(computation.instructions)))
@@ -120,14 +122,14 @@ def partition(
     found = []
     for order in orders:
         line = make_line(graph, computation, target, slow, counter, order)
-        found.append(_read(line, machine))
+        found.append(_read(line, costs))
     return min(found, key=lambda each: each.seconds)
 
 
-def _read(line: Line, machine: Machine) -> Partition:
+def _read(line: Line, costs: FusionTarget) -> Partition:
     arrays = line.arrays
     scratch = scratch_for(arrays)
-    _, begin = cut(arrays, scratch, LONGEST, machine)
+    _, begin = cut(arrays, scratch, LONGEST, costs)
     ends = []
     at = len(arrays.order)
     while at > 0:
@@ -137,14 +139,14 @@ def _read(line: Line, machine: Machine) -> Partition:
     seconds = 0.0
     stamp = len(arrays.order)
     for end in reversed(ends):
-        first = groups_of(arrays, int(begin[end]), end, machine.tiny)
+        first = groups_of(arrays, int(begin[end]), end, costs.tiny)
         for name in np.unique(first):
             members = np.flatnonzero(first == name) + int(begin[end])
             alone = float(np.sum(arrays.single[members]))
             group = None
             if not arrays.barrier[members[0]]:
                 stamp += 1
-                tiling = tiling_of(arrays, scratch, stamp, members, end - 1, machine)
+                tiling = tiling_of(arrays, scratch, stamp, members, end - 1, costs)
                 if tiling.seconds < alone:
                     group = _group(line, members, tiling, alone)
             if group is None:

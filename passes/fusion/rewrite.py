@@ -51,7 +51,7 @@ def with_fusions(partition: Partition, names: Names, target: Target, fast: int, 
       fast: index of the memory that groups keep their tiles in.
       is_stated: whether the fusions state what they keep.
     """
-    rewriting = _Rewriting(partition, names, target, fast, is_stated)
+    rewriting = _FusionWriter(partition, names, target, fast, is_stated)
     for part in partition.order:
         if isinstance(part, Group):
             rewriting.add_group(part)
@@ -88,7 +88,7 @@ def _scoped(target: Target, fast: int, size: int, **more: Any) -> str:
     return json.dumps({**more, "used_scoped_memory_configs": [entry]}, separators=(",", ":"))
 
 
-class _Rewriting:
+class _FusionWriter:
     """The new computation in the making; `_place` says where each instruction of the old one is."""
 
     def __init__(self, partition: Partition, names: Names, target: Target, fast: int, is_stated: bool):

@@ -34,19 +34,19 @@ def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
         return _declined(graph, f"{context.target.name} has no fast memory of which instructions may keep a part")
     slow, fast = memories
     # The kernels take a moment to load, and the registry of passes loads this module.
-    from memplan.passes.fusion.partition import machine_of, partition
+    from memplan.passes.fusion.partition import fusion_target, partition
     from memplan.passes.fusion.rewrite import with_fusions, with_stated_memory
 
-    machine = machine_of(context.target, slow, fast, context.fast_share)
+    costs = fusion_target(context.target, slow, fast, context.fast_share)
     counter, names = WorkCounter(graph), Names(graph)
     found = [
-        partition(graph, graph.computations[name], context.target, slow, counter, machine) for name in executed(graph)
+        partition(graph, graph.computations[name], context.target, slow, counter, costs) for name in executed(graph)
     ]
     groups = [group for each in found for group in each.groups]
     # Where no instruction states what it keeps in fast memory, all are taken to keep what the compiler usually sets
     # aside: enough, unless a group keeps more.
     was_stated = any(states_reserved(instruction) for _, instruction in graph.instructions())
-    is_stated = was_stated or any(group.kept > machine.usual for group in groups)
+    is_stated = was_stated or any(group.kept > costs.usual for group in groups)
     findings: list[Finding] = []
     computations = dict(graph.computations)
     for each in found:

@@ -29,9 +29,10 @@ from memplan.compiler.mapping.build import build
 from memplan.compiler.mapping.verify import verify
 from memplan.passes.base import GraphContext
 from memplan.passes.fusion import partition as partitioning
-from memplan.passes.fusion.kernel import scratch_for, tiling_of
+from memplan.passes.fusion.axes_kernel import scratch_for
+from memplan.passes.fusion.cut_kernel import tiling_of
 from memplan.passes.fusion.line import BARRIER, FREE, chain_order, make_line
-from memplan.passes.fusion.partition import Group, Partition, machine_of, partition
+from memplan.passes.fusion.partition import Group, Partition, fusion_target, partition
 from memplan.passes.graph_manager import CLEAN_UPS, GraphOutcome, chosen_graph_passes, run_graph_passes
 
 TPU = load_target("tpu-v5e")
@@ -153,10 +154,10 @@ def test_what_a_group_keeps_is_reserved_and_fits(name: str) -> None:
 
 
 def partitions(graph: Graph, target: Target, share: float = 0.5) -> list[Partition]:
-    machine = machine_of(target, 0, 1, share)
+    costs = fusion_target(target, 0, 1, share)
     counter = WorkCounter(graph)
     return [
-        partition(graph, computation, target, 0, counter, machine)
+        partition(graph, computation, target, 0, counter, costs)
         for name, computation in graph.computations.items()
         if name == graph.entry
     ]
@@ -234,7 +235,7 @@ def test_a_square_of_one_axis_is_not_cut_along_it() -> None:
 
 def cheapest_by_brute_force(graph: Graph, computation: Computation, target: Target) -> float:
     """Returns the seconds of the best partition of the given order into segments, each one group or single steps."""
-    machine = machine_of(target, 0, 1, 0.5)
+    costs = fusion_target(target, 0, 1, 0.5)
     order = list(range(len(computation.instructions)))
     line = make_line(graph, computation, target, 0, WorkCounter(graph), order).arrays
     scratch = scratch_for(line)
@@ -249,7 +250,7 @@ def cheapest_by_brute_force(graph: Graph, computation: Computation, target: Targ
             alone = float(np.sum(line.single[members]))
             together = np.inf
             if not line.barrier[members].any():
-                together = tiling_of(line, scratch, next(stamps), members, end - 1, machine).seconds
+                together = tiling_of(line, scratch, next(stamps), members, end - 1, costs).seconds
             total += min(alone, together)
         best = min(best, total)
     return best

@@ -69,7 +69,7 @@ class ModuleOutcome:
 
 
 @dataclass
-class Outcome:
+class OrderOutcome:
     """What became of the modules that were compiled in an `ordering` block, in the order of their compiles."""
 
     modules: list[ModuleOutcome] = field(default_factory=list)
@@ -128,7 +128,7 @@ def fixed_order(orders: Orders) -> Rule:
 
 
 @contextmanager
-def ordering(rule: Rule, *, platform: str, module: str | None = None) -> Iterator[Outcome]:
+def ordering(rule: Rule, *, platform: str, module: str | None = None) -> Iterator[OrderOutcome]:
     """Within the block, what this thread compiles for a platform runs in the order that a rule returns.
 
     Of two blocks, one in the other, the inner one counts. Whatever goes wrong with an order, an exception in the rule
@@ -143,8 +143,8 @@ def ordering(rule: Rule, *, platform: str, module: str | None = None) -> Iterato
     Raises:
       OrderError: the JAX that is installed does not call back on that platform.
     """
-    outcome = Outcome()
-    block = _Block(platform, module, uuid.uuid4().hex)
+    outcome = OrderOutcome()
+    block = _OrderBlock(platform, module, uuid.uuid4().hex)
 
     def transform(content: bytes) -> bytes | None:
         if block.token.encode() not in content:
@@ -267,7 +267,7 @@ def _rescheduled(module: Any, places: Mapping[str, Sequence[int]]) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Block:
+class _OrderBlock:
     """An `ordering` block.
 
     Attributes:
@@ -304,7 +304,7 @@ class _Thread(threading.local):
     """The blocks that a thread is in, outermost first; None while it runs a rule, whose own compiles are not meant."""
 
     def __init__(self) -> None:
-        self.blocks: list[_Block | None] = []
+        self.blocks: list[_OrderBlock | None] = []
 
 
 _thread = _Thread()
@@ -314,7 +314,7 @@ _installed: Any = None  # our function, in the place of JAX's
 
 
 @contextmanager
-def _within(block: _Block | None) -> Iterator[None]:
+def _within(block: _OrderBlock | None) -> Iterator[None]:
     _thread.blocks.append(block)
     try:
         yield
@@ -323,7 +323,7 @@ def _within(block: _Block | None) -> Iterator[None]:
 
 
 @contextmanager
-def _marking(block: _Block) -> Iterator[None]:
+def _marking(block: _OrderBlock) -> Iterator[None]:
     """Within the block, compiles of this thread are marked."""
     _count_blocks(1)
     try:

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from memplan.backends.tpu import optimize as optimizer
-from memplan.backends.tpu.outcome import Candidate, Decision, Outcome
+from memplan.backends.tpu.outcome import BufferDecision, Candidate, Outcome
 from memplan.cli import console
 from memplan.cli.arguments import DEFAULT_PLANNER, AsJson, PlannerName, ReportFolder
 from memplan.cli.console import Stages
@@ -159,7 +159,7 @@ def decisions_line(outcome: Outcome) -> str:
     return f"{len(outcome.decisions):,} decisions of the plan differ from the default: {counts}"
 
 
-def decisions_table(decisions: list[Decision]) -> Table:
+def decisions_table(decisions: list[BufferDecision]) -> Table:
     """Returns the table of decisions, in the given order."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("state", "instruction", "operand", "value", "size", "wanted", "found", "reason"):

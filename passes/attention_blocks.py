@@ -22,12 +22,10 @@ from jax import lax
 
 from memplan.passes.attention_scores import Part, Scores, operand_cuts, taken
 from memplan.passes.base import Context
-from memplan.passes.fft.choice import CPU, TPU, Machine
+from memplan.passes.fft.choice import FFT_TARGETS, TPU, FftTarget
 
 # Variables of the program that the scores are made of, to their values.
 Leaves = Mapping[Any, jax.Array]
-
-MACHINES: dict[str, Machine] = {"tpu": TPU, "gpu": CPU, "cpu": CPU}
 
 # How often the whole scores go to or from slow memory without blocks: XLA:TPU fuses the first product with the largest
 # score, and the rest of the softmax with the second product, so they are written once and read once.
@@ -104,13 +102,13 @@ class Attention:
 
 def reason_against(found: Attention, context: Context) -> str:
     """Returns why blocks are estimated not to pay, "" if they are estimated to."""
-    machine = MACHINES[context.platform]
+    target = FFT_TARGETS[context.platform]
     if context.platform != "tpu":
         return f"on a {context.platform}, blocks were not measured to be faster"
     scores = _bytes(found.scores.atom.aval)
-    if scores <= machine.fast_bytes:
+    if scores <= target.fast_bytes:
         return f"its scores, {scores:,} bytes, fit the fast memory"
-    chosen = blocks(found, machine)
+    chosen = blocks(found, target)
     if chosen is None:
         return "its queries and keys have no divisors that would be good sizes of blocks"
     # What is not cut along the queries, as keys and values, is read once for every block of queries.
@@ -123,11 +121,11 @@ def reason_against(found: Attention, context: Context) -> str:
     return ""
 
 
-def blocks(found: Attention, machine: Machine) -> Sizes | None:
+def blocks(found: Attention, target: FftTarget) -> Sizes | None:
     """Returns blocks whose scores fit, in the fewest pieces; None if no divisors of the sizes are good ones."""
     whole = found.sizes
     each = 4 * math.prod(found.scores.atom.aval.shape) // (whole.rows * whole.queries * whole.keys)
-    most = int(machine.fast_bytes * _PART_OF_FAST) // each
+    most = int(target.fast_bytes * _PART_OF_FAST) // each
     rows, keys = whole.rows, whole.keys
     queries = _divisor(whole.queries, most // (rows * keys))
     if queries < min(whole.queries, _LEAST):

@@ -5,8 +5,8 @@ A pass rewrites a program; the values of the program's results stay the same, up
     Pass       a program as JAX traces it (a jaxpr)   modules of `memplan.passes`         group `memplan.passes`
     GraphPass  a Graph, wherever it was read          modules of `memplan.passes.graph`   group `memplan.passes.graph`
 
-Each is a module of its package with a `PASS` at its top, an entry point of the group, or whatever `register` or
-`register_graph_pass` is called with.
+Each is a module of its package with a `PASS` at its top, an entry point of the group, or an argument of `register` or
+`register_graph_pass`. Passes over jaxprs are run by `manager.py`, passes over Graphs by `graph_manager.py`.
 
 >>> import memplan.passes.base as passes
 >>> passes.get("dead_code").description
@@ -39,7 +39,7 @@ class Context:
     """What a pass may know.
 
     Attributes:
-      platform: that the program is going to run on.
+      platform: where the program is going to run.
       fft_precision: of Fourier transforms that become matrix products, "highest" or "default".
     """
 
@@ -52,9 +52,9 @@ class Finding:
     """A place that a pass looked at.
 
     Attributes:
-      what: it found, in a few words.
+      what: what it found, in a few words.
       where: file, line and function of the user's program.
-      declined: why it was left as it was; "" if it was changed.
+      declined: why the place was left unchanged; "" if it was changed.
     """
 
     what: str
@@ -71,7 +71,7 @@ class PassReport:
       seconds: that it took, checks included.
       before, after: equations of the program, or instructions of the Graph that run one by one, those within loops and
         branches included.
-      findings: what it changed, and what it looked at and left.
+      findings: what it changed, and what it looked at and left unchanged.
     """
 
     name: str
@@ -82,7 +82,7 @@ class PassReport:
 
     @property
     def changed(self) -> tuple[Finding, ...]:
-        """What it changed."""
+        """The findings that were changed."""
         return tuple(finding for finding in self.findings if not finding.declined)
 
 
@@ -126,7 +126,7 @@ class GraphContext:
 
     Attributes:
       target: what the program is planned for; None where that is not known.
-      fast_share: of the fast memory, how much one instruction may take for itself; the planner has the rest.
+      fast_share: the share of the fast memory that one instruction may take for itself; the planner has the rest.
     """
 
     target: Target | None = None
@@ -193,7 +193,7 @@ def chosen_from(
 
 @contextmanager
 def blamed(name: str) -> Iterator[None]:
-    """Lets whatever is raised within be a PassError that says which pass broke the program."""
+    """Turns every exception within into a PassError that names the pass that broke the program."""
     try:
         yield
     except Exception as error:

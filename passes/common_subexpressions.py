@@ -8,7 +8,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from memplan.passes.base import Context, Finding, Pass, Rewritten
-from memplan.passes.jaxprs import Alias, Replacement, edited, everywhere, inner_jaxprs, where
+from memplan.passes.jaxprs import Existing, Replacement, edited, everywhere, inner_jaxprs, where
 
 
 def rewrite(closed: Any, context: Context) -> Rewritten:
@@ -22,7 +22,7 @@ def _shared(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
     seen: dict[Any, Any] = {}
     names: dict[Any, Any] = {}
 
-    def rule(equation: Any) -> Alias | Replacement | None:
+    def rule(equation: Any) -> Existing | Replacement | None:
         key = _key(equation, names)
         if key is None:
             return None
@@ -31,7 +31,7 @@ def _shared(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
             return None
         names.update(zip(equation.outvars, first.outvars, strict=True))
         findings.append(Finding(equation.primitive.name, where(equation)))
-        return Alias(first.outvars)
+        return Existing(first.outvars)
 
     return edited(closed, rule)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from memplan.passes.base import Context, Finding, Pass, Rewritten
-from memplan.passes.jaxprs import Alias, Replacement, edited, everywhere, inner_jaxprs, where
+from memplan.passes.jaxprs import Existing, Replacement, edited, everywhere, inner_jaxprs, where
 
 # Larger results are left to the program: a constant of its own takes memory all the time.
 _MAX_ELEMENTS = 64
@@ -35,7 +35,7 @@ def _folded(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
         ):
             known[variable] = value
 
-    def rule(equation: Any) -> Alias | Replacement | None:
+    def rule(equation: Any) -> Existing | Replacement | None:
         if not _can_be_folded(equation):
             return None
         operands = []
@@ -53,7 +53,7 @@ def _folded(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
         if any(variable.aval.shape for variable in equation.outvars):
             return None  # Its readers may be folded; it is dead then.
         findings.append(Finding(equation.primitive.name, where(equation)))
-        return Alias(
+        return Existing(
             [
                 Literal(np.asarray(value, variable.aval.dtype)[()], variable.aval)
                 for value, variable in zip(results, equation.outvars, strict=True)

@@ -22,7 +22,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 from memplan.passes.base import Context, Finding, Pass, Rewritten
 from memplan.passes.fft.convolution import fft_conv
 from memplan.passes.fft.estimates import convolution_is_faster
-from memplan.passes.jaxprs import Alias, Replacement, consumers, edited, everywhere, producers, where
+from memplan.passes.jaxprs import Existing, Replacement, consumers, edited, everywhere, producers, where
 
 
 def rewrite(closed: Any, context: Context) -> Rewritten:
@@ -49,7 +49,7 @@ class _Signal:
 def _replaced(closed: ClosedJaxpr, context: Context, findings: list[Finding]) -> ClosedJaxpr:
     made_by, read_by = producers(closed.jaxpr), consumers(closed.jaxpr)
 
-    def rule(equation: Any) -> Alias | Replacement | None:
+    def rule(equation: Any) -> Existing | Replacement | None:
         if not _is_transform(equation, lax.FftType.IRFFT):
             return None
         length = equation.params["fft_lengths"][0]

@@ -16,10 +16,11 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr
 
 from memplan.passes.base import Context, Finding, Pass, Rewritten
-from memplan.passes.fft.estimates import MACHINES, is_faster
+from memplan.passes.fft.choice import FFT_TARGETS
+from memplan.passes.fft.estimates import is_faster
 from memplan.passes.fft.steps import Arithmetic
 from memplan.passes.fft.transform import fft
-from memplan.passes.jaxprs import Alias, Replacement, edited, everywhere, where
+from memplan.passes.jaxprs import Existing, Replacement, edited, everywhere, where
 
 
 def rewrite(closed: Any, context: Context) -> Rewritten:
@@ -29,7 +30,7 @@ def rewrite(closed: Any, context: Context) -> Rewritten:
 
 
 def _replaced(closed: ClosedJaxpr, context: Context, findings: list[Finding]) -> ClosedJaxpr:
-    def rule(equation: Any) -> Alias | Replacement | None:
+    def rule(equation: Any) -> Existing | Replacement | None:
         if equation.primitive.name != "fft":
             return None
         kind, lengths = lax.FftType(equation.params["fft_type"]), tuple(equation.params["fft_lengths"])
@@ -38,9 +39,9 @@ def _replaced(closed: ClosedJaxpr, context: Context, findings: list[Finding]) ->
         findings.append(Finding(what, where(equation), declined))
         if declined:
             return None
-        machine = MACHINES[context.platform]
+        target = FFT_TARGETS[context.platform]
         arithmetic = _arithmetic(equation.outvars[0].aval.dtype, context)
-        return Replacement(lambda x: fft(x, kind, lengths, arithmetic, machine), equation.invars)
+        return Replacement(lambda x: fft(x, kind, lengths, arithmetic, target), equation.invars)
 
     return edited(closed, rule)
 

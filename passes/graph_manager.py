@@ -1,7 +1,7 @@
-"""Runs passes over a Graph, one after another, and checks what each of them made of it.
+"""Runs passes over Graphs, one after another, and checks the result of each.
 
-A pass that raises, or returns a Graph that breaks a rule of the IR or has other parameters or results, is named in the
-error, and nothing has happened to the Graph.
+If a pass raises, or returns a Graph that breaks a rule of the IR or has other parameters or results, the error names it
+and the Graph is unchanged.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from memplan.passes.graph_edit import FLOW, executed
 
 CLEAN_UPS = ("inline", "constant_folding", "shape_cleanup", "common_subexpressions", "dead_code")
 
-# What `--passes auto` runs.
+# The passes of `--passes auto`.
 DEFAULT = (*CLEAN_UPS, "fusion", "dead_code")
 
-# What moves no bytes, or only says where they are.
+# Opcodes that move no bytes.
 _STILL = FLOW | {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "after-all"}
 
 
@@ -70,7 +70,7 @@ def run_graph_passes(
     context: GraphContext | None = None,
     after: Callable[[GraphPass, Graph], None] | None = None,
 ) -> GraphOutcome:
-    """Returns what passes make of a Graph.
+    """Returns the Graph that passes make of a Graph.
 
     Args:
       graph: any that keeps the rules of the IR.

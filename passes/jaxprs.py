@@ -1,4 +1,4 @@
-"""Tools for rewriting jaxprs: walking into calls and loops, replacing equations, and saying where one came from."""
+"""Tools for rewriting jaxprs: walking into calls and loops, replacing equations, and naming their sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Replacement:
 
     Attributes:
       function: of JAX; its results are those of the equation.
-      operands: variables and literals that it is called with: any that the equation could read.
+      operands: variables and literals that it is called with; any that the equation could read are allowed.
     """
 
     function: Callable[..., Any]
@@ -24,18 +24,18 @@ class Replacement:
 
 
 @dataclass(frozen=True)
-class Alias:
-    """Variables or literals that are there already, and are what the results of an equation would be."""
+class Existing:
+    """Variables or literals that exist already and have the values of the results of an equation."""
 
     atoms: Sequence[Any]
 
 
-Rule = Callable[[Any], Replacement | Alias | None]
+Rule = Callable[[Any], Replacement | Existing | None]
 
 
 def where(equation: Any) -> str:
     """Returns file, line and function of the user's program that an equation came from."""
-    from jax._src import source_info_util  # nothing public tells it
+    from jax._src import source_info_util  # there is no public name for it
 
     return str(source_info_util.summarize(equation.source_info))
 
@@ -129,7 +129,7 @@ def edited(closed: ClosedJaxpr, rule: Rule) -> ClosedJaxpr:
             equations.append(equation.replace(invars=read) if read != list(equation.invars) else equation)
             continue
         changed = True
-        if isinstance(found, Alias):
+        if isinstance(found, Existing):
             results = [substituted(atom, names) for atom in found.atoms]
         else:
             operands = [substituted(atom, names) for atom in found.operands]

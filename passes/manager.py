@@ -1,7 +1,7 @@
-"""Runs passes over a program, one after another, and checks what each of them made of it.
+"""Runs passes over jaxprs, one after another, and checks the result of each.
 
-A pass that raises, or returns a program that is not well formed or has other arguments or results, is named in the
-error, and nothing has happened to the program.
+If a pass raises, or returns a program that is not well formed or has other arguments or results, the error names it and
+the program is unchanged.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from memplan.passes import base
 from memplan.passes.base import Context, Pass, PassError, PassReport
 
-# Those that leave a program as good as it was, on their own: they bring patterns into one piece for others, and take
-# away what those leave behind. XLA does all of this too.
+# Passes that do not make a program faster on their own. They bring the patterns of other passes into one piece and
+# remove what these leave behind; XLA does all of this, too.
 CLEAN_UPS = frozenset({"inline", "constant_folding", "shape_cleanup", "common_subexpressions", "dead_code"})
 
-# Platforms on which a pass among those of "auto" is known to pay.
+# Platforms on which a pass of "auto" is known to pay.
 PAYING = frozenset({"tpu"})
 
-# What `passes="auto"` runs.
+# The passes of `passes="auto"`.
 DEFAULT = (
     "inline",
     "constant_folding",
@@ -37,7 +37,7 @@ DEFAULT = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PassOutcome:
     """A program after all passes.
 
     Attributes:
@@ -63,8 +63,8 @@ def run(
     passes: Sequence[Pass],
     context: Context | None = None,
     after: Callable[[Pass, Any], None] | None = None,
-) -> Outcome:
-    """Returns what passes make of a program.
+) -> PassOutcome:
+    """Returns the program that passes make of a program.
 
     Args:
       closed: a `jax.extend.core.ClosedJaxpr`.
@@ -98,11 +98,11 @@ def run(
         reports.append(PassReport(each.name, seconds, before, count(closed.jaxpr), rewritten.findings))
         if after is not None:
             after(each, closed)
-    return Outcome(closed, tuple(reports))
+    return PassOutcome(closed, tuple(reports))
 
 
 def count(jaxpr: Any) -> int:
-    """Returns how many equations a jaxpr has, those of jaxprs within it included."""
+    """Returns how many equations a jaxpr has, including those of the jaxprs inside it."""
     from memplan.passes.jaxprs import inner_jaxprs
 
     total = len(jaxpr.eqns)
@@ -116,11 +116,11 @@ def rewritten(
     fun: Callable[..., Any],
     passes: str | Iterable[str | Pass] = "auto",
     context: Context | Callable[[], Context] | None = None,
-    told: Callable[[Outcome], None] | None = None,
+    told: Callable[[PassOutcome], None] | None = None,
 ) -> Callable[..., Any]:
-    """Returns a function with the same arguments and results, that JAX traces to what passes make of the original.
+    """Returns a function with the same arguments and results, which JAX traces to the program after the passes.
 
-    With "auto", a program in which nothing but clean-ups find anything is left as it is, and so is every program for a
+    With "auto", a program in which only clean-ups find something is left unchanged, and so is every program for a
     platform on which no pass is known to pay.
 
     Args:
@@ -129,10 +129,10 @@ def rewritten(
       context: what they may know, or a function that returns it when the program is traced; as in `run`.
       told: called with the outcome each time.
     """
-    return _Rewriting(fun, passes, context, told)
+    return _RewrittenFunction(fun, passes, context, told)
 
 
-class _Rewriting:
+class _RewrittenFunction:
     """A function whose program is rewritten when it is traced. To JAX it looks like the original."""
 
     def __init__(
@@ -140,7 +140,7 @@ class _Rewriting:
         fun: Callable[..., Any],
         passes: str | Iterable[str | Pass],
         context: Context | Callable[[], Context] | None,
-        told: Callable[[Outcome], None] | None,
+        told: Callable[[PassOutcome], None] | None,
     ):
         functools.update_wrapper(self, fun)
         named = fun
@@ -162,7 +162,7 @@ class _Rewriting:
         if self._passes == "auto" and context.platform not in PAYING and self._told is None:
             return self._fun(*args, **kwargs)
         leaves, tree = jax.tree.flatten((args, kwargs))
-        # What is no array is static: a part of the program.
+        # Leaves that are no arrays are static: they are part of the program.
         places = [number for number, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray, np.generic))]
 
         def of_arrays(*arrays: Any) -> Any:

@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
 from memplan.passes.base import Context, Finding, Pass, Rewritten
-from memplan.passes.jaxprs import Alias, Replacement, edited, everywhere, producers, where
+from memplan.passes.jaxprs import Existing, Replacement, edited, everywhere, producers, where
 
 
 def rewrite(closed: Any, context: Context) -> Rewritten:
@@ -26,7 +26,7 @@ def rewrite(closed: Any, context: Context) -> Rewritten:
 def _cleaned(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
     made_by = producers(closed.jaxpr)
 
-    def rule(equation: Any) -> Alias | Replacement | None:
+    def rule(equation: Any) -> Existing | Replacement | None:
         clean = _RULES.get(equation.primitive.name)
         found = clean(equation, made_by) if clean is not None else None
         if found is not None:
@@ -48,26 +48,26 @@ def _is_same(equation: Any) -> bool:
     return bool(before.shape == after.shape and before.dtype == after.dtype and before.weak_type == after.weak_type)
 
 
-def _pad(equation: Any, made_by: Mapping[Any, Any]) -> Alias | Replacement | None:
+def _pad(equation: Any, made_by: Mapping[Any, Any]) -> Existing | Replacement | None:
     if all(low == high == interior == 0 for low, high, interior in equation.params["padding_config"]):
-        return Alias(equation.invars[:1])
+        return Existing(equation.invars[:1])
     return None
 
 
-def _slice(equation: Any, made_by: Mapping[Any, Any]) -> Alias | Replacement | None:
+def _slice(equation: Any, made_by: Mapping[Any, Any]) -> Existing | Replacement | None:
     strides = equation.params["strides"]
-    return Alias(equation.invars) if _is_same(equation) and not (strides and set(strides) != {1}) else None
+    return Existing(equation.invars) if _is_same(equation) and not (strides and set(strides) != {1}) else None
 
 
-def _same(equation: Any, made_by: Mapping[Any, Any]) -> Alias | Replacement | None:
-    return Alias(equation.invars[:1]) if _is_same(equation) and not isinstance(equation.invars[0], Literal) else None
+def _same(equation: Any, made_by: Mapping[Any, Any]) -> Existing | Replacement | None:
+    return Existing(equation.invars[:1]) if _is_same(equation) and not isinstance(equation.invars[0], Literal) else None
 
 
-def _reshape(equation: Any, made_by: Mapping[Any, Any]) -> Alias | Replacement | None:
+def _reshape(equation: Any, made_by: Mapping[Any, Any]) -> Existing | Replacement | None:
     if len(equation.invars) > 1 or equation.params.get("dimensions") is not None:
         return None
     if _is_same(equation):
-        return Alias(equation.invars)
+        return Existing(equation.invars)
     source = _source(equation, made_by)
     if source is None or source.primitive.name != "reshape" or len(source.invars) > 1:
         return None
@@ -77,20 +77,20 @@ def _reshape(equation: Any, made_by: Mapping[Any, Any]) -> Alias | Replacement |
     return Replacement(lambda x: lax.reshape(x, shape), source.invars)
 
 
-def _transpose(equation: Any, made_by: Mapping[Any, Any]) -> Alias | Replacement | None:
+def _transpose(equation: Any, made_by: Mapping[Any, Any]) -> Existing | Replacement | None:
     order = equation.params["permutation"]
     if tuple(order) == tuple(range(len(order))):
-        return Alias(equation.invars)
+        return Existing(equation.invars)
     source = _source(equation, made_by)
     if source is None or source.primitive.name != "transpose":
         return None
     whole = tuple(source.params["permutation"][axis] for axis in order)
     if whole == tuple(range(len(order))):
-        return Alias(source.invars)
+        return Existing(source.invars)
     return Replacement(lambda x: lax.transpose(x, whole), source.invars)
 
 
-_RULES: dict[str, Callable[[Any, Mapping[Any, Any]], Alias | Replacement | None]] = {
+_RULES: dict[str, Callable[[Any, Mapping[Any, Any]], Existing | Replacement | None]] = {
     "pad": _pad,
     "slice": _slice,
     "convert_element_type": _same,

@@ -42,8 +42,7 @@ from memplan.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.passes.base import Context, PassReport
-from memplan.passes.manager import Outcome as Rewriting
-from memplan.passes.manager import chosen, rewritten
+from memplan.passes.manager import PassOutcome, chosen, rewritten
 
 # What `.plan` plans for where nobody named a target and no TPU is there.
 ANY_TARGET = "generic"
@@ -235,7 +234,7 @@ class Function:
 
     def passes(self, *args: Any, **kwargs: Any) -> tuple[PassReport, ...]:
         """Returns what each pass finds in the program of arguments of these shapes and types."""
-        found: list[Rewriting] = []
+        found: list[PassOutcome] = []
         retraced = rewritten(self.fun, self.settings.passes, self._context, found.append)
         jax.jit(retraced, **self.jit_kwargs).trace(*args, **kwargs)
         return found[-1].reports

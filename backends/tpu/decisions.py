@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from memplan.backends.tpu.outcome import Decision
+from memplan.backends.tpu.outcome import BufferDecision
 from memplan.backends.tpu.steering import Site
 from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.hardware.target import Target
@@ -74,7 +74,7 @@ def decisions(
     default: Placement,
     compiled: Placement,
     dropped: Mapping[int, str],
-) -> tuple[Decision, ...]:
+) -> tuple[BufferDecision, ...]:
     """Returns the decisions in which a plan differs from the compiler's default, and what became of each.
 
     Args:
@@ -85,7 +85,7 @@ def decisions(
       dropped: buffers whose decisions it refused, and its reason.
     """
     fills = {copy.destination for copy in plan.copies if plan.residencies[copy.destination].space != 0}
-    found: list[Decision] = []
+    found: list[BufferDecision] = []
     for number, site in enumerate(where):
         _, access = problem.accesses[number]
         residency = plan.served[number]
@@ -104,5 +104,5 @@ def decisions(
             state, reason = "dropped", dropped[access.buffer]
         buffer = problem.buffers[access.buffer]
         operand = -1 if site.kind is AccessKind.WRITE else site.operand
-        found.append(Decision(site.instruction, operand, buffer.name, buffer.size, wanted, place, state, reason))
+        found.append(BufferDecision(site.instruction, operand, buffer.name, buffer.size, wanted, place, state, reason))
     return tuple(found)

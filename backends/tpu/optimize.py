@@ -33,7 +33,7 @@ from memplan.backends import order_hook
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler, no_compiler
 from memplan.backends.tpu.decisions import Placement, decisions
 from memplan.backends.tpu.learning import Lesson, learned
-from memplan.backends.tpu.outcome import Candidate, Decision, Outcome
+from memplan.backends.tpu.outcome import BufferDecision, Candidate, Outcome
 from memplan.backends.tpu.steering import (
     RANKINGS,
     SORT_ORDER,
@@ -113,7 +113,7 @@ def optimize(
     """
     check(target, planner, compile_budget, time_limit)
     with TpuCompiler() if compiler is None else nullcontext(compiler) as used:
-        return _Search(module, target, planner, compile_budget, time_limit, used, dict(options or {})).run()
+        return _CompileSearch(module, target, planner, compile_budget, time_limit, used, dict(options or {})).run()
 
 
 def check(target: Target, planner: str, compile_budget: int, time_limit: float) -> None:
@@ -207,7 +207,7 @@ class _Planned:
     known: tuple[int, int]
 
 
-class _Search:
+class _CompileSearch:
     """One call of `optimize`."""
 
     def __init__(
@@ -500,7 +500,7 @@ class _Search:
             plan=plan,
         )
 
-    def _decisions(self) -> tuple[Decision, ...]:
+    def _decisions(self) -> tuple[BufferDecision, ...]:
         if self.planned is None:
             return ()
         planned, done = self.planned

@@ -40,7 +40,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Decision:
+class BufferDecision:
     """One decision of a plan that differs from the compiler's default, and what became of it.
 
     Attributes:
@@ -82,7 +82,7 @@ class Outcome:
     default: Candidate
     best: Candidate
     candidates: tuple[Candidate, ...]
-    decisions: tuple[Decision, ...]
+    decisions: tuple[BufferDecision, ...]
     problem: MappingProblem
     plan: Plan
 

@@ -229,7 +229,7 @@ def errors(size: int) -> dict[str, float]:
     wanted = np.fft.irfft(wide, 2 * size)[..., :size]
     found = {"jnp.fft": jax.jit(by_xla)(u, k)}
     for name, precision in FORMS.items():
-        found[name] = jax.jit(functools.partial(convolve, precision=precision, machine=TPU))(u, k)
+        found[name] = jax.jit(functools.partial(convolve, precision=precision, target=TPU))(u, k)
     return {name: float(np.linalg.norm(y - wanted) / np.linalg.norm(wanted)) for name, y in found.items()}
 
 

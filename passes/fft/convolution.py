@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from memplan.compiler.errors import MemplanError
-from memplan.passes.fft.choice import CPU, TPU, Machine, decompose, decompose_at_least, seconds
+from memplan.passes.fft.choice import CPU, TPU, FftTarget, decompose, decompose_at_least, seconds
 from memplan.passes.fft.decomposition import Decomposition
 from memplan.passes.fft.steps import Arithmetic, backward, complex_product, digits_of, forward, samples_of
 
@@ -79,7 +79,7 @@ def fft_conv(
         k = k[..., : u.shape[-1]]  # What comes after reaches no result.
     options: dict[str, Any] = {"max_frequency": max_frequency, "fft_length": fft_length, "dtype": dtype}
     partial = functools.partial(convolve, precision=precision, **options)
-    on_tpu, elsewhere = (jax.checkpoint(functools.partial(partial, machine=machine)) for machine in (TPU, CPU))
+    on_tpu, elsewhere = (jax.checkpoint(functools.partial(partial, target=target)) for target in (TPU, CPU))
     if kernel == "pallas":
         taken = _kernels(u, k, pre_gate, post_gate, precision, max_frequency is not None or fft_length is not None)
         if taken:
@@ -169,27 +169,27 @@ class _Form:
     block: int
 
 
-def _form(n: int, taps: int, rows: int, machine: Machine, fft_length: int | None, terms: float = math.inf) -> _Form:
+def _form(n: int, taps: int, rows: int, target: FftTarget, fft_length: int | None, terms: float = math.inf) -> _Form:
     """Returns the cheapest form; raises MemplanError if a length that the user chose has no decomposition."""
     if fft_length is not None:
-        chosen = decompose(fft_length, rows, machine, samples=n, terms=terms)
+        chosen = decompose(fft_length, rows, target, samples=n, terms=terms)
         if chosen is None:
             raise MemplanError(f"fft_conv: {fft_length:,} is no product of small factors; leave fft_length out")
         return _Form(chosen, 1, n)
     forms: list[tuple[float, _Form]] = []
     try:
-        whole = decompose_at_least(n + taps - 1, rows, machine, n, terms)
-        forms.append((seconds(whole, rows, machine, True, n), _Form(whole, 1, n)))
+        whole = decompose_at_least(n + taps - 1, rows, target, n, terms)
+        forms.append((seconds(whole, rows, target, True, n), _Form(whole, 1, n)))
     except ValueError:
         pass  # It is too long in one piece.
     length = 1 << (2 * taps - 1).bit_length()
     while length < n or not forms:
         block = length - taps + 1
         blocks = -(-n // block)
-        inside = decompose(length, rows * blocks, machine, terms=terms)
+        inside = decompose(length, rows * blocks, target, terms=terms)
         if inside is None:
             break
-        forms.append((seconds(inside, rows * blocks, machine, True, None), _Form(inside, blocks, block)))
+        forms.append((seconds(inside, rows * blocks, target, True, None), _Form(inside, blocks, block)))
         length *= 2
     if not forms:
         raise MemplanError(f"fft_conv: {n:,} samples with {taps:,} taps are too long for it")
@@ -201,15 +201,15 @@ def convolve(
     k: jax.Array,
     *,
     precision: str,
-    machine: Machine,
+    target: FftTarget,
     max_frequency: float | None = None,
     fft_length: int | None = None,
     dtype: Any = None,
 ) -> jax.Array:
-    """Returns `fft_conv` of arguments that were checked, in the form and the arithmetic of a machine.
+    """Returns `fft_conv` of arguments that were checked, in the form and the arithmetic of a target.
 
     Args:
-      machine: TPU or CPU, of `choice.py`.
+      target: TPU or CPU, of `choice.py`.
       dtype: of the result; that of the arguments by default.
       u, k, precision, max_frequency, fft_length: as for `fft_conv`.
     """
@@ -218,9 +218,9 @@ def convolve(
     if precision == "highest":
         arithmetic = Arithmetic.highest(dtype)
     else:
-        arithmetic = Arithmetic.narrow() if machine is TPU else Arithmetic.fast(dtype)
+        arithmetic = Arithmetic.narrow() if target is TPU else Arithmetic.fast(dtype)
     rows = math.prod(jnp.broadcast_shapes(u.shape[:-1], k.shape[:-1]))
-    form = _form(n, taps, rows, machine, fft_length, arithmetic.terms)
+    form = _form(n, taps, rows, target, fft_length, arithmetic.terms)
     decomposition = form.decomposition
     order = len(decomposition.factors)
     if form.blocks > 1:

@@ -14,10 +14,7 @@ import math
 from collections.abc import Sequence
 
 from memplan.passes.base import Context
-from memplan.passes.fft.choice import CPU, TPU, Machine, decompose
-
-# What the choice of a decomposition assumes of each platform.
-MACHINES: dict[str, Machine] = {"tpu": TPU, "gpu": CPU, "cpu": CPU}
+from memplan.passes.fft.choice import TPU, decompose
 
 # Real numbers in and out of a transform on a TPU from which on it gains; fewer read more of matrices than of signals.
 _LEAST_ELEMENTS = 1 << 16

@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memplan.passes.fft.choice import Machine, decompose
+from memplan.passes.fft.choice import FftTarget, decompose
 from memplan.passes.fft.decomposition import Decomposition, roots
 from memplan.passes.fft.steps import Arithmetic, backward, complex_product, digits_of, forward, samples_of
 
 
-def fft(x: jax.Array, kind: lax.FftType, lengths: Sequence[int], arithmetic: Arithmetic, machine: Machine) -> jax.Array:
+def fft(
+    x: jax.Array, kind: lax.FftType, lengths: Sequence[int], arithmetic: Arithmetic, target: FftTarget
+) -> jax.Array:
     """Returns what `jax.lax.fft` does, up to rounding.
 
     Args:
@@ -30,38 +32,38 @@ def fft(x: jax.Array, kind: lax.FftType, lengths: Sequence[int], arithmetic: Ari
       kind: FFT, IFFT, RFFT or IRFFT.
       lengths: of the transformed axes, the last ones of `x` (for IRFFT, those of the result).
       arithmetic: to be used.
-      machine: that it runs on.
+      target: that it runs on.
     """
     if kind == lax.FftType.RFFT:
-        y = _rfft(x, lengths[-1], arithmetic, machine)
-        return _all_axes(y, lengths[:-1], False, arithmetic, machine, first=2)
+        y = _rfft(x, lengths[-1], arithmetic, target)
+        return _all_axes(y, lengths[:-1], False, arithmetic, target, first=2)
     if kind == lax.FftType.IRFFT:
-        y = _all_axes(x, lengths[:-1], True, arithmetic, machine, first=2)
-        return _irfft(y, lengths[-1], arithmetic, machine)
-    return _all_axes(x, lengths, kind == lax.FftType.IFFT, arithmetic, machine, first=1)
+        y = _all_axes(x, lengths[:-1], True, arithmetic, target, first=2)
+        return _irfft(y, lengths[-1], arithmetic, target)
+    return _all_axes(x, lengths, kind == lax.FftType.IFFT, arithmetic, target, first=1)
 
 
 def _all_axes(
-    x: jax.Array, lengths: Sequence[int], inverse: bool, arithmetic: Arithmetic, machine: Machine, first: int
+    x: jax.Array, lengths: Sequence[int], inverse: bool, arithmetic: Arithmetic, target: FftTarget, first: int
 ) -> jax.Array:
     """Transforms complex numbers along axes, the last of which is number `first` from the end."""
     for number, length in enumerate(reversed(lengths)):
         axis = x.ndim - first - number
         moved = jnp.moveaxis(x, axis, -1)
-        x = jnp.moveaxis(_complex(moved, length, inverse, arithmetic, machine), -1, axis)
+        x = jnp.moveaxis(_complex(moved, length, inverse, arithmetic, target), -1, axis)
     return x
 
 
-def _complex(x: jax.Array, length: int, inverse: bool, arithmetic: Arithmetic, machine: Machine) -> jax.Array:
+def _complex(x: jax.Array, length: int, inverse: bool, arithmetic: Arithmetic, target: FftTarget) -> jax.Array:
     """Returns the transform of complex numbers `[…, n]`."""
     parts = jnp.stack([x.real, x.imag], -2)
     # The inverse is the transform with the parts swapped, going in and coming out, divided by the length.
     if inverse:
         parts = parts[..., ::-1, :]
     rows = math.prod(x.shape[:-1])
-    chosen = decompose(length, rows, machine, real=False, terms=arithmetic.terms)
+    chosen = decompose(length, rows, target, real=False, terms=arithmetic.terms)
     if chosen is None:
-        parts = _chirped(parts, length, arithmetic, machine)
+        parts = _chirped(parts, length, arithmetic, target)
     else:
         spectrum = forward(_digits(parts, chosen), chosen, arithmetic)
         parts = _ordered(spectrum, len(chosen.factors))
@@ -70,11 +72,11 @@ def _complex(x: jax.Array, length: int, inverse: bool, arithmetic: Arithmetic, m
     return lax.complex(parts[..., 0, :], parts[..., 1, :])
 
 
-def _rfft(x: jax.Array, length: int, arithmetic: Arithmetic, machine: Machine) -> jax.Array:
+def _rfft(x: jax.Array, length: int, arithmetic: Arithmetic, target: FftTarget) -> jax.Array:
     """Returns the frequencies up to half of the length of real signals `[…, n]`."""
-    chosen = decompose(length, math.prod(x.shape[:-1]), machine, real=False, terms=arithmetic.terms)
+    chosen = decompose(length, math.prod(x.shape[:-1]), target, real=False, terms=arithmetic.terms)
     if chosen is None:
-        parts = _chirped(jnp.stack([x, jnp.zeros_like(x)], -2), length, arithmetic, machine)
+        parts = _chirped(jnp.stack([x, jnp.zeros_like(x)], -2), length, arithmetic, target)
     else:
         kept = range(_last_kept(chosen))
         spectrum = forward(_digits(x[..., None, :], chosen), chosen, arithmetic, real=True, kept=kept)
@@ -82,7 +84,7 @@ def _rfft(x: jax.Array, length: int, arithmetic: Arithmetic, machine: Machine) -
     return lax.complex(parts[..., 0, : length // 2 + 1], parts[..., 1, : length // 2 + 1])
 
 
-def _irfft(x: jax.Array, length: int, arithmetic: Arithmetic, machine: Machine) -> jax.Array:
+def _irfft(x: jax.Array, length: int, arithmetic: Arithmetic, target: FftTarget) -> jax.Array:
     """Returns the real signals `[…, length]` of frequencies up to half of it, `[…, length // 2 + 1]`."""
     # The frequencies that are not there are the conjugates of those that are, and add the same to the real part.
     weight = np.full(length // 2 + 1, 2.0)
@@ -90,10 +92,10 @@ def _irfft(x: jax.Array, length: int, arithmetic: Arithmetic, machine: Machine) 
     if length % 2 == 0:
         weight[-1] = 1.0
     parts = jnp.stack([x.real, x.imag], -2) * weight.astype(arithmetic.accumulate)
-    chosen = decompose(length, math.prod(x.shape[:-1]), machine, real=False, terms=arithmetic.terms)
+    chosen = decompose(length, math.prod(x.shape[:-1]), target, real=False, terms=arithmetic.terms)
     if chosen is None:
         whole = jnp.pad(parts, [(0, 0)] * (parts.ndim - 1) + [(0, length - length // 2 - 1)])
-        return _chirped(whole[..., ::-1, :], length, arithmetic, machine)[..., 1, :] / length
+        return _chirped(whole[..., ::-1, :], length, arithmetic, target)[..., 1, :] / length
     factors = chosen.factors
     kept = range(_last_kept(chosen))
     padding = len(kept) * (length // factors[-1]) - parts.shape[-1]
@@ -126,11 +128,11 @@ def _reversed(x: jax.Array, order: int) -> jax.Array:
     return x.transpose(*kept, *range(x.ndim - 1, x.ndim - order - 1, -1))
 
 
-def _chirped(parts: jax.Array, length: int, arithmetic: Arithmetic, machine: Machine) -> jax.Array:
+def _chirped(parts: jax.Array, length: int, arithmetic: Arithmetic, target: FftTarget) -> jax.Array:
     """Returns the transform `[…, 2, length]` of complex numbers of any length, by Bluestein's algorithm."""
     rows = math.prod(parts.shape[:-2])
     padded = 1 << (2 * length - 2).bit_length()
-    chosen = decompose(padded, rows, machine, real=False, samples=length, terms=arithmetic.terms)
+    chosen = decompose(padded, rows, target, real=False, samples=length, terms=arithmetic.terms)
     assert chosen is not None
     # exp(-πi·n²/length): the square is taken modulo 2·length, in integers, so that no digit of the angle is lost.
     chirp = roots(2 * length)[np.arange(length, dtype=np.int64) ** 2 % (2 * length)]

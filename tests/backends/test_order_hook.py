@@ -283,7 +283,7 @@ def test_other_modules_are_not_shown() -> None:
 def test_the_mark_keeps_what_the_module_says_and_the_original_has_none() -> None:
     from jaxlib.mlir import ir
 
-    block = order_hook._Block("cpu", None, "token")
+    block = order_hook._OrderBlock("cpu", None, "token")
     with ir.Context():
         module = ir.Module.parse('module @m attributes {mhlo.frontend_attributes = {theirs = "kept"}} {}')
         text = str(block.marked(module))

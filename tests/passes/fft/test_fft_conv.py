@@ -86,7 +86,7 @@ def test_short_filters_slide(n: int, taps: int) -> None:
 def on_tpu(u: Any, k: Any, **options: Any) -> Any:
     """What a TPU would run, here: its decomposition and its arithmetic."""
     settings = {"precision": "highest", "max_frequency": None, "fft_length": None, "dtype": jnp.float32, **options}
-    return convolution.convolve(u, k, machine=TPU, **settings)
+    return convolution.convolve(u, k, target=TPU, **settings)
 
 
 def test_the_form_of_a_tpu() -> None:

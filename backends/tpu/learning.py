@@ -1,14 +1,14 @@
 """What other compiles of a program teach about its costs.
 
-The cost model agrees with the compiler's estimates in the placement of one module, and foretells them for others. Where
-another module of the same program states them, it is known better: the change that the model foretells is scaled so
-that it agrees with both.
+The cost model agrees with the compiler's estimates for the placement of one module, and predicts them for other
+placements. Where another module of the same program states them, the predicted change is scaled so that the model
+agrees with both modules.
 
     stated in module A, placement A      E_A = overhead + Σ cost[A]
-    foretold for placement B             E_A + S,  S = Σ cost[B] - cost[A]
+    predicted for placement B            E_A + S,  S = Σ cost[B] - cost[A]
     stated in module B                   E_B: the costs of accesses that moved are scaled by (E_B - E_A) / S
 
-Where the model foretells next to nothing of what is stated, there is nothing to scale: the change is split by bytes.
+Where the predicted change is nearly zero and the stated one is not, the change is split by bytes instead.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.problem import MappingProblem, Operation
 
-# What is foretold this well needs no correction.
+# A prediction within this relative error needs no correction.
 _AGREES = 0.005
-# Of what is foretold, the compiler may state up to this many times.
+# A stated change of up to this many times the predicted one is reached by scaling.
 _MOST = 8.0
 
 
@@ -34,8 +34,8 @@ class Lesson:
     """What a compiled module of the program teaches.
 
     Attributes:
-      stated: seconds that the compiler states, by the instruction's name.
-      placement: where the module has the operands and results for which it states them.
+      stated: by the name of an instruction, the seconds that the compiler states.
+      placement: where the module has the operands and results of its instructions.
     """
 
     stated: Mapping[str, float]
@@ -43,7 +43,7 @@ class Lesson:
 
     @staticmethod
     def of(graph: Graph, target: Target) -> Lesson:
-        """Returns what a module for a target teaches."""
+        """Returns the lesson of a module for a target."""
         stated = {
             instruction.name: cycles / target.clock
             for _, instruction in graph.instructions()
@@ -57,9 +57,9 @@ def learned(problem: MappingProblem, where: Sequence[Site], lessons: Iterable[Le
 
     Args:
       problem: made from one module, whose mapping it carries.
-      where: of each access, from `steering.sites`.
-      lessons: other modules, with the same instructions; the last is heeded most. One that differs in an instruction
-        teaches nothing about it.
+      where: the site of each access, from `steering.sites`.
+      lessons: of other modules with the same instructions; the last one counts most. A module that differs in an
+        instruction teaches nothing about it.
     """
     given = problem.given
     if given is None:
@@ -88,7 +88,7 @@ def _agreeing(operation: Operation, here: Sequence[int], there: Sequence[int], s
     change = sum(operation.accesses[i].cost[there[i]] - operation.accesses[i].cost[here[i]] for i in moved)
     accesses = list(operation.accesses)
     if abs(seconds - now) > _MOST * abs(change):
-        # Only what makes sense is believed: a slower memory is not the faster one.
+        # A change is accepted only if its sign makes sense: a faster memory must not cost more.
         faster = {there[i] > here[i] for i in moved}
         if faster != {seconds < now}:
             return operation
@@ -100,7 +100,7 @@ def _agreeing(operation: Operation, here: Sequence[int], there: Sequence[int], s
     for i in moved:
         cost = list(accesses[i].cost)
         cost[there[i]] = cost[here[i]] + split[i]
-        # Costs are never negative; what lifts them all is taken from the overhead.
+        # Costs are never negative: all costs of the access are raised, and the overhead is reduced by as much.
         lift = max(0.0, -min(cost))
         accesses[i] = replace(accesses[i], cost=tuple(value + lift for value in cost))
     costs = sum(access.cost[space] for access, space in zip(accesses, here, strict=True))

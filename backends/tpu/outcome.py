@@ -1,4 +1,4 @@
-"""What came of planning a module on the real compiler: every candidate that was compiled, and each decision.
+"""The result of planning a module on the real compiler: every candidate that was compiled, and each decision.
 
 The compiler's own default is always among the candidates, so the best is never worse than it.
 """
@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class BufferDecision:
-    """One decision of a plan that differs from the compiler's default, and what became of it.
+    """One decision of a plan that differs from the compiler's default, and whether the compiler followed it.
 
     Attributes:
       instruction: name of the instruction.
@@ -50,7 +50,7 @@ class BufferDecision:
       size: bytes.
       wanted: `fast` (resident, or written there), `slow`, or `prefetch`.
       found: where the compiled module has it: `fast`, `slow`, `prefetch`, or `gone` if the instruction is not there.
-      state: `obeyed`, `ignored`, or `dropped` (the compiler refused it, so it was taken out of the plan).
+      state: `obeyed`, `ignored`, or `dropped` (the compiler refused the demand, so it was removed from the plan).
       reason: of a dropped decision, what the compiler said; "" otherwise.
     """
 
@@ -70,10 +70,10 @@ class Outcome:
 
     Attributes:
       target: name of the target.
-      default: the module as the compiler makes it without us.
-      best: the candidate with the lowest latency; `default` itself where nothing beat it.
-      candidates: all of them, in the order in which they were compiled; the first is `default`.
-      decisions: of the plan that was last injected, each with what became of it; empty if none was.
+      default: the module as the compiler makes it by itself.
+      best: the candidate with the lowest latency; `default` itself if nothing is better.
+      candidates: all of them, in the order of their compiles; the first is `default`.
+      decisions: of the plan that was injected last, each with its state; empty if none was injected.
       problem: the mapping problem of `best`.
       plan: the mapping that `best` really has, read back from its text. The offsets are ours: a module states none.
     """

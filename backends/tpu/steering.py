@@ -26,6 +26,10 @@ from memplan.compiler.mapping.given_copies import AccessIndex
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 
+CROSS_PROGRAM = "xla_msa_max_cross_program_prefetches"
+SCOPED_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
+COPY_SPEED = "xla_tpu_async_copy_bandwidth_scaling_factor"
+LONG_STAYS = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
 SORT_ORDER = "xla_tpu_msa_sort_order_overrides"
 TENSORS = "xla_tpu_msa_tensor_overrides"
 

@@ -16,6 +16,7 @@ from fake_compiler import FakeCompiler, program, refusal
 
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.compile import CompileError
+from memplan.backends.tpu.steering import SCOPED_LIMIT, SORT_ORDER
 from memplan.cli.bench import tpu as bench_tpu
 from memplan.cli.compile import DECISIONS, MODULES
 from memplan.compiler.errors import MemplanError
@@ -31,7 +32,7 @@ def tiny():
 
 
 def obedient(options: Any) -> str:
-    return program("abc" if optimizer.SORT_ORDER in options else "")
+    return program("abc" if SORT_ORDER in options else "")
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_an_error_is_short_in_the_table_and_whole_in_the_json(run: Run, fake: Fa
     error = "no room " * 40
 
     def answer(options: Any) -> str:
-        if optimizer.SCOPED_LIMIT in options:
+        if SCOPED_LIMIT in options:
             raise refusal(error)
         return program()
 

@@ -8,11 +8,11 @@ import pytest
 from fake_compiler import FakeCompiler, program, refusal
 
 from memplan.backends import order_hook
-from memplan.backends.tpu import optimize as optimize_module
+from memplan.backends.tpu import compile_search
 from memplan.backends.tpu.compile import CompileError
-from memplan.backends.tpu.optimize import COPY_SPEED, CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT, optimize
+from memplan.backends.tpu.optimize import optimize
 from memplan.backends.tpu.outcome import Outcome
-from memplan.backends.tpu.steering import SORT_ORDER, TENSORS
+from memplan.backends.tpu.steering import COPY_SPEED, CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT, SORT_ORDER, TENSORS
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.verify import verify
@@ -104,8 +104,8 @@ def test_faster_copies_are_part_of_what_follows_if_they_pay() -> None:
     assert sum(COPY_SPEED in request for request in compiler.requests) == 1
 
 
-def test_a_plan_that_is_foretold_to_lose_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimize_module, "_NOT_WORTH_A_COMPILE", 0.0)
+def test_a_plan_that_is_predicted_to_lose_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_search, "_NOT_WORTH_A_COMPILE", 0.0)
     compiler = FakeCompiler(obedient)
     assert run(compiler).best.name == "default"
     assert all(SORT_ORDER not in request for request in compiler.requests)

@@ -11,7 +11,8 @@ import pytest
 
 from memplan.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.backends.tpu.decisions import Placement
-from memplan.backends.tpu.optimize import named_by, optimize
+from memplan.backends.tpu.optimize import optimize
+from memplan.backends.tpu.refusals import named_by
 from memplan.backends.tpu.steering import SORT_ORDER, TENSORS, sites, sort_order
 from memplan.compiler.emulator.score import score
 from memplan.compiler.frontends import parse_hlo

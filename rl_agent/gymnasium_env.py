@@ -10,7 +10,6 @@ Moves that are forced are made within `step` (see `game/environment.py`): a play
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,21 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.rl_agent.game.arrays import make_arrays
-from memplan.rl_agent.game.environment import ACTIONS, State, init_to_choice, step_to_choice
-from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.environment import init_to_choice, step_to_choice
+from memplan.rl_agent.game.game import Game
+from memplan.rl_agent.game.moves import ACTIONS, NUM_ACTIONS
 from memplan.rl_agent.game.observation import FACTS, ITEM_FEATURES, View, observe
 from memplan.rl_agent.game.plan import make_plan, replay
-from memplan.rl_agent.game.reference import NUM_ACTIONS, Reference
+from memplan.rl_agent.game.reference import Reference
+from memplan.rl_agent.game.state import State
 from memplan.rl_agent.rendering import draw
 
 NAME = "memplan/MallocGame-v0"
 
-Observation = dict[str, NDArray[np.float32]]
+# Compiled once for all environments whose games have arrays of the same sizes.
+_init, _step, _observe = jax.jit(init_to_choice), jax.jit(step_to_choice), jax.jit(observe, static_argnames="view")
+
+ObservationArrays = dict[str, NDArray[np.float32]]
 
 
 class MallocGame(gymnasium.Env[Any, np.int64]):
@@ -77,8 +81,7 @@ class MallocGame(gymnasium.Env[Any, np.int64]):
             raise PlannerError(f"no buffer of {problem.name} may move: there is nothing to decide")
         self.normalize, self.render_mode = normalize, render_mode
         self._arrays = make_arrays(self.game)
-        self._init, self._step = jax.jit(init_to_choice), jax.jit(step_to_choice)
-        self._observe = jax.jit(partial(observe, view=view))
+        self._view = view
         self._state: State | None = None
         shapes = {
             "board": (view.before + view.after, view.columns),
@@ -93,17 +96,17 @@ class MallocGame(gymnasium.Env[Any, np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[ObservationArrays, dict[str, Any]]:
         """Starts the game; nothing in it is random."""
         super().reset(seed=seed)
-        self._state = self._init(self._arrays)
+        self._state = _init(self._arrays)
         return self._observation(), self._info()
 
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[ObservationArrays, float, bool, bool, dict[str, Any]]:
         """Makes a decision, and what follows from it."""
         state = self.state
         is_legal = bool(self.action_masks()[int(action)])
-        self._state = self._step(self._arrays, state, int(action))
+        self._state = _step(self._arrays, state, int(action))
         reward = float(self._state.reward)
         if self.normalize:
             reward /= max(self.game.home_latency, 1e-30)
@@ -131,8 +134,8 @@ class MallocGame(gymnasium.Env[Any, np.int64]):
     def _reference(self) -> Reference:
         return replay(self.game, np.asarray(self.state.history) & ACTIONS, int(self.state.move))
 
-    def _observation(self) -> Observation:
-        seen = self._observe(self._arrays, self.state)
+    def _observation(self) -> ObservationArrays:
+        seen = _observe(self._arrays, self.state, view=self._view)
         return {name: np.asarray(value) for name, value in seen._asdict().items()}
 
     def _info(self) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def draw(reference: Reference, width: int = 640, height: int = 400, supply_heigh
 def _supply(reference: Reference, time: NDArray[np.int64], height: int) -> Picture:
     """Returns the supply of each time as a bar, the highest as high as the picture; square roots, to see small ones."""
     slots = reference.game.slots.of_time[time]
-    left = np.sqrt(np.maximum(np.array(reference.left, np.float64), 0.0))[slots]
-    is_booked = np.array(reference.owner)[slots] != NONE
+    left = np.sqrt(np.maximum(np.array(reference.slot_supply.left, np.float64), 0.0))[slots]
+    is_booked = np.array(reference.slot_supply.owner)[slots] != NONE
     bars = np.full((height, len(time), 3), _BACKGROUND, np.uint8)
     level = height - np.arange(height)[:, None]
     tall = left / max(float(left.max(initial=0.0)), 1e-30) * height

@@ -64,9 +64,10 @@ def measure(dump: Path, batch: int, steps: int, rounds: int) -> dict[str, Any]:
     from jax.sharding import Mesh, PartitionSpec
 
     from memplan.rl_agent.game.arrays import make_arrays
-    from memplan.rl_agent.game.environment import State, init, step
-    from memplan.rl_agent.game.moves import Game
-    from memplan.rl_agent.game.reference import NUM_ACTIONS
+    from memplan.rl_agent.game.environment import init, step
+    from memplan.rl_agent.game.game import Game
+    from memplan.rl_agent.game.moves import NUM_ACTIONS
+    from memplan.rl_agent.game.state import State
 
     graph = read(dump)
     game = Game(pipeline.problem(graph, guess_target(graph).name))

@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from memplan.rl_agent.game.arrays import make_arrays as make_arrays
     from memplan.rl_agent.game.environment import init_to_choice as init_to_choice
     from memplan.rl_agent.game.environment import step_to_choice as step_to_choice
-    from memplan.rl_agent.game.moves import Game as Game
+    from memplan.rl_agent.game.game import Game as Game
     from memplan.rl_agent.game.observation import View as View
     from memplan.rl_agent.game.observation import observe as observe
     from memplan.rl_agent.game.plan import make_plan as make_plan
-    from memplan.rl_agent.game.reference import COPY as COPY
-    from memplan.rl_agent.game.reference import DROP as DROP
-    from memplan.rl_agent.game.reference import NO_COPY as NO_COPY
+    from memplan.rl_agent.game.moves import COPY as COPY
+    from memplan.rl_agent.game.moves import DROP as DROP
+    from memplan.rl_agent.game.moves import NO_COPY as NO_COPY
     from memplan.rl_agent.game.reference import Reference as Reference
 
 _PLACES = {
-    "COPY": "memplan.rl_agent.game.reference:COPY",
-    "DROP": "memplan.rl_agent.game.reference:DROP",
-    "Game": "memplan.rl_agent.game.moves:Game",
-    "NO_COPY": "memplan.rl_agent.game.reference:NO_COPY",
+    "COPY": "memplan.rl_agent.game.moves:COPY",
+    "DROP": "memplan.rl_agent.game.moves:DROP",
+    "Game": "memplan.rl_agent.game.game:Game",
+    "NO_COPY": "memplan.rl_agent.game.moves:NO_COPY",
     "Reference": "memplan.rl_agent.game.reference:Reference",
     "View": "memplan.rl_agent.game.observation:View",
     "init_to_choice": "memplan.rl_agent.game.environment:init_to_choice",

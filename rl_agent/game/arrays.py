@@ -12,17 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.errors import PlannerError
-from memplan.rl_agent.game.moves import CLOSED, NONE, Game
-from memplan.rl_agent.game.reference import EVICTION, PREFETCH
+from memplan.compiler.hardware.roofline import durations
+from memplan.rl_agent.game.game import Game
+from memplan.rl_agent.game.moves import CLOSED, EVICTION, NONE, PREFETCH
 
 Array = NDArray[np.generic]
 
 
 class MoveRow(NamedTuple):
-    """A row of `GameArrays.moves`, int32.
+    """A row of `GameArrays.moves`, int32: fields of `moves.Move`, and these.
 
-    Beside the fields of `moves.Move`: the row of the move's chain; whether it is the first move of it; of the move's
-    operation the ticks that it takes at least, of memory time and of the link's channel, everything at home.
+    Attributes:
+      row: of the move's chain.
+      is_first: whether it is the first move of its chain.
+      floor, demand, taken: ticks of the move's operation: that it takes at least, of memory time, and of the link's
+        channel, everything at home.
     """
 
     row: jax.Array
@@ -59,7 +63,26 @@ class MoveRow(NamedTuple):
     ready: jax.Array
 
 
-COLUMNS = MoveRow._fields
+class MoveSeconds(NamedTuple):
+    """A row of `GameArrays.seconds`, float32.
+
+    Attributes:
+      floor_seconds, demand_seconds: of the move's operation, what it takes at least, and its memory time with
+        everything at home.
+      saved_seconds: of that memory time, what the move saves in fast memory.
+      repetitions: how often the operation runs.
+      awaited_repetitions: how often the operation of `done` runs, which waits for the move's copies.
+      prefetch_seconds, eviction_seconds: how long the link moves its bytes into fast memory, and home.
+    """
+
+    floor_seconds: jax.Array
+    demand_seconds: jax.Array
+    saved_seconds: jax.Array
+    repetitions: jax.Array
+    awaited_repetitions: jax.Array
+    prefetch_seconds: jax.Array
+    eviction_seconds: jax.Array
+
 
 # What sizes are rounded up to, so that few are compiled; the reach must be the game's.
 _MULTIPLES = {"moves": 512, "rows": 128, "slots": 512, "times": 512, "units": 64}
@@ -108,10 +131,8 @@ class GameArrays(NamedTuple):
 
     Attributes:
       num_moves: int32.
-      moves: `[moves, len(COLUMNS)]` int32.
-      seconds: `[moves, 7]` float32: of the move's operation, what it takes at least and its memory time with everything
-        at home; what the move saves of that; how often it runs; how often the operations run that wait for the move's
-        copies; what those take of the link, that into fast memory and that home.
+      moves: `[moves, len(MoveRow._fields)]` int32.
+      seconds: `[moves, len(MoveSeconds._fields)]` float32.
       idle: `[slots]` int32, ticks left to copies with everything at home, or `CLOSED`, or `PASSED`.
       duration: `[slots]` int32, ticks that an operation takes with everything at home.
       slot_time, awaited: `[slots]` int32, its time, and that at which a copy up to it is awaited.
@@ -120,11 +141,14 @@ class GameArrays(NamedTuple):
         otherwise int32; `forever` is its largest number.
       bottom: `[levels, times]` int32: units that are kept by the operations of `2**level` times.
       wanted_from: `[times, units]` when the guide next wants a unit, of the type of `busy_until`.
-      queue: `[2]` int32, of copies into fast memory and home.
+      queue: `[2]` int32, by `PREFETCH` and `EVICTION`.
+      latency: `[2]` int32, ticks of latency of a copy, rounded down, by `PREFETCH` and `EVICTION`.
       window: `[reach]` int32: 0, 1, ….
-      limits: `[4]` int32: ticks of latency of a copy into fast memory, and of one home, rounded down; whether
-        operations may wait for one; how many arguments may stay from run to run.
-      facts: `[4]` float32: seconds of everything at home, of a tick; units; operations.
+      can_wait: int32, whether operations may wait for a copy.
+      most_stays: int32, how many arguments may stay from run to run.
+      home_latency: float32, seconds of everything at home.
+      tick: float32, seconds.
+      num_units, num_operations: float32.
     """
 
     num_moves: Array
@@ -139,9 +163,14 @@ class GameArrays(NamedTuple):
     bottom: Array
     wanted_from: Array
     queue: Array
+    latency: Array
     window: Array
-    limits: Array
-    facts: Array
+    can_wait: Array
+    most_stays: Array
+    home_latency: Array
+    tick: Array
+    num_units: Array
+    num_operations: Array
 
 
 def _sizes(game: Game) -> Padding:
@@ -170,6 +199,35 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
             raise PlannerError(f"{game.problem.name} needs {field.name}={need} in the game's padding, which has {have}")
     sizes = (getattr(padding, field.name) for field in fields(Padding))
     small = np.dtype(np.int16 if max(sizes) < forever(np.dtype(np.int16)) else np.int32)
+    supply = game.supply
+    wanted_from = np.full((padding.times, padding.units), forever(small), small)
+    wanted_from[: game.wanted_from.shape[0], : game.num_units] = game.wanted_from
+    return GameArrays(
+        num_moves=np.array(len(game.moves), np.int32),
+        moves=_move_rows(game, padding),
+        seconds=_move_seconds(game, padding),
+        idle=_padded(supply.idle, padding.slots, CLOSED),
+        duration=_padded(durations(supply.floor, supply.demand), padding.slots, 0),
+        slot_time=_padded(game.slots.time, padding.slots, game.problem.end),
+        awaited=_padded(supply.awaited, padding.slots, game.problem.end),
+        busy_until=_padded(np.where(game.blocked, forever(small), 0), padding.units, forever(small)).astype(small),
+        no_rows=np.zeros(padding.rows, small),
+        bottom=_most_reserved(game, padding),
+        wanted_from=wanted_from,
+        queue=np.array(supply.queue, np.int32),
+        latency=np.array(supply.latency, np.int32),
+        window=np.arange(padding.reach, dtype=np.int32),
+        can_wait=np.array(supply.can_wait, np.int32),
+        most_stays=np.array(game.most_stays, np.int32),
+        home_latency=np.array(game.home_latency, np.float32),
+        tick=np.array(supply.tick, np.float32),
+        num_units=np.array(game.num_units, np.float32),
+        num_operations=np.array(game.problem.end, np.float32),
+    )
+
+
+def _move_rows(game: Game, padding: Padding) -> NDArray[np.int32]:
+    """Returns `GameArrays.moves`."""
     rows = _rows(game)
     seen: set[int] = set()
     is_first = []
@@ -177,10 +235,10 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
         is_first.append(move.chain not in seen)
         seen.add(move.chain)
     slot = np.array([move.slot for move in game.moves], np.int64)
-    columns = np.zeros((padding.moves, len(COLUMNS)), np.int32)
-    for number, name in enumerate(COLUMNS):
+    columns = np.zeros((padding.moves, len(MoveRow._fields)), np.int32)
+    for number, name in enumerate(MoveRow._fields):
         if name in ("floor", "demand", "taken"):
-            column = getattr(game, name)[slot]
+            column = getattr(game.supply, name)[slot]
         elif name == "row":
             column = np.array([rows[move.chain] for move in game.moves], np.int64)
         elif name == "is_first":
@@ -188,43 +246,36 @@ def make_arrays(game: Game, padding: Padding | None = None) -> GameArrays:
         else:
             column = np.array([getattr(move, name) for move in game.moves], np.int64)
         columns[: len(game.moves), number] = column
-    done = np.array([move.done for move in game.moves], np.int64)
-    buffer = np.array([move.buffer for move in game.moves], np.int64)
-    seconds = np.zeros((padding.moves, 7), np.float32)
-    seconds[: len(game.moves)] = np.column_stack(
-        [
-            game.floor_seconds[slot],
-            game.demand_seconds[slot],
-            np.array([move.seconds for move in game.moves], np.float64),
-            game.repetitions[slot],
-            np.where(done == NONE, 0.0, game.repetitions[done]),
-            game.copy_seconds[PREFETCH][buffer],
-            game.copy_seconds[EVICTION][buffer],
-        ]
+    return columns
+
+
+def _move_seconds(game: Game, padding: Padding) -> NDArray[np.float32]:
+    """Returns `GameArrays.seconds`."""
+    supply = game.supply
+    slot, done, buffer = (
+        np.array([getattr(move, name) for move in game.moves], np.int64) for name in ("slot", "done", "buffer")
     )
+    columns = MoveSeconds(
+        floor_seconds=supply.floor_seconds[slot],
+        demand_seconds=supply.demand_seconds[slot],
+        saved_seconds=np.array([move.seconds for move in game.moves], np.float64),
+        repetitions=supply.repetitions[slot],
+        awaited_repetitions=np.where(done == NONE, 0.0, supply.repetitions[done]),
+        prefetch_seconds=supply.copy_seconds[PREFETCH][buffer],
+        eviction_seconds=supply.copy_seconds[EVICTION][buffer],
+    )
+    seconds = np.zeros((padding.moves, len(columns)), np.float32)
+    seconds[: len(game.moves)] = np.column_stack(columns)
+    return seconds
+
+
+def _most_reserved(game: Game, padding: Padding) -> NDArray[np.int32]:
+    """Returns `GameArrays.bottom`."""
     levels = [_padded(game.reserved, padding.times, 0)]
     for level in range(max(padding.times - 1, 1).bit_length()):
         shifted = np.minimum(np.arange(padding.times) + (1 << level), padding.times - 1)
         levels.append(np.maximum(levels[-1], levels[-1][shifted]))
-    wanted_from = np.full((padding.times, padding.units), forever(small), small)
-    wanted_from[: game.wanted_from.shape[0], : game.num_units] = game.wanted_from
-    return GameArrays(
-        num_moves=np.array(len(game.moves), np.int32),
-        moves=columns,
-        seconds=seconds,
-        idle=_padded(game.idle, padding.slots, CLOSED),
-        duration=_padded(np.maximum(game.floor, game.demand), padding.slots, 0),
-        slot_time=_padded(game.slots.time, padding.slots, game.problem.end),
-        awaited=_padded(game.awaited, padding.slots, game.problem.end),
-        busy_until=_padded(np.where(game.blocked, forever(small), 0), padding.units, forever(small)).astype(small),
-        no_rows=np.zeros(padding.rows, small),
-        bottom=np.stack(levels),
-        wanted_from=wanted_from,
-        queue=np.array([game.queue[PREFETCH], game.queue[EVICTION]], np.int32),
-        window=np.arange(padding.reach, dtype=np.int32),
-        limits=np.array([game.latency[PREFETCH], game.latency[EVICTION], game.can_wait, game.most_stays], np.int32),
-        facts=np.array([game.home_latency, game.tick, game.num_units, game.problem.end], np.float32),
-    )
+    return np.stack(levels)
 
 
 def forever(dtype: np.dtype[Any]) -> int:
@@ -254,12 +305,7 @@ def _rows(game: Game) -> list[int]:
     return rows
 
 
-def _padded(values: NDArray[np.generic], size: int, prefetch: int) -> NDArray[np.int32]:
-    result = np.full(size, prefetch, np.int32)
+def _padded(values: NDArray[np.generic], size: int, filler: int) -> NDArray[np.int32]:
+    result = np.full(size, filler, np.int32)
     result[: len(values)] = values
     return result
-
-
-def stack(*arrays: GameArrays) -> GameArrays:
-    """Returns games of one padding as a batch."""
-    return GameArrays(*(np.stack(parts) for parts in zip(*arrays, strict=True)))

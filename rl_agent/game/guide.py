@@ -1,10 +1,11 @@
-"""Where a given plan would have each move's value: offsets that the game prefers.
+"""The guide: a plan whose offsets the game prefers.
 
-Offsets are what a game played in program order finds hardest: what comes later is not known yet, and memory is left in
-pieces. A packer that knows all times does better. So the residencies of a *guide*, any plan for the problem, are packed
-anew in whole units, and a move that is in fast memory there has the offset of its residency as its *place*. The game
-takes it where it is free. What finds no place, since a unit is more than it needs, may take room from nothing else.
-Nothing else of the guide enters the rules: all decisions are the player's.
+A game is played in program order, so it chooses offsets before it knows what comes later, and memory is left in
+fragments. A packer that knows all times does better. The residencies of a *guide*, any plan for the problem, are
+therefore packed once more in whole units, and a move that is in fast memory in the guide has the offset of its
+residency as its *place*. The game uses the place if it is free. A residency that finds no place, because whole units
+are more than it needs, may not take room from the others. The rules use nothing else of the guide: all decisions are
+the player's.
 """
 
 from __future__ import annotations
@@ -19,11 +20,9 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.stays.assembly import home_of
 from memplan.planners.stays.packing import UNPLACED, Blocks, pack
+from memplan.rl_agent.game.moves import LOST, NOWHERE
 
 Integers = NDArray[np.int64]
-
-# In place of an offset, where the guide has nothing, and where it has something that finds no place in whole units.
-NOWHERE, LOST = -1, -2
 
 # Placements that an exact search for offsets may try where heuristics leave residencies over.
 _EXACT_NODES = 10_000
@@ -33,8 +32,8 @@ _LEAST_WEIGHT = 1e-15
 
 
 @dataclass(frozen=True)
-class Places:
-    """What a guide says.
+class GuidePlaces:
+    """The offsets of a guide.
 
     Attributes:
       of_access: `[num_accesses]` units, the offset of the residency that serves it in the fast space; `NOWHERE` if none
@@ -73,15 +72,15 @@ class Places:
         return np.minimum.accumulate(table[::-1], axis=0)[::-1]
 
 
-def no_places(problem: MappingProblem) -> Places:
-    """Returns what no guide says."""
+def no_places(problem: MappingProblem) -> GuidePlaces:
+    """Returns the places without a guide: none."""
     count, none = len(problem.accesses), np.zeros((0, 2), np.int64)
-    return Places(np.full(count, NOWHERE), np.zeros((count, 2), np.int64), none, none)
+    return GuidePlaces(np.full(count, NOWHERE), np.zeros((count, 2), np.int64), none, none)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a guide does not have in fast memory, but should have a place, if there is room beside the rest.
+    """A wish: accesses that the guide serves at home, but that should have a place if there is room beside the rest.
 
     Attributes:
       buffer: index.
@@ -103,7 +102,7 @@ def places_of(
     reserved: Integers,
     saving: NDArray[np.float64],
     wishes: Sequence[Wish] = (),
-) -> Places:
+) -> GuidePlaces:
     """Returns the places of a plan's residencies in a space that is divided into units.
 
     Args:
@@ -113,7 +112,7 @@ def places_of(
       unit: bytes.
       reserved: `[n + 1]` units at the bottom that operations keep for themselves.
       saving: `[num_accesses]` seconds that each access saves in the space.
-      wishes: what is packed with them. Of all, what is worth least is left out, if there is not enough room.
+      wishes: packed with the residencies. If there is not enough room for all, those worth least are left out.
     """
     here = [
         number
@@ -150,7 +149,7 @@ def places_of(
         span[list(wish.accesses)] = wish.start, wish.end
     span[of_access < 0] = 0
     is_placed = packed != UNPLACED
-    return Places(
+    return GuidePlaces(
         of_access=of_access,
         span=span,
         times=np.column_stack([blocks.start, blocks.end])[is_placed],

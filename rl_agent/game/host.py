@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from memplan.compiler.errors import PlannerError
 from memplan.planners.planner import num_cores
 from memplan.rl_agent.game import host_kernel
-from memplan.rl_agent.game.arrays import COLUMNS, GameArrays, forever
-from memplan.rl_agent.game.environment import ACTIONS, Chains, State
-from memplan.rl_agent.game.moves import NONE, Game
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, NUM_ACTIONS, Booking, Residency
-from memplan.rl_agent.game.room import Copy
+from memplan.rl_agent.game.arrays import GameArrays, MoveRow, MoveSeconds, forever
+from memplan.rl_agent.game.game import Game
+from memplan.rl_agent.game.moves import ACTIONS, COPY, DROP, NO_COPY, NONE, NUM_ACTIONS
+from memplan.rl_agent.game.residencies import BookedCopy, GameResidency
+from memplan.rl_agent.game.room import FoundCopy
+from memplan.rl_agent.game.state import ChainStates, State
 
 T = TypeVar("T")
 
@@ -33,14 +34,16 @@ INSTEAD = np.array([NO_COPY, COPY, DROP])
 # Games as records: the fields of `State`, those of its parts beside them.
 Games = NDArray[np.void]
 
-_MOVE = np.dtype([(name, np.int32) for name in COLUMNS])
+_MOVE_ROW = np.dtype(
+    [(name, np.int32) for name in MoveRow._fields] + [(name, np.float32) for name in MoveSeconds._fields]
+)
 
 # The fields of each part of a state.
 _NAMES = {
     name: {
-        "chains": [f"chain_{part}" for part in Chains._fields],
-        "prefetch": [f"prefetch_{part}" for part in Copy._fields],
-        "eviction": [f"eviction_{part}" for part in Copy._fields],
+        "chains": [f"chain_{part}" for part in ChainStates._fields],
+        "prefetch": [f"prefetch_{part}" for part in FoundCopy._fields],
+        "eviction": [f"eviction_{part}" for part in FoundCopy._fields],
     }.get(name, [name])
     for name in State._fields
 }
@@ -64,9 +67,9 @@ class Host:
     """
 
     def __init__(self, arrays: GameArrays):
-        self.moves = np.ascontiguousarray(arrays.moves, np.int32).view(_MOVE)[:, 0]
+        self.moves = _moves(arrays)
         self.board = _board(arrays)
-        self.home = np.float32(arrays.facts[0])
+        self.home = np.float32(arrays.home_latency)
         self._record = _record(arrays)
         self._nobody_had_to = np.zeros(len(self.moves), np.bool_)
 
@@ -134,7 +137,7 @@ class Host:
 
         return np.array(in_threads(play, range(len(seeds))), np.float32)
 
-    def residencies(self, game: Game, history: NDArray[np.integer]) -> dict[int, Residency]:
+    def residencies(self, game: Game, history: NDArray[np.integer]) -> dict[int, GameResidency]:
         """Returns what a finished game has in fast memory, as the reference does, but for seconds.
 
         Args:
@@ -144,7 +147,7 @@ class Host:
         Raises:
           PlannerError: an action is not legal.
         """
-        found: dict[int, Residency] = {}
+        found: dict[int, GameResidency] = {}
         opened: dict[int, int] = {}  # by chain, the move that opened the residency that may go on
         dirty: set[int] = set()  # chains of which home does not have the value
         state = self.starts(np.zeros((1, len(self.moves)), np.int8))
@@ -160,15 +163,15 @@ class Host:
                 else:
                     before = found.get(opened.pop(move.chain, NONE))
                     if before is not None and move.chain in dirty and move.reads:
-                        before.eviction = _booking(now, "eviction", False)
-                        before.end = max(before.end, int(game.awaited[before.eviction.last]))
+                        before.eviction = _booked(now, "eviction", False)
+                        before.end = max(before.end, int(game.supply.awaited[before.eviction.last]))
                     dirty.discard(move.chain)
                     if action != DROP:
-                        new = Residency(
+                        new = GameResidency(
                             move.chain, int(now["start"]), move.end, int(now["offset"]), move.size, [number]
                         )
                         if action == COPY:
-                            new.prefetch = _booking(now, "prefetch", bool(now["is_late"]))
+                            new.prefetch = _booked(now, "prefetch", bool(now["is_late"]))
                         found[number], opened[move.chain] = new, number
                 if move.writes and action != DROP:
                     dirty.add(move.chain)
@@ -193,10 +196,10 @@ class Host:
         return totals, dropped
 
 
-def _booking(game: Any, way: str, is_late: bool) -> Booking:
+def _booked(game: Any, way: str, is_late: bool) -> BookedCopy:
     """Returns the copy that a game would make, `prefetch` or `eviction`."""
-    first, last, rest = (int(game[f"{way}_{part}"]) for part in Copy._fields)
-    return Booking(first, last, rest, is_late)
+    first, last, rest = (int(game[f"{way}_{part}"]) for part in FoundCopy._fields)
+    return BookedCopy(first, last, rest, is_late)
 
 
 def in_threads(function: Callable[[int], T], numbers: range) -> list[T]:
@@ -211,20 +214,26 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_cores(), "memplan-game")
 
 
+def _moves(arrays: GameArrays) -> NDArray[np.void]:
+    """Returns the rows of all moves, their seconds with them, `[moves]`."""
+    rows = np.zeros(len(arrays.moves), _MOVE_ROW)
+    for row_type, columns in ((MoveRow, arrays.moves), (MoveSeconds, arrays.seconds)):
+        for number, name in enumerate(row_type._fields):
+            rows[name] = np.asarray(columns)[:, number]
+    return rows
+
+
 def _board(arrays: GameArrays) -> NDArray[np.void]:
     """Returns what does not change while a game is played, `[1]`."""
     parts: dict[str, Any] = {
         name: np.asarray(getattr(arrays, name))
         for name in (
-            "num_moves", "seconds", "idle", "duration", "slot_time", "awaited", "busy_until", "bottom", "wanted_from",
+            "num_moves", "idle", "duration", "slot_time", "awaited", "busy_until", "bottom", "wanted_from", "queue",
+            "latency", "can_wait", "most_stays",
         )
     }  # fmt: skip
-    parts["queue"] = np.asarray(arrays.queue)
     parts["reach"] = np.array(len(arrays.window), np.int32)
-    parts["latency"] = np.asarray(arrays.limits[:2])
-    for number, name in enumerate(("can_wait", "most_stays"), 2):
-        parts[name] = np.asarray(arrays.limits[number])
-    parts["tick"] = np.array(arrays.facts[1], np.float64)
+    parts["tick"] = np.array(arrays.tick, np.float64)
     parts["forever"] = np.array(forever(arrays.no_rows.dtype), np.int32)
     board = np.zeros(1, np.dtype([(name, part.dtype, part.shape) for name, part in parts.items()], align=True))
     for name, part in parts.items():
@@ -248,7 +257,7 @@ def _record(arrays: GameArrays) -> np.dtype[np.void]:
     }
     shapes |= dict.fromkeys(("done", "is_dead", "is_late", "leads"), (np.uint8, ()))
     shapes |= dict.fromkeys(("reward", "total", "demand_seconds", "eviction_wait", "wait"), (np.float32, ()))
-    shapes |= {f"chain_{part}": (small, rows) for part in Chains._fields}
+    shapes |= {f"chain_{part}": (small, rows) for part in ChainStates._fields}
     names = [name for parts in _NAMES.values() for name in parts]
     return np.dtype([(name, *shapes.get(name, (np.int32, ()))) for name in names], align=True)
 
@@ -256,7 +265,7 @@ def _record(arrays: GameArrays) -> np.dtype[np.void]:
 def as_states(games: Games) -> State:
     """Returns games as a batch of states of `environment.py`, `[games, …]`, copied."""
 
-    types: dict[str, Any] = {"chains": Chains, "prefetch": Copy, "eviction": Copy}
+    types: dict[str, Any] = {"chains": ChainStates, "prefetch": FoundCopy, "eviction": FoundCopy}
     parts: dict[str, Any] = {}
     for part, names in _NAMES.items():
         flags = part in ("legal", "done", "is_dead", "is_late", "leads")

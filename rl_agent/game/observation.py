@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from memplan.rl_agent.game.arrays import GameArrays, forever
-from memplan.rl_agent.game.environment import ACTIONS, FORCED, Chains, State, read_move
-from memplan.rl_agent.game.moves import NEVER, NONE
-from memplan.rl_agent.game.reference import DROP
+from memplan.rl_agent.game.moves import ACTIONS, DROP, FORCED, NEVER, NONE
+from memplan.rl_agent.game.state import ChainStates, State, read_move, read_seconds
 
 # Of each of the next moves.
 ITEM_FEATURES = (
@@ -74,7 +73,7 @@ class View:
     items: int = 8
 
 
-class Observation(NamedTuple):
+class GameObservation(NamedTuple):
     """What a player sees, float32 from -1 to 1.
 
     Attributes:
@@ -92,14 +91,15 @@ class Observation(NamedTuple):
     facts: jax.Array
 
 
-def observe(arrays: GameArrays, state: State, view: View) -> Observation:
+def observe(arrays: GameArrays, state: State, view: View) -> GameObservation:
     """Returns what a player sees of a state; `view` gives shapes and must be static under `jax.jit`."""
-    now = read_move(arrays, jnp.minimum(state.move, arrays.moves.shape[0] - 1))
+    number = jnp.minimum(state.move, arrays.moves.shape[0] - 1)
+    now = read_move(arrays, number)
     board = _board(arrays, state, now.start, view)
     numbers = state.move + lax.iota(jnp.int32, view.items)
     items = jax.vmap(lambda number: _item(arrays, state, number, now.start))(numbers)
-    units, operations = arrays.facts[2], jnp.maximum(arrays.facts[3], 1.0)
-    home = jnp.maximum(arrays.facts[0], 1e-30)
+    units, operations = arrays.num_units, jnp.maximum(arrays.num_operations, 1.0)
+    home = jnp.maximum(arrays.home_latency, 1e-30)
     in_use = jnp.sum((state.busy_until > now.start.astype(state.busy_until.dtype)) & _exists(arrays))
     facts = jnp.stack(
         [
@@ -112,13 +112,11 @@ def observe(arrays: GameArrays, state: State, view: View) -> Observation:
             (now.start - state.start) / operations,
             in_use / units,
             state.is_late,
-            (state.wait + state.eviction_wait)
-            * jnp.asarray(arrays.seconds)[jnp.minimum(state.move, arrays.moves.shape[0] - 1), 4]
-            / home,
+            (state.wait + state.eviction_wait) * read_seconds(arrays, number).awaited_repetitions / home,
         ]
     ).astype(jnp.float32)
-    seen = Observation(board, _supply(state, now.done, now.prefetch, view), items, facts)
-    return Observation(*(jnp.clip(part, -1.0, 1.0) for part in seen))
+    seen = GameObservation(board, _supply(state, now.done, now.prefetch, view), items, facts)
+    return GameObservation(*(jnp.clip(part, -1.0, 1.0) for part in seen))
 
 
 def _exists(arrays: GameArrays) -> jax.Array:
@@ -133,7 +131,7 @@ def _board(arrays: GameArrays, state: State, now: jax.Array, view: View) -> jax.
     kept = jnp.asarray(arrays.bottom)[0, jnp.clip(time, 0, times - 1)]
     unit = lax.iota(jnp.int32, units)
     is_taken = (state.busy_until[None, :] > time[:, None]) | (unit[None, :] < kept[:, None])
-    is_taken |= (time[:, None] < 0) | (time[:, None] > arrays.facts[3])
+    is_taken |= (time[:, None] < 0) | (time[:, None] > arrays.num_operations)
     group = -(-units // view.columns)
     padded = jnp.pad(is_taken.astype(jnp.float32), ((0, 0), (0, group * view.columns - units)), constant_values=1.0)
     return padded.reshape(len(time), view.columns, group).mean(-1)
@@ -151,17 +149,17 @@ def _item(arrays: GameArrays, state: State, number: jax.Array, now: jax.Array) -
     is_there = number < arrays.num_moves
     number = jnp.minimum(number, arrays.moves.shape[0] - 1)
     move = read_move(arrays, number)
-    seconds = jnp.asarray(arrays.seconds)[number]
-    row = Chains(*(column[move.row].astype(jnp.int32) for column in state.chains))
-    operations = jnp.maximum(arrays.facts[3], 1.0)
+    seconds = read_seconds(arrays, number)
+    row = ChainStates(*(column[move.row].astype(jnp.int32) for column in state.chains))
+    operations = jnp.maximum(arrays.num_operations, 1.0)
     is_open = ~move.is_first & (row.opened != NONE)
     is_covered = (move.parent != NONE) & (move.parent < state.move)
     is_covered &= (state.history[jnp.maximum(move.parent, 0)] & ACTIONS) != DROP
-    home = jnp.maximum(arrays.facts[0], 1e-30)
-    prefetch = jnp.where(move.prefetch >= NEVER, 1.0, jnp.minimum(move.prefetch * arrays.facts[1] / home, 1.0))
+    home = jnp.maximum(arrays.home_latency, 1e-30)
+    prefetch = jnp.where(move.prefetch >= NEVER, 1.0, jnp.minimum(move.prefetch * arrays.tick / home, 1.0))
     features = [
-        move.size / arrays.facts[2],
-        seconds[2] * seconds[3] / home,
+        move.size / arrays.num_units,
+        seconds.saved_seconds * seconds.repetitions / home,
         (move.end - move.start) / operations,
         jnp.log1p(jnp.maximum(move.start - now, 0)) / jnp.log1p(operations),
         move.reads,

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.planners.stays.assembly import Stay, assemble
-from memplan.rl_agent.game.moves import Game
-from memplan.rl_agent.game.reference import Booking, Reference, Residency
+from memplan.rl_agent.game.game import Game
+from memplan.rl_agent.game.reference import Reference
+from memplan.rl_agent.game.residencies import BookedCopy, GameResidency
 
 
 def replay(game: Game, history: Sequence[int] | NDArray[np.integer], until: int | None = None) -> Reference:
@@ -55,7 +56,7 @@ def make_plan(reference: Reference, planner: str = "game", info: dict[str, Any] 
 
 
 def assembled(
-    game: Game, residencies: Mapping[int, Residency], planner: str = "game", info: dict[str, Any] | None = None
+    game: Game, residencies: Mapping[int, GameResidency], planner: str = "game", info: dict[str, Any] | None = None
 ) -> Plan:
     """Returns the plan of a finished game.
 
@@ -74,7 +75,7 @@ def assembled(
     return assemble(game.problem, stays, planner, info, home_offsets=game.homes).plan
 
 
-def _stay(game: Game, residency: Residency) -> Stay:
+def _stay(game: Game, residency: GameResidency) -> Stay:
     moves = [game.moves[number] for number in residency.moves]
     is_kept = moves[0].is_stay
     return Stay(
@@ -89,9 +90,9 @@ def _stay(game: Game, residency: Residency) -> Stay:
     )
 
 
-def _times(game: Game, booking: Booking | None) -> tuple[tuple[int, int], ...]:
-    if booking is None:
+def _times(game: Game, booked: BookedCopy | None) -> tuple[tuple[int, int], ...]:
+    if booked is None:
         return ()
     times = game.slots.time
-    done = times[booking.last + 1] if booking.is_late else game.awaited[booking.last]
-    return ((int(times[booking.first]), int(done)),)
+    done = times[booked.last + 1] if booked.is_late else game.supply.awaited[booked.last]
+    return ((int(times[booked.first]), int(done)),)

@@ -1,9 +1,10 @@
-"""Where there is supply for a copy, and room for a residency: the searches of the rules, as array operations.
+"""Where there is supply for a copy, and room for a residency: the searches of the rules as array operations in JAX.
 
-They find what the loops of `reference.py` find. A copy that starts at slot `s` may take what is left between `s` and
-the next slot that stops it: one that is closed or belongs to another queue, without that slot; one in which another
-copy already moves, with it. With `below[s]`, the ticks that are left of all slots before `s`, what a copy may take is
-`min(below[stop of t] for t > s) - below[s]`, for all `s` at once by two scans.
+They find what the loops of `slot_supply.py` and `reference.py` find. A copy that starts at slot `s` may take what is
+left between `s` and the next slot that stops it. A slot that is closed or belongs to another queue stops it before that
+slot; a slot in which another copy of its queue moves already stops it behind that slot. Let `below[s]` be the ticks
+that are left of all slots before `s`. The copy may take `min(below[stop of t] for t > s) - below[s]`, which two scans
+compute for all `s` at once.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memplan.rl_agent.game.moves import CLOSED, NEVER, NONE, PASSED
-from memplan.rl_agent.game.reference import FOREVER
+from memplan.rl_agent.game.moves import CLOSED, FOREVER, NEVER, NONE, PASSED
 
 
 def sums(values: jax.Array) -> jax.Array:
@@ -72,7 +72,7 @@ def set_throughout(flags: jax.Array, size: jax.Array) -> jax.Array:
     return jnp.where(size <= units, flags & found[1:], jnp.uint8(0))
 
 
-class Copy(NamedTuple):
+class FoundCopy(NamedTuple):
     """A copy in slots `[first, last]` that takes `rest` ticks of the last one; all int32, `first` is -1 for none."""
 
     first: jax.Array
@@ -96,7 +96,7 @@ def find_copy(
     ticks: jax.Array,
     latency: jax.Array,
     is_late: bool,
-) -> Copy:
+) -> FoundCopy:
     """Returns a copy within slots `[low, high)`, no more than the window: as late, or as early, as can be.
 
     Args:
@@ -131,7 +131,7 @@ def find_copy(
     goal = jnp.sum(jnp.where(slot < first, supply, 0)) + needed[jnp.clip(first - base, 0, reach - 1)]
     last = base + jnp.sum(through < goal, dtype=jnp.int32)
     rest = goal - jnp.sum(jnp.where(slot < last, supply, 0))
-    return Copy(first, last, rest)
+    return FoundCopy(first, last, rest)
 
 
 def most_kept(bottom: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
@@ -146,7 +146,7 @@ def most_kept(bottom: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     return jnp.where(start < end, most, 0)
 
 
-class LateEviction(NamedTuple):
+class LateEvictionCopy(NamedTuple):
     """A copy home that is late.
 
     Attributes:
@@ -154,7 +154,7 @@ class LateEviction(NamedTuple):
       wait: float32 ticks that it is late.
     """
 
-    copy: Copy
+    copy: FoundCopy
     wait: jax.Array
 
 
@@ -168,7 +168,7 @@ def find_late_eviction(
     latency: jax.Array,
     ticks: jax.Array,
     moving: jax.Array,
-) -> LateEviction:
+) -> LateEvictionCopy:
     """Returns the copy home that has those neighbours among slots `[low, high)` to itself which offer most.
 
     Args:
@@ -193,7 +193,7 @@ def find_late_eviction(
     exists = (2 * runs[best] > ticks) & (ticks < NEVER)
     is_own = (slot >= first) & (slot <= last)
     wait = _wait(jnp.where(is_own, supply, 0), jnp.where(is_own, lasts, 0), latency, moving)
-    return LateEviction(Copy(jnp.where(exists, first, NONE), last, supply[best]), wait)
+    return LateEvictionCopy(FoundCopy(jnp.where(exists, first, NONE), last, supply[best]), wait)
 
 
 def _wait(supply: jax.Array, lasts: jax.Array, latency: jax.Array, moving: jax.Array) -> jax.Array:
@@ -204,7 +204,7 @@ def _wait(supply: jax.Array, lasts: jax.Array, latency: jax.Array, moving: jax.A
     return jnp.maximum(latency - through[-1], 0) + jnp.maximum(moving - jnp.sum(supply * share), 0.0)
 
 
-class Late(NamedTuple):
+class LateCopy(NamedTuple):
     """A copy that may be late, in slots `[first, done)`.
 
     Attributes:
@@ -228,7 +228,7 @@ def late_copy(
     latency: jax.Array,
     ticks: jax.Array,
     moving: jax.Array,
-) -> Late:
+) -> LateCopy:
     """Returns the copy that has all open slots before a use to itself.
 
     Args:
@@ -249,7 +249,7 @@ def late_copy(
     first = jnp.maximum(low, jnp.max(jnp.where(~is_usable & (slot < done), slot + 1, 0)))
     is_own = (slot >= first) & (slot < done)
     supply, lasts = jnp.where(is_own, supply, 0), jnp.where(is_own, lasts, 0)
-    return Late(first, ticks - jnp.sum(supply), _wait(supply, lasts, latency, moving))
+    return LateCopy(first, ticks - jnp.sum(supply), _wait(supply, lasts, latency, moving))
 
 
 def choose_offset(is_offset: jax.Array, is_good: jax.Array, place: jax.Array, is_long: jax.Array) -> jax.Array:

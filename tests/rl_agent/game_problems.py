@@ -12,8 +12,9 @@ from random_problems import REAL, TINY, seeded_problem
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.rl_agent.game import environment
 from memplan.rl_agent.game.arrays import GameArrays, Padding, make_arrays
-from memplan.rl_agent.game.moves import Game
-from memplan.rl_agent.game.reference import NUM_ACTIONS, Reference
+from memplan.rl_agent.game.game import Game
+from memplan.rl_agent.game.moves import NUM_ACTIONS
+from memplan.rl_agent.game.reference import Reference
 
 PADDING = Padding(moves=192, rows=96, slots=64, times=64, units=16, reach=12)
 

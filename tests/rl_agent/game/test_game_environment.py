@@ -27,11 +27,13 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
-from memplan.rl_agent.game.arrays import Padding, make_arrays, stack
-from memplan.rl_agent.game.environment import ACTIONS, State, init_to_choice, legal, step_to_choice
-from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.arrays import Padding, make_arrays
+from memplan.rl_agent.game.environment import init_to_choice, step_to_choice
+from memplan.rl_agent.game.game import Game
+from memplan.rl_agent.game.moves import ACTIONS, COPY, DROP, NO_COPY
 from memplan.rl_agent.game.plan import make_plan, replay
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, Reference
+from memplan.rl_agent.game.reference import Reference
+from memplan.rl_agent.game.state import State
 from memplan.workloads import dumps_folder
 
 
@@ -72,9 +74,9 @@ def play_both(game: Game, seed: int) -> tuple[Reference, State]:
         same(reference, state)
     assert (np.asarray(state.history) & ACTIONS)[: len(game.moves)].tolist() == reference.history
     length, units = len(game.slots.time), game.num_units
-    assert np.asarray(state.left)[:length].tolist() == reference.left
-    assert np.asarray(state.owner)[:length].tolist() == reference.owner
-    assert np.asarray(state.issued)[:length].tolist() == reference.issued
+    assert np.asarray(state.left)[:length].tolist() == reference.slot_supply.left
+    assert np.asarray(state.owner)[:length].tolist() == reference.slot_supply.owner
+    assert np.asarray(state.issued)[:length].tolist() == reference.slot_supply.issued
     open_units = ~game.blocked
     assert (np.asarray(state.busy_until)[:units][open_units] == np.array(reference.busy_until)[open_units]).all()
     return reference, state
@@ -96,7 +98,7 @@ def test_games_with_backups_loops_and_conditionals() -> None:
 
 def test_different_problems_in_one_batch() -> None:
     games = [seeded_game(seed) for seed in range(6)]
-    batch = stack(*(arrays_of(game) for game in games))
+    batch = jax.tree.map(lambda *parts: np.stack(parts), *(arrays_of(game) for game in games))
     references = [Reference(game) for game in games]
     players = [Player(seed) for seed in range(len(games))]
     state = init_batch(batch)
@@ -129,7 +131,7 @@ def test_after_the_end_nothing_changes() -> None:
 def test_an_action_that_is_not_legal_is_replaced() -> None:
     arrays = arrays_of(seeded_game(2))
     state = init(arrays)
-    wrong = int(np.argmin(np.asarray(legal(arrays, state))))
+    wrong = int(np.argmin(np.asarray(state.legal)))
     assert not state.legal[wrong]
     first = int(np.argmax(np.asarray(state.legal)))
     for action in (wrong, -1, 99):

@@ -12,9 +12,9 @@ from memplan.compiler.mapping.verify import verify
 from memplan.planners.greedy import solve
 from memplan.planners.planner import Budget
 from memplan.rl_agent.game.arrays import make_arrays
-from memplan.rl_agent.game.guide import NOWHERE
+from memplan.rl_agent.game.game import Game
 from memplan.rl_agent.game.host import Host
-from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.moves import NOWHERE
 from memplan.rl_agent.game.plan import make_plan, replay
 from memplan.rl_agent.game.reference import Reference
 from memplan.rl_agent.learning.contest import history_of

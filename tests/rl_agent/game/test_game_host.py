@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from memplan.compiler.errors import PlannerError
 from memplan.rl_agent.game import host_kernel
-from memplan.rl_agent.game.environment import ACTIONS, State, step_to_choice
+from memplan.rl_agent.game.environment import step_to_choice
 from memplan.rl_agent.game.host import Host, as_states
+from memplan.rl_agent.game.moves import ACTIONS, COPY, DROP, NO_COPY
 from memplan.rl_agent.game.plan import assembled, make_plan, replay
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
+from memplan.rl_agent.game.state import State
 
 _EXACT = (
     "move", "legal", "done", "backups", "is_dead", "history", "replay_until", "left", "owner", "issued",

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from game_problems import Player, arrays_of, init, seeded_game, step
 
+from memplan.rl_agent.game.moves import COPY
 from memplan.rl_agent.game.observation import FACTS, ITEM_FEATURES, View, observe
-from memplan.rl_agent.game.reference import COPY, Reference
+from memplan.rl_agent.game.reference import Reference
 
 VIEW = View(before=6, after=4, columns=8, slots=5, items=3)
 see = jax.jit(partial(observe, view=VIEW))
@@ -40,7 +41,7 @@ def test_what_is_seen_is_so(seed: int) -> None:
             eviction = reference.choices.eviction
             wait = (
                 (prefetch.wait + (0.0 if eviction is None else eviction.wait))
-                * game.repetitions[game.moves[reference.move].done]
+                * game.supply.repetitions[game.moves[reference.move].done]
                 / game.home_latency
             )
             assert facts["is_late"] == float(prefetch.is_late)

@@ -16,9 +16,10 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation, Region
 from memplan.compiler.mapping.verify import verify
-from memplan.rl_agent.game.moves import PASSED, Game
+from memplan.rl_agent.game.game import Game
+from memplan.rl_agent.game.moves import COPY, DROP, NO_COPY, PASSED
 from memplan.rl_agent.game.plan import make_plan, replay
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY, Reference
+from memplan.rl_agent.game.reference import Reference
 
 READ, WRITE, UPDATE = AccessKind.READ, AccessKind.WRITE, AccessKind.UPDATE
 FAST, CAPACITY = 1, 8
@@ -342,7 +343,9 @@ def test_what_passes_a_loop_has_what_is_decided_inside() -> None:
     for first, offered in ((DROP, 3.0), (COPY, 5.5)):
         reference = actions(problem, first, NO_COPY if first == COPY else DROP)
         game = reference.game
-        assert reference.left[int(game.slots.of_time[0])] * game.tick == pytest.approx(offered, rel=1e-6)
+        assert reference.slot_supply.left[int(game.slots.of_time[0])] * game.supply.tick == pytest.approx(
+            offered, rel=1e-6
+        )
         assert reference.legal[COPY] == (first == COPY)
 
 
@@ -419,8 +422,8 @@ def test_larger_games_are_backed_up_and_end() -> None:
         late_home += sum(r.eviction is not None and r.eviction.wait > 0.0 for r in reference.residencies.values())
         stays += reference.stays
         copies = [copy for r in reference.residencies.values() for copy in (r.prefetch, r.eviction) if copy is not None]
-        passing += sum((reference.game.idle[copy.first : copy.last + 1] == PASSED).any() for copy in copies)
-        passing += sum(reference.game.carried[copy.last] > 0 for copy in copies)
+        passing += sum((reference.game.supply.idle[copy.first : copy.last + 1] == PASSED).any() for copy in copies)
+        passing += sum(reference.game.supply.carried[copy.last] > 0 for copy in copies)
         for action in reference.history:
             used[action] += 1
     assert backups > 10

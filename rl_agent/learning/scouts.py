@@ -1,9 +1,9 @@
-"""Scouts: many games around the champion, changed where the policy would leave it, without asking it again.
+"""Scouts: players of many games around the champion that change it where the policy would, without asking it again.
 
-A network costs as much as a hundred moves of the game. So beside the windows, which the agent searches choice by
-choice, scouts draw from what the policy says along the champion, and play on from what is not much worse: simulated
-annealing (Kirkpatrick et al., 1983), with the policy as its proposal. Each exploration cools down to almost nothing, so
-that it ends at a game that no small change makes better.
+A network costs as much as a hundred moves of the game. Beside the windows, which the agent searches choice by choice,
+scouts therefore draw changes from what the policy says along the champion, and play on from games that are not much
+worse: simulated annealing (Kirkpatrick et al., 1983) with the policy as its proposal. Each exploration cools down to
+almost nothing, so that it ends at a game that no small change improves.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from memplan.rl_agent.learning import scout_kernel
 # Moves between marks, at least, and how many marks there are, at most.
 _EVERY, _MOST_MARKS = 16, 96
 
-# The policy is raised to this power, and no action is less likely than that: scouts are many, and cheap.
+# The policy is raised to this power, and every action has at least this probability: games of scouts are many and
+# cheap.
 _POWER, _LEAST = 1.0 / 3.0, 0.05
 
-# The last scout begins at so much of the first one's temperature: which one is best depends on the program.
+# The last scout begins at so much of the first one's temperature. Which temperature is best depends on the program.
 _COLDEST = 0.03
 
 
 class Scouted(NamedTuple):
-    """What scouts came to.
+    """What a scout found.
 
     Attributes:
       history, total: `[moves]` the game that they would go on from, and the seconds that it saves.
@@ -43,7 +44,7 @@ class Scouted(NamedTuple):
 
 
 class Scouts:
-    """Those of one game.
+    """The scouts of one game.
 
     Args:
       host: the game.
@@ -80,7 +81,7 @@ class Scouts:
         budget: int,
         seed: int,
     ) -> list[Scouted]:
-        """Returns what each scout came to that played any game.
+        """Returns what each scout found, of those that played any game.
 
         Args:
           history: `[moves]` of the champion.

@@ -93,7 +93,7 @@ def command(
 
 def _options(seed: int | None, search: str | None, simulations: int | None) -> Any:
     """Returns those of a new training; None is for what is usual."""
-    from memplan.rl_agent.learning.trainer import TrainOptions
+    from memplan.rl_agent.learning.options import TrainOptions
 
     options = TrainOptions(seed=seed or 0)
     chosen: dict[str, Any] = {"method": search, "simulations": simulations}

@@ -1,9 +1,9 @@
 """The planner `hybrid`: `search`, guided by what the agent's policy says of greedy's plan.
 
-Where runs of accesses compete for room, `search` lets the one with the larger claim go first. Here claims are
-multiplied by how likely the policy serves their first access in fast memory: large neighbourhood search guided by a
-learned prior.
-The paper's variant for production, too, was a combination: the better of the agent's plan and its compiler's.
+Where runs of accesses compete for room, `search` lets the one with the larger claim go first. Here each claim is
+multiplied by a factor that grows with how likely the policy serves its first access in fast memory: large neighbourhood
+search guided by a learned prior. The paper's variant for production was a combination as well: the better of the
+agent's plan and its compiler's.
 """
 
 from __future__ import annotations

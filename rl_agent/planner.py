@@ -90,7 +90,7 @@ def _played(problem: MappingProblem, budget: Budget, options: AgentOptions, star
 def make_trainer(problem: MappingProblem, start: Plan, options: AgentOptions, seed: int = 0) -> Any:
     """Returns a `Trainer` of one problem that goes on from a plan, its networks those of the options' checkpoint.
 
-    To be called, and the trainer to be used, while `ready_to_play`.
+    Call it, and use the trainer, within `ready_to_play`.
 
     Raises:
       CheckpointError, PlannerError: as `solve_with`.
@@ -111,7 +111,7 @@ def check_installed() -> None:
 
 @contextlib.contextmanager
 def ready_to_play() -> Iterator[None]:
-    """Sets JAX up, and lets it keep what it compiles meanwhile in memplan's cache, unless the user chose another place.
+    """Sets JAX up, and keeps what it compiles meanwhile in memplan's cache, unless the user chose another place.
 
     Raises:
       PlannerError: a library that learning needs is not installed.

@@ -120,7 +120,7 @@ def _compared(problem: MappingProblem, minutes: float, seed: int, enough: float)
     searched, violations = _searched(problem, emulator, 60.0 * minutes, seed, enough)
     curves |= searched
     curves["random"] = _at_random(problem, 30.0 * minutes, seed)
-    from memplan.rl_agent.learning.trainer import TrainOptions
+    from memplan.rl_agent.learning.options import TrainOptions
 
     curves["agent"], moves, broken = _learned(problem, TrainOptions(seed=seed), minutes, enough)
     return {"moves": moves, "violations": violations + broken, "curves": curves}
@@ -160,8 +160,8 @@ def _searched(
 def _at_random(problem: MappingProblem, seconds: float, seed: int) -> Curve:
     """Returns the curve of the best of games that are played at random."""
     from memplan.rl_agent.game.arrays import make_arrays
+    from memplan.rl_agent.game.game import Game
     from memplan.rl_agent.game.host import Host
-    from memplan.rl_agent.game.moves import Game
 
     game = Game(problem, guide=None)
     host = Host(make_arrays(game))
@@ -176,8 +176,8 @@ def _at_random(problem: MappingProblem, seconds: float, seed: int) -> Curve:
 
 
 def _ablated(problem: MappingProblem, minutes: float, seed: int, enough: float) -> dict[str, Any]:
-    from memplan.rl_agent.learning.trainer import TrainOptions
-    from memplan.rl_agent.learning.tree_search import SearchOptions
+    from memplan.rl_agent.learning.options import TrainOptions
+    from memplan.rl_agent.learning.tree_search import TreeSearchOptions
 
     whole = TrainOptions(seed=seed)
     variants = {
@@ -185,7 +185,7 @@ def _ablated(problem: MappingProblem, minutes: float, seed: int, enough: float) 
         "no search": replace(whole, search=replace(whole.search, method="none")),
         "game as model": replace(whole, search=replace(whole.search, model="game")),
         "drop-backup": replace(whole, search=replace(whole.search, patience=2)),
-        "MuZero": replace(whole, search=SearchOptions(method="muzero", simulations=whole.search.simulations)),
+        "MuZero": replace(whole, search=TreeSearchOptions(method="muzero", simulations=whole.search.simulations)),
         "random network": replace(whole, learns=False),
         "no scouts": replace(whole, scouted=0),
         "no scouts, random network": replace(whole, scouted=0, learns=False),

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from memplan.rl_agent.game.environment import init_to_choice as init_to_choice
     from memplan.rl_agent.game.environment import step_to_choice as step_to_choice
     from memplan.rl_agent.game.game import Game as Game
-    from memplan.rl_agent.game.observation import View as View
-    from memplan.rl_agent.game.observation import observe as observe
-    from memplan.rl_agent.game.plan import make_plan as make_plan
     from memplan.rl_agent.game.moves import COPY as COPY
     from memplan.rl_agent.game.moves import DROP as DROP
     from memplan.rl_agent.game.moves import NO_COPY as NO_COPY
+    from memplan.rl_agent.game.observation import View as View
+    from memplan.rl_agent.game.observation import observe as observe
+    from memplan.rl_agent.game.plan import make_plan as make_plan
     from memplan.rl_agent.game.reference import Reference as Reference
 
 _PLACES = {

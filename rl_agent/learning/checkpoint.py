@@ -1,6 +1,6 @@
 """Checkpoints of an agent, by Orbax: no pickle, written beside the last one and moved into its place.
 
-A checkpoint has three parts. Whoever only wants to play reads the first two:
+A checkpoint has three parts, of which an agent that only plays needs the first two:
 
     meta     version of the format, options, what is played
     params   of the networks
@@ -21,14 +21,17 @@ import numpy as np
 
 from memplan.compiler.errors import MemplanError
 from memplan.rl_agent.learning.network import NetworkSizes, Params
-from memplan.rl_agent.learning.trainer import TrainOptions
-from memplan.rl_agent.learning.tree_search import SearchOptions
+from memplan.rl_agent.learning.options import TrainOptions
+from memplan.rl_agent.learning.tree_search import TreeSearchOptions
 from memplan.rl_agent.learning.update import UpdateOptions
 
 VERSION = 3
 
 # So many are kept: if the last one is damaged, the one before is there.
 _KEPT = 2
+
+# Options that earlier versions had, and that no longer mean anything.
+_RETIRED_OPTIONS = {"cycle"}
 
 
 class CheckpointError(MemplanError):
@@ -42,7 +45,7 @@ class Saved:
     Attributes:
       iteration: after how many it was written.
       options: of the training.
-      meta: what else whoever wrote it wanted to know.
+      meta: what else was written with it.
       params: of the networks.
       rest: of `Trainer.state`; None if it was not asked for.
     """
@@ -56,8 +59,9 @@ class Saved:
 
 def options_from(described: dict[str, Any]) -> TrainOptions:
     """Returns options from what `asdict` made of them; raises CheckpointError if they are not those of this version."""
-    parts = {"sizes": NetworkSizes, "search": SearchOptions, "update": UpdateOptions}
+    parts = {"sizes": NetworkSizes, "search": TreeSearchOptions, "update": UpdateOptions}
     known = {field.name for field in fields(TrainOptions)}
+    described = {name: value for name, value in described.items() if name not in _RETIRED_OPTIONS}
     if set(described) != known:
         raise CheckpointError(f"options {', '.join(sorted(set(described) ^ known))} are not those of this version")
     try:
@@ -122,7 +126,7 @@ def load(folder: Path, everything: bool = False) -> Saved:
             raise CheckpointError(f"{where} is damaged: {_said(error)}") from None
         version = meta.pop("version", None) if isinstance(meta, dict) else None
         if version != VERSION:
-            raise CheckpointError(f"{where} is of version {version}, but this is version {VERSION}: train anew")
+            raise CheckpointError(f"{where} is of version {version}, but this is version {VERSION}: train again")
         options = options_from(meta.pop("options", {}))
         parts = ["params", "rest"] if everything else ["params"]
         try:

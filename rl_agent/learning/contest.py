@@ -1,7 +1,7 @@
-"""One problem that is played: the game that play goes on from, and the best one ever.
+"""One problem that is played: the game that play goes on from, and the best game so far.
 
-Offsets are what a game decides worst, since it does so in program order. So from time to time the best game is *packed
-anew*: its plan becomes the guide of the game's offsets (`game/guide.py`), and play goes on with those.
+A game decides offsets in program order, which it does worse than anything else. So from time to time the best game is
+*repacked*: its plan becomes the guide of the game's offsets (`game/guide.py`), and play goes on with those.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.rl_agent.game import host_kernel
 from memplan.rl_agent.game.arrays import GameArrays, Padding, make_arrays
-from memplan.rl_agent.game.environment import ACTIONS
+from memplan.rl_agent.game.game import Game
 from memplan.rl_agent.game.guide import Wish
 from memplan.rl_agent.game.host import Host
-from memplan.rl_agent.game.moves import NONE, Game
+from memplan.rl_agent.game.moves import ACTIONS, COPY, DROP, NO_COPY, NONE
 from memplan.rl_agent.game.plan import assembled
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
 from memplan.rl_agent.learning.scouts import Scouts
 from memplan.rl_agent.learning.scripted import scripted
 from memplan.rl_agent.learning.sight import Champion, trace
@@ -33,13 +32,13 @@ History = NDArray[np.int8]
 
 
 class Contest:
-    """A problem, and what was reached.
+    """A contest: a problem, the game that others are to beat, and the best game so far.
 
     Args:
       problem: to be played.
       padding: of its arrays; None for the smallest.
       start: plan to go on from, and whose offsets guide the game; None to begin with rules of thumb.
-      scouts: how many explore it.
+      scouts: how many explore the game.
 
     Attributes:
       game, arrays, host: as they are guided now.
@@ -63,7 +62,7 @@ class Contest:
         self._best_plan: Plan | None = None
         if start is None:
             self.go_on_from(scripted(self.host)[0])
-            self.pack_anew()
+            self.repack()
         else:
             self.go_on_from(history_of(self.game, self.host, start))
 
@@ -100,12 +99,12 @@ class Contest:
         self.best_total, self._best_history = total, history.copy()
         return True
 
-    def pack_anew(self, generator: np.random.Generator | None = None, share: float = 0.0) -> bool:
-        """Goes on from the best game, its plan packed anew; returns whether that made it better.
+    def repack(self, generator: np.random.Generator | None = None, share: float = 0.0) -> bool:
+        """Repacks the best game and goes on from it; returns whether that made it better.
 
         Args:
           generator: draws wishes.
-          share: of what the best game has at home but could have in fast memory, that is packed too.
+          share: of the values that the best game has at home but could have in fast memory: so many are packed too.
         """
         plan = self.plan()
         history = self._best_history
@@ -117,16 +116,16 @@ class Contest:
         self._guided_by(plan, self.padding, wishes)
         if history is None:
             return self.go_on_from(history_of(self.game, self.host, plan))
-        # Under other offsets not all of it may be legal.
+        # Under other offsets some of its actions may not be legal.
         games = self.host.starts(history[None])
         self.host.follow(games)
-        # If it would be set back, what is left is what rules of thumb do.
+        # If it is set back, play goes on from rules of thumb.
         return self.go_on_from(games["history"][0] if games["done"][0] else scripted(self.host)[0])
 
     def rival(self, generator: np.random.Generator) -> Contest | None:
-        """Returns one that begins at the champion with another argument that stays from run to run, or with none.
+        """Returns a rival: a contest that begins at the champion, but with another argument that stays, or with none.
 
-        All else has to be decided anew around it, so that a change of this alone looks bad at first.
+        Everything else has to be decided again around that argument, so changing it alone looks bad at first.
 
         Returns: None if there is no choice.
         """
@@ -154,7 +153,7 @@ class Contest:
     def twin(self) -> Contest:
         """Returns the same contest, to go on from here in another way."""
         twin = copy.copy(self)
-        twin._scouts = None  # They have states of their own.
+        twin._scouts = None  # Scouts have states of their own.
         return twin
 
     def give_way_to(self, rival: Contest) -> None:
@@ -163,7 +162,7 @@ class Contest:
 
     @property
     def scouts(self) -> Scouts:
-        """Those of the game as it is guided now; made when they are first asked for, as they have many states."""
+        """The scouts of the game as it is guided now; made when first asked for, since they have many states."""
         if self._scouts is None:
             self._scouts = Scouts(self.host, self._num_scouts)
         return self._scouts
@@ -233,7 +232,7 @@ def history_of(game: Game, host: Host, plan: Plan) -> History:
 
 
 def wishes_of(game: Game, plan: Plan) -> list[Wish]:
-    """Returns what a plan has at home and could have in fast memory, each value for two uses, one after the other.
+    """Returns the values that a plan has at home and could have in fast memory, each for two uses in a row.
 
     Args:
       game: of the plan's problem.

@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memplan.rl_agent.game.reference import NUM_ACTIONS
+from memplan.rl_agent.game.moves import NUM_ACTIONS
 from memplan.rl_agent.learning.sight import Sight
 from memplan.rl_agent.learning.supports import ATOMS, from_logits
 
@@ -51,7 +51,7 @@ class NetworkSizes:
     blocks: int = 2
 
 
-class _Block(nn.Module):
+class _ResidualBlock(nn.Module):
     """A residual block with layer normalization before it (Xiong et al., "On layer normalization", 2020)."""
 
     width: int
@@ -76,8 +76,8 @@ class Representation(nn.Module):
         first = sight.items[:, 0]
         parts = [board, supply, items.reshape(batch, -1), first, sight.facts]
         x = nn.Dense(self.sizes.trunk)(jnp.concatenate(parts, axis=-1))
-        for _ in range(self.sizes.blocks):
-            x = _Block(self.sizes.trunk)(x)
+        for number in range(self.sizes.blocks):
+            x = _ResidualBlock(self.sizes.trunk, name=f"_Block_{number}")(x)  # as checkpoints call its parameters
         return nn.LayerNorm()(nn.Dense(self.sizes.hidden)(nn.relu(x)))
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.rl_agent.learning.play import Trajectories
+from memplan.rl_agent.learning.self_play import Trajectories
 from memplan.rl_agent.learning.sight import Sight
 
 # By how much a window that gained is likelier to be drawn than one that lost.

@@ -1,13 +1,12 @@
-"""Players without a network: rules of thumb, to start from, and chance, to compare with."""
+"""Players without a network: rules of thumb, to start from."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.rl_agent.game.environment import ACTIONS
 from memplan.rl_agent.game.host import Host
-from memplan.rl_agent.game.reference import COPY, DROP, NO_COPY
+from memplan.rl_agent.game.moves import ACTIONS, COPY, DROP, NO_COPY
 
 # Each always does the first of these that is legal.
 RULES = ((DROP, NO_COPY, COPY), (NO_COPY, DROP, COPY), (NO_COPY, COPY, DROP), (COPY, NO_COPY, DROP))

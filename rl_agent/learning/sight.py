@@ -1,9 +1,9 @@
 """What the agent sees: the game's observation, and a *champion*, a finished game of the problem that it is to beat.
 
-Values are what is gained on the champion. So they are small numbers near zero, whatever the program is worth as a whole
-and however far it has come: the champion is the baseline that removes that variance (Williams, 1992), and the
-difference of potentials that leaves best plays as they are (Ng, Harada and Russell, "Policy invariance under reward
-transformations", 1999). Our addition to MuZero.
+Values are gains on the champion. So they are small numbers near zero, whatever a program's latency is and however far
+training has come. The champion is a baseline that removes that variance (Williams, 1992). It is also a difference of
+potentials, which leaves the best games as they are (Ng, Harada and Russell, "Policy invariance under reward
+transformations", 1999). This is our addition to MuZero.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from jax import lax
 from numpy.typing import NDArray
 
 from memplan.rl_agent.game.arrays import GameArrays
-from memplan.rl_agent.game.environment import ACTIONS, State
 from memplan.rl_agent.game.host import Host
+from memplan.rl_agent.game.moves import ACTIONS, NUM_ACTIONS
 from memplan.rl_agent.game.observation import FACTS, View, observe
-from memplan.rl_agent.game.reference import NUM_ACTIONS
+from memplan.rl_agent.game.state import State
 
 # Where facts say which actions are legal.
 LEGAL = np.array([FACTS.index(name) for name in ("can_copy", "can_stay", "can_drop")])
@@ -29,7 +29,7 @@ VIEW = View(before=24, after=8, columns=16, slots=16, items=8)
 
 
 class Champion(NamedTuple):
-    """A finished game.
+    """The champion of a problem: the finished game that others are to beat, usually the best one so far.
 
     Attributes:
       history: `[moves]` int8, its actions.
@@ -43,12 +43,12 @@ class Champion(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What the agent sees, float32, or quantized: see `packed`.
+    """A sight: what the agent sees of a game and of its champion, float32, or quantized: see `packed`.
 
     Attributes:
-      board, supply: see `Observation`.
-      items: those of `Observation`, and for each what the champion did there, and what that saved.
-      facts: those of `Observation`, and how far ahead of the champion this game is.
+      board, supply: see `GameObservation`.
+      items: as in `GameObservation`; and for each what the champion did there, and what that saved.
+      facts: as in `GameObservation`; and how far ahead of the champion this game is.
       guided: `[3]` one at the champion's action, if it is legal.
     """
 
@@ -73,14 +73,14 @@ def trace(host: Host, history: NDArray[np.int8]) -> Champion:
 def lead_of(arrays: GameArrays, state: State, champion: Champion) -> jax.Array:
     """Returns how much more than the champion a game has saved so far, of the latency with everything at home."""
     there = jnp.asarray(champion.totals)[jnp.minimum(state.move, champion.totals.shape[0] - 1)]
-    return (state.total - there) / jnp.maximum(arrays.facts[0], 1e-30)
+    return (state.total - there) / jnp.maximum(arrays.home_latency, 1e-30)
 
 
 def look(arrays: GameArrays, state: State, champion: Champion) -> Sight:
-    """Returns what is seen of a state, everything within [-1, 1]."""
+    """Returns the sight of a state, everything within [-1, 1]."""
     seen = observe(arrays, state, VIEW)
     history, totals = jnp.asarray(champion.history), jnp.asarray(champion.totals)
-    home = jnp.maximum(arrays.facts[0], 1e-30)
+    home = jnp.maximum(arrays.home_latency, 1e-30)
     last = history.shape[0] - 1
     numbers = jnp.minimum(state.move + lax.iota(jnp.int32, VIEW.items), last)
     is_there = seen.items[:, -1:]

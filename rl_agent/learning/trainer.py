@@ -1,47 +1,46 @@
-"""The loop of learning: play windows, keep what is better, learn from all of it.
+"""The loop of learning: play windows, keep the better games, learn from all of them.
 
-Everything that an iteration draws at random follows from the seed and the iteration's number, and everything else it
-depends on is in `Trainer.state`. So a run that was cut off and restored goes on as if nothing had happened.
+Everything that an iteration draws at random follows from the seed and the iteration's number, and `Trainer.state` holds
+everything else that it depends on. So a run that was cut off and restored goes on as if nothing had happened.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.rl_agent.game.arrays import Padding
-from memplan.rl_agent.game.environment import ACTIONS, State
+from memplan.rl_agent.game.game import Game
 from memplan.rl_agent.game.host import as_states
-from memplan.rl_agent.game.moves import Game
-from memplan.rl_agent.learning import play
+from memplan.rl_agent.game.moves import ACTIONS
+from memplan.rl_agent.game.state import State
+from memplan.rl_agent.learning import self_play
+from memplan.rl_agent.learning.agent import agent_of
 from memplan.rl_agent.learning.contest import Contest
-from memplan.rl_agent.learning.network import Networks, NetworkSizes, Params
-from memplan.rl_agent.learning.play import Decision, Played, Trajectories
+from memplan.rl_agent.learning.network import Params
+from memplan.rl_agent.learning.options import TrainOptions
 from memplan.rl_agent.learning.replay import Replay
-from memplan.rl_agent.learning.sight import packed, unpacked
-from memplan.rl_agent.learning.tree_search import SearchOptions, World, choose
-from memplan.rl_agent.learning.update import Losses, UpdateOptions, make_optimizer, update
+from memplan.rl_agent.learning.self_play import AgentStep, Played, Trajectories
+from memplan.rl_agent.learning.sight import Sight
+from memplan.rl_agent.learning.tree_search import World
+from memplan.rl_agent.learning.update import Losses
 
-# Iterations of a problem after which the policy is asked anew where it would leave the champion, and the share of
-# windows that begin anywhere rather than there.
-_SURVEY_EVERY, _ANYWHERE = 10, 0.3
+# The share of windows that begin anywhere, rather than where the policy would leave the champion.
+_ANYWHERE = 0.3
 
-# Shares of what the best game has at home that are packed with the rest, one of them at the end of each cycle.
+# Shares of what the best game has at home that are packed with the rest, one of them drawn in each iteration.
 _WISHED = (0.0, 0.2, 0.5, 1.0)
 
-# What a game of windows may be worse than the champion at the start of a cycle, of the hottest scout's heat.
+# How much worse than the champion a game of windows may be for scouts to begin there, of the hottest scout's heat.
 _OF_HEAT = 0.1
 
 # How often scouts explore a rival of the champion instead, and how often the same one.
@@ -52,50 +51,8 @@ _BAND = 0.06
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """How to play and learn.
-
-    Attributes:
-      seed: of everything that is drawn at random.
-      windows: that are played at once.
-      lanes: games in each of them.
-      window: choices of the longest window.
-      capacity: windows that are remembered.
-      updates: steps of gradient descent in an iteration.
-      reanalysed: windows whose searches are made anew in an iteration.
-      loyalty: logit by which the champion's action is preferred at first.
-      scouts: how many explore a game at once, each on a core.
-      scouted: moves that each of them may make in an iteration; 0 for no scouts.
-      heat: temperature at which the hottest scout begins, of the latency with everything at home. Play goes on from
-        windows that are worse by a share of it, less and less in a cycle.
-      cycle: iterations of a problem until that has fallen to nothing, and the best game is packed anew.
-      learns: whether the networks learn at all.
-      sizes: of the networks.
-      search: how moves are chosen.
-      update: how to learn.
-    """
-
-    seed: int = 0
-    windows: int = 16
-    lanes: int = 8
-    window: int = 16
-    capacity: int = 4096
-    updates: int = 4
-    reanalysed: int = 16
-    loyalty: float = 3.0
-    scouts: int = 2
-    scouted: int = 1_500_000
-    heat: float = 3e-4
-    cycle: int = 1
-    learns: bool = True
-    sizes: NetworkSizes = field(default_factory=NetworkSizes)
-    search: SearchOptions = field(default_factory=SearchOptions)
-    update: UpdateOptions = field(default_factory=UpdateOptions)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an iteration brought.
+class IterationReport:
+    """What an iteration of training brought.
 
     Attributes:
       iteration: its number.
@@ -120,7 +77,7 @@ class Report:
 
 
 class Trainer:
-    """An agent, what it remembers, and the problems that it plays: one in each iteration, all in what it learns from.
+    """An agent, what it remembers, and the problems that it plays: one in each iteration, learning from all of them.
 
     Args:
       problems: to be played, all in one padding.
@@ -130,8 +87,9 @@ class Trainer:
       starts: plans to go on from; None to begin with rules of thumb.
 
     Attributes:
+      agent: its networks, and what is compiled for it.
       iteration: number of the next one.
-      params: of the networks.
+      params, memory: of the networks, and of the optimizer.
       contests: the problems, and what was reached.
 
     Raises:
@@ -154,65 +112,30 @@ class Trainer:
         self.contests = [
             Contest(problem, padding, plan, options.scouts) for problem, plan in zip(problems, plans, strict=True)
         ]
-        self._policies: list[NDArray[np.float32] | None] = [None] * len(problems)
-        self._rounds = [0] * len(problems)
-        self._urges = [np.ones(len(contest.game.moves)) for contest in self.contests]
-        # Of each problem, and how often it was explored.
+        # The rival of each problem's champion, and how often it was explored.
         self._rivals: list[tuple[Contest | None, int]] = [(None, 0)] * len(problems)
-        self.networks = Networks(options.sizes, options.loyalty)
-        self.optimizer = make_optimizer(options.update)
-        self._compile()
+        self.agent = agent_of(options)
         self.iteration = 0
         if params is None:
             key = jax.random.fold_in(jax.random.key(options.seed), 2**31 - 1)
-            params = self.networks.init(key, self._example())
-        self.params, self.memory = self._shared(params), self._shared(self.optimizer.init(params))
+            params = self.agent.networks.init(key, self._example())
+        self.params = self.agent.shared(params)
+        self.memory = self.agent.shared(self.agent.optimizer.init(params))
         self.replay = Replay(options.capacity, self._shapes())
 
-    # What is compiled, once for all problems, since they have one padding.
-
-    def _compile(self) -> None:
-        options = self.options
-        devices = jax.devices()
-        # Each device plays a part of the windows and learns from a part of the batch.
-        self._num_devices = math.gcd(len(devices), options.windows, options.update.batch)
-        mesh = self._mesh = Mesh(devices[: self._num_devices], ("batch",))
-        part, whole = PartitionSpec("batch"), PartitionSpec()
-
-        def decide(params: Params, key: jax.Array, *rest: Any) -> Decision:
-            return play.decide(self.networks, options.search, params, key[0], *rest)
-
-        def learn(params: Params, memory: Any, windows: Trajectories, place: jax.Array) -> Any:
-            return update(self.networks, options.update, self.optimizer, params, memory, windows, place, "batch")
-
-        def review(params: Params, key: jax.Array, sight: Any, legal: jax.Array) -> tuple[jax.Array, jax.Array]:
-            said = choose(self.networks, options.search, params, key, unpacked(sight), legal)
-            return said.policy.astype(jnp.float16), said.value
-
-        inputs = (whole, part, whole, whole, part, part, part)
-        self._decide = jax.jit(jax.shard_map(decide, mesh=mesh, in_specs=inputs, out_specs=part, check_vma=False))
-        self._decide_alone = jax.jit(partial(play.decide, self.networks, options.search))
-        whence = (whole, whole, part, part)
-        self._learn = jax.jit(jax.shard_map(learn, mesh=mesh, in_specs=whence, out_specs=whole, check_vma=False))
-        self._review = jax.jit(review)
-        self._survey = jax.jit(partial(play.survey, self.networks))
-
-    def _shared(self, tree: Any) -> Any:
-        """Returns a tree of arrays with a copy on each device, as compiled functions return them."""
-        return jax.device_put(jax.tree.map(jnp.asarray, tree), NamedSharding(self._mesh, PartitionSpec()))
-
-    def _example(self) -> Any:
-        """Returns what is seen at the start of the first problem, as a batch of one."""
+    def _example(self) -> Sight:
+        """Returns a sight of zeros, as a batch of one: only its shapes mean anything."""
         contest = self.contests[0]
         states = as_states(contest.host.starts(contest.champion.history[None]))
-        return unpacked(packed(World(contest.arrays, contest.champion, states).look()))
+        shapes = jax.eval_shape(World(contest.arrays, contest.champion, states).look)
+        return Sight(*(jnp.zeros(part.shape, jnp.float32) for part in shapes))
 
     def _shapes(self) -> Trajectories:
-        """Returns trajectories of one window, as they come from playing: only their shapes mean anything."""
+        """Returns trajectories of one window, of which only shapes and types mean anything."""
         contest, window = self.contests[0], self.options.window
         games = contest.host.starts(contest.champion.history[None])
-        said: Decision = jax.eval_shape(
-            self._decide_alone, self.params, jax.random.key(0), contest.arrays, contest.champion, as_states(games),
+        said: AgentStep = jax.eval_shape(
+            self.agent.decide_alone, self.params, jax.random.key(0), contest.arrays, contest.champion, as_states(games),
             np.zeros(1, np.bool_), np.zeros(1, np.float32),
         )  # fmt: skip
         said = jax.tree.map(lambda x: np.zeros((1, window, *x.shape[1:]), x.dtype), said)
@@ -221,29 +144,30 @@ class Trainer:
 
     # One iteration.
 
-    def step(self) -> Report:
+    def step(self) -> IterationReport:
         """Plays one problem, and learns."""
         options, number = self.options, self.iteration
         generator = np.random.default_rng([options.seed, number])
         key = jax.random.fold_in(jax.random.key(options.seed), number)
         problem = int(generator.integers(len(self.contests)))
         contest = self.contests[problem]
-        start = self._starts(generator, problem)
+        policy, urge = self._surveyed(contest)
+        start = self._starts(generator, contest, urge)
         length = np.exp(generator.uniform(0.0, np.log(options.window + 1), options.windows)).astype(np.int32)
-        played = play.play_windows(
-            self._agent(contest), contest.host, contest.champion, options.search.patience, options.window,
+        played = self_play.play_windows(
+            self._decider(contest), contest.host, contest.champion, options.search.patience, options.window,
             options.lanes, key, start, length,
         )  # fmt: skip
         self.replay.add(played.trajectories)
         gains = played.total.astype(np.float64) - contest.total
         changed = (played.history != contest.champion.history).any(axis=1)
         improved = self._go_on(problem, played, np.where(changed, gains, -np.inf))
-        scouted, is_better = self._scout(generator, problem, jax.random.fold_in(key, 2))
+        scouted, is_better = self._scout(generator, problem, policy, urge, jax.random.fold_in(key, 2))
         improved |= is_better
-        improved |= self._end_of_round(generator, problem)
+        improved |= contest.repack(generator, float(generator.choice(_WISHED)))
         losses = self._learned(generator, key) if options.learns else None
         self.iteration += 1
-        return Report(
+        return IterationReport(
             iteration=number,
             problem=problem,
             improved=improved,
@@ -255,30 +179,30 @@ class Trainer:
             backups=int(played.backups.sum()),
         )
 
-    def _agent(self, contest: Contest, is_alone: bool = False) -> play.Decide:
+    def _decider(self, contest: Contest, is_alone: bool = False) -> self_play.Decide:
         """Returns what decides in games of a problem, on all devices, or on one for any number of games."""
-        decide = self._decide_alone if is_alone else self._decide
+        decide = self.agent.decide_alone if is_alone else self.agent.decide
 
-        def agent(key: jax.Array, *rest: Any) -> Decision:
-            keys = key if is_alone else jax.random.split(key, self._num_devices)
-            said: Decision = decide(self.params, keys, contest.arrays, contest.champion, *rest)
+        def agent(key: jax.Array, *rest: Any) -> AgentStep:
+            keys = key if is_alone else jax.random.split(key, self.agent.num_devices)
+            said: AgentStep = decide(self.params, keys, contest.arrays, contest.champion, *rest)
             return said
 
         return agent
 
-    def _starts(self, generator: np.random.Generator, problem: int) -> NDArray[np.int32]:
+    def _surveyed(self, contest: Contest) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Returns the policy along the champion, `[padded moves, 3]`, and how likely a change begins at each move."""
+        moves = len(contest.game.moves)
+        said, leaves = self.agent.survey(self.params, contest.arrays, contest.champion, *self._along(contest))
+        urge = np.asarray(leaves)[:moves].astype(np.float64)
+        return np.asarray(said), _ANYWHERE / max(moves, 1) + (1.0 - _ANYWHERE) * urge / max(urge.sum(), 1e-9)
+
+    def _starts(self, generator: np.random.Generator, contest: Contest, urge: NDArray[np.float64]) -> NDArray[np.int32]:
         """Returns where windows begin: where the policy would leave the champion, or anywhere, but near each other.
 
         Games of a batch wait for each other, so they are to be at about the same place.
         """
-        options, contest = self.options, self.contests[problem]
-        moves = len(contest.game.moves)
-        if self._policies[problem] is None or self._rounds[problem] % _SURVEY_EVERY == 0:
-            said, leaves = self._survey(self.params, contest.arrays, contest.champion, *self._along(contest))
-            self._policies[problem] = np.asarray(said)
-            urge = np.asarray(leaves)[:moves].astype(np.float64)
-            self._urges[problem] = _ANYWHERE / max(moves, 1) + (1.0 - _ANYWHERE) * urge / max(urge.sum(), 1e-9)
-        urge = self._urges[problem]
+        options, moves = self.options, len(contest.game.moves)
         if not moves:
             return np.zeros(options.windows, np.int32)
         middle = generator.choice(moves, p=urge / urge.sum())
@@ -307,8 +231,7 @@ class Trainer:
         totals = np.concatenate([contest.total + gains[best[:1]], merged_totals])
         totals[(histories == contest.champion.history).all(axis=1)] = -np.inf
         chosen = int(np.argmax(totals))
-        patience = _OF_HEAT * (1.0 - self._rounds[problem] / options.cycle) * self._heat(problem)
-        if totals[chosen] >= contest.total - patience:
+        if totals[chosen] >= contest.total - _OF_HEAT * self._heat(problem):
             return contest.go_on_from(histories[chosen])
         return False
 
@@ -316,25 +239,37 @@ class Trainer:
         """Returns the temperature at which the hottest scout of a problem begins, in seconds."""
         return self.options.heat * self.contests[problem].game.home_latency
 
-    def _scout(self, generator: np.random.Generator, problem: int, key: jax.Array) -> tuple[int, bool]:
+    def _scout(
+        self,
+        generator: np.random.Generator,
+        problem: int,
+        policy: NDArray[np.float32],
+        urge: NDArray[np.float64],
+        key: jax.Array,
+    ) -> tuple[int, bool]:
         """Lets scouts explore; returns how many games they played, and whether the best one got better."""
         options, contest = self.options, self.contests[problem]
-        policy, seed = self._policies[problem], int(generator.integers(2**31))
-        if not options.scouted or policy is None:
+        seed = int(generator.integers(2**31))
+        if not options.scouted:
             return 0, False
         if generator.random() < _CHALLENGED and (rival := self._rival(generator, problem)) is not None:
-            return self._challenge(generator, problem, rival, policy, seed)
-        found = contest.scouts.explore(
-            contest.champion.history, policy, self._urges[problem], self._heat(problem), options.scouted, seed
-        )
+            return self._challenge(generator, problem, rival, policy, urge, seed)
+        heat = self._heat(problem)
+        found = contest.scouts.explore(contest.champion.history, policy, urge, heat, options.scouted, seed)
         if not found:
             return 0, False
         best = max(found, key=lambda scouted: scouted.best_total)
         if options.learns and best.best_total > contest.total + 1e-6 * contest.game.home_latency:
             games = options.windows * options.lanes
             self.replay.add(
-                play.lesson(
-                    self._agent(contest), contest.host, contest.champion, best.best_history, options.window, games, key
+                self_play.lesson(
+                    self._decider(contest),
+                    contest.host,
+                    contest.champion,
+                    best.best_history,
+                    options.window,
+                    games,
+                    key,
                 )
             )
         improved = contest.go_on_from(best.best_history)
@@ -351,30 +286,29 @@ class Trainer:
         return rival
 
     def _challenge(
-        self, generator: np.random.Generator, problem: int, rival: Contest, policy: NDArray[np.float32], seed: int
+        self,
+        generator: np.random.Generator,
+        problem: int,
+        rival: Contest,
+        policy: NDArray[np.float32],
+        urge: NDArray[np.float64],
+        seed: int,
     ) -> tuple[int, bool]:
         """Lets scouts explore the rival, which takes the champion's place once it is better; returns as `_scout`."""
         contest, rounds = self.contests[problem], self._rivals[problem][1]
-        urge = self._urges[problem].copy()
-        urge[rival.stays] = 0.0  # They are what makes it another one.
+        urge = urge.copy()
+        urge[rival.stays] = 0.0  # The arguments that stay are what makes it a rival.
         found = rival.scouts.explore(
             rival.champion.history, policy, urge, self._heat(problem), self.options.scouted, seed
         )
         if found:
             rival.go_on_from(max(found, key=lambda scouted: scouted.best_total).best_history)
-        rival.pack_anew(generator, float(generator.choice(_WISHED)))
+        rival.repack(generator, float(generator.choice(_WISHED)))
         is_better = contest.is_beaten_by(rival.best_total)
         if is_better:
             contest.give_way_to(rival)
         self._rivals[problem] = (None, 0) if is_better else (rival, rounds + 1)
         return sum(scouted.games for scouted in found), is_better
-
-    def _end_of_round(self, generator: np.random.Generator, problem: int) -> bool:
-        """Ends a round of a problem; returns whether its best game got better by being packed anew."""
-        self._rounds[problem] = (self._rounds[problem] + 1) % self.options.cycle
-        if self._rounds[problem]:
-            return False
-        return self.contests[problem].pack_anew(generator, float(generator.choice(_WISHED)))
 
     @staticmethod
     def _merged(
@@ -397,7 +331,7 @@ class Trainer:
             rows = self.replay.draw(generator, options.reanalysed)
             windows = self.replay.take(rows)
             sight, legal = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (windows.sight, windows.legal))
-            policy, value = jax.device_get(self._review(self.params, jax.random.fold_in(key, 1), sight, legal))
+            policy, value = jax.device_get(self.agent.review(self.params, jax.random.fold_in(key, 1), sight, legal))
             shape = windows.value.shape
             self.replay.renew(rows, policy.reshape(*shape, -1), value.reshape(shape))
         said = []
@@ -405,7 +339,7 @@ class Trainer:
             windows = self.replay.take(self.replay.draw(generator, options.update.batch))
             made = windows.is_made.sum(axis=1)
             place = (generator.random(len(made)) * np.maximum(made, 1)).astype(np.int32)
-            self.params, self.memory, losses = self._learn(self.params, self.memory, windows, place)
+            self.params, self.memory, losses = self.agent.learn(self.params, self.memory, windows, place)
             said.append(losses)
         return Losses(*(float(np.mean([getattr(losses, name) for losses in said])) for name in Losses._fields))
 
@@ -417,7 +351,7 @@ class Trainer:
         contest = self.contests[problem]
         heat = np.minimum(np.arange(games, dtype=np.float32), 1.0)
         key = jax.random.fold_in(jax.random.key(self.options.seed), 2**31 - 2)
-        ends = play.play_out(self._agent(contest, is_alone=True), contest.host, contest.champion, key, heat)
+        ends = self_play.play_out(self._decider(contest, is_alone=True), contest.host, contest.champion, key, heat)
         best = int(np.argmax(ends["total"]))
         if ends["total"][best] > contest.total:
             contest.go_on_from(ends["history"][best])
@@ -426,12 +360,12 @@ class Trainer:
     def policy(self, problem: int = 0) -> NDArray[np.float32]:
         """Returns what the policy says at each move of a champion, `[moves, 3]`; 0 where there is no choice."""
         contest = self.contests[problem]
-        said, _ = self._survey(self.params, contest.arrays, contest.champion, *self._along(contest))
+        said, _ = self.agent.survey(self.params, contest.arrays, contest.champion, *self._along(contest))
         return np.asarray(said)[: len(contest.game.moves)]
 
     @staticmethod
     def _along(contest: Contest) -> tuple[State, NDArray[np.bool_]]:
-        games, is_choice = play.choices_of(contest.host, contest.champion)
+        games, is_choice = self_play.choices_of(contest.host, contest.champion)
         return as_states(games), is_choice
 
     # To stop, and to go on.
@@ -444,28 +378,22 @@ class Trainer:
             "optimizer": jax.tree.leaves(self.memory),
             "replay": self.replay.state(),
             "contests": [contest.state() for contest in self.contests],
-            "rounds": np.array(self._rounds),
-            "urges": self._urges,
             "rivals": [
                 {"rounds": np.array(rounds), **({} if rival is None else rival.state())}
                 for rival, rounds in self._rivals
             ],
-            "policies": [np.zeros((0, 3), np.float32) if said is None else said for said in self._policies],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes what `state` returned."""
         self.iteration = int(state["iteration"])
-        self.params = self._shared(state["params"])
-        self.memory = self._shared(jax.tree.unflatten(jax.tree.structure(self.memory), state["optimizer"]))
+        self.params = self.agent.shared(state["params"])
+        self.memory = self.agent.shared(jax.tree.unflatten(jax.tree.structure(self.memory), state["optimizer"]))
         self.replay.restore(state["replay"])
         for contest, saved in zip(self.contests, state["contests"], strict=True):
             contest.restore(saved)
-        self._rounds = np.array(state["rounds"]).tolist()
-        self._urges = [np.array(urge) for urge in state["urges"]]
         for problem, (contest, described) in enumerate(zip(self.contests, state["rivals"], strict=True)):
             rival = contest.twin() if "history" in described else None
             if rival is not None:
                 rival.restore(described)
             self._rivals[problem] = rival, int(described["rounds"])
-        self._policies = [np.array(said) if len(said) else None for said in state["policies"]]

@@ -20,7 +20,8 @@ from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import write_atomically
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.rl_agent.learning import checkpoint
-from memplan.rl_agent.learning.trainer import Report, Trainer, TrainOptions
+from memplan.rl_agent.learning.options import TrainOptions
+from memplan.rl_agent.learning.trainer import IterationReport, Trainer
 
 # Seconds between checkpoints, and between points of the metrics.
 _CHECKPOINT_SECONDS, _METRICS_SECONDS = 60.0, 2.0
@@ -37,7 +38,7 @@ class Progress:
     """
 
     trainer: Trainer
-    report: Report
+    report: IterationReport
     seconds: float
 
 
@@ -134,7 +135,7 @@ class Training:
                     last_saved = time.monotonic()
         self.save()
 
-    def _note(self, report: Report) -> None:
+    def _note(self, report: IterationReport) -> None:
         for number in [report.problem] if report.improved else range(len(self.names)):
             latency = self.trainer.contests[number].latency
             self.points.append({"seconds": self.seconds, "name": self.names[number], "latency": latency})
@@ -168,7 +169,7 @@ def _metrics(out: Path | None) -> Any:
         return
     from tensorboardX import SummaryWriter
 
-    def write(training: Training, report: Report) -> None:
+    def write(training: Training, report: IterationReport) -> None:
         values = {"gained": report.gained, "changed": report.changed, "backups": report.backups / report.games}
         if report.losses is not None:
             values |= {f"loss/{name}": value for name, value in report.losses._asdict().items()}

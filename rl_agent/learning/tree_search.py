@@ -12,8 +12,9 @@ import mctx
 
 from memplan.compiler.errors import PlannerError
 from memplan.rl_agent.game.arrays import GameArrays
-from memplan.rl_agent.game.environment import State, step_to_choice
-from memplan.rl_agent.game.reference import NUM_ACTIONS
+from memplan.rl_agent.game.environment import step_to_choice
+from memplan.rl_agent.game.moves import NUM_ACTIONS
+from memplan.rl_agent.game.state import State
 from memplan.rl_agent.learning.network import Networks, Params, value_of
 from memplan.rl_agent.learning.sight import Champion, Sight, lead_of, look
 from memplan.rl_agent.learning.supports import from_logits
@@ -23,7 +24,7 @@ MODELS = ("learned", "game")
 
 
 @dataclass(frozen=True)
-class SearchOptions:
+class TreeSearchOptions:
     """How a move is chosen.
 
     Attributes:
@@ -86,7 +87,7 @@ class World(NamedTuple):
 
 def choose(
     networks: Networks,
-    options: SearchOptions,
+    options: TreeSearchOptions,
     params: Params,
     key: jax.Array,
     sight: Sight,

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from memplan.rl_agent.learning.network import Networks, Params, value_of
-from memplan.rl_agent.learning.play import Trajectories
+from memplan.rl_agent.learning.self_play import Trajectories
 from memplan.rl_agent.learning.sight import unpacked
 from memplan.rl_agent.learning.supports import squeezed, to_categories
 

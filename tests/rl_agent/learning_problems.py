@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from random_problems import REAL, TINY, seeded_problem
 
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.ilp import solve as ilp
 from memplan.planners.planner import Budget
 from memplan.rl_agent.game.arrays import Padding
-from memplan.rl_agent.game.moves import Game
+from memplan.rl_agent.game.game import Game
 from memplan.rl_agent.learning.network import NetworkSizes
-from memplan.rl_agent.learning.trainer import TrainOptions
-from memplan.rl_agent.learning.tree_search import SearchOptions
+from memplan.rl_agent.learning.options import TrainOptions
+from memplan.rl_agent.learning.tree_search import TreeSearchOptions
 from memplan.rl_agent.learning.update import UpdateOptions
 
 SMALL = TrainOptions(
@@ -23,9 +25,8 @@ SMALL = TrainOptions(
     updates=2,
     reanalysed=4,
     scouted=1000,
-    cycle=8,
     sizes=NetworkSizes(hidden=16, trunk=32, blocks=1),
-    search=SearchOptions(simulations=4),
+    search=TreeSearchOptions(simulations=4),
     update=UpdateOptions(batch=32, unroll=2, td_steps=3),
 )
 
@@ -36,13 +37,13 @@ def problem_of(seed: int) -> MappingProblem:
 
 
 def padding_of(*problems: MappingProblem) -> Padding:
-    """Returns sizes that suit problems of these tests: the same for most, so that they share what is compiled."""
+    """Returns sizes that suit problems of these tests: the same for all, so that they share what is compiled."""
     return padding_of_games(*(Game(problem, guide=None) for problem in problems))
 
 
 def padding_of_games(*games: Game) -> Padding:
     """Returns sizes that suit games of these tests."""
-    return Padding.of(*games, multiple=128)
+    return replace(Padding.of(*games, multiple=128), units=512)
 
 
 def proven(problem: MappingProblem) -> float | None:

@@ -34,7 +34,7 @@ def test_agent(trained: Path) -> None:
     problem = problem_of(8)
     told = []
     budget = Budget(seconds=600.0, seed=1, on_plan=told.append)
-    plan = solve_with(problem, budget, AgentOptions(trained, iterations=3, games=2))
+    plan = solve_with(problem, budget, AgentOptions(trained, iterations=3, games=16))
     emulator = TimingEmulator(problem)
     assert verify(problem, plan) == []
     assert plan.planner == "agent"
@@ -43,7 +43,7 @@ def test_agent(trained: Path) -> None:
     assert emulator.latency(plan) <= emulator.latency(greedy.solve(problem, Budget()))
     latencies = [emulator.latency(each) for each in told]
     assert latencies == sorted(latencies, reverse=True)
-    again = solve_with(problem, Budget(seconds=600.0, seed=1), AgentOptions(trained, iterations=3, games=2))
+    again = solve_with(problem, Budget(seconds=600.0, seed=1), AgentOptions(trained, iterations=3, games=16))
     assert again == plan
 
 

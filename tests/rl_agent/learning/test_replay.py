@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from memplan.rl_agent.learning.play import Trajectories
 from memplan.rl_agent.learning.replay import Replay
+from memplan.rl_agent.learning.self_play import Trajectories
 from memplan.rl_agent.learning.sight import Sight
 
 

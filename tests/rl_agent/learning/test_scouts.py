@@ -10,8 +10,8 @@ import memplan
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.verify import verify
 from memplan.rl_agent.game.arrays import make_arrays
+from memplan.rl_agent.game.game import Game
 from memplan.rl_agent.game.host import Host
-from memplan.rl_agent.game.moves import Game
 from memplan.rl_agent.game.plan import make_plan, replay
 from memplan.rl_agent.learning.scouts import Scouts
 from memplan.rl_agent.learning.scripted import scripted

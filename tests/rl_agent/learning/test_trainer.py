@@ -21,12 +21,12 @@ from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy
 from memplan.planners.planner import Budget
 from memplan.rl_agent.game.arrays import Padding, make_arrays
+from memplan.rl_agent.game.game import Game
 from memplan.rl_agent.game.host import Host
-from memplan.rl_agent.game.moves import Game
-from memplan.rl_agent.game.reference import NO_COPY
+from memplan.rl_agent.game.moves import NO_COPY
 from memplan.rl_agent.learning.contest import Contest, history_of
 from memplan.rl_agent.learning.trainer import Trainer
-from memplan.rl_agent.learning.tree_search import SearchOptions
+from memplan.rl_agent.learning.tree_search import TreeSearchOptions
 
 TESTS = Path(__file__).parents[1]
 
@@ -85,7 +85,7 @@ def test_a_contest_starts_from_a_plan() -> None:
     history = history_of(game, Host(make_arrays(game)), plan)
     assert len(history) == len(contest.game.moves)
     before = contest.latency
-    contest.pack_anew()
+    contest.repack()
     assert contest.latency <= before * (1 + 1e-7), "the best is never forgotten"
     assert latency > 0
 
@@ -126,17 +126,19 @@ def test_a_problem_that_is_too_large_is_refused() -> None:
 
 
 _ON_TWO_DEVICES = """
-import sys
+import dataclasses, sys
 sys.path[:0] = [{tests!r}, {planners!r}]
 import jax
 from learning_problems import SMALL, padding_of, problem_of
-from memplan.rl_agent.learning.tree_search import SearchOptions
+from memplan.rl_agent.learning.tree_search import TreeSearchOptions
 from memplan.rl_agent.learning.trainer import Trainer
 assert len(jax.devices()) == 2
 problem = problem_of(4)
-trainer = Trainer([problem], SMALL, padding_of(problem))
+# Without a search, little is compiled.
+options = dataclasses.replace(SMALL, search=TreeSearchOptions(method="none"))
+trainer = Trainer([problem], options, padding_of(problem))
 reports = [trainer.step() for _ in range(3)]
-assert trainer._num_devices == 2
+assert trainer.agent.num_devices == 2
 assert all(report.games > SMALL.windows * SMALL.lanes for report in reports)
 print("latency", trainer.contests[0].latency)
 """
@@ -153,10 +155,12 @@ def test_on_two_devices() -> None:
     assert "latency" in done.stdout
 
 
-def test_heat_lets_play_go_on_from_worse_games() -> None:
+def test_heat_lets_scouts_begin_at_worse_games(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = problem_of(4)
-    options = dataclasses.replace(SMALL, scouted=0, heat=5.0, cycle=1000, search=SearchOptions(method="none"))
+    options = dataclasses.replace(SMALL, scouted=0, heat=5.0, learns=False, search=TreeSearchOptions(method="none"))
     trainer = Trainer([problem], options, padding_of(problem))
+    # Repacking would go back to the best game after each iteration.
+    monkeypatch.setattr(Contest, "repack", lambda *_: False)
     totals = []
     for _ in range(6):
         trainer.step()

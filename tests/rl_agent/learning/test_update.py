@@ -8,7 +8,7 @@ import numpy as np
 from learning_problems import SMALL, padding_of, problem_of
 
 from memplan.rl_agent.learning.trainer import Trainer
-from memplan.rl_agent.learning.update import losses, value_targets
+from memplan.rl_agent.learning.update import value_targets
 
 
 def test_value_targets() -> None:
@@ -34,11 +34,11 @@ def test_losses_fall_on_what_is_learned_from() -> None:
     rows = np.flatnonzero(trainer.replay.windows.is_made[: trainer.replay.size, 0])
     windows = jax.tree.map(jnp.asarray, trainer.replay.take(np.resize(rows, SMALL.update.batch)))
     place = jnp.zeros(SMALL.update.batch, jnp.int32)
-    compute = jax.jit(lambda params: losses(trainer.networks, SMALL.update, params, windows, place))
-    before = compute(trainer.params)
-    for _ in range(60):
-        trainer.params, trainer.memory, _ = trainer._learn(trainer.params, trainer.memory, windows, place)
-    after = compute(trainer.params)
+    said = []  # before each step
+    for _ in range(61):
+        trainer.params, trainer.memory, losses = trainer.agent.learn(trainer.params, trainer.memory, windows, place)
+        said.append(losses)
+    before, after = said[0], said[-1]
     assert float(after.value) < float(before.value)
     assert float(after.reward) < float(before.reward)
     assert float(after.total) < 0.9 * float(before.total)

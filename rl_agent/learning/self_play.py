@@ -4,15 +4,16 @@
              as in the champion      searched, kept      as in the champion,
              (once for all lanes)    for learning        as far as is legal
 
-Games in odd lanes are *eager* behind their window: what the champion had to drop they take, if it is legal now. So room
-that a window makes is used, wherever that is.
+The *lanes* of a window are the games that begin with it. Games in odd lanes are *eager* behind their window: where the
+champion had to drop a value, they keep or fetch it if that is legal now. So room that a window makes is used, wherever
+it is.
 
-The champion is a finished game, the best so far as a rule. So a game costs few searches, and what a window is worth is
-known exactly and at once, which no value network tells early on. A window as long as the game is MuZero's ordinary
-self-play. So that games differ, all but the first lane of a window must leave the champion at its first choice: there,
-the champion's action is barred. `survey` says where the policy would leave it by itself. Starting where earlier games
-have been is known from Go-Explore (Ecoffet et al., 2021), improving a part of a solution from large neighbourhood
-search (Shaw, 1998).
+The champion is a finished game, usually the best one so far. So a game costs few searches, and its gain on the champion
+is known exactly and at once, which no value network tells early on. A window as long as the game is MuZero's ordinary
+self-play. All but the first lane of a window must leave the champion at its first choice, where the champion's action
+is barred: this makes games differ. `survey` says where the policy would leave the champion by itself. Starting where
+earlier games have been is known from Go-Explore (Ecoffet et al., 2021), improving a part of a solution from large
+neighbourhood search (Shaw, 1998).
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.rl_agent.game.arrays import GameArrays
-from memplan.rl_agent.game.environment import ACTIONS, State
 from memplan.rl_agent.game.host import Games, Host, as_states
-from memplan.rl_agent.game.reference import NUM_ACTIONS
+from memplan.rl_agent.game.moves import ACTIONS, NUM_ACTIONS
+from memplan.rl_agent.game.state import State
 from memplan.rl_agent.learning.network import Networks, Params
 from memplan.rl_agent.learning.sight import LEGAL, Champion, Sight, packed, unpacked
-from memplan.rl_agent.learning.tree_search import SearchOptions, World, choose
+from memplan.rl_agent.learning.tree_search import TreeSearchOptions, World, choose
 
 # A game that is given up counts as a loss of so much of the latency with everything at home.
 _GIVEN_UP = -0.05
 
 
 class Trajectories(NamedTuple):
-    """The windows of some games, `[games, window, ...]` unless said otherwise.
+    """The windows of some games: the choices that the agent made there, `[games, window, ...]` unless said otherwise.
 
     Attributes:
       sight: packed.
@@ -80,7 +81,7 @@ class Played(NamedTuple):
     backups: jax.Array
 
 
-class Decision(NamedTuple):
+class AgentStep(NamedTuple):
     """What the agent sees and does in each of a batch of games, `[games, ...]`: see `Trajectories`."""
 
     sight: Sight
@@ -92,7 +93,7 @@ class Decision(NamedTuple):
 
 def decide(
     networks: Networks,
-    options: SearchOptions,
+    options: TreeSearchOptions,
     params: Params,
     key: jax.Array,
     arrays: GameArrays,
@@ -100,7 +101,7 @@ def decide(
     states: State,
     must_leave: jax.Array,
     heat: jax.Array,
-) -> Decision:
+) -> AgentStep:
     """Chooses an action in each of a batch of games of one problem.
 
     Args:
@@ -118,11 +119,11 @@ def decide(
     is_left = must_leave & jnp.any(others, axis=-1)
     legal = jnp.where(is_left[:, None], others, states.legal)
     choice = choose(networks, options, params, key, unpacked(sight), legal, world, heat[:, None])
-    return Decision(sight, legal, choice.action.astype(jnp.int8), choice.policy.astype(jnp.float16), choice.value)
+    return AgentStep(sight, legal, choice.action.astype(jnp.int8), choice.policy.astype(jnp.float16), choice.value)
 
 
 # `decide` of an agent and one problem: of keys, states, must_leave and heat.
-Decide = Callable[[jax.Array, State, NDArray[np.bool_], NDArray[np.float32]], Decision]
+Decide = Callable[[jax.Array, State, NDArray[np.bool_], NDArray[np.float32]], AgentStep]
 
 
 def leads(host: Host, champion: Champion, games: Games) -> NDArray[np.float32]:
@@ -153,7 +154,7 @@ def play_windows(
       agent: what decides.
       host: the problem's game.
       champion: the base, which the games are to beat.
-      patience: see `SearchOptions`.
+      patience: see `TreeSearchOptions`.
       window: choices of the longest window.
       lanes: games of each window.
       key: for noise.
@@ -168,14 +169,14 @@ def play_windows(
     first = games["move"].copy()
     lane = np.arange(len(games)) % lanes
     must_leave, heat = lane > 0, np.ones(len(games), np.float32)
-    made: list[tuple[Decision, NDArray[np.float32], NDArray[np.bool_]]] = []
+    made: list[tuple[AgentStep, NDArray[np.float32], NDArray[np.bool_]]] = []
     keys = jax.random.split(key, window)
     for number in range(window):
         is_made = (number < length) & _are_on(games, patience)
         if not is_made.any() and made:
             break
         lead = leads(host, champion, games)
-        said: Decision = jax.device_get(agent(keys[number], as_states(games), must_leave & (number == 0), heat))
+        said: AgentStep = jax.device_get(agent(keys[number], as_states(games), must_leave & (number == 0), heat))
         made.append((said, lead, is_made))
         host.step_to_choice(games, np.where(is_made, said.action, -1), patience)
     last, behind = games["move"].copy(), leads(host, champion, games)
@@ -241,7 +242,7 @@ def lesson(
         after[row, max(0, int(is_made[row].sum()) - 1) :] = leads(host, champion, game)[0]
     host.follow(game)
     free, heat = np.zeros(games, np.bool_), np.ones(games, np.float32)
-    said: Decision = jax.device_get(agent(key, as_states(seen), free, heat))
+    said: AgentStep = jax.device_get(agent(key, as_states(seen), free, heat))
     said = jax.tree.map(lambda x: x[: count * window].reshape(count, window, *x.shape[1:]), said)
     before = leads(host, champion, seen)[: count * window].reshape(count, window)
     action = history[np.minimum(seen["move"], len(history) - 1)][: count * window].reshape(count, window)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,14 +12,14 @@ from learning_problems import SMALL, padding_of, problem_of
 
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
-from memplan.rl_agent.game.environment import ACTIONS
+from memplan.rl_agent.game.moves import ACTIONS, DROP
 from memplan.rl_agent.game.plan import make_plan, replay
-from memplan.rl_agent.game.reference import DROP
-from memplan.rl_agent.learning import play
+from memplan.rl_agent.learning import self_play
+from memplan.rl_agent.learning.agent import agent_of
 from memplan.rl_agent.learning.scripted import scripted
 from memplan.rl_agent.learning.sight import trace
 from memplan.rl_agent.learning.trainer import Trainer
-from memplan.rl_agent.learning.tree_search import SearchOptions
+from memplan.rl_agent.learning.tree_search import TreeSearchOptions
 
 
 @pytest.fixture(scope="module")
@@ -32,30 +31,30 @@ def trainer() -> Trainer:
 @pytest.mark.parametrize(
     "search",
     [
-        SearchOptions(simulations=3),
-        SearchOptions(method="muzero", simulations=3, patience=2),
-        SearchOptions(simulations=3, model="game"),
+        SMALL.search,
+        TreeSearchOptions(method="muzero", simulations=3, patience=2),
+        TreeSearchOptions(simulations=3, model="game"),
     ],
     ids=["gumbel", "patient muzero", "game"],
 )
-def test_windows(trainer: Trainer, search: SearchOptions) -> None:
+def test_windows(trainer: Trainer, search: TreeSearchOptions) -> None:
     contest = trainer.contests[0]
     moves = len(contest.game.moves)
     start = np.linspace(0, moves - 1, 4).astype(np.int32)
     length = np.array([1, 3, 6, 2], np.int32)
-    run = jax.jit(partial(play.decide, trainer.networks, search))
+    run = agent_of(replace(SMALL, search=search)).decide_alone
 
-    def agent(key: jax.Array, *rest: Any) -> play.Decision:
+    def agent(key: jax.Array, *rest: Any) -> self_play.AgentStep:
         return run(trainer.params, key, contest.arrays, contest.champion, *rest)
 
-    played = play.play_windows(
-        agent, contest.host, contest.champion, search.patience, 6, 3, jax.random.key(5), start, length
+    played = self_play.play_windows(
+        agent, contest.host, contest.champion, search.patience, 6, 4, jax.random.key(5), start, length
     )
     windows = played.trajectories
-    assert played.history.shape == (12, len(contest.champion.history))
-    for game in range(12):
+    assert played.history.shape == (16, len(contest.champion.history))
+    for game in range(16):
         made = windows.is_made[game]
-        assert made.sum() <= length[game // 3]
+        assert made.sum() <= length[game // 4]
         assert not np.diff(made.astype(int)).max() > 0, "choices are made one after the other"
         rows = np.flatnonzero(made)
         assert windows.legal[game, rows, windows.action[game, rows]].all()
@@ -82,7 +81,7 @@ def test_games_leave_the_champion(trainer: Trainer) -> None:
 def test_survey_asks_at_choices_only(trainer: Trainer) -> None:
     contest = trainer.contests[0]
     along = trainer._along(contest)
-    policy, leaves = map(np.asarray, trainer._survey(trainer.params, contest.arrays, contest.champion, *along))
+    policy, leaves = map(np.asarray, trainer.agent.survey(trainer.params, contest.arrays, contest.champion, *along))
     assert ((leaves > 0) <= along[1]).all()
     assert leaves.min() >= 0
     assert 0 < leaves.max() <= 1
@@ -94,9 +93,9 @@ def test_survey_asks_at_choices_only(trainer: Trainer) -> None:
 
 def test_whole_games_are_repeatable(trainer: Trainer) -> None:
     contest = trainer.contests[0]
-    agent = trainer._agent(contest, is_alone=True)
-    heat = np.zeros(2, np.float32)
-    ends = [play.play_out(agent, contest.host, contest.champion, jax.random.key(seed), heat) for seed in (0, 1)]
+    agent = trainer._decider(contest, is_alone=True)
+    heat = np.zeros(16, np.float32)
+    ends = [self_play.play_out(agent, contest.host, contest.champion, jax.random.key(seed), heat) for seed in (0, 1)]
     assert ends[0]["done"].all()
     assert (ends[0]["history"] == ends[1]["history"]).all(), "without noise the key does not matter"
 
@@ -116,7 +115,7 @@ def test_whole_games_are_not_worse_than_the_champion(trainer: Trainer) -> None:
     def at_random(key: jax.Array, states: Any, *rest: Any) -> Any:
         return Said(states.legal)
 
-    ends = play.play_out(at_random, contest.host, champion, jax.random.key(0), np.ones(16, np.float32))
+    ends = self_play.play_out(at_random, contest.host, champion, jax.random.key(0), np.ones(16, np.float32))
     least = float(champion.totals[-1])
     assert (ends["total"] >= least - 1e-5 * contest.game.home_latency).all()
     assert (ends["total"] > least + 1e-3 * contest.game.home_latency).any(), "what chance finds better is taken"
@@ -131,11 +130,11 @@ def test_a_lesson_shows_what_another_game_does_better(trainer: Trainer) -> None:
     history = other["history"][0] & np.int8(ACTIONS)
     assert (history != champion.history)[:moves].any()
 
-    def agent(key: jax.Array, *rest: Any) -> play.Decision:
-        return trainer._decide_alone(trainer.params, key, contest.arrays, champion, *rest)
+    def agent(key: jax.Array, *rest: Any) -> self_play.AgentStep:
+        return trainer.agent.decide_alone(trainer.params, key, contest.arrays, champion, *rest)
 
     window, games = 6, 16
-    windows = play.lesson(agent, contest.host, champion, history, window, games, jax.random.key(0))
+    windows = self_play.lesson(agent, contest.host, champion, history, window, games, jax.random.key(0))
     assert windows.is_made.shape == (games // window, window)
     assert windows.is_made[0, 0], "the first difference is shown"
     home = contest.game.home_latency

@@ -18,13 +18,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import planner
 from memplan.planners.stays.chains import Chains, Slots
 from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.kept import lasting_chains
 from memplan.planners.stays.packing import Blocks, pack
 from memplan.rl_agent.game.guide import GuidePlaces, Wish, no_places, places_of
 from memplan.rl_agent.game.moves import EVICTION, NEVER, NONE, NOWHERE, PREFETCH, Move
@@ -230,13 +230,9 @@ class Game:
         problem, chains, n = self.problem, self.chains, self.problem.end
         if not self.most_stays:
             return []
-        changed = {access.buffer for _, access in problem.accesses if access.kind is not AccessKind.READ}
         often = self.supply.repetitions[self.slots.of_time[[time for time, _ in problem.accesses]]]
         ranked: list[tuple[float, int, tuple[int, ...]]] = []
-        for chain in np.flatnonzero((chains.parent == NONE) & (chains.first < chains.last)).tolist():
-            buffer = problem.buffers[chains.buffer[chain]]
-            if buffer.initial_space is None or buffer.end <= n or chains.buffer[chain] in changed:
-                continue
+        for chain in lasting_chains(problem, chains):
             accesses = chains.accesses[
                 chains.first_access[chains.first[chain]] : chains.last_access[chains.last[chain] - 1]
             ]

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.kernels import inlined
+from memplan.planners.stays.rules_kernel import duration
 from memplan.rl_agent.game.host_choices_kernel import is_covered
 from memplan.rl_agent.game.moves import CLOSED, COPY, DROP, EVICTION, FORCED, NO_COPY, NONE, PASSED, PREFETCH
-
-_duration = inlined(duration)
 
 
 @inlined
@@ -81,19 +79,19 @@ def _serve(b: Any, s: Any, number: int, move: Any, is_fast: bool) -> float:
     slot, floor_seconds = move.slot, move.floor_seconds
     if move.is_first_access:
         s.demand, s.taken, s.demand_seconds = move.demand, move.taken, move.demand_seconds
-    before = _duration(floor_seconds, s.demand_seconds)
-    idle_before = max(0, _duration(move.floor, s.demand) - s.taken)
+    before = duration(floor_seconds, s.demand_seconds)
+    idle_before = max(0, duration(move.floor, s.demand) - s.taken)
     if is_fast:
         s.demand -= move.saving
         s.taken -= move.traffic
         s.demand_seconds -= move.saved_seconds
-    s.duration[slot] = _duration(move.floor, s.demand)
+    s.duration[slot] = duration(move.floor, s.demand)
     idle = max(0, s.duration[slot] - s.taken)
     if s.left[slot] != CLOSED:
         s.left[slot] = idle + move.carried
     if move.carrier != NONE and s.left[move.carrier] != CLOSED:
         s.left[move.carrier] += move.trips * (idle - idle_before)
-    return (before - _duration(floor_seconds, s.demand_seconds)) * move.repetitions
+    return (before - duration(floor_seconds, s.demand_seconds)) * move.repetitions
 
 
 @inlined

@@ -2,8 +2,8 @@
 
     greedy's plan ─► whole games by the agent ─► windows of the best game, played and learned from, until time is up
 
-The networks are those of a checkpoint, by default of the generalist that comes with the package. What JAX compiles is
-kept between runs, by the sizes of problems: the first one of a size takes some seconds longer.
+The networks come from a checkpoint, by default from that of the generalist that is shipped with the package. What JAX
+compiles is kept between runs, by the sizes of problems: the first problem of a size takes some seconds longer.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _played(problem: MappingProblem, budget: Budget, options: AgentOptions, star
 
 
 def make_trainer(problem: MappingProblem, start: Plan, options: AgentOptions, seed: int = 0) -> Any:
-    """Returns a `Trainer` of one problem that goes on from a plan, its networks those of the options' checkpoint.
+    """Returns a `Trainer` of one problem that goes on from a plan with the networks of the options' checkpoint.
 
     Call it, and use the trainer, within `ready_to_play`.
 

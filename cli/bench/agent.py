@@ -1,8 +1,8 @@
 """`memplan bench agent`: latency against time, of the agent and of what it is compared with.
 
 The agent learns each program from scratch, on all cores. Evolution and search have the same time, one core each, beside
-each other; a player of random games has half of it, on all cores. What reaches the bound ends there. All plans are
-scored by the same emulator, and checked by `verify`; random games are worth what the game says.
+each other; a player of random games has half of it, on all cores. A method that reaches the bound ends there. All plans
+are scored by the same emulator, and checked by `verify`; for random games the score of the game counts.
 
 With `--ablations`, variants of the agent are compared that lack one part each.
 """

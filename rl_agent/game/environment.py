@@ -72,7 +72,7 @@ def step(arrays: GameArrays, state: State, action: jax.Array) -> State:
 
     Args:
       arrays: the game.
-      state: of it.
+      state: of the game.
       action: integer scalar: COPY, NO_COPY or DROP. If it is not legal, the first legal one is made instead.
     """
     action = jnp.asarray(action, jnp.int32)
@@ -83,7 +83,7 @@ def step(arrays: GameArrays, state: State, action: jax.Array) -> State:
 
 
 def step_to_choice(arrays: GameArrays, state: State, action: jax.Array) -> State:
-    """Returns the state after a move and all forced moves behind it; the reward is that of all of them."""
+    """Returns the state after a move and all forced moves behind it; the reward is the sum of theirs."""
 
     def is_forced(state: State) -> jax.Array:
         return ~state.done & (jnp.sum(state.legal) == 1)

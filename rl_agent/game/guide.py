@@ -49,11 +49,11 @@ class GuidePlaces:
     units: Integers
 
     def of(self, accesses: Sequence[int], start: int, end: int) -> int:
-        """Returns the place of a move's value: that of what serves its accesses, if this lasts as long as the move.
+        """Returns the place of a move's value: of the residency that serves its accesses, if it lasts as long.
 
         Args:
           accesses: of the move.
-          start, end: half-open times of it.
+          start, end: half-open times of the move.
         """
         if not accesses:
             return NOWHERE
@@ -62,9 +62,9 @@ class GuidePlaces:
         return place if place == LOST or (first <= start and end <= last) else NOWHERE
 
     def wanted_from(self, num_times: int, num_units: int) -> Integers:
-        """Returns when the next residency of the guide starts on a unit.
+        """Returns when the next residency of the guide starts on each unit.
 
-        Returns: `[num_times, num_units]`, seen from each time, at that time or later; `num_times` for never.
+        Returns: `[num_times, num_units]`, the start at or after each time; `num_times` for never.
         """
         table = np.full((num_times, num_units), num_times, np.int64)
         for (start, _), (low, high) in zip(self.times.tolist(), self.units.tolist(), strict=True):

@@ -1,7 +1,7 @@
 """Games that are followed on the host's cores: the part of play in which no network is asked.
 
-The states are those of `environment.py`, so that games go from here to there and back. A batch is split among the
-cores.
+A game here has the same state as in `state.py`, so that games can go from here to JAX and back. A batch is split among
+the cores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 # What is played where the action that is followed is not legal.
 INSTEAD = np.array([NO_COPY, COPY, DROP])
 
-# Games as records: the fields of `State`, those of its parts beside them.
+# Games as records: the fields of `State`, in which the fields of its parts stand beside the others.
 Games = NDArray[np.void]
 
 _MOVE_ROW = np.dtype(
@@ -98,10 +98,10 @@ class Host:
         Args:
           games: `[games]`, changed in place.
           until: `[games]` moves from which on the first choice ends it; None to go to the end.
-          patience: backups after which a game is given up: it is not done then.
+          patience: so many backups a game may have; with more it is given up, and does not end.
           had_to_drop: `[moves]` where the champion could do nothing else.
-          is_eager: `[games]` whether to take what it had to drop, if that can be had without waiting.
-          instead: `[3]` actions: where that of the history is not legal, the first of these that is.
+          is_eager: `[games]` whether to keep or fetch, where possible without waiting, what the champion had to drop.
+          instead: `[3]` actions, of which the first legal one replaces an action of the history that is not legal.
         """
         count = len(games)
         until = np.full(count, len(self.moves)) if until is None else np.asarray(until, np.int64)
@@ -127,7 +127,7 @@ class Host:
         host_kernel.step_to_choice(self.board, self.moves, games, np.asarray(actions, np.int64), patience)
 
     def play_at_random(self, seeds: Sequence[int]) -> NDArray[np.float32]:
-        """Plays whole games in which every legal action is as likely; returns the seconds that each saves."""
+        """Plays whole games, all legal actions equally likely; returns the seconds that each saves."""
         starts = self.starts(np.zeros((1, len(self.moves)), np.int8))
 
         def play(number: int) -> np.float32:
@@ -138,7 +138,7 @@ class Host:
         return np.array(in_threads(play, range(len(seeds))), np.float32)
 
     def residencies(self, game: Game, history: NDArray[np.integer]) -> dict[int, GameResidency]:
-        """Returns what a finished game has in fast memory, as the reference does, but for seconds.
+        """Returns the residencies of a finished game as the reference does, but without seconds of waits.
 
         Args:
           game: of the arrays.

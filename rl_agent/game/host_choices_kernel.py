@@ -29,8 +29,8 @@ from memplan.rl_agent.game.moves import (
 def _find_prefetch(b: Any, s: Any, low: int, high: int, ticks: int) -> tuple[int, int, int]:
     """Returns the first and last slot of the copy within `[low, high)` that starts latest, and its ticks of the last.
 
-    `supply` is that of all slots from one on, `lost` what the copies that start before it cannot have of that, as a
-    slot stops them.
+    `supply` is the supply of the slot at hand and all slots behind it. A copy that starts before the slot at hand can
+    be stopped by a slot behind it: `lost` is the part of `supply` that such a copy cannot have.
     """
     left, owner, queue, supply, lost = s.left, s.owner, b.queue[PREFETCH], 0, 0
     for slot in range(high - 1, low - 1, -1):
@@ -133,7 +133,7 @@ def _run(
 ) -> int:
     """Returns the lowest or highest offset from `low` on of so many free units in a row; -1 if there is none.
 
-    Of units that will not do, the one that rules out most offsets is looked for first.
+    Among the units of an offset that will not do, the one that rules out most other offsets is looked for first.
     """
     units = len(busy)
     offset = units - size if is_highest else low
@@ -267,8 +267,8 @@ def _look_for_prefetch(b: Any, s: Any, move: Any, ready: int) -> bool:
             return True
     if not b.can_wait or low > done:
         return False
-    # A late copy: with that which it follows, or from when its place and all slots before the use are free; or from the
-    # use itself.
+    # A late copy begins with the copy that it follows, or when its place and all slots before the use are free; or it
+    # begins at the use itself.
     can_follow = s.lead_done == done and s.lead_first >= low
     earliest = s.lead_first if can_follow else _earliest(b, s, move, low)
     for attempt in range(2):

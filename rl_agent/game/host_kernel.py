@@ -73,7 +73,7 @@ def follow(
 
     Args:
       boards: `[1]` the game.
-      moves: `[moves]` of it.
+      moves: `[moves]` of the game.
       states: `[games]`, changed in place.
       first, last: numbers `[first, last)` of those to follow.
       until, is_eager: `[games]`.
@@ -98,11 +98,11 @@ def follow(
 
 @entry
 def play_at_random(boards: Any, moves: Any, states: Any, seed: int) -> None:
-    """Plays a game to its end, every legal action as likely.
+    """Plays a game to its end, all legal actions equally likely.
 
     Args:
       boards: `[1]` the game.
-      moves: `[moves]` of it.
+      moves: `[moves]` of the game.
       states: `[1]`, changed in place.
       seed: of what is drawn.
     """
@@ -143,7 +143,7 @@ def step_to_choice(boards: Any, moves: Any, states: Any, actions: Any, patience:
 
     Args:
       boards: `[1]` the game.
-      moves: `[moves]` of it.
+      moves: `[moves]` of the game.
       states: `[games]`, changed in place.
       actions: `[games]`, legal ones.
       patience: see `Host.follow`.

@@ -1,7 +1,7 @@
 """What a player sees of a game: pictures and features of fixed sizes, all in JAX.
 
-Everything is a share of something: of the fast memory, of the program's operations, of the latency with everything at
-home, of the supply that the copy at hand needs. So what is learned on one problem means something on another.
+Everything is a share: of the fast memory, of the program's operations, of the latency with everything at home, or of
+the supply that a copy needs. So what is learned on one problem means something on another.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from memplan.rl_agent.game.arrays import GameArrays, forever
 from memplan.rl_agent.game.moves import ACTIONS, DROP, FORCED, NEVER, NONE
 from memplan.rl_agent.game.state import ChainStates, State, read_move, read_seconds
 
-# Of each of the next moves.
+# What is seen of each of the next moves.
 ITEM_FEATURES = (
     "size",  # of the fast memory
     "benefit",  # of the latency with everything at home, if its memory time counts fully
     "lifetime",  # of all operations
-    "distance",  # operations until then, logarithm, of all
+    "distance",  # operations until then, as a share of all, both logarithms
     "reads",
     "writes",
     "is_whole",  # a loop or conditional, or an argument that may stay from run to run
@@ -30,15 +30,15 @@ ITEM_FEATURES = (
     "is_first",  # the first of its chain
     "is_covered",  # an item around is in fast memory
     "is_forced",
-    "prefetch",  # seconds of a copy into fast memory, of the program's operations, everything at home
+    "prefetch",  # supply that a copy into fast memory takes, of the latency with everything at home
     "is_open",  # its buffer is in fast memory
-    "is_dirty",  # and home does not have its value
-    "is_kept",  # and nothing else was placed there since
+    "is_dirty",  # its buffer is in fast memory, and home does not have the value
+    "is_kept",  # its buffer is in fast memory, and nothing else was placed there since
     "gap",  # operations since it was used last
-    "is_there",  # 0 behind the end of the game
+    "is_there",  # 0 for moves behind the end of the game
 )
 
-# Of the whole game.
+# What is seen of the whole game.
 FACTS = (
     "progress",
     "total",  # saved so far, of the latency with everything at home

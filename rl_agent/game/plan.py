@@ -17,7 +17,7 @@ from memplan.rl_agent.game.residencies import BookedCopy, GameResidency
 
 
 def replay(game: Game, history: Sequence[int] | NDArray[np.integer], until: int | None = None) -> Reference:
-    """Returns the reference after the actions of some history, one a move, as a game left it after its last backup.
+    """Returns the reference after the actions of a history, as it stood after a game's last backup.
 
     Args:
       game: that was played.
@@ -43,7 +43,7 @@ def replay(game: Game, history: Sequence[int] | NDArray[np.integer], until: int 
 def make_plan(reference: Reference, planner: str = "game", info: dict[str, Any] | None = None) -> Plan:
     """Returns the plan that a finished game makes, valid and as fast as the game says.
 
-    Its latency is that of everything at home minus the game's `total`.
+    Its latency is the latency with everything at home minus the game's `total`.
 
     Raises:
       PlannerError: the game is not over, or the buffers do not fit their homes.

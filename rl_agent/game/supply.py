@@ -28,7 +28,7 @@ _ALL_TICKS, _PASSING_TICKS = 2**27, 2**29
 
 @dataclass(frozen=True)
 class Supply:
-    """Times of operations and of copies. Pairs are of copies into fast memory and home, by `PREFETCH` and `EVICTION`.
+    """The supply of a problem: times of its operations, and of copies. Pairs are by `PREFETCH` and `EVICTION`.
 
     Attributes:
       tick: seconds.
@@ -98,12 +98,12 @@ def supply_of(problem: MappingProblem, slots: Slots, space: int) -> Supply:
 
     Args:
       problem: that is played.
-      slots: of it.
+      slots: of the problem.
       space: the fast one.
     """
     links = _link(problem, 0, space), _link(problem, space, 0)
     channels = {link.channel for link in links if link is not None}
-    # Of two channels the busier one would count; their sum is an upper bound of it.
+    # If the links have two channels, the busier one counts; their sum is an upper bound of it.
     busy = np.array([1.0 / s.bandwidth if s.channel in channels and s.channel >= 0 else 0.0 for s in problem.spaces])
     cost = np.array([access.cost for _, access in problem.accesses], np.float64).reshape(-1, len(problem.spaces))
     moved = np.array([access.bytes for _, access in problem.accesses], np.float64)

@@ -58,7 +58,7 @@ class Saved:
 
 
 def options_from(described: dict[str, Any]) -> TrainOptions:
-    """Returns options from what `asdict` made of them; raises CheckpointError if they are not those of this version."""
+    """Returns options from what `asdict` made of them; raises CheckpointError if this version has other options."""
     parts = {"sizes": NetworkSizes, "search": TreeSearchOptions, "update": UpdateOptions}
     known = {field.name for field in fields(TrainOptions)}
     described = {name: value for name, value in described.items() if name not in _RETIRED_OPTIONS}
@@ -76,7 +76,7 @@ def save(folder: Path, state: dict[str, Any], options: TrainOptions, meta: dict[
 
     Args:
       folder: of checkpoints; made if it is not there.
-      state: of a trainer, or less of it: `iteration` and `params` at least.
+      state: of a trainer, or a part of it: `iteration` and `params` at least.
       options: of the training.
       meta: something that can be written as JSON.
 

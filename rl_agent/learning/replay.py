@@ -70,7 +70,7 @@ class Replay:
         self.windows.value[rows] = value
 
     def state(self) -> dict[str, Any]:
-        """Returns all of it as a tree of arrays, to be saved."""
+        """Returns everything in it as a tree of arrays, to be saved."""
         windows = {**self.windows._asdict(), "sight": self.windows.sight._asdict()}
         return {"size": np.array(self.size), "place": np.array(self.place), "windows": windows}
 

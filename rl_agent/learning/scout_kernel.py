@@ -247,7 +247,7 @@ def anneal(
     Args:
       boards, moves: the game.
       marks: `[marks + 1]` states; the first is the present game before its first move. The last is for the game.
-      trial_marks: `[marks + 1]` room for those of the game being played.
+      trial_marks: `[marks + 1]` room for the marks of the game being played.
       every: moves between marks.
       mark_rows, mark_parents: `rows` and `parents` of `_are_same`, each as `[marks + 1]` where those of each mark
         begin, and all of them.

@@ -161,7 +161,7 @@ def play_windows(
       start: `[windows]` their first moves.
       length: `[windows]` how many choices they have, at most `window`.
 
-    Returns: `windows * lanes` games, those of one window beside each other.
+    Returns: `windows * lanes` games, the lanes of one window beside each other.
     """
     bases = host.starts(np.repeat(np.asarray(champion.history)[None], len(start), axis=0))
     host.follow(bases, until=start)
@@ -181,7 +181,7 @@ def play_windows(
         host.step_to_choice(games, np.where(is_made, said.action, -1), patience)
     last, behind = games["move"].copy(), leads(host, champion, games)
     host.follow(games, patience=patience, had_to_drop=champion.had_to_drop, is_eager=lane % 2 == 1)
-    # Choices that no game made are as if nothing had been seen.
+    # Choices that no game made are filled with zeros.
     missing = window - len(made)
     said, lead, is_made = jax.tree.map(lambda *parts: _filled(np.stack(parts, axis=1), missing), *made)
     lead[:, len(made) :] = behind[:, None]
@@ -201,19 +201,19 @@ def play_windows(
 
 
 def _filled(values: NDArray[Any], missing: int) -> NDArray[Any]:
-    """Returns values with so many zeros behind those of the second axis."""
+    """Returns values with so many zeros appended along the second axis."""
     return np.concatenate([values, np.zeros((len(values), missing, *values.shape[2:]), values.dtype)], axis=1)
 
 
 def lesson(
     agent: Decide, host: Host, champion: Champion, history: NDArray[np.int8], window: int, games: int, key: jax.Array
 ) -> Trajectories:
-    """Returns windows of a finished game, to learn what it does better than the champion, where it differs.
+    """Returns windows of a finished game where it differs from the champion, to learn what it does better.
 
     Args:
       agent: what would have decided.
       host: the game.
-      champion: of it.
+      champion: of the game.
       history: `[moves]` of the other game.
       window: choices of a window.
       games: so many states are looked at, at most.
@@ -280,7 +280,7 @@ def survey(
     Args:
       networks, params: the agent.
       arrays: the problem's game.
-      champion: of it.
+      champion: of the game.
       states, is_choice: see `choices_of`.
 
     Returns: `[moves, 3]` the policy, 0 where there is no choice; `[moves]` how likely it leaves the champion there.

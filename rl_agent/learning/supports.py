@@ -1,10 +1,10 @@
 """Numbers as categorical distributions: how the networks state rewards and values.
 
 A number is squeezed by a signed logarithm and then shared by the two atoms next to it. A network predicts the shares,
-and the mean is taken back (Schrittwieser et al., "Mastering Atari, Go, chess and shogi by planning with a learned
+and their mean is mapped back (Schrittwieser et al., "Mastering Atari, Go, chess and shogi by planning with a learned
 model", 2020, appendix F; Bellemare et al., "A distributional perspective on reinforcement learning", 2017). The
 logarithm rather than the square root of that paper, since decisions that save a thousandth of a program's time matter
-as well as those that save half of it.
+as well as decisions that save half of it.
 """
 
 from __future__ import annotations

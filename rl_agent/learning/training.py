@@ -33,8 +33,8 @@ class Progress:
 
     Attributes:
       trainer: after it.
-      report: of it.
-      seconds: since training began, those of earlier runs included.
+      report: of the iteration.
+      seconds: since training began, earlier runs included.
     """
 
     trainer: Trainer
@@ -107,7 +107,7 @@ class Training:
 
         Args:
           seconds, iterations: how long; None for as many iterations as time allows.
-          on_progress: told after each iteration.
+          on_progress: called after each iteration.
           enough: seconds of latency: ends when all best games are as fast, such as at a bound that none can beat.
 
         Raises:

@@ -3,13 +3,13 @@
 From a place in a window the dynamics network is unrolled along the actions that were taken; at each step policy, value
 and reward are to be what was found there (Schrittwieser et al., 2020, equation 1):
 
-    policy   that of the search; and what was done, where that turned out better than the value says
+    policy   the policy of the search; and what was done, where that turned out better than the value says
     reward   what the step gained on the champion
     value    what `td_steps` steps gained, and the search's value behind them; at the end of a window what the rest of
              the game gained, which is known
 
-What turned out well is imitated (self-imitation, Oh et al., 2018): without a search it is all that the policy learns
-from.
+What turned out well is imitated (self-imitation, Oh et al., 2018). Without a search, the policy learns from nothing
+else.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class UpdateOptions:
       unroll: steps of the dynamics network.
       td_steps: after how many steps a value is bootstrapped.
       learning_rate: of AdamW (Loshchilov and Hutter, 2019).
-      weight_decay: of it.
-      value_weight: of the value's loss, that of the policy being 1.
+      weight_decay: of AdamW.
+      value_weight: weight of the value's loss; the policy's loss has weight 1.
       imitation: weight of what turned out better than the value says.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -118,6 +119,13 @@ def test_a_checkpoint_of_another_version_is_named(run: Path, tmp_path: Path) -> 
         path.write_text(path.read_text().replace(f'"version": {checkpoint.VERSION}', '"version": 99'))
     with pytest.raises(CheckpointError, match="of version 99"):
         checkpoint.load(out)
+
+
+def test_options_that_mean_nothing_any_more_are_read_over() -> None:
+    described = dataclasses.asdict(SMALL)
+    assert checkpoint.options_from({**described, "cycle": 4}) == SMALL
+    with pytest.raises(CheckpointError, match="options bicycle are not those of this version"):
+        checkpoint.options_from({**described, "bicycle": 4})
 
 
 def test_other_problems_and_options_are_refused(run: Path) -> None:

@@ -84,14 +84,19 @@ def _agent(
         said = choose(networks, search, params, key, unpacked(sight), legal)
         return said.policy.astype(jnp.float16), said.value
 
+    def decide_on_one(params: Params, keys: jax.Array, *rest: Any) -> AgentStep:
+        return decide_alone(params, keys[0], *rest)
+
     inputs = (whole, part, whole, whole, part, part, part)
     whence = (whole, whole, part, part)
+    decide_alone = jax.jit(partial(self_play.decide, networks, search))
+    decide_on_all = jax.jit(jax.shard_map(decide, mesh=mesh, in_specs=inputs, out_specs=part, check_vma=False))
     return Agent(
         networks=networks,
         optimizer=optimizer,
         mesh=mesh,
-        decide=jax.jit(jax.shard_map(decide, mesh=mesh, in_specs=inputs, out_specs=part, check_vma=False)),
-        decide_alone=jax.jit(partial(self_play.decide, networks, search)),
+        decide=decide_on_one if len(devices) == 1 else decide_on_all,
+        decide_alone=decide_alone,
         learn=jax.jit(jax.shard_map(learn, mesh=mesh, in_specs=whence, out_specs=whole, check_vma=False)),
         review=jax.jit(review),
         survey=jax.jit(partial(self_play.survey, networks)),

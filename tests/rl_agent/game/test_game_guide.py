@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from game_problems import PADDING, seeded_game
+from game_problems import PADDING, arrays_of, seeded_game
 
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
@@ -11,7 +11,6 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners.greedy import solve
 from memplan.planners.planner import Budget
-from memplan.rl_agent.game.arrays import make_arrays
 from memplan.rl_agent.game.game import Game
 from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.moves import NOWHERE
@@ -24,7 +23,7 @@ SEEDS = range(1, 60, 2)
 
 def imitated(game: Game, plan: Plan) -> Reference:
     """Returns a game in which each decision is that of a plan, where it is legal."""
-    return replay(game, history_of(game, Host(make_arrays(game)), plan))
+    return replay(game, history_of(game, Host(arrays_of(game)), plan))
 
 
 def games(problem: MappingProblem) -> tuple[Plan, Game, Game]:

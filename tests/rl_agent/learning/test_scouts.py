@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from game_problems import arrays_of, seeded_game
+from game_problems import PADDING, arrays_of, seeded_game
 
 import memplan
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.verify import verify
-from memplan.rl_agent.game.arrays import make_arrays
+from memplan.rl_agent.game.arrays import Padding, make_arrays
 from memplan.rl_agent.game.game import Game
 from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.plan import make_plan, replay
@@ -18,8 +18,8 @@ from memplan.rl_agent.learning.scripted import scripted
 from memplan.workloads import dumps_folder
 
 
-def explore(game: Game, heat: float, budget: int, seed: int = 0):  # type: ignore[no-untyped-def]
-    host = Host(make_arrays(game))
+def explore(game: Game, heat: float, budget: int, seed: int = 0, padding: Padding | None = PADDING):  # type: ignore[no-untyped-def]
+    host = Host(make_arrays(game, padding))
     history, total = scripted(host)
     policy = np.full((len(history), 3), 1 / 3)
     urge = np.arange(len(history)) < len(game.moves)
@@ -44,7 +44,7 @@ def test_where_a_game_is_the_present_one_again_the_rest_is_known() -> None:
     graph = memplan.read(dumps_folder() / "alexnet_train.tpu-v5e.default.hlo.txt.gz")
     problem = memplan.problem(graph, "tpu-v5e")
     game = Game(problem, guide=None)
-    host, start, found = explore(game, 1e-4, 60_000)
+    host, start, found = explore(game, 1e-4, 60_000, padding=None)
     for scouted in found:
         assert scouted.games > 1.5 * 60_000 / len(game.moves), "games do not end early"
         assert host.trace(scouted.history)[0][-1] == pytest.approx(scouted.total, abs=1e-6 * game.home_latency)

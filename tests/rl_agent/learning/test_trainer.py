@@ -82,7 +82,7 @@ def test_a_contest_starts_from_a_plan() -> None:
     assert contest.latency <= TimingEmulator(problem).latency(contest.plan()) * (1 + 1e-5)
     assert verify(problem, contest.plan()) == []
     game = Game(problem, guide=plan)
-    history = history_of(game, Host(make_arrays(game)), plan)
+    history = history_of(game, Host(make_arrays(game, padding_of(problem))), plan)
     assert len(history) == len(contest.game.moves)
     before = contest.latency
     contest.repack()

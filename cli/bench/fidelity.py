@@ -1,8 +1,8 @@
-"""`memplan bench fidelity`: how well the cost model foretells the compiler's own estimates.
+"""`memplan bench fidelity`: how well the cost model predicts the compiler's own estimates.
 
 The dumps hold every program twice, with and without a fast memory: the same instructions in other placements, each with
 the compiler's estimate; with `--compile` there are more variants of the programs that compile fast, as a planner makes
-them (`backends/tpu/variants.py`). The model is made to agree with one module and must foretell another, instruction by
+them (`backends/tpu/variants.py`). The model is made to agree with one module and must predict another, instruction by
 instruction, and summed up over the module. What instructions wait for copies is no matter of the cost model, and left
 out on both sides.
 
@@ -45,7 +45,7 @@ VARIANTS = ("default", "slow")
 # Copies that go on beside instructions: `emulator/score.py` has them on their links, not among what is busy.
 _LEFT_OUT = frozenset(f"{copy}-{end}" for copy in ASYNCHRONOUS_COPIES for end in ("start", "done"))
 
-# Of instructions, what is foretold from one compiled variant to another, unless it is one of the two above.
+# Of instructions, what is predicted from one compiled variant to another, unless it is one of the two above.
 _OTHERS = "others"
 
 Row = dict[str, Any]
@@ -130,7 +130,7 @@ def _dumps(targets: Sequence[Target] | None) -> list[tuple[str, str, tuple[Path,
 
 
 def module_rows(name: str, target: Target, modules: Modules) -> Iterator[Row]:
-    """Yields, for every two modules of a program, what one's model foretells for the placement of the other.
+    """Yields, for every two modules of a program, what one's model predicts for the placement of the other.
 
     In seconds. Modules in which nothing is placed otherwise are not compared.
     """
@@ -143,7 +143,7 @@ def module_rows(name: str, target: Target, modules: Modules) -> Iterator[Row]:
                 "from": first,
                 "to": second,
                 "stated": stated[second],
-                "foretold": foretold_busy(modules[first], modules[second], target),
+                "predicted": predicted_busy(modules[first], modules[second], target),
             }
 
 
@@ -155,7 +155,7 @@ def _placement(graph: Graph) -> dict[str, tuple[int, ...]]:
     }
 
 
-def foretold_busy(graph: Graph, other: Graph, target: Target) -> float:
+def predicted_busy(graph: Graph, other: Graph, target: Target) -> float:
     """Returns the seconds that instructions take by a module's model, in the placement of another of its program.
 
     An access that the other module has not stays where it is. Asynchronous copies that `build` could not take out of
@@ -187,7 +187,7 @@ def summarize(rows: Sequence[Row], pairs: Mapping[str, Sequence[Pair]], target: 
       target: itself.
     """
     errors = sorted(
-        (abs(row["foretold"] / row["stated"] - 1.0), row["program"], row["from"], row["to"]) for row in rows
+        (abs(row["predicted"] / row["stated"] - 1.0), row["program"], row["from"], row["to"]) for row in rows
     )
     return {
         "instructions": {variant: asdict(fidelity(ordered, target)) for variant, ordered in pairs.items()},
@@ -204,7 +204,7 @@ def summarize(rows: Sequence[Row], pairs: Mapping[str, Sequence[Pair]], target: 
 
 Cells = tuple[str, ...]
 
-_INSTRUCTIONS = ("target", "foretold", "instructions", "median", "95 %", "total", "rank correlation")
+_INSTRUCTIONS = ("target", "predicted", "instructions", "median", "95 %", "total", "rank correlation")
 _MODULES = ("target", "pairs", "median", "worst", "which is")
 
 
@@ -243,7 +243,7 @@ def _tables(summary: dict[str, Row]) -> Iterator[tuple[Cells, list[Cells]]]:
 
 
 def _direction(variant: str) -> str:
-    """Returns what is foretold from what.
+    """Returns what is predicted from what.
 
     >>> _direction("slow")
     'slow to default'
@@ -253,7 +253,7 @@ def _direction(variant: str) -> str:
     return f"{variant} to {VARIANTS[1 - VARIANTS.index(variant)]}"
 
 
-_TEXT_COLUMNS = frozenset({"target", "foretold", "which is"})
+_TEXT_COLUMNS = frozenset({"target", "predicted", "which is"})
 
 
 def _printed(summary: dict[str, Row]) -> Iterator[Table | str]:

@@ -35,7 +35,7 @@ def test_agrees_with_both_modules() -> None:
         assert _cycles(known, name, "") == pytest.approx(60_000, rel=1e-3)
 
 
-def test_the_model_alone_foretold_something_else() -> None:
+def test_the_model_alone_predicted_something_else() -> None:
     before, _ = _problem()
     assert _cycles(before, "b", "ab") != pytest.approx(36_667, rel=0.02)
 
@@ -49,7 +49,7 @@ def test_nothing_is_learned_of_what_did_not_move_and_from_what_is_not_there() ->
 
 
 def test_costs_stay_what_a_problem_may_have() -> None:
-    """No cost or overhead is negative, even where a fast memory makes an instruction slower, or faster than foretold."""
+    """No cost or overhead is negative, even where a fast memory makes an instruction slower, or faster than predicted."""
     built = build(parse_hlo(program()), V5E)
     for cycles in (3_000, 60_000, 200_000):
         lesson = Lesson.of(parse_hlo(program("abc", cycles + 35_000)), V5E)

@@ -15,7 +15,7 @@ from memplan import workloads
 from memplan.backends.tpu.compile import CompiledModule, CompileError, TpuCompiler
 from memplan.backends.tpu.steering import SORT_ORDER
 from memplan.cli.bench import fidelity as bench_fidelity
-from memplan.cli.bench.fidelity import foretold_busy
+from memplan.cli.bench.fidelity import predicted_busy
 from memplan.compiler.emulator.score import score
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.target import load_target
@@ -52,7 +52,7 @@ def test_rows_and_summary(run: Run, few_dumps: Path, tmp_path: Path) -> None:
         assert direction["count"] > 25
         assert 0 <= direction["median"] <= direction["high"]
     errors = {
-        (row["program"], row["from"]): abs(row["foretold"] / row["stated"] - 1)
+        (row["program"], row["from"]): abs(row["predicted"] / row["stated"] - 1)
         for row in data["rows"]
         if row["target"] == "tpu-v5e"
     }
@@ -61,7 +61,7 @@ def test_rows_and_summary(run: Run, few_dumps: Path, tmp_path: Path) -> None:
     assert modules["worst"] == max(errors.values()) == errors[modules["worst_program"], modules["worst_from"]]
     assert modules["median"] in errors.values()
     for row in data["rows"]:
-        assert row["foretold"] == pytest.approx(row["stated"], rel=0.5)
+        assert row["predicted"] == pytest.approx(row["stated"], rel=0.5)
     lines = [line.split() for line in done.out.splitlines() if line]
     assert [line[0] for line in lines] == [
         "target", "tpu-v4", "tpu-v4", "tpu-v5e", "tpu-v5e",
@@ -75,8 +75,8 @@ def test_directions_are_opposite(run: Run, few_dumps: Path, tmp_path: Path) -> N
     assert run("bench", "fidelity", "--targets", "tpu-v5e", "--json", tmp_path / "f.json").status == 0
     rows = json.loads((tmp_path / "f.json").read_text())["rows"]
     for default, slow in zip(rows[::2], rows[1::2], strict=True):
-        assert default["stated"] > slow["stated"]  # of the module foretold: from default, that in slow memory
-        assert default["foretold"] > slow["foretold"]
+        assert default["stated"] > slow["stated"]  # of the module predicted: from default, that in slow memory
+        assert default["predicted"] > slow["predicted"]
 
 
 def test_a_choice_of_targets_and_markdown(run: Run, few_dumps: Path) -> None:
@@ -88,10 +88,10 @@ def test_a_choice_of_targets_and_markdown(run: Run, few_dumps: Path) -> None:
 
 @pytest.mark.parametrize("program", ["lstm.tpu-v5e", "neural_ode.tpu-v5e", "mlp_mixer.tpu-v5e", "mlp_mixer.tpu-v6e"])
 @pytest.mark.parametrize("variant", ["default", "slow"])
-def test_a_module_foretells_itself(program: str, variant: str) -> None:
+def test_a_module_predicts_itself(program: str, variant: str) -> None:
     target = load_target(program.split(".")[1])
     graph = read(workloads.dumps_folder() / f"{program}.{variant}.hlo.txt.gz")
-    assert foretold_busy(graph, graph, target) == pytest.approx(score(graph, target).busy, rel=1e-3)
+    assert predicted_busy(graph, graph, target) == pytest.approx(score(graph, target).busy, rel=1e-3)
 
 
 def test_prefetches_of_parts_are_left_out() -> None:
@@ -107,7 +107,7 @@ def test_prefetches_of_parts_are_left_out() -> None:
         kind = operation.opcode if operation.opcode == "slice-start" else "other"
         seconds[kind] += operation.duration(spaces) * problem.runs_at(t)
     assert seconds["slice-start"] > 0.05 * seconds["other"]
-    assert foretold_busy(graph, graph, target) == pytest.approx(seconds["other"], rel=1e-3)
+    assert predicted_busy(graph, graph, target) == pytest.approx(seconds["other"], rel=1e-3)
 
 
 class Compiled(TpuCompiler):
@@ -133,10 +133,10 @@ def test_compiled_variants(run: Run, few_dumps: Path, tmp_path: Path, monkeypatc
     assert [(row["from"], row["to"]) for row in compiled] == [
         ("default", "slow"), ("default", "no cross-program"), ("slow", "default"), ("no cross-program", "default"),
     ]  # fmt: skip
-    dumped = {(row["from"], row["to"]): row["foretold"] for row in rows if row["program"] == "lstm"}
+    dumped = {(row["from"], row["to"]): row["predicted"] for row in rows if row["program"] == "lstm"}
     for row in compiled:
         there, back = (name.replace("no cross-program", "slow") for name in (row["from"], row["to"]))
-        assert row["foretold"] == pytest.approx(dumped[there, back])
+        assert row["predicted"] == pytest.approx(dumped[there, back])
 
 
 def test_mistakes(run: Run, few_dumps: Path) -> None:

@@ -1,4 +1,4 @@
-"""Comparing modules compiled twice, and fitting what one foretells of the other."""
+"""Comparing modules compiled twice, and fitting what one predicts of the other."""
 
 import runpy
 import subprocess
@@ -52,7 +52,7 @@ def test_a_model_that_is_right(machine: Target) -> None:
 
 
 def test_errors(machine: Target) -> None:
-    """It foretells 2 and 2 seconds for estimates of 4 and 2, the first executed three times."""
+    """It predicts 2 and 2 seconds for estimates of 4 and 2, the first executed three times."""
     pairs = [
         (observation(16, 0, 17.0), observation(16, 1, 4.0, repetitions=3.0)),
         (observation(16, 0, 17.0), observation(16, 1, 2.0)),
@@ -62,7 +62,7 @@ def test_errors(machine: Target) -> None:
 
 
 def test_ranks(machine: Target) -> None:
-    """The largest saving foretold is the smallest one estimated, and so on."""
+    """The largest saving predicted is the smallest one estimated, and so on."""
     pairs = [(observation(size, 0, 40.0), observation(size, 1, 40.0 - 1 / size)) for size in (18, 24, 30)]
     assert fidelity(pairs, machine).rank_correlation == pytest.approx(-1.0)
 
@@ -118,7 +118,7 @@ def test_fit_finds_the_constants_that_the_estimates_were_made_with(machine: Targ
     ],
 )
 def test_real_modules(name: str, median: float, total: float) -> None:
-    """The shipped constants foretell most estimates of the other module of a pair, and their sum, in both directions."""
+    """The shipped constants predict most estimates of the other module of a pair, and their sum, in both directions."""
     target = load_target(name.split(".")[1])
     default, slow = (observe(read(DUMPS / f"{name}.{kind}.hlo.txt.gz"), target) for kind in ("default", "slow"))
     pairs = pairs_of(default, slow)

@@ -42,9 +42,9 @@ def is_prime(number: int) -> bool:
 )
 def test_the_model_ranks_as_the_tpu_compiler_does(length: int, measured: dict) -> None:
     """Estimated cycles of whole convolutions of 512 signals of half the length, compiled for a TPU v5e."""
-    foretold = {groups: seconds(Decomposition(groups), 512, TPU, True, length // 2) for groups in measured}
+    predicted = {groups: seconds(Decomposition(groups), 512, TPU, True, length // 2) for groups in measured}
     assert sorted(measured, key=lambda groups: measured[groups]) == sorted(
-        foretold, key=lambda groups: foretold[groups]
+        predicted, key=lambda groups: predicted[groups]
     )
     assert decompose_at_least(length, 512, TPU, length // 2).groups == min(measured, key=lambda g: measured[g])
 

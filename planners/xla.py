@@ -1,9 +1,9 @@
 """The planner `xla`: the mapping that the dump itself carries, which the compiler that wrote it decided on.
 
-A dump states which memory every value is in and which copies move it, but no offsets: they are packed by best fit. The
-compiler found offsets that fit, but not always for quite the same stays: a prefetch in slices takes the memory of each
-slice only from its own start, here that of all of them from the first. Where more is in the memory than it holds,
-copies start later, and what finds no offset after all is left out. The plan's `info` says how often that happened.
+A dump states which memory every value is in and which copies move it, but no offsets; these are packed by best fit. The
+compiler's own offsets fit stays that differ a little: a prefetch in slices takes the memory of each slice only from
+that slice's start, while here it takes all of it from the first. Where stays exceed the memory, copies start later, and
+what finds no offset after all is left out. The plan's `info` says how often that happened.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _EXACT_EFFORT = 2.0
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
     """Returns the given mapping with offsets.
 
-    `info` has the number of stays in fast memory whose copies start later (`started_later`), and of those that found
-    no offset (`left_out`).
+    Its `info` has the number of stays in fast memory whose copies start later (`started_later`), and the number of
+    those that found no offset (`left_out`).
 
     Raises:
       PlannerError: the program carries no mapping.
@@ -42,7 +42,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
 
 
 def _relieved(problem: MappingProblem, stays: list[Stay]) -> tuple[list[Stay], int]:
-    """Lets copies into memory start later where more is in it than it holds; returns how many."""
+    """Returns the stays, with copies that start later where stays exceed a memory, and how many these are."""
     stays = list(stays)
     moved: set[int] = set()
     for space in range(1, len(problem.spaces)):
@@ -53,7 +53,7 @@ def _relieved(problem: MappingProblem, stays: list[Stay]) -> tuple[list[Stay], i
         for number in here:
             room[stays[number].start : stays[number].end] -= problem.buffers[stays[number].buffer].size
         for time in np.flatnonzero(room[: problem.end] < 0).tolist():
-            # The last to start, and of those the largest, is the most likely to come in slices.
+            # The copy that starts last, and of several the largest, is the most likely to be one in slices.
             arriving = [number for number in here if _is_arriving(problem, stays[number], time)]
             arriving.sort(key=lambda number: (stays[number].start, problem.buffers[stays[number].buffer].size))
             while room[time] < 0 and arriving:
@@ -66,7 +66,7 @@ def _relieved(problem: MappingProblem, stays: list[Stay]) -> tuple[list[Stay], i
 
 
 def _is_arriving(problem: MappingProblem, stay: Stay, time: int) -> bool:
-    """Whether a stay holds nothing yet at a time, and its copy can also start right after it."""
+    """Whether a stay holds no value yet at a time, and its copy can start right after that."""
     if (
         len(stay.prefetches) != 1
         or not stay.prefetches[0][0] <= time < stay.prefetches[0][1]
@@ -97,7 +97,7 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
     for number, r in enumerate(given.residencies):
         if r.space == home_of(problem, r.buffer):
             continue
-        # What the next run expects in fast memory lies where this run found it.
+        # The next run of the program expects a buffer where this run found it.
         from_before = any(start == BEFORE for start, _ in prefetches[number])
         shares = (r.buffer, r.space) in left_behind and (from_before or r.end == problem.end + 1)
         stays.append(
@@ -119,7 +119,7 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
 def _joined_in_place(problem: MappingProblem, stays: list[Stay]) -> list[Stay]:
     """Joins two stays of a buffer in one space if the operation that ends the first reads it and writes the second.
 
-    That is how an operation looks in a dump whose result takes the place of its operand.
+    In a dump, this is an operation whose result takes the place of its operand.
     """
     times = [time for time, _ in problem.accesses]
     joined: list[Stay] = []

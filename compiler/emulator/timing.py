@@ -39,7 +39,7 @@ from memplan.compiler.emulator.timing_rows import (
     new_stack,
 )
 from memplan.compiler.errors import PlanError
-from memplan.compiler.hardware.roofline import durations
+from memplan.compiler.hardware.roofline import durations, idle_fractions
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
 
@@ -194,10 +194,8 @@ class TimingEmulator:
         seconds = (self._access_bytes / self._space_bandwidth[served])[uses]
         slot = self._access_time[uses] * self.num_channels + channel[uses]
         taken = np.bincount(slot, seconds, minlength=n * self.num_channels).reshape(n, self.num_channels)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            idle_fraction = np.where(duration[:, None] > 0.0, 1.0 - taken / duration[:, None], 0.0)
         busy = self._repetitions[self._region_of] @ taken if n else np.zeros(self.num_channels)
-        return duration, np.maximum(idle_fraction, 0.0), busy
+        return duration, idle_fractions(duration, taken), busy
 
     def lower_bound(self) -> float:
         """Returns a latency that no plan beats: each access in the cheapest space allowed to its buffer, no copy."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from memplan.compiler.kernels import entry, internal
+from memplan.compiler.kernels import entry, inlined, internal
 
 # Iterations of one loop that are walked one by one at most; any others are taken to last as long as the last of these.
 # Only a conditional in a loop with a copy across it, of which what is left shrinks geometrically, comes near this.
@@ -346,6 +346,43 @@ def close_regions(t, depth, clock, stalled, schedule, links, stack):  # type: ig
     return -1, depth, clock, stalled
 
 
+@inlined
+def enter_regions(t, opened, depth, clock, stalled, schedule, links, stack):  # type: ignore[no-untyped-def]
+    """Opens the regions from position `opened` of `schedule.opened` on that start at `t`, until one has no iterations.
+
+    Returns `(whether one has none, the time to go on at, depth)`.
+    """
+    n, is_skipped = schedule.operations.shape[0] - 2, False
+    while t < n and opened < schedule.operations[t + 1].opens:
+        number = schedule.opened[opened]
+        region = schedule.regions[number]
+        opened += 1
+        is_skipped = region.trips <= 0.0
+        if region.is_branch or not is_skipped:
+            depth = open_region(number, depth, clock, stalled, schedule, links, stack)
+        if is_skipped:
+            t = region.end
+            break
+    return is_skipped, t, depth
+
+
+@inlined
+def leave_regions(t, depth, clock, stalled, schedule, links, stack):  # type: ignore[no-untyped-def]
+    """Ends the regions that end at `t`; returns `(the time to go on at, opened, depth, clock, stalled)`.
+
+    `opened` is the position in `schedule.opened` of the first region to be opened then.
+    """
+    repeated, depth, clock, stalled = close_regions(t, depth, clock, stalled, schedule, links, stack)
+    if repeated >= 0:
+        t = schedule.regions[repeated].start
+    opened = schedule.operations[t].opens
+    if repeated >= 0:
+        while schedule.opened[opened] != repeated:
+            opened += 1
+        opened += 1
+    return t, opened, depth, clock, stalled
+
+
 @internal
 def run_operation(t, clock, schedule, links):  # type: ignore[no-untyped-def]
     """Awaits and issues the copies of time `t` and runs its operation; returns `(clock, seconds waited)`."""
@@ -378,28 +415,11 @@ def walk(schedule, links, stack):  # type: ignore[no-untyped-def]
     t = 0
     opened = schedule.operations[0].opens
     while True:
-        is_skipped = False
-        while t < n and opened < schedule.operations[t + 1].opens:
-            number = schedule.opened[opened]
-            region = schedule.regions[number]
-            opened += 1
-            is_skipped = region.trips <= 0.0
-            if region.is_branch or not is_skipped:
-                depth = open_region(number, depth, clock, stalled, schedule, links, stack)
-            if is_skipped:
-                t = region.end
-                break
+        is_skipped, t, depth = enter_regions(t, opened, depth, clock, stalled, schedule, links, stack)
         if not is_skipped:
             clock, waited = run_operation(t, clock, schedule, links)
             stalled += waited
             if t == n:
                 return clock, stalled
             t += 1
-        repeated, depth, clock, stalled = close_regions(t, depth, clock, stalled, schedule, links, stack)
-        if repeated >= 0:
-            t = schedule.regions[repeated].start
-        opened = schedule.operations[t].opens
-        if repeated >= 0:
-            while schedule.opened[opened] != repeated:
-                opened += 1
-            opened += 1
+        t, opened, depth, clock, stalled = leave_regions(t, depth, clock, stalled, schedule, links, stack)

@@ -1,4 +1,4 @@
-"""The search of `search` in one fast space, as Python sees it: where it starts, how it goes on, what came of it."""
+"""Annealing in one fast space, as Python sees it: how it starts, goes on, and ends in a solution."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EXACT_NODES = 50_000
 
 @dataclass(frozen=True)
 class PlacedRuns:
-    """What was decided, where it lies, and what it takes.
+    """A solution: the runs that have stays, with their offsets and the latency that results.
 
     Attributes:
       kept: buffer that stays from one run of the program to the next; -1 for none.
@@ -46,7 +46,7 @@ class PlacedRuns:
 
 
 class Annealer:
-    """One search in one fast space.
+    """Annealing in one fast space.
 
     Args:
       frame: of the space.
@@ -57,7 +57,7 @@ class Annealer:
 
     Attributes:
       decisions: with the tables that the search works on.
-      pressure: `[n + 1]` units by which the memory should look smaller than it is, because something found no place.
+      pressure: `[n + 1]` units by which the memory looks smaller than it is, because a run found no place before.
     """
 
     def __init__(self, frame: Frame, emulator: TimingEmulator, seed: int, prior: Floats, kinds: Floats):
@@ -99,7 +99,7 @@ class Annealer:
         self._settle()
 
     def _start(self, kept: int) -> None:
-        """Begins with nothing in the space but what stays from run to run."""
+        """Starts without any runs, and with an argument that may stay from run to run of the program."""
         self.decisions = Decisions(self.frame, Rules(), kept)
         tables, (start, end, offset), whole = in_one_piece(self.decisions.tables)
         self.decisions.tables = tables
@@ -116,7 +116,7 @@ class Annealer:
         )
 
     def resume(self, solution: PlacedRuns, kept: int) -> None:
-        """Goes to a solution, without what is not possible if another buffer is kept."""
+        """Goes to a solution, without the runs that are not possible if another buffer is kept."""
         self._start(kept)
         take_again(self.decisions.tables, solution.rows)
         num_homes = len(self.frame.homes)
@@ -192,12 +192,12 @@ class Annealer:
         return int(self.rounds[0])
 
     def squeeze(self) -> None:
-        """Lets the memory look smaller where something found no place before."""
+        """Lets the memory look smaller where runs found no place before."""
         self.decisions.tables.free[:] -= self.pressure
         self._settle()
 
     def place(self, is_exact: bool = True) -> None:
-        """Goes to the best since the last start, packs it and drops what finds no place; ends what `squeeze` began.
+        """Goes to the best since the last start, packs it, drops what finds no place, and undoes `squeeze`.
 
         Args:
           is_exact: whether to search exactly for offsets of what heuristics leave over, which may take seconds.
@@ -232,7 +232,7 @@ class Annealer:
             places.fixed[number] = described.start, described.end, units[number], top
 
     def _settle(self) -> None:
-        """Makes where the tables are the present and the best solution."""
+        """Makes what the tables say the accepted and the best solution."""
         self.walk.accepted[:] = self.walk.now
         self.walk.best[:] = self.walk.now
         latency = latency_of_tables(self.decisions.tables, self.evaluation)

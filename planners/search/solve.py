@@ -1,15 +1,15 @@
-"""The planner `search`: simulated annealing over what `greedy` decides, for as long as it may.
+"""The planner `search`: simulated annealing over what `greedy` decides, for the whole time limit.
 
 It starts from greedy's plan and goes in cycles, each twice as long as the one before up to a limit. A cycle has two
 halves, both of simulated annealing with adaptively chosen neighbourhoods (`annealing_kernel.py`,
 `neighbourhoods_kernel.py`):
 
-    free     room is the sum of sizes, offsets are left for later; hot to cold
-    packed   what is left when offsets are found is improved, every step with offsets (`places_kernel.py`)
+    free     room is the sum of sizes, and offsets are left for later; temperatures fall from hot to cold
+    packed   offsets are found, and what has some is improved, every step with offsets (`places_kernel.py`)
 
-In the free half the search crosses what no packed plan can cross; in the other it repairs what found no offset. Where
-that was, the memory looks smaller in the next cycle. Every evaluation is the emulator's (`evaluation_kernel.py`).
-The best packed solution is the plan, and it is told as soon as it is found.
+In the free half the search passes through decisions that no packing allows. In the packed half it repairs what found no
+offset, and where that was, the memory looks smaller in the next cycle. Every evaluation is the emulator's
+(`evaluation_kernel.py`). The best packed solution is the plan, and it is reported as soon as it is found.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from memplan.planners.xla import given_stays
 # In the order of their numbers in `neighbourhoods_kernel.py`.
 NEIGHBOURHOODS = ("window", "scatter", "buffer", "insert", "split", "shift")
 
-# Rounds of one half of the first cycle, and of the longest.
+# Rounds of a half of the first cycle, and of the longest one.
 _FIRST_HALF, _LONGEST_HALF = 500, 8000
 
-# Rounds that are made at once, before the clock is looked at: about this much work, in items.
+# The work that is done between looks at the clock, in items times rounds, and the most rounds.
 _WORK_AT_ONCE, _MOST_AT_ONCE = 60_000, 100
 
-# Each half ends at this part of the temperature at which it begins.
+# The temperature at the end of a half, as a part of that at its beginning.
 _COLDEST = 1e-3
 
-# The packed half begins colder than the free one by this factor.
+# The temperature at the beginning of the packed half, as a part of that of the free one.
 _PACKED_HEAT = 0.3
 
 # How often a cycle tries another argument that stays from run to run, or none.
 _SHARE_OF_OTHER_KEPT = 0.25
 
-# What exact packing may take, for each item, before it is known how long it does: it starts only if there is time.
+# Seconds of an exact packing for each item, until one has been timed: it starts only if there is time for it.
 _PACKING_SECONDS = 3e-3
 
-# Of the budget, what greedy may take.
+# The share of the budget that greedy may take.
 _SHARE_OF_GREEDY = 0.5
 
 
@@ -69,7 +69,7 @@ class SearchOptions:
       neighbourhoods: which are used, of `NEIGHBOURHOODS`.
       free: whether cycles have a half in which offsets are left for later.
       cross_program: whether to change which argument stays in fast memory from run to run.
-      prior: `[num_items]`, of the first fast space's `Frame`: by how much the claim of a run that begins with an item
+      prior: `[num_items]` for the first fast space's `Frame`: by how much the claim of a run that begins with an item
         is multiplied where runs compete, such as a learned preference; None for 1.
     """
 
@@ -101,7 +101,7 @@ def solve_with(problem: MappingProblem, budget: Budget, options: SearchOptions) 
 
 
 class _Annealing:
-    """The search, and the best plan so far."""
+    """Cycles of annealing in each fast space, and the best plan so far."""
 
     def __init__(self, problem: MappingProblem, budget: Budget, options: SearchOptions, first: Plan, deadline: float):
         self.problem, self.budget, self.options, self.deadline = problem, budget, options, deadline
@@ -112,7 +112,7 @@ class _Annealing:
         budget.on_plan(first)
 
     def run(self) -> None:
-        """Searches in each fast space in turn, the others as they are by then."""
+        """Searches in one fast space after another; stays in the others remain as they are."""
         spaces = fast_spaces(self.problem)
         for number, space in enumerate(spaces):
             now = time.monotonic()
@@ -152,7 +152,7 @@ class _Annealing:
     def _anneal(
         self, annealer: Annealer, rounds: int, heat: float, deadline: float, is_placed: bool = False
     ) -> Iterator[None]:
-        """Makes rounds from hot to cold, and yields each time that the clock is looked at."""
+        """Makes rounds from hot to cold, and yields before each look at the clock."""
         done, at_once = 0, max(5, min(_MOST_AT_ONCE, _WORK_AT_ONCE // len(annealer.frame.lows)))
         cooling = _COLDEST ** (1.0 / rounds)
         while done < rounds and self._goes_on(annealer, deadline):
@@ -180,7 +180,7 @@ class _Annealing:
         return others[int(self.generator.integers(len(others)))]
 
     def _better(self, annealer: Annealer, incumbent: PlacedRuns, elsewhere: list[Stay]) -> PlacedRuns:
-        """Returns the better one of the incumbent and the best of the search, and tells of a better plan."""
+        """Returns the better one of the incumbent and the best of the search, and reports a better plan."""
         if annealer.best_latency >= incumbent.latency * (1.0 - 1e-12):
             return incumbent
         solution, stays = annealer.best_solution()

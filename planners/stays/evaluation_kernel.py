@@ -12,7 +12,7 @@ import numpy as np
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.evaluation import FAST, HOME, Evaluation
 from memplan.planners.stays.evaluation_walk_kernel import walk_all, walk_changes
-from memplan.planners.stays.rules_kernel import duration, until_next_run
+from memplan.planners.stays.rules_kernel import duration, idle_fraction, until_next_run
 from memplan.planners.stays.tables import NONE, StayTables
 
 
@@ -144,8 +144,7 @@ def _recompute(e: Evaluation, t: int) -> None:
             idle[channel] += taken[access, place]
     operation.duration = duration(e.floor[t], e.overhead[t] + seconds)
     for channel in range(len(idle)):
-        left = 1.0 - idle[channel] / operation.duration if operation.duration > 0.0 else 0.0
-        idle[channel] = max(left, 0.0)
+        idle[channel] = idle_fraction(operation.duration, idle[channel])
 
 
 @internal

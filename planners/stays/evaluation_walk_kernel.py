@@ -1,24 +1,24 @@
 """The walk over what a candidate changes, with marks at which it may begin and end. Compiled by numba.
 
-The clock is the emulator's (`timing_kernel.py`), whose loops, branches and queues are used as they are. Here is how a
-walk begins at a mark, which copies it meets in lists instead of arrays, and when it may stop. Loops and conditionals
-are walked as a whole: marks are outside of them.
+The clock is the emulator's (`timing_kernel.py`), whose loops, branches and queues are used as they are. This file says
+how a walk begins at a mark, finds its copies in lists instead of arrays, and ends. Loops and conditionals are walked as
+a whole: marks are outside of them.
 
-What is in flight is compared but for rounding. It is the same copies in the same order in each queue, as much is left
-of each, and as long of its latency; the clock may differ, as nothing that follows depends on it.
+What is in flight at two marks is the same, but for rounding, if it is the same copies in the same order in each queue,
+with as many bytes left of each and as long to wait. The clock may differ, since nothing that follows depends on it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from memplan.compiler.emulator.timing_kernel import NEVER, append, close_regions, drain, issue, open_region
+from memplan.compiler.emulator.timing_kernel import NEVER, append, drain, enter_regions, issue, leave_regions
 from memplan.compiler.emulator.timing_rows import LinkState, ScheduleRows
 from memplan.compiler.kernels import internal
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.tables import NONE
 
-# Of the latency: how much longer what is left of a copy in flight may take, to count as the same but for rounding.
+# The part of the latency by which what is left of two copies may differ to count as the same.
 _ROUNDING = 1e-14
 
 
@@ -53,7 +53,7 @@ def _load(e: Evaluation, t: int, clock: float) -> None:
 def _write(
     marks: np.ndarray, t: int, in_flight: np.ndarray, copies: np.ndarray, queues: np.ndarray, clock: float
 ) -> None:
-    """Makes the present state the candidate's mark of a time."""
+    """Writes the present state as the candidate's mark of a time."""
     mark = marks[t]
     mark.clock = clock
     mark.is_walked = True
@@ -123,7 +123,7 @@ def _run_operation(
 
 @internal
 def _walk(e: Evaluation, t: int, change: int) -> float:
-    """Walks from a mark at `t` on until nothing differs from the reference any more; returns the seconds in all.
+    """Walks from a mark at `t` on until nothing differs from the reference any more; returns the program's seconds.
 
     Args:
       change: first time at which something is changed; -1 if there is no reference.
@@ -155,17 +155,7 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
                         clock = marks[times[t].side, t].clock + shift
                         opened = operations[t].opens
                         _load(e, t, clock)
-        is_skipped = False
-        while t < n and opened < operations[t + 1].opens:
-            number = schedule.opened[opened]
-            region = schedule.regions[number]
-            opened += 1
-            is_skipped = region.trips <= 0.0
-            if region.is_branch or not is_skipped:
-                depth = open_region(number, depth, clock, stalled, schedule, links, stack)
-            if is_skipped:
-                t = region.end
-                break
+        is_skipped, t, depth = enter_regions(t, opened, depth, clock, stalled, schedule, links, stack)
         if not is_skipped:
             clock = _run_operation(times, t, copy_lists, schedule, clock, links)
             if t == n:
@@ -173,15 +163,8 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
             t += 1
         if depth == 0:
             opened = operations[t].opens
-            continue
-        repeated, depth, clock, stalled = close_regions(t, depth, clock, stalled, schedule, links, stack)
-        if repeated >= 0:
-            t = schedule.regions[repeated].start
-        opened = operations[t].opens
-        if repeated >= 0:
-            while schedule.opened[opened] != repeated:
-                opened += 1
-            opened += 1
+        else:
+            t, opened, depth, clock, stalled = leave_regions(t, depth, clock, stalled, schedule, links, stack)
 
 
 @internal

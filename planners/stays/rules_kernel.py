@@ -7,5 +7,6 @@ from memplan.compiler.kernels import inlined
 from memplan.planners.stays import rules
 
 duration = inlined(roofline.duration)
+idle_fraction = inlined(roofline.idle_fraction)
 writer_to_evict = inlined(rules.writer_to_evict)
 until_next_run = inlined(rules.until_next_run)

@@ -149,12 +149,12 @@ def _find_companions(placed: _Placed, intervals: Intervals, block: int, rank: in
 
 @internal
 def _chosen_offset(
-    placed: _Placed, num_others: int, sizes: BlockSizes, block: int, target: int, is_best_fit: bool
+    placed: _Placed, num_others: int, sizes: BlockSizes, block: int, floor: int, target: int, is_best_fit: bool
 ) -> int:
-    """Returns the offset of the gap that a block takes among its companions."""
+    """Returns the offset of the gap that a block takes among its companions, from `floor` on."""
     size, alignment = sizes.size[block], sizes.alignment[block]
     ascending = np.argsort(placed.offsets[:num_others])
-    lowest, chosen, chosen_gap = np.int64(0), np.int64(UNPLACED), _HUGE
+    lowest, chosen, chosen_gap = np.int64(floor), np.int64(UNPLACED), _HUGE
     for i in range(num_others):
         top = placed.offsets[ascending[i]]
         gap = top - lowest
@@ -210,13 +210,47 @@ def fit(
         if fixed[block] >= 0:
             continue
         num_others = _find_companions(placed, intervals, block, rank, offsets)
-        chosen = _chosen_offset(placed, num_others, sizes, block, target, is_best_fit)
+        chosen = _chosen_offset(placed, num_others, sizes, block, 0, target, is_best_fit)
         if chosen + size[block] > limit:
             return int(_HUGE)
         height = max(height, chosen + size[block])
         offsets[block] = chosen
         _add(placed, intervals, block)
     return int(height)
+
+
+@entry
+def fit_most(
+    order: np.ndarray,
+    intervals: Intervals,
+    sizes: BlockSizes,
+    floor: np.ndarray,
+    capacity: int,
+    is_best_fit: bool,
+) -> np.ndarray:
+    """Places the blocks that find a gap, and leaves the others out.
+
+    Args:
+      order: `[num_chosen]` the blocks in the order in which they choose; others are left out.
+      intervals: when they take memory.
+      sizes: what they take; none is fixed.
+      floor: `[num_blocks]` the lowest offset that each may have.
+      capacity: of the memory.
+      is_best_fit: whether to take the smallest gap that is large enough, otherwise the lowest one.
+
+    Returns:
+      `[num_blocks]` offsets, `UNPLACED` for the blocks that are left out.
+    """
+    offsets = np.full(len(sizes.size), UNPLACED, np.int64)
+    placed = _empty(len(intervals.starts), len(sizes.size))
+    for rank in range(len(order)):
+        block = order[rank]
+        num_others = _find_companions(placed, intervals, block, rank, offsets)
+        chosen = _chosen_offset(placed, num_others, sizes, block, floor[block], capacity, is_best_fit)
+        if chosen + sizes.size[block] <= capacity:
+            offsets[block] = chosen
+            _add(placed, intervals, block)
+    return offsets
 
 
 @entry

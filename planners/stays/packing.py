@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners.offsets.best_fit_kernel import UNPLACED, BlockSizes, Intervals, fit_most
 from memplan.planners.offsets.instance import FREE, Instance
 from memplan.planners.offsets.limited import fit_within
 from memplan.planners.stays.exact_packing import place_left_over
-from memplan.planners.stays.packing_kernel import UNPLACED, place
 from memplan.planners.stays.reserved import reserved_runs
 
 Integers = NDArray[np.int64]
@@ -119,6 +119,15 @@ class _SpacePacker:
         by_item = np.argsort(self.item_at, kind="stable")
         self.position_of = by_item
         self.first_interval = np.searchsorted(self.item_at[by_item], np.arange(num_items + 1))
+        self._intervals = Intervals(
+            pointer=self.first_interval,
+            position=self.position_of,
+            starts=self.starts,
+            ends=self.ends,
+            block_at=self.item_at,
+            before=np.searchsorted(self.starts, self.ends),
+        )
+        self._sizes = BlockSizes(self.size, np.ones(num_items, np.int64), np.full(num_items, UNPLACED))
         self.floor = self._floors(problem, space, num_items)
         self._problem, self._space = problem, space
         self.duration = np.bincount(blocks.item, blocks.end - blocks.start, minlength=num_items)
@@ -155,18 +164,7 @@ class _SpacePacker:
     def place(self, order: Integers, best_fit: bool) -> Integers:
         """Returns offsets in units of the alignment."""
         rest = order[self.stacked[order] == UNPLACED]
-        offsets = place(
-            rest,
-            self.first_interval,
-            self.position_of,
-            self.starts,
-            self.ends,
-            self.item_at,
-            self.size,
-            self.floor,
-            self.capacity,
-            best_fit,
-        )
+        offsets = fit_most(rest, self._intervals, self._sizes, self.floor, self.capacity, best_fit)
         return np.where(self.stacked == UNPLACED, offsets, self.stacked)
 
     def place_exactly(self, offsets: Integers, weight: NDArray[np.float64], nodes: int) -> Integers:

@@ -18,7 +18,7 @@ from memplan.compiler.errors import MemplanError
 
 
 class Named(Protocol):
-    """Whatever a registry holds has a name and a one-line description."""
+    """An item of a registry: it has a name and a one-line description."""
 
     @property
     def name(self) -> str: ...

@@ -79,7 +79,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class _Transfer:
+class _StatedCopy:
     """An asynchronous copy: the steps that start and await it, the spaces it connects, and its bytes."""
 
     start: int
@@ -101,8 +101,8 @@ def score(graph: Graph, target: Target) -> Score:
         raise TargetError(f"{target.name} states no clock: its modules' cycles cannot be told in seconds")
     program = flatten(graph)
     accesses = _accesses_by_step(program, target)
-    transfers = _transfers(program, target)
-    moving = {step for transfer in transfers for step in (transfer.start, transfer.done)}
+    stated = _stated_copies(program, target)
+    moving = {step for copy in stated for step in (copy.start, copy.done)}
     timed = {
         t
         for t, step in enumerate(program.steps)
@@ -112,7 +112,7 @@ def score(graph: Graph, target: Target) -> Score:
     }
     times = operation_times(program, timed)
     operations, unestimated = _operations(graph, target, program, accesses, times)
-    problem, plan = _as_stated(graph, target, times, operations, transfers)
+    problem, plan = _as_stated(graph, target, times, operations, stated)
     emulator = TimingEmulator(problem)
     timeline = emulator.emulate(plan)
     busy = sum(problem.runs_at(t) * seconds for t, seconds in enumerate(timeline.duration))
@@ -129,11 +129,11 @@ def _accesses_by_step(program: FlatProgram, target: Target) -> list[list[tuple[A
     return accesses
 
 
-def _transfers(program: FlatProgram, target: Target) -> list[_Transfer]:
+def _stated_copies(program: FlatProgram, target: Target) -> list[_StatedCopy]:
     """Returns the asynchronous copies between memories that a link connects, in order of their start."""
     links = {(link.source, link.destination) for link in target.links}
     started: dict[tuple[str, int], int] = {}
-    transfers = []
+    stated = []
     for t, step in enumerate(program.steps):
         started[step.computation, step.index] = t
         if not step.instruction.opcode.endswith("-done"):
@@ -146,8 +146,8 @@ def _transfers(program: FlatProgram, target: Target) -> list[_Transfer]:
         spaces = target.space_of_xla(source), target.space_of_xla(destination)
         if source >= 0 and spaces in links:
             cross_program = bool(program.steps[start].instruction.attribute("cross_program_prefetch_index"))
-            transfers.append(_Transfer(start, t, *spaces, size, cross_program))
-    return sorted(transfers, key=lambda transfer: (transfer.start, transfer.done))
+            stated.append(_StatedCopy(start, t, *spaces, size, cross_program))
+    return sorted(stated, key=lambda copy: (copy.start, copy.done))
 
 
 def _ends(program: FlatProgram, start: Step, done: Step) -> tuple[int, int]:
@@ -198,7 +198,7 @@ def _as_stated(
     target: Target,
     times: OperationTimes,
     operations: Sequence[Operation],
-    transfers: Sequence[_Transfer],
+    stated: Sequence[_StatedCopy],
 ) -> tuple[MappingProblem, Plan]:
     """Returns a problem in which everything takes what it is stated to take, and the plan that has the copies."""
     end = len(operations)
@@ -206,19 +206,17 @@ def _as_stated(
     buffers = [Buffer(space.name, 0, 0, end + 1, (i,)) for i, space in enumerate(target.spaces)]
     residencies = [Residency(i, i, 0, 0, end + 1) for i in range(count)]
     copies = []
-    for transfer in transfers:
-        start, done = times.at(transfer.start), times.at(transfer.done)
+    for copy in stated:
+        start, done = times.at(copy.start), times.at(copy.done)
         buffer = len(buffers)
-        buffers.append(
-            Buffer(f"copy {buffer - count}", transfer.bytes, 0, end + 1, (transfer.source, transfer.destination))
-        )
+        buffers.append(Buffer(f"copy {buffer - count}", copy.bytes, 0, end + 1, (copy.source, copy.destination)))
         residencies += [
-            Residency(buffer, transfer.source, 0, 0, end + 1),
-            Residency(buffer, transfer.destination, 0, start, end + 1),
+            Residency(buffer, copy.source, 0, 0, end + 1),
+            Residency(buffer, copy.destination, 0, start, end + 1),
         ]
         source = len(residencies) - 2
         copies.append(
-            Copy(source, source + 1, BEFORE, 0) if transfer.cross_program else Copy(source, source + 1, start, done)
+            Copy(source, source + 1, BEFORE, 0) if copy.cross_program else Copy(source, source + 1, start, done)
         )
     problem = MappingProblem(
         name=graph.name,

@@ -109,7 +109,7 @@ class Shape:
     def bytes(self) -> int:
         """Bytes in memory, padded to the tiles of the layout; of a tuple, the sum over its leaves.
 
-        An array with an unbounded dimension counts 0: nobody knows.
+        An array with an unbounded dimension counts 0, because its size is not known.
         """
         if self.is_tuple:
             return sum(element.bytes for element in self.elements)

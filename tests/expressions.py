@@ -37,14 +37,13 @@ class Expression:
 
 def python_files() -> list[Path]:
     """Returns the Python sources of the project; scripts have no ending that tells."""
+    folders = [folder for folder in ROOT.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     found = []
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        if parts[0].startswith(".") or parts[0] == "report" or "__pycache__" in parts or not path.is_file():
-            continue
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
         if path.name == "test_regular_expressions.py":  # compiles what this module finds
             continue
-        if path.suffix == ".py" or (not path.suffix and b"python" in path.read_bytes()[:64].partition(b"\n")[0]):
+        is_script = path.is_file() and not path.suffix and b"python" in path.read_bytes()[:64].partition(b"\n")[0]
+        if path.suffix == ".py" or is_script:
             found.append(path)
     return found
 

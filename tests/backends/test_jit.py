@@ -13,8 +13,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,31 +23,16 @@ import pytest
 from compile_counter import compiles
 from jax import export
 from jax.sharding import SingleDeviceSharding
+from jit_choices import choosing
 
 import memplan
-from memplan.backends import order_hook
-from memplan.backends.jit import dispatch, messages, wrapper
+from memplan.backends.jit import wrapper
 from memplan.backends.jit.function import Function
 from memplan.compiler.errors import MemplanError, PlannerError, TargetError
 
+pytestmark = pytest.mark.usefixtures("nothing_said")
+
 X = jnp.arange(12.0).reshape(3, 4)
-
-
-@pytest.fixture(autouse=True)
-def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "_said", set())
-
-
-@pytest.fixture(params=["native", "python"])
-def dispatcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to dispatch: the second is for a jaxlib that does not know the first."""
-    if request.param == "python":
-
-        def missing(*_: Any) -> Any:
-            raise AttributeError("_cache_miss")
-
-        monkeypatch.setattr(dispatch, "_native_dispatcher", missing)
-    return str(request.param)
 
 
 def counted() -> tuple[Callable[..., jax.Array], list[int]]:
@@ -60,20 +44,6 @@ def counted() -> tuple[Callable[..., jax.Array], list[int]]:
         return x * factor + (1 if flag else 0)
 
     return scaled, traces
-
-
-def choosing(fun: Callable[..., Any], **jit_kwargs: Any) -> tuple[Any, Function, list[int]]:
-    """Returns a jitted function, what is behind it, and a list that grows when the dispatcher asks."""
-    made = Function(fun, wrapper.Settings(None, "greedy", 8, {}), jit_kwargs)
-    asked: list[int] = []
-    choose = made.choose
-
-    def asking(*given: Any) -> Any:
-        asked.append(1)
-        return choose(*given)
-
-    made.choose = asking  # type: ignore[method-assign]
-    return wrapper.handle_of(made), made, asked
 
 
 def test_each_signature_is_traced_and_compiled_once(dispatcher: str) -> None:
@@ -304,96 +274,6 @@ def test_effects_happen_at_every_call(dispatcher: str) -> None:
         noisy(2.0)
     jax.effects_barrier()
     assert happened == [2.0, 2.0, 2.0]
-
-
-# The order of execution.
-
-needs_hook = pytest.mark.skipif(not order_hook.is_supported("cpu"), reason="this jax sets no order")
-
-
-def wide(x: jax.Array) -> jax.Array:
-    """Six branches, each wide in the middle: breadth first keeps all of them at once."""
-    branches = [jnp.sin(x * i).reshape(-1)[:, None] * jnp.ones((1, 8)) for i in range(6)]
-    return sum((jnp.cumsum(branch, 0).sum(0) for branch in branches), jnp.zeros(8))
-
-
-WIDE = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
-
-
-def temporaries(compiled: Any) -> int:
-    return int(compiled.memory_analysis().temp_size_in_bytes)
-
-
-@needs_hook
-def test_programs_run_in_the_order_that_needs_the_least_memory(dispatcher: str) -> None:
-    theirs = jax.jit(wide)
-    expected = theirs(WIDE)
-    before = temporaries(theirs.lower(WIDE).compile())
-    jitted, made, _ = choosing(wide)
-    np.testing.assert_allclose(jitted(WIDE), expected, rtol=1e-5)
-    # What the call left behind is what is compiled.
-    assert temporaries(made.plain.lower(WIDE).compile()) < before
-    assert temporaries(jitted.lower(WIDE).compile()) < before
-    assert temporaries(memplan.jit(wide).lower(WIDE).compile()) < before
-    # And jax.jit has nothing of it.
-    assert temporaries(jax.jit(wide).lower(WIDE).compile()) == before
-
-
-@needs_hook
-def test_after_the_caches_are_cleared_too() -> None:
-    before = temporaries(jax.jit(wide).lower(WIDE).compile())
-    jitted, made, asked = choosing(wide)
-    jitted(WIDE)
-    jax.clear_caches()
-    jitted(WIDE)
-    assert len(asked) == 2
-    assert temporaries(made.plain.lower(WIDE).compile()) < before
-
-
-@needs_hook
-def test_one_compile_for_each_signature(monkeypatch: pytest.MonkeyPatch) -> None:
-    jitted = memplan.jit(lambda x: jnp.tanh(x) @ x.T)
-    with compiles() as seen:
-        jitted(X)
-        jitted(X)
-        jitted.lower(X).compile()
-    assert len(seen) == 1
-
-
-@needs_hook
-def test_what_the_hook_cannot_compile_is_compiled_without(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    @contextmanager
-    def broken(*_: Any, **__: Any) -> Iterator[None]:
-        raise jax.errors.JaxRuntimeError("INTERNAL: no order today")
-        yield
-
-    monkeypatch.setattr(order_hook, "ordering", broken)
-    with caplog.at_level(logging.WARNING, "memplan"):
-        assert memplan.jit(lambda x: x + 1)(X).shape == X.shape
-    (record,) = caplog.records
-    assert "no order today" in record.message
-
-
-def test_a_jax_without_the_hook_runs_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(order_hook, "is_supported", lambda platform: False)
-    with caplog.at_level(logging.INFO, "memplan"):
-        jitted = memplan.jit(lambda x: x + 1)
-        assert jitted(X).shape == X.shape
-        assert type(jitted.lower(X)) is jax.stages.Lowered
-    (record,) = caplog.records
-    assert "nothing applies" in record.message
-
-
-def test_what_applies_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "memplan"):
-        for _ in range(2):
-            memplan.jit(lambda x: x + 1)(X)
-    (record,) = caplog.records
-    assert record.message.startswith("memplan.jit on cpu: ")
 
 
 # What is kept, and for whom.

@@ -1,6 +1,6 @@
-"""XLA on the CPU: what it compiles a program to, and the memory that it gives to it.
+"""XLA on the CPU: the module that it compiles a program to, and the memory that it assigns to it.
 
-The memory is known from the report of XLA's buffer assignment, which it dumps beside the module if told so.
+The memory is known from the report of XLA's buffer assignment, which XLA can dump beside the module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.ir import Graph
 
-# Of the files that XLA dumps for a module, the end of the name of its last text, and of the report on that text.
+# How the names of two files end that XLA dumps for a module: its final text, and the report on that text.
 _TEXT, _REPORT = ".cpu_after_optimizations.txt", ".cpu_after_optimizations-buffer-assignment.txt"
 
 
@@ -38,7 +38,7 @@ class CpuModule:
 def compile_for_cpu(
     fun: Callable[..., Any], args: tuple[Any, ...], donate_argnums: tuple[int, ...] = (), rule: Rule | None = None
 ) -> CpuModule:
-    """Returns what XLA compiles a function to, for the CPU.
+    """Compiles a function by XLA for the CPU.
 
     Args:
       fun: a function that `jax.jit` takes.
@@ -53,7 +53,7 @@ def compile_for_cpu(
 
     with tempfile.TemporaryDirectory() as folder:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
-        # A function of its own for each compile: what JAX holds already it would not compile again.
+        # Each compile has a new function, since JAX would not compile again what it holds already.
         twin = jax.jit(lambda *given: fun(*given), donate_argnums=donate_argnums)
         with _uncached(), nullcontext() if rule is None else ordering(rule, platform="cpu") as outcome:
             try:
@@ -63,7 +63,7 @@ def compile_for_cpu(
                 raise MemplanError(f"it does not compile: {type(error).__name__}: {lines[0]}") from error
         if outcome is not None and (refused := [found.refused for found in outcome.modules if found.refused]):
             raise MemplanError(f"XLA takes no other order: {refused[0]}")
-        # One program is one module; what JAX may compile on the way, such as of constants, is smaller.
+        # One program is one module; others that JAX may compile on the way, for constants, are smaller.
         reports = sorted(Path(folder).glob(f"*{_REPORT}"), key=lambda file: file.stat().st_size)
         if not reports:
             raise MemplanError("XLA left no report on its memory")
@@ -73,7 +73,7 @@ def compile_for_cpu(
 
 @contextmanager
 def _uncached() -> Iterator[None]:
-    """Turns JAX's persistent cache off: what comes from there is not compiled, and leaves no report."""
+    """Turns JAX's persistent cache off, since what comes from the cache is not compiled and leaves no report."""
     import jax
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 

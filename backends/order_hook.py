@@ -1,19 +1,19 @@
-"""The order of execution takes effect: JAX's hook behind the compiler's scheduler, made safe to use.
+"""Sets the order of execution through JAX's hook behind the compiler's scheduler, in a way that is safe to use.
 
     with ordering(memory_order, platform="cpu", module="jit_step") as outcome:
         step(x)
     print(outcome)
 
-XLA calls whoever registered with `jax.extend.xla.register_hlo_module_transformation` for every module that the process
-compiles, on whatever thread it likes, and JAX's caches know nothing of it. So a compile is marked where it begins, on
-the thread that asked for it, and only marked modules are touched:
+XLA calls each function that is registered with `jax.extend.xla.register_hlo_module_transformation` for every module
+that the process compiles, on any thread, and JAX's caches know nothing of it. A compile is therefore marked where it
+begins, on the thread that asked for it, and only marked modules are changed:
 
     thread in `ordering` ── compile_or_get_cached ─┬─ marked copy ── XLA ── hook: is the mark in it? ── rule, check, set
     any other thread ──────────────────────────────┴─ persistent cache ── XLA ── hook: no mark, left alone
 
-The mark is an attribute of the module that the compiler carries along and that changes nothing else. A marked compile
-goes past the persistent cache, in both directions: it is not served from there and not kept there. An executable that
-`jax.jit` already holds is not compiled again, in a block or after it: where `outcome.modules` is empty, that is why.
+The mark is an attribute of the module, which the compiler carries along and which changes nothing else. A marked
+compile bypasses the persistent cache: it is neither read from there nor written there. An executable that `jax.jit`
+already holds is not compiled again, neither in a block nor after it; `outcome.modules` is empty then.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from memplan.compiler.frontends.protobuf import read_message, string
 from memplan.compiler.ir.graph import Computation, Graph
 from memplan.compiler.ir.memory_order import scheduled
 
-Orders = Mapping[str, Sequence[str]]  # computation name to the names of its instructions, in order of execution
+Orders = Mapping[str, Sequence[str]]  # by computation, the names of its instructions in order of execution
 Rule = Callable[[Graph], Orders | None]
 
-_SINCE = {"cpu": (0, 10, 2), "tpu": (0, 12, 0)}  # jax and jaxlib that call back, by platform
+_SINCE = {"cpu": (0, 10, 2), "tpu": (0, 12, 0)}  # the first jax and jaxlib that call back, by platform
 _MARK = "memplan_order"
 _FRONTEND_ATTRIBUTES = "mhlo.frontend_attributes"
-# Of JAX's compile_or_get_cached, in both versions.
+# The arguments of JAX's compile_or_get_cached, the same in both versions.
 _ARGUMENTS = ("backend", "computation", "devices", "compile_options", "host_callbacks", "executable_devices")
 
 
 class OrderError(MemplanError):
-    """An order that does not fit the module or is not legal, or a JAX that takes none."""
+    """An order that does not fit the module or is not legal, or a JAX in which no order can be set."""
 
 
 @dataclass(frozen=True)
 class ModuleOutcome:
-    """What became of one module.
+    """The result of ordering one module.
 
     Attributes:
       module: its name, such as `jit_step`.
       changed: names of the computations that run in another order now.
-      refused: why the module was left as it was; "" if nothing was wrong.
+      refused: why the module was left unchanged; "" if nothing was wrong.
     """
 
     module: str
@@ -70,7 +70,7 @@ class ModuleOutcome:
 
 @dataclass
 class OrderOutcome:
-    """What became of the modules that were compiled in an `ordering` block, in the order of their compiles."""
+    """The modules that were compiled in an `ordering` block, in the order of their compiles."""
 
     modules: list[ModuleOutcome] = field(default_factory=list)
 
@@ -131,14 +131,14 @@ def fixed_order(orders: Orders) -> Rule:
 def ordering(rule: Rule, *, platform: str, module: str | None = None) -> Iterator[OrderOutcome]:
     """Within the block, what this thread compiles for a platform runs in the order that a rule returns.
 
-    Of two blocks, one in the other, the inner one counts. Whatever goes wrong with an order, an exception in the rule
-    included, leaves the module as XLA scheduled it and stands in the outcome.
+    Where blocks are nested, the innermost one counts. If anything goes wrong with an order, such as an exception in the
+    rule, the module stays as XLA scheduled it, and the outcome says why.
 
     Args:
-      rule: is given a scheduled module and returns, for each computation that shall run in another order, the names of
-        all of its instructions in that order; None to leave the module. It runs on a thread of the compiler's choice.
+      rule: is given a scheduled module and returns, for each computation that is to run in another order, the names of
+        all of its instructions in that order; None to leave the module unchanged. It may run on any thread.
       platform: "cpu", or "tpu" once a TPU or a TPU topology was asked for.
-      module: name of the one module meant, such as `jit_step`; all of them if None, JAX's own small ones included.
+      module: name of the one module that is meant, such as `jit_step`; None for all, including JAX's own small ones.
 
     Raises:
       OrderError: the JAX that is installed does not call back on that platform.
@@ -163,8 +163,8 @@ def hooked(callback: Callable[[bytes], bytes | None], platform: str, module: str
     """Within the block, XLA shows every scheduled module of the process to a callback.
 
     Args:
-      callback: is given a HloModuleProto; what it returns, if not None, takes its place, and what it raises ends the
-        compile. It runs on a thread of the compiler's choice.
+      callback: is given a HloModuleProto; its result, if not None, replaces the module, and its exceptions end the
+        compile. It may run on any thread.
       platform: see `ordering`.
       module: name of the modules to show; all if None.
 
@@ -197,9 +197,9 @@ def hooked(callback: Callable[[bytes], bytes | None], platform: str, module: str
 
 
 def reorder(content: bytes, rule: Rule) -> tuple[bytes | None, ModuleOutcome]:
-    """Returns a scheduled HloModuleProto in the order that a rule returns, None if it stays; and what became of it.
+    """Returns a scheduled HloModuleProto in the order that a rule returns, None if it is unchanged; and the outcome.
 
-    Never raises: what is wrong stands in the outcome.
+    It never raises: the outcome says what is wrong.
     """
     from jaxlib import _hlo
 
@@ -252,7 +252,7 @@ def _check_order(computation: Computation, order: Sequence[str]) -> None:
 
 
 def _rescheduled(module: Any, places: Mapping[str, Sequence[int]]) -> bytes:
-    """Returns a module of jaxlib's with computations in another order, given as places in the present one."""
+    """Returns a module of jaxlib with computations in another order, given as places in the present order."""
     schedule = module.schedule()
     found = {computation.name: computation for computation in module.computations()}
     for name, order in places.items():
@@ -271,7 +271,7 @@ class _OrderBlock:
     """An `ordering` block.
 
     Attributes:
-      token: the value of its mark, which no other block has.
+      token: the value of its mark, which is unique.
     """
 
     platform: str
@@ -301,7 +301,7 @@ class _OrderBlock:
 
 
 class _Thread(threading.local):
-    """The blocks that a thread is in, outermost first; None while it runs a rule, whose own compiles are not meant."""
+    """The blocks that a thread is in, outermost first; None stands for a running rule, which orders no compile."""
 
     def __init__(self) -> None:
         self.blocks: list[_OrderBlock | None] = []
@@ -334,7 +334,7 @@ def _marking(block: _OrderBlock) -> Iterator[None]:
 
 
 def _count_blocks(change: int) -> None:
-    """Puts our function in the place of JAX's when the first block begins, and takes it away after the last."""
+    """Replaces JAX's function by ours when the first block begins, and restores it after the last one."""
     global _number_of_blocks, _installed
     # Every compile passes here, in both versions; there is no public name for it.
     from jax._src import compiler
@@ -344,7 +344,8 @@ def _count_blocks(change: int) -> None:
         found = compiler.compile_or_get_cached
         if change > 0 and found is not _installed:
             _installed = compiler.compile_or_get_cached = _marking_compile(found)
-        elif _number_of_blocks == 0 and found is _installed:  # else somebody put theirs over ours, which marks no more
+        elif _number_of_blocks == 0 and found is _installed:
+            # Otherwise another function wraps ours, which marks nothing now.
             compiler.compile_or_get_cached = found.__wrapped__
             _installed = None
 

@@ -1,11 +1,11 @@
 """The pass `attention`: softmax attention whose scores do not fit the fast memory is done in blocks.
 
-    softmax(f(Q·Kᵀ))·V          f: scales, masks, biases, caps, whatever treats each score by itself
+    softmax(f(Q·Kᵀ))·V          f: scales, masks, biases, caps: anything that treats each score by itself
 
-is recognized in whichever order its axes are, and replaced by the form of `attention_blocks.py`, which never has all
+is recognized with its axes in any order. It is replaced by the form of `attention_blocks.py`, which never holds all
 scores at once, where that is estimated to move fewer bytes to and from slow memory. Values are the same up to rounding.
-The passes `inline` and `shape_cleanup` go before, so that the pattern is in one piece. What is left as it is: scores
-that fit, and probabilities that something else reads too, as the backward pass of a program that has one.
+The passes `inline` and `shape_cleanup` run before, so that the pattern is in one piece. Scores that fit are left
+unchanged, and so are probabilities that something else reads, such as a backward pass.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ def _named(found: Attention) -> str:
 def _attention(
     product: Any, side: int, made_by: Mapping[Any, Any], read_by: Mapping[Any, Sequence[Any]]
 ) -> Attention | None:
-    """Returns the attention whose product with the values is an equation; None if it is no softmax's.
+    """Returns the attention whose product with the values is an equation; None if there is no softmax.
 
     Args:
       product: of probabilities and values.
-      side: operand that the probabilities are.
+      side: which operand the probabilities are.
       made_by, read_by: as from `producers` and `consumers`.
 
     Raises:
-      _Declined: it is one, but cannot be done in blocks.
+      _Declined: it is attention, but cannot be done in blocks.
     """
     (contracted, _) = product.params["dimension_numbers"]
     if len(contracted[side]) != 1:
@@ -102,7 +102,7 @@ def _attention(
 
 
 def _is_closed(dot: Any, members: Sequence[Any], product: Any, read_by: Mapping[Any, Sequence[Any]]) -> bool:
-    """Whether all that follows from a product of queries and keys, up to that with the values, is the attention's."""
+    """Whether the product of queries and keys is read only within the attention, up to the product with the values."""
     known, seen, waiting = {id(each) for each in members}, set(), [dot]
     while waiting:
         equation = waiting.pop()
@@ -117,13 +117,13 @@ def _is_closed(dot: Any, members: Sequence[Any], product: Any, read_by: Mapping[
 
 @dataclass(frozen=True)
 class _Softmax:
-    """A softmax that an operand of a product is.
+    """A softmax that is an operand of a product.
 
     Attributes:
       scores: the variable that it is taken of.
-      axis: of the scores, along which it goes.
+      axis: the axis of the scores along which it is taken.
       order: `order[i]` is the axis of the scores that is axis i of the operand; some of length one may be missing.
-      equations: that compute it from the scores.
+      equations: the equations that compute it from the scores.
     """
 
     scores: Any
@@ -133,7 +133,7 @@ class _Softmax:
 
 
 def _softmax(atom: Any, axis: int, made_by: Mapping[Any, Any]) -> _Softmax | None:
-    """Returns the softmax along an axis that an operand of a product is; None if it is none."""
+    """Returns the softmax along an axis that is an operand of a product; None if the operand is none."""
     order = tuple(range(len(atom.aval.shape)))
     equations = []
     equation = _maker(atom, made_by)
@@ -169,15 +169,15 @@ def _softmax(atom: Any, axis: int, made_by: Mapping[Any, Any]) -> _Softmax | Non
     return _Softmax(scores, axis, order, tuple(equations))
 
 
-# What stands between a softmax and the product that follows.
+# Primitives that may stand between a softmax and the product that follows.
 _AFTER = frozenset({"convert_element_type", "transpose", "reshape", "squeeze"})
 
-# What stands between a reduction and its result beside every element.
+# Primitives that may stand between a reduction and its result broadcast to every element.
 _BETWEEN = frozenset({"broadcast_in_dim", "stop_gradient", "convert_element_type", "reshape", "max"})
 
 
 def _reduced(atom: Any, axis: int, reduction: str, made_by: Mapping[Any, Any]) -> tuple[Any, list[Any]] | None:
-    """Returns the variable that a reduction along one axis was made of, and by which equations; None if it was not."""
+    """Returns the operand of a reduction along one axis, and its equations; None if the atom is no such reduction."""
     equations = []
     equation = _maker(atom, made_by)
     while equation is not None and equation.primitive.name in _BETWEEN:
@@ -195,18 +195,18 @@ def _reduced(atom: Any, axis: int, reduction: str, made_by: Mapping[Any, Any]) -
 
 
 def _is_least(atom: Any) -> bool:
-    """Whether an atom is minus infinity, which a maximum may be taken with."""
+    """Whether an atom is minus infinity, which does not change a maximum."""
     return isinstance(atom, Literal) and np.ndim(atom.val) == 0 and float(atom.val) == -np.inf
 
 
 def _keeps(equation: Any, axis: int) -> bool:
-    """Whether a broadcast puts what a reduction left back where it was."""
+    """Whether a broadcast puts the axes that a reduction left back in their places."""
     rank, before = len(equation.params["shape"]), tuple(equation.params["broadcast_dimensions"])
     return before in (tuple(range(rank)), (*range(axis), *range(axis + 1, rank)))
 
 
 def _plain(atom: Any, made_by: Mapping[Any, Any]) -> tuple[Any, list[Any]]:
-    """Returns the equation that made a variable before it got another type, and those that gave it one."""
+    """Returns the equation that made a variable before conversions of its type, and the conversions."""
     conversions = []
     equation = _maker(atom, made_by)
     while equation is not None and equation.primitive.name == "convert_element_type":
@@ -220,7 +220,7 @@ def _maker(atom: Any, made_by: Mapping[Any, Any]) -> Any:
 
 
 def _free_side(dot: Any, cuts: Cuts) -> int | None:
-    """Returns the operand of a product that the only cut axis of its result comes from alone; None if none does."""
+    """Returns the only operand of a product that has the cut axis of its result; None if there is no such operand."""
     sides = [side for side, found in enumerate(operand_cuts(dot, cuts)) if found]
     return sides[0] if len(sides) == 1 else None
 

@@ -1,11 +1,11 @@
-"""Attention in blocks, and where that is worth it.
+"""Attention in blocks, and an estimate of where it pays.
 
-For every block of the batch and of the queries: all scores, if they fit, or else one block of keys after another, with
-the largest score so far, the sum of exponentials relative to it and the weighted sum of the values (Milakov and
-Gimelshein, "Online normalizer calculation for softmax", arXiv 1805.02867; for attention: Rabe and Staats,
-"Self-attention does not need O(n²) memory", arXiv 2112.05682, and Dao et al., "FlashAttention", arXiv 2205.14135). It
-is written in `jax.lax`, so that XLA compiles it for any platform. Of a block nothing is kept for a backward pass, which
-computes it again.
+For each block of the batch and of the queries, all scores are computed if they fit. Otherwise one block of keys follows
+another, and three things are kept: the largest score so far, the sum of exponentials relative to it, and the weighted
+sum of the values (Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv 1805.02867; for attention:
+Rabe and Staats, "Self-attention does not need O(n²) memory", arXiv 2112.05682, and Dao et al., "FlashAttention", arXiv
+2205.14135). It is written in `jax.lax`, so that XLA compiles it for any platform. Nothing of a block is kept for a
+backward pass, which computes it again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from memplan.passes.attention_scores import Part, Scores, operand_cuts, taken
 from memplan.passes.base import Context
 from memplan.passes.fft.choice import FFT_TARGETS, TPU, FftTarget
 
-# Variables of the program that the scores are made of, to their values.
+# The values of the variables that the scores are computed from.
 Leaves = Mapping[Any, jax.Array]
 
 # How often the whole scores go to or from slow memory without blocks: XLA:TPU fuses the first product with the largest
@@ -34,16 +34,16 @@ _PASSES = 2
 # The scores of one block may take this part of the fast memory: around them are queries, keys, values and sums.
 _PART_OF_FAST = 0.7
 
-# Queries and keys of a block at least, if there are so many: smaller products waste a matrix unit. What is cut first
-# are queries, then rows, then keys: by the estimates for a TPU v5e, 4 x 16 x 2048 x 2048 scores gain 2.6 times in
-# blocks of 4 x 16 x 128 x 2048, 2.3 times in blocks of 1 x 16 x 512 x 2048; 1 x 8 x 4096 x 4096 ones 6.6 times in
-# blocks of 1 x 8 x 512 x 4096, and 1.3 times in blocks of 1 x 1 x 1024 x 1024, for which sums go from block to block.
+# The least queries and keys of a block, if there are as many: smaller products waste a matrix unit. Queries are cut
+# first, then rows, then keys. By the estimates for a TPU v5e, 4 x 16 x 2048 x 2048 scores gain 2.6 times in blocks of 4
+# x 16 x 128 x 2048 and 2.3 times in blocks of 1 x 16 x 512 x 2048; 1 x 8 x 4096 x 4096 scores gain 6.6 times in blocks
+# of 1 x 8 x 512 x 4096 and 1.3 times in blocks of 1 x 1 x 1024 x 1024, where sums are carried from block to block.
 _LEAST = 128
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large blocks are.
+    """The sizes of blocks.
 
     Attributes:
       rows: of the batch.
@@ -66,7 +66,7 @@ class Attention:
       query_axis: of the scores, the longest one that only queries have; None if there is none.
       row_axis: of the scores, the first one that queries, keys and values all have; None if there is none.
       product: of probabilities and values.
-      side: operand of it that the probabilities are.
+      side: which operand of the product the probabilities are.
       order: `order[i]` is the axis of the scores that is axis i of that operand; some of length one may be missing.
       weights: dtype of that operand.
     """
@@ -94,14 +94,14 @@ class Attention:
 
     @property
     def sizes(self) -> Sizes:
-        """How many rows, queries and keys there are."""
+        """The numbers of rows, queries and keys."""
         shape = self.scores.atom.aval.shape
         rows, queries = (1 if axis is None else shape[axis] for axis in (self.row_axis, self.query_axis))
         return Sizes(rows, queries, shape[self.key_axis])
 
 
 def reason_against(found: Attention, context: Context) -> str:
-    """Returns why blocks are estimated not to pay, "" if they are estimated to."""
+    """Returns why blocks are estimated not to pay; "" if they are estimated to pay."""
     target = FFT_TARGETS[context.platform]
     if context.platform != "tpu":
         return f"on a {context.platform}, blocks were not measured to be faster"
@@ -111,7 +111,7 @@ def reason_against(found: Attention, context: Context) -> str:
     chosen = blocks(found, target)
     if chosen is None:
         return "its queries and keys have no divisors that would be good sizes of blocks"
-    # What is not cut along the queries, as keys and values, is read once for every block of queries.
+    # Operands that are not cut along the queries, such as keys and values, are read once for each block of queries.
     rounds = found.sizes.queries // chosen.queries
     moved = rounds * _bytes(found.operands[-1].aval) + _bytes(found.product.outvars[0].aval)
     for leaf, cuts in found.scores.leaves(found.cuts).items():
@@ -122,7 +122,7 @@ def reason_against(found: Attention, context: Context) -> str:
 
 
 def blocks(found: Attention, target: FftTarget) -> Sizes | None:
-    """Returns blocks whose scores fit, in the fewest pieces; None if no divisors of the sizes are good ones."""
+    """Returns blocks whose scores fit, in the fewest pieces; None if no divisors of the sizes give good blocks."""
     whole = found.sizes
     each = 4 * math.prod(found.scores.atom.aval.shape) // (whole.rows * whole.queries * whole.keys)
     most = int(target.fast_bytes * _PART_OF_FAST) // each
@@ -145,12 +145,12 @@ def _bytes(aval: Any) -> int:
 
 
 def attend(found: Attention, values: Sequence[jax.Array], sizes: Sizes | None = None) -> jax.Array:
-    """Returns what the product of probabilities and values was.
+    """Returns the result of the product of probabilities and values, computed in blocks.
 
     Args:
       found: the attention.
       values: of `found.operands`.
-      sizes: of blocks, divisors of what there is; None for those of `blocks` on a TPU.
+      sizes: of blocks, which divide the whole sizes; None for those of `blocks` on a TPU.
     """
     sizes = sizes or blocks(found, TPU) or found.sizes
     leaves = dict(zip(found.operands[:-1], values[:-1], strict=True))
@@ -170,7 +170,7 @@ def attend(found: Attention, values: Sequence[jax.Array], sizes: Sizes | None = 
 
 
 def _side_by_side(found: Attention, axis: int | None, work: Callable[[Any], jax.Array], count: int) -> jax.Array:
-    """Returns the results of blocks, one after another along the axis of the result that one of the scores is."""
+    """Returns the results of blocks, concatenated along the axis of the result that is a given axis of the scores."""
     if count == 1:
         return work(0)
     place = _out_axes(found).index(axis)
@@ -209,7 +209,7 @@ def _online(
         here = {**parts, "key": Part(number * key_block, key_block)}
         scores = found.scores.part(here, found.cuts, leaves).astype(wide)
         new_peak = lax.stop_gradient(jnp.maximum(peak, jnp.max(scores, found.key_axis, keepdims=True)))
-        # Where all scores up to here are minus infinity there is nothing to be relative to.
+        # Where all scores so far are minus infinity, there is no largest score to be relative to.
         base = jnp.where(jnp.isfinite(new_peak), new_peak, 0.0)
         powers, fading = jnp.exp(scores - base), jnp.exp(peak - base)
         new = _weighted(found, powers, taken(values, _value_cuts(found), here), summed.dtype)
@@ -249,7 +249,7 @@ def _value_cuts(found: Attention) -> dict[int, str]:
 
 
 def _out_axes(found: Attention) -> list[int | None]:
-    """Returns the axis of the scores that each axis of the result is; None for those of the values alone."""
+    """Returns for each axis of the result the axis of the scores, None for an axis that only the values have."""
     rank = len(found.product.outvars[0].aval.shape)
     axes: list[int | None] = []
     for axis in range(rank):
@@ -259,7 +259,7 @@ def _out_axes(found: Attention) -> list[int | None]:
 
 
 def _beside(found: Attention, x: jax.Array) -> jax.Array:
-    """Returns one number for each row of the scores, as it stands beside the result."""
+    """Returns one number for each row of the scores, broadcastable to the result."""
     out = _out_axes(found)
     ordered = _ordered(x, [axis for axis in out if axis is not None])
     return jnp.expand_dims(ordered, [place for place, axis in enumerate(out) if axis is None])

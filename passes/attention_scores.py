@@ -1,9 +1,9 @@
-"""How scores of attention come about, and any part of them by itself.
+"""The scores of attention, and how any part of them is computed by itself.
 
-Between the product of queries and keys and the softmax, a program treats each score by itself: scales it, adds biases,
-masks it by comparing positions. `Scores.part` computes a part of the result from parts of what it is made of, by the
-program's own equations: broadcasts and positions (iota) are made in the part's size, so a mask or a bias is never there
-as a whole unless it was given so.
+Between the product of queries and keys and the softmax, a program treats each score by itself: it scales it, adds
+biases, or masks it by comparing positions. `Scores.part` computes a part of the scores from parts of their operands, by
+the program's own equations. Broadcasts and positions (iota) are made in the size of the part, so a mask or a bias is
+never held completely unless it is an argument.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from jax.extend.core import Literal
 
 PRODUCT = "dot_general"
 
-# Axes of an array that are cut, to the names of the cuts.
+# The names of the cuts, by the axes of an array that are cut.
 Cuts = Mapping[int, str]
 
-# What treats every element by itself.
+# Primitives that treat each element by itself.
 _ELEMENTWISE = frozenset(
     {
         "abs",
@@ -76,8 +76,8 @@ class Part:
     """A range of an axis.
 
     Attributes:
-      start: may be traced.
-      size: of the range.
+      start: its first index, which may be traced.
+      size: how many indices it has.
     """
 
     start: Any
@@ -97,7 +97,7 @@ class Scores:
     made_by: Mapping[Any, Any]
 
     def products(self, cuts: Cuts) -> Iterator[tuple[Any, Cuts]]:
-        """Yields the matrix products that a part is computed from, and the axes of their results that are cut."""
+        """Yields the matrix products that a part is computed from, with the axes of their results that are cut."""
         seen = set()
         for equation, found in self._needed(self.atom, cuts):
             if equation.primitive.name == PRODUCT and id(equation) not in seen:
@@ -105,11 +105,11 @@ class Scores:
                 yield equation, found
 
     def equations(self, cuts: Cuts) -> list[Any]:
-        """Returns the equations that a part is computed by."""
+        """Returns the equations that compute a part."""
         return [equation for equation, _ in self._needed(self.atom, cuts)]
 
     def leaves(self, cuts: Cuts) -> dict[Any, frozenset[str]]:
-        """Returns the variables that parts are taken of, the operands of products included, and along which cuts."""
+        """Returns the variables of which parts are taken, including the operands of products, and their cuts."""
         found: dict[Any, frozenset[str]] = {}
         self._collect(self.atom, cuts, found)
         return found
@@ -184,7 +184,7 @@ def taken(x: Any, cuts: Cuts, parts: Mapping[str, Part]) -> Any:
 
 
 def operand_cuts(equation: Any, cuts: Cuts) -> list[dict[int, str]]:
-    """Returns which axes of an equation's operands are cut if some of its result are."""
+    """Returns which axes of an equation's operands are cut where axes of its result are cut."""
     name, params = equation.primitive.name, equation.params
     if name == "broadcast_in_dim":
         before, shape = tuple(params["broadcast_dimensions"]), equation.invars[0].aval.shape
@@ -205,9 +205,9 @@ def operand_cuts(equation: Any, cuts: Cuts) -> list[dict[int, str]]:
 
 
 def axes_before(equation: Any) -> list[int] | None:
-    """Returns which axis of its operand each of an equation's result is, for one that at most drops axes of length one.
+    """Returns for each axis of an equation's result the axis of its operand.
 
-    None if it does more.
+    Returns None if the equation does more than permute axes and drop axes of length one.
     """
     before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
     name = equation.primitive.name
@@ -252,7 +252,7 @@ def _moved(shape: Sequence[int], before: Sequence[int]) -> dict[int, int]:
 
 
 def _is_separable(equation: Any, cuts: Cuts) -> bool:
-    """Whether a part of the result follows from parts of the operands."""
+    """Whether a part of the result can be computed from parts of the operands."""
     name = equation.primitive.name
     if name in ("reshape", "squeeze"):
         moved = _moved(equation.outvars[0].aval.shape, equation.invars[0].aval.shape)

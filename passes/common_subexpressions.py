@@ -12,7 +12,7 @@ from memplan.passes.jaxprs import Existing, Replacement, edited, everywhere, inn
 
 
 def rewrite(closed: Any, context: Context) -> Rewritten:
-    """Finds them everywhere; what is computed within a loop and outside of it counts as different."""
+    """Merges equal equations everywhere; an equation inside a loop and one outside it count as different."""
     del context
     findings: list[Finding] = []
     return Rewritten(everywhere(closed, lambda inner: _shared(inner, findings)), tuple(findings))
@@ -37,8 +37,8 @@ def _shared(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
 
 
 def _key(equation: Any, names: dict[Any, Any]) -> Any:
-    """Returns what equal equations have in common; None for one that is never equal to another."""
-    # Comparing programs inside of equations costs more than it brings.
+    """Returns a key that equal equations share; None for an equation that never equals another."""
+    # Comparing the programs inside equations costs more than it gains.
     if equation.effects or next(inner_jaxprs(equation), None) is not None:
         return None
     if any(type(variable).__name__ == "DropVar" for variable in equation.outvars):

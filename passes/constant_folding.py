@@ -11,17 +11,17 @@ from jax.extend.core import ClosedJaxpr, Literal
 from memplan.passes.base import Context, Finding, Pass, Rewritten
 from memplan.passes.jaxprs import Existing, Replacement, edited, everywhere, inner_jaxprs, where
 
-# Larger results are left to the program: a constant of its own takes memory all the time.
+# Larger results are left to the program, since a constant takes memory all the time.
 _MAX_ELEMENTS = 64
 
-# What gives other results each time, or may only run where the program does.
+# Primitives whose results differ each time, or that may only run where the program runs.
 _NOT_FOLDED = frozenset(
     {"random_bits", "random_seed", "random_wrap", "random_unwrap", "rng_bit_generator", "rng_uniform"}
 )
 
 
 def rewrite(closed: Any, context: Context) -> Rewritten:
-    """Folds everywhere, also within loops and branches; only numbers, since only they can stand in an equation."""
+    """Folds scalars everywhere, also within loops and branches; only scalars can stand in an equation."""
     del context
     findings: list[Finding] = []
     return Rewritten(everywhere(closed, lambda inner: _folded(inner, findings)), tuple(findings))

@@ -1,12 +1,11 @@
-"""The pass `fft_convolution`: convolutions by Fourier transforms are recognized, and done as matrix products
-throughout.
+"""The pass `fft_convolution`: convolutions by Fourier transforms become matrix products as a whole.
 
     irfft(rfft(u, m) * rfft(k, m), m)[..., :n]          u and k shorter than m, zeros added or not
 
 Both spectra stay in the order of the decomposition, zeros at the end of the signals are not multiplied, and results
 that are cut off are not computed (see `fft/convolution.py`; Fu et al., "FlashFFTConv", arXiv 2311.05908, sections 3
-and 4). That is exact, up to rounding, where the convolution does not wrap around: len(u) + len(k) - 1 ≤ m. Others are
-left to `fft_to_matmul`. The passes `inline` and `shape_cleanup` go before, so that the pattern is in one piece.
+and 4). This is exact up to rounding where the convolution does not wrap around, len(u) + len(k) - 1 ≤ m; others are
+left to `fft_to_matmul`. The passes `inline` and `shape_cleanup` run before, so that the pattern is in one piece.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class _Signal:
     Attributes:
       atom: the variable before zeros were added.
       length: of its last axis.
-      axes: of the product that its axes but the last are, ascending.
+      axes: the axes of the product that its axes before the last one are, ascending.
     """
 
     atom: Any
@@ -93,7 +92,7 @@ def _is_transform(equation: Any, kind: lax.FftType) -> bool:
 
 
 def _operands(equation: Any, length: int, made_by: Mapping[Any, Any]) -> tuple[_Signal, _Signal] | None:
-    """Returns what is convolved, if an inverse transform is of the product of two spectra."""
+    """Returns the two operands of a convolution if an inverse transform is taken of a product of spectra."""
     product = _maker(equation.invars[0], made_by)
     if product is None or product.primitive.name != "mul":
         return None
@@ -143,7 +142,7 @@ def _adds_zeros_at_the_end(equation: Any) -> bool:
 
 
 def _wanted(variable: Any, read_by: Mapping[Any, list[Any]]) -> int:
-    """Returns how many of the first results anybody reads."""
+    """Returns how many of the first results are read."""
     length: int = variable.aval.shape[-1]
     wanted = 0
     for reader in read_by.get(variable, ()):
@@ -154,7 +153,7 @@ def _wanted(variable: Any, read_by: Mapping[Any, list[Any]]) -> int:
 
 
 def _spread(x: Any, found: _Signal, rank: int) -> Any:
-    """Returns a signal with its axes where they are in the product, and axes of length one for the others."""
+    """Returns a signal with its axes in their places in the product, and axes of length one for the others."""
     shape = [1] * (rank - 1)
     for axis, size in zip(found.axes, x.shape[:-1], strict=True):
         shape[axis] = size

@@ -1,8 +1,8 @@
 """The pass `fft_to_matmul`: Fourier transforms become matrix products.
 
-On a machine with matrix units a transform by the Monarch decomposition (Fu et al., "FlashFFTConv", arXiv 2311.05908)
-is faster than one by butterflies, although it does more arithmetic. Where it is not, by the estimates in
-`fft/estimates.py`, the transform is left as it is.
+On a chip with matrix units, a transform by the Monarch decomposition (Fu et al., "FlashFFTConv", arXiv 2311.05908) is
+faster than one by butterflies, although it does more arithmetic. Where it is slower by the estimates of
+`fft/estimates.py`, the transform is left unchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _replaced(closed: ClosedJaxpr, context: Context, findings: list[Finding]) ->
 
 
 def _declined(equation: Any, kind: lax.FftType, lengths: Sequence[int], context: Context) -> str:
-    """Returns why a transform stays as it is; "" if it does not."""
+    """Returns why a transform is left unchanged; "" if it is replaced."""
     shape = equation.outvars[0].aval.shape
     if 0 in shape or 0 in equation.invars[0].aval.shape:
         return "it has no elements"

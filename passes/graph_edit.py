@@ -1,4 +1,4 @@
-"""Tools for passes over Graphs: rebuilding a computation instruction by instruction, and saying where one came from."""
+"""Tools for passes over Graphs: rebuilding a computation instruction by instruction, and naming sources."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 from memplan.compiler.ir import Computation, Graph, Instruction
 from memplan.passes.base import Finding, RewrittenGraph
 
-# Calls of which the callee's instructions run one by one.
+# Calls whose callees run instruction by instruction.
 FLOW = frozenset({"while", "conditional", "call"})
 
-# What only says how a value is called or kept, never what it is.
+# Attributes that say how a value is called or kept, never what it is.
 NAMING = frozenset({"metadata", "frontend_attributes", "sharding", "origin", "primitive"})
 
 Rule = Callable[[Instruction, list[Instruction]], Instruction | int | None]
@@ -46,7 +46,7 @@ def executed(graph: Graph) -> list[str]:
 
 
 def with_computations(graph: Graph, changed: Iterable[Computation]) -> Graph:
-    """Returns the Graph with some computations replaced, those that nothing calls any more left out."""
+    """Returns the Graph with some computations replaced and without those that nothing calls any more."""
     computations = {**graph.computations, **{computation.name: computation for computation in changed}}
     reached: set[str] = set()
     pending = [graph.entry]
@@ -66,8 +66,8 @@ def rebuilt(computation: Computation, rule: Rule) -> Computation:
     Args:
       computation: any.
       rule: called with each instruction in order, its operands already those of the new computation, and the
-        instructions of the new computation so far. It returns what to put in its place, the index of one that is there
-        already, or None to keep it. What waits for others without reading them, or is waited for so, is always kept.
+        instructions of the new computation so far. It returns an instruction to put in its place, the index of one that
+        exists already, or None to keep it. Instructions with control dependences are always kept.
     """
     tied = {p for instruction in computation.instructions for p in instruction.control_predecessors}
     instructions: list[Instruction] = []
@@ -89,11 +89,11 @@ def rebuilt(computation: Computation, rule: Rule) -> Computation:
 
 
 def rewritten_by(graph: Graph, rule_for: Callable[[], Rule]) -> RewrittenGraph:
-    """Returns what a rule makes of a Graph, also within loops and branches, with a finding for each replacement.
+    """Returns a Graph rewritten by a rule, also within loops and branches, with a finding for each replacement.
 
     Args:
       graph: any.
-      rule_for: returns the rule, as of `rebuilt`, for the next computation.
+      rule_for: returns the rule for the next computation, see `rebuilt`.
     """
     findings: list[Finding] = []
 
@@ -116,7 +116,7 @@ def rewritten_by(graph: Graph, rule_for: Callable[[], Rule]) -> RewrittenGraph:
 
 
 def moved_to(instruction: Instruction, place: list[int]) -> Instruction:
-    """Returns an instruction whose operands and predecessors stand at new places."""
+    """Returns an instruction with its operands and predecessors at their new places."""
     operands = tuple([place[operand] for operand in instruction.operands])
     predecessors = tuple([place[predecessor] for predecessor in instruction.control_predecessors])
     if operands == instruction.operands and predecessors == instruction.control_predecessors:
@@ -125,14 +125,14 @@ def moved_to(instruction: Instruction, place: list[int]) -> Instruction:
 
 
 class Names:
-    """Gives out names that no instruction and no computation of a Graph has."""
+    """Makes names that no instruction and no computation of a Graph has."""
 
     def __init__(self, graph: Graph):
         self._taken = {instruction.name for _, instruction in graph.instructions()} | set(graph.computations)
         self._next: dict[str, int] = {}
 
     def fresh(self, base: str) -> str:
-        """Returns `base`, with the first number that is free after it in the place of its own."""
+        """Returns `base` with its number replaced by the first one that is free."""
         head, _, tail = base.rpartition(".")
         base = head if head and tail.isdigit() else base
         number = self._next.get(base, 0)

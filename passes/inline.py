@@ -1,8 +1,8 @@
 """The pass `inline`: functions that were jitted on their own become part of the program around them.
 
-`jax.numpy` jits many of its functions, and a pattern that goes through several of them can be seen only when they are
-one program. What is inlined computes the same; only calls that say something of their own are left: donated
-arguments, shardings, compiler options, and what is marked as not to be inlined.
+`jax.numpy` jits many of its functions, and a pattern across several of them is visible only when they are one program.
+Calls that state something of their own are left: donated arguments, shardings, compiler options, or a mark that
+forbids inlining.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def rewrite(closed: Any, context: Context) -> Rewritten:
 
 
 def _inlined(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
-    """Inlines the calls of one level; what they call is inlined already."""
+    """Inlines the calls of one level; the functions that they call are inlined already."""
     jaxpr = closed.jaxpr
     calls = [equation for equation in jaxpr.eqns if _is_plain(equation)]
     if not calls:
@@ -39,7 +39,7 @@ def _inlined(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
             continue
         findings.append(Finding(f"call of {equation.params.get('name', 'a function')}", where(equation)))
         inner = equation.params["jaxpr"]
-        # One function called twice has its constants once.
+        # The constants of a function that is called twice are kept once.
         inside = dict(zip(inner.jaxpr.invars, read, strict=True))
         for variable, constant in zip(inner.jaxpr.constvars, inner.consts, strict=True):
             if id(constant) not in known:
@@ -54,7 +54,7 @@ def _inlined(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
 
 
 def _is_plain(equation: Any) -> bool:
-    """Whether an equation is a call that says nothing of its own."""
+    """Whether an equation is a call that states nothing of its own."""
     params = equation.params
     if equation.primitive.name not in ("jit", "pjit") or "jaxpr" not in params:
         return False

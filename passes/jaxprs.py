@@ -59,7 +59,7 @@ def consumers(jaxpr: Jaxpr) -> dict[Any, list[Any]]:
 
 
 def inner_jaxprs(equation: Any) -> Iterator[tuple[str, int | None, Any]]:
-    """Yields parameter, place in it (None if it is no tuple), and jaxpr, closed or not, of those of an equation."""
+    """Yields the jaxprs of an equation, closed or not, as `(parameter, place, jaxpr)`; place is None if no tuple."""
     for name, value in equation.params.items():
         if isinstance(value, (ClosedJaxpr, Jaxpr)):
             yield name, None, value
@@ -72,7 +72,7 @@ def inner_jaxprs(equation: Any) -> Iterator[tuple[str, int | None, Any]]:
 def with_inner(equation: Any, change: Callable[[ClosedJaxpr], ClosedJaxpr]) -> Any:
     """Returns an equation in which every jaxpr is changed.
 
-    An open one (of `jax.checkpoint` and others) that would need constants of its own stays as it was.
+    An open jaxpr (of `jax.checkpoint` and others) that would need constants of its own stays unchanged.
     """
     params = dict(equation.params)
     changed = False
@@ -98,7 +98,7 @@ def with_inner(equation: Any, change: Callable[[ClosedJaxpr], ClosedJaxpr]) -> A
 
 
 def everywhere(closed: ClosedJaxpr, change: Callable[[ClosedJaxpr], ClosedJaxpr]) -> ClosedJaxpr:
-    """Returns a jaxpr changed on every level, the innermost first, by a function that looks at one level only."""
+    """Returns a jaxpr that a function of one level has changed on every level, the innermost first."""
     equations = [with_inner(equation, lambda inner: everywhere(inner, change)) for equation in closed.jaxpr.eqns]
     if any(new is not old for new, old in zip(equations, closed.jaxpr.eqns, strict=True)):
         closed = ClosedJaxpr(closed.jaxpr.replace(eqns=equations), closed.consts)
@@ -153,12 +153,12 @@ def struct(aval: Any) -> Any:
 
 
 def spliced(new: Jaxpr, names: dict[Any, Any], origin: Any, equations: list[Any]) -> list[Any]:
-    """Appends a jaxpr's equations; returns what its results are called in the jaxpr around it.
+    """Appends a jaxpr's equations; returns the names of its results in the jaxpr around it.
 
     Args:
       new: the jaxpr.
-      names: what its arguments, and its constants if they are not to keep their names, are called there.
-      origin: equation that they stand for, which lends its place in the user's program to those that have none.
+      names: there, of its arguments, and of its constants unless these keep their names.
+      origin: the equation that is replaced; equations without a place in the user's program get that of it.
       equations: to append to.
     """
     names = dict(names)
@@ -172,7 +172,7 @@ def spliced(new: Jaxpr, names: dict[Any, Any], origin: Any, equations: list[Any]
 
 
 def fresh(variable: Any) -> Any:
-    """Returns a new variable of the same type; one that nobody reads stays so."""
+    """Returns a new variable of the same type; a variable that is never read stays one."""
     if type(variable) is not Var:
         return variable  # a DropVar
     return Var(variable.aval)

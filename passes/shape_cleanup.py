@@ -1,4 +1,4 @@
-"""The pass `shape_cleanup`: equations that change nothing, and two changes of shape or layout that are one.
+"""The pass `shape_cleanup`: leaves out equations that change nothing, and merges two changes of shape or layout.
 
 pad by nothing, slice of everything, reshape, transpose or conversion to what it is already     left out
 transpose of a transpose, reshape of a reshape                                                 one of them

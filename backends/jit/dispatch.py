@@ -1,9 +1,9 @@
-"""Calls that cost what jax.jit's cost, while we decide once per signature which jitted function serves it.
+"""Calls that cost as little as those of `jax.jit`, although a jitted function is chosen once for each signature.
 
-`jax.jit` returns an object of jaxlib that finds the executable of a signature in a table and runs it, all in C++. What
-is not in the table goes to a Python function, the object's `_cache_miss`, whose answer the table then keeps. So our
-dispatcher is another object of the same type and state, with a `_cache_miss` of ours: it asks which jitted function to
-use and passes on that one's answer. A warm call never comes here; what is a signature is for JAX to say.
+`jax.jit` returns an object of jaxlib that finds the executable of a signature in a table and runs it, all in C++. If
+the table has none, it asks a Python function, the object's `_cache_miss`, and keeps the answer. Our dispatcher is
+another object of the same type and state with a `_cache_miss` of ours, which chooses the jitted function and passes on
+the answer of that function. A warm call never comes here, and JAX alone decides what a signature is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from memplan.backends.jit.messages import say_once
 
-# Given the arguments of a call, returns the function made by `jax.jit` that shall serve it.
+# Given the arguments of a call, returns the function made by `jax.jit` that is to serve it.
 Choose = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
 
 
@@ -23,9 +23,9 @@ def make_dispatcher(plain: Any, fun: Callable[..., Any], choose: Choose) -> Call
     """Returns a function that serves each call with the jitted function that `choose` returns for it.
 
     Args:
-      plain: a function made by `jax.jit`; all that `choose` returns are made of the same function and arguments.
-      fun: under which jaxlib keeps the executables: another object than that of `plain`, which may run within `choose`,
-        and one for each set of answers that `choose` gives.
+      plain: a function made by `jax.jit`; all results of `choose` are made of the same function and arguments.
+      fun: the key under which jaxlib keeps the executables. It must not be the function of `plain`, which may run in
+        `choose`, and each set of answers of `choose` needs its own.
       choose: is asked when jaxlib does not know a signature.
     """
     try:
@@ -51,7 +51,7 @@ def _native_dispatcher(plain: Any, fun: Callable[..., Any], choose: Choose) -> C
 
 
 def _python_dispatcher(choose: Choose) -> Callable[..., Any]:
-    """Asks at every call, which costs about 10 microseconds and 3 more for each array among the arguments."""
+    """Asks at every call, which costs about 10 microseconds, and 3 more for each array among the arguments."""
 
     def dispatcher(*args: Any, **kwargs: Any) -> Any:
         return choose(args, kwargs)(*args, **kwargs)
@@ -60,10 +60,10 @@ def _python_dispatcher(choose: Choose) -> Callable[..., Any]:
 
 
 class Twin(functools.partial[Any]):
-    """A function that does the same as another but is not identical, so that nothing is shared with `jax.jit(fun)`.
+    """A function that does the same as another but is a different object, so nothing is shared with `jax.jit(fun)`.
 
-    JAX keeps traces and executables by the identity of a function; those that are compiled with a plan are ours alone.
-    It sees through a `functools.partial` for names, arguments and source lines.
+    JAX keeps traces and executables by the identity of a function, and those that are compiled with a plan must be ours
+    alone. JAX looks through a `functools.partial` for names, arguments and source lines.
     """
 
     def __repr__(self) -> str:

@@ -44,7 +44,7 @@ from memplan.compiler.hardware.target import Target, load_target
 from memplan.passes.base import Context, PassReport
 from memplan.passes.manager import PassOutcome, chosen, rewritten
 
-# What `.plan` plans for where nobody named a target and no TPU is there.
+# The target of `.plan` where no target was given and there is no TPU.
 ANY_TARGET = "generic"
 
 
@@ -54,7 +54,7 @@ class Place:
 
     Attributes:
       platform: of the device on which JAX would run it.
-      target: that it is planned for; None if nobody named one and there is no TPU.
+      target: that it is planned for; None if none was given and there is no TPU.
       is_here: whether that target is the device.
     """
 
@@ -65,7 +65,7 @@ class Place:
 
 @dataclass
 class _Choice:
-    """The function that serves one signature; None until it is chosen, which one thread does."""
+    """The function that serves one signature; None until a thread has chosen it."""
 
     function: Any = None
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -75,7 +75,7 @@ class Function:
     """What memplan knows of a function, for all signatures.
 
     Args:
-      fun: the user's.
+      fun: the user's function.
       settings: of `memplan.jit`.
       jit_kwargs: for `jax.jit`.
       timer: times one run, where there is hardware.
@@ -86,12 +86,12 @@ class Function:
     ):
         self.fun, self.settings, self.timer = fun, settings, timer
         self.jit_kwargs = dict(jit_kwargs)
-        # JAX's own functions run under one of them; under the other, our dispatcher keeps what they answer.
+        # JAX's own functions run under the first; our dispatcher keeps their answers under the second.
         program = rewritten(fun, settings.passes, self._context) if chosen(settings.passes) else fun
         self.twin, self.dispatched = Twin(program), Twin(program)
         self.plain: Any = jax.jit(self.twin, **jit_kwargs)
         self._with_options: dict[str, Any] = {}
-        # By the jaxpr of a signature, which JAX keeps as long as it knows the signature, and the arguments' shardings.
+        # Keys: the jaxpr of a signature, which JAX keeps as long as the signature, and the shardings of the arguments.
         self._choices: WeakKeyDictionary[Any, dict[tuple[Any, ...], _Choice]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
@@ -100,7 +100,7 @@ class Function:
     def choose(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns the function, made by `jax.jit`, that serves a call."""
         leaves = jax.tree.leaves((args, kwargs))
-        # Options and orders belong to whole programs: what is part of a larger one is compiled with that.
+        # Options and orders belong to whole programs: a part of a larger program is compiled with that.
         if not _is_outermost() or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return self.plain
         traced = self.plain.trace(*args, **kwargs)
@@ -130,7 +130,7 @@ class Function:
         """Leaves in JAX's caches an executable whose order of execution needs little memory."""
         try:
             lowered = traced.lower()
-        except Exception:  # the call itself raises it again, in JAX's words
+        except Exception:  # the call itself raises it again, as JAX does
             return
         _compile_in_order(lowered.compile, traced.fun_name)
 
@@ -139,7 +139,7 @@ class Function:
         name = traced.fun_name
         try:
             lowered = traced.lower()
-        except Exception:  # the call itself raises it again, in JAX's words
+        except Exception:  # the call itself raises it again, as JAX does
             return self.plain
         outcome = self._plan_here(lowered, target, name)
         if outcome is None:
@@ -164,7 +164,7 @@ class Function:
     def _plan_here(
         self, lowered: Any, target: Target, name: str, options: Mapping[str, Any] | None = None
     ) -> Outcome | None:
-        """Plans for the TPU that is there; None if that fails, which is told."""
+        """Plans for the TPU of this machine; logs a warning and returns None if that fails."""
         try:
             with beside_this_process():
                 return plan_module(lowered, target, self.settings, options)
@@ -177,7 +177,7 @@ class Function:
     def _compile_candidates(
         self, outcome: Outcome, name: str, can_run: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> list[tuple[Candidate, Any]]:
-        """Returns those that compile, with their functions; only the first of them if they cannot be run to compare."""
+        """Returns the candidates that compile, with their functions; only the first if they cannot be run."""
         ready = []
         for candidate in contenders(outcome):
             function = self.plain if candidate == outcome.default else self._with(candidate.options, candidate.order)
@@ -208,7 +208,7 @@ class Function:
         merged = {**options, **self.settings.options}
         key = repr((sorted(merged.items()), order))
         if key not in self._with_options:
-            # JAX's caches know options, but not orders: what has one is a function of its own.
+            # JAX's caches distinguish options but not orders, so each order has a function of its own.
             twin = Twin(self.fun) if order else self.twin
             self._with_options[key] = jax.jit(twin, **{**self.jit_kwargs, "compiler_options": merged})
         return self._with_options[key]
@@ -304,7 +304,7 @@ class Function:
 
 
 def _is_outermost() -> bool:
-    """Tells whether JAX is tracing nothing now. It has no public name for that; this is what `jax.jit` itself asks."""
+    """Whether JAX is tracing nothing now. There is no public name for that; `jax.jit` asks the same."""
     from jax._src import core
 
     return bool(core.trace_state_clean())
@@ -329,7 +329,7 @@ def _compile_in_order(compile: Callable[[], Any], name: str) -> Any:
 
 @contextmanager
 def _in_order_of(candidate: Candidate) -> Iterator[None]:
-    """Lets what is compiled within run in the order that was planned for a candidate."""
+    """Within the block, compiles get the order that was planned for a candidate."""
     if not candidate.order:
         yield
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-# What a TPU calls itself, and the target that describes it.
+# The target of each kind of TPU, by the name that the device states.
 TARGET_OF_KIND: dict[str, str] = {
     "TPU v4": "tpu-v4",
     "TPU v5 lite": "tpu-v5e",
@@ -23,14 +23,14 @@ TARGET_OF_KIND: dict[str, str] = {
 def device_of(values: Iterable[Any]) -> Any:
     """Returns the device on which JAX runs a function, the first if there are several.
 
-    That is where an argument was put; if none was put anywhere, the default device.
+    This is the device of an argument that was put on one, otherwise the default device.
 
     Args:
       values: arguments (arrays, `ShapeDtypeStruct`s, anything else) and shardings.
     """
     for value in values:
         sharding = value if isinstance(value, jax.sharding.Sharding) else getattr(value, "sharding", None)
-        # An array that was only computed somewhere goes where the others are.
+        # An array that was only computed on a device moves to the others.
         if isinstance(sharding, jax.sharding.Sharding) and getattr(value, "committed", True):
             devices = _devices(sharding)
             if devices:
@@ -42,7 +42,7 @@ def device_of(values: Iterable[Any]) -> Any:
 
 
 def is_here(device: Any) -> bool:
-    """Tells a device of this machine from one that only a topology describes."""
+    """Whether a device is one of this machine, and not one that only a topology describes."""
     try:
         return any(device is other for other in jax.devices(device.platform))
     except RuntimeError:  # this machine has no such platform
@@ -50,7 +50,7 @@ def is_here(device: Any) -> bool:
 
 
 def target_of(device: Any) -> str:
-    """Returns the name of the target that a device is; "" if memplan knows none for it."""
+    """Returns the name of the target that describes a device; "" if there is none."""
     return TARGET_OF_KIND.get(device.device_kind, "") if device.platform == "tpu" else ""
 
 

@@ -1,4 +1,4 @@
-"""What is told through logging, and told once."""
+"""Log messages that appear once."""
 
 from __future__ import annotations
 

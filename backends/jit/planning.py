@@ -1,4 +1,4 @@
-"""A lowered program and its target: from them to the candidates of the real compiler, or to a plan by our own model."""
+"""From a lowered program and a target to the candidates of the real compiler, or to a plan by our own model."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from memplan.passes.base import Pass
 from memplan.planners import planner as planners
 from memplan.planners.planner import Budget
 
-# That a planner may search where no compiler is asked.
+# The seconds that a planner may search where no compiler is asked.
 _SECONDS = 10.0
 
-# Of the candidates, how many are run to find the fastest, the compiler's default not counted.
+# How many candidates are run to find the fastest, besides the compiler's default.
 MOST_TIMED = 2
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a function was given by its `memplan.jit`, beside what is for `jax.jit`.
+    """The arguments of `memplan.jit`, except those for `jax.jit`.
 
     Attributes:
-      target: that was asked for; None for the TPU that is there.
-      planner: name of what makes plans.
+      target: that was given; None for the TPU of this machine.
+      planner: name of the planner.
       compile_budget: how often the real compiler may be asked for each signature.
       options: the caller's own compiler options.
-      passes: that rewrite the program before it is compiled, as for `memplan.passes.manager.chosen`.
-      fft_precision: of Fourier transforms that they make matrix products of.
+      passes: the passes before the compile, as for `memplan.passes.manager.chosen`.
+      fft_precision: of Fourier transforms that become matrix products.
     """
 
     target: Target | None
@@ -58,9 +58,9 @@ class PlanResult:
 
     Attributes:
       plan: where every buffer lives.
-      problem: that it answers.
-      report: what it is worth.
-      outcome: of the real compiler, every candidate and decision; None for a target without a compiler that obeys.
+      problem: that the plan is for.
+      report: on the plan.
+      outcome: every candidate and decision of the real compiler; None for a target without one.
     """
 
     plan: Plan
@@ -70,7 +70,7 @@ class PlanResult:
 
 
 def has_compiler(target: Target) -> bool:
-    """Tells whether there is a compiler that carries out plans for a target."""
+    """Whether there is a compiler that carries out plans for a target."""
     return target.name in TOPOLOGY_OF_TARGET
 
 
@@ -78,7 +78,7 @@ def module_of(lowered: Any, name: str = "the program") -> bytes:
     """Returns the StableHLO bytecode of what `jax.jit(…).lower(…)` returned.
 
     Raises:
-      MemplanError: it is a program of several devices; `name` is what it is called then.
+      MemplanError: it is a program of several devices; the message calls it `name`.
     """
     if (devices := number_of_devices(lowered)) > 1:
         raise MemplanError(f"{name} is for {devices} devices: memplan plans programs of one device")
@@ -88,7 +88,7 @@ def module_of(lowered: Any, name: str = "the program") -> bytes:
 
 
 def number_of_devices(lowered: Any) -> int:
-    """Returns for how many devices a program was lowered."""
+    """Returns the number of devices that a program was lowered for."""
     attributes = lowered.compiler_ir("stablehlo").operation.attributes
     counts = [attributes[name].value for name in ("mhlo.num_partitions", "mhlo.num_replicas") if name in attributes]
     return max(counts, default=1)
@@ -97,7 +97,7 @@ def number_of_devices(lowered: Any) -> int:
 def plan_module(
     lowered: Any, target: Target, settings: Settings, more_options: Mapping[str, Any] | None = None
 ) -> Outcome:
-    """Returns what the real compiler makes of a program with plans of ours, its own default among it.
+    """Returns the candidates of the real compiler for a program: its default, and those with plans of ours.
 
     Raises:
       MemplanError: the target has no compiler, the program is not one of a single device, or not even the default
@@ -108,7 +108,7 @@ def plan_module(
     module = module_of(lowered)
     from memplan.backends.tpu.optimize import optimize
 
-    # XLA reads "True" and "False" where its option is a bool; "true" it does not read everywhere.
+    # XLA always reads "True" and "False" for a bool, and "true" only in some options.
     options = {name: str(value) for name, value in {**settings.options, **(more_options or {})}.items()}
     return optimize(module, target, planner=settings.planner, compile_budget=settings.compile_budget, options=options)
 
@@ -122,7 +122,7 @@ def plan_jaxpr(traced: Any, target: Target, settings: Settings) -> PlanResult:
 
 
 def report_of(problem: MappingProblem, plan: Plan) -> Report:
-    """Returns the report on a plan, beside everything in slow memory."""
+    """Returns the report on a plan, compared with everything in slow memory."""
     slow = planners.get("slow").solve(problem, Budget())
     return make_report(problem, plan, [(f"all in {problem.spaces[0].name}", slow)] if plan.planner != "slow" else [])
 
@@ -146,9 +146,9 @@ def _differs(candidate: Candidate, other: Candidate) -> bool:
 
 @contextmanager
 def beside_this_process() -> Iterator[None]:
-    """Within the block, processes that are started may load libtpu though this one has the TPU.
+    """Within the block, new processes may load libtpu although this process holds the TPU.
 
-    They only compile, for a chip that they see described. Without it, the lock that this process holds turns them away.
+    They only compile, for a chip that a topology describes. Outside the block, the lock of this process stops them.
     """
     name = "ALLOW_MULTIPLE_LIBTPU_LOAD"
     before = os.environ.get(name)

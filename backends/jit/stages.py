@@ -1,4 +1,4 @@
-"""What `.trace()`, `.lower()` and `.compile()` return: JAX's own stages, except where a plan comes in."""
+"""The results of `.trace()`, `.lower()` and `.compile()`: JAX's own stages, except where a plan is made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Compile = Callable[[Any, Mapping[str, Any], Mapping[str, Any]], Any]
 
 
 class Traced:
-    """A `jax.stages.Traced` whose `lower` leads to a plan; all else is JAX's.
+    """A `jax.stages.Traced` whose `lower` leads to a plan; everything else is JAX's.
 
     Args:
       traced: JAX's.
@@ -29,7 +29,7 @@ class Traced:
         self._traced, self._lower = traced, lower
 
     def lower(self, *, lowering_platforms: tuple[str, ...] | None = None, **others: Any) -> Any:
-        """Lowers to compiler input; where platforms are named, as JAX does it, and nothing is planned."""
+        """Lowers to compiler input; if platforms are given, it does so as JAX does, and nothing is planned."""
         if lowering_platforms is not None or others:
             return self._traced.lower(lowering_platforms=lowering_platforms, **others)
         return self._lower(self._traced)
@@ -45,7 +45,7 @@ class Traced:
 
 
 class Lowered:
-    """A `jax.stages.Lowered` whose `compile` plans; all else is JAX's.
+    """A `jax.stages.Lowered` whose `compile` plans; everything else is JAX's.
 
     Args:
       lowered: JAX's.
@@ -67,10 +67,10 @@ class Lowered:
 
 
 class CompiledElsewhere:
-    """A program compiled, with our plan, for a target that is not on this machine: to be looked at, not to be run.
+    """A program that was compiled with our plan for a target that is not on this machine, so it cannot be run here.
 
     Attributes:
-      outcome: every candidate that was compiled, and what became of each decision of the plan.
+      outcome: every candidate that was compiled, and the state of each decision of the plan.
       plan: where the compiled program has its buffers.
       in_tree, out_tree: pytrees of the arguments and of the result.
     """
@@ -98,7 +98,7 @@ class CompiledElsewhere:
         return self.outcome.best.text
 
     def report(self) -> Report:
-        """Returns what the plan is worth, beside everything in slow memory."""
+        """Returns the report on the plan, compared with everything in slow memory."""
         return report_of(self.outcome.problem, self.outcome.plan)
 
     def memory_analysis(self) -> Any:

@@ -1,4 +1,4 @@
-"""Which of several compiled programs is the fastest, found by running them."""
+"""Finds the fastest of several compiled programs by running them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def median_seconds(
 ) -> list[float]:
     """Returns for each program the median seconds of a run.
 
-    The programs take turns, so that a machine that gets slower or faster does so for all of them. A first turn is run
-    and not counted.
+    The programs take turns, so that a machine that becomes slower or faster does so for all of them. The first turn is
+    not counted.
 
     Args:
       programs: compiled already.
-      arguments: makes `(args, kwargs)` of one run, which the run may use up.
+      arguments: makes `(args, kwargs)` for one run, which the run may consume.
       timer: times one run.
       repetitions: counted runs of each program.
     """

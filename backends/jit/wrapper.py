@@ -24,10 +24,10 @@ from memplan.planners.planner import DEFAULT_PLANNER
 
 
 class Jitted:
-    """What `memplan.jit` returns: a callable with all that `jax.jit` gives it, `plan` and `passes`.
+    """The result of `memplan.jit`: a callable with everything that `jax.jit` gives it, and `plan` and `passes`.
 
-    The class of each function has the dispatcher itself as its `__call__`, so that no Python runs in between. The rest
-    stands in the class too: whoever wraps a function, JAX's transformations among them, takes over its `__dict__`.
+    The class of each function has the dispatcher itself as its `__call__`, so that no Python runs in between. Its other
+    members are in the class as well, because wrappers, such as JAX's transformations, copy a function's `__dict__`.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_dispatcher", "_function")
@@ -112,9 +112,9 @@ def jit(
 ) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
     """Compiles a function as `jax.jit` does, with a plan of where its tensors live.
 
-    On the TPU that is meant, each signature is planned once, when it is first called: the real compiler is asked for a
-    few candidates, its own default among them, and the fastest is used from then on. On a CPU, programs run in the
-    order that needs the least memory. Elsewhere they run as by `jax.jit`. The logger `memplan` says which.
+    On the target TPU, each signature is planned once, at its first call: the real compiler makes a few candidates, its
+    own default among them, and the fastest is used from then on. On a CPU, programs run in the order that needs the
+    least memory. Elsewhere they run as with `jax.jit`. The logger `memplan` says which case applies.
 
     >>> import jax.numpy as jnp
     >>> step = jit(lambda x, w: jnp.tanh(x @ w), target="generic")
@@ -125,11 +125,11 @@ def jit(
 
     Args:
       fun: as for `jax.jit`; without it, a decorator is returned.
-      target: what to plan for: a target, its name, or a TOML file; by default the TPU that is there, if one is.
-      planner: name of what makes plans.
+      target: what to plan for: a target, its name, or a TOML file; by default the TPU of this machine, if there is one.
+      planner: name of the planner.
       compile_budget: how often the real compiler may be asked for each signature.
-      passes: that rewrite the program before: "auto" for those that are known to pay on the platform, "none", names
-        with commas between, or a sequence of names and passes.
+      passes: rewrites of the program before the compile: "auto" for those that are known to pay on the platform,
+        "none", names with commas between, or a sequence of names and passes.
       fft_precision: of Fourier transforms that become matrix products: "highest" for that of the arguments' dtype,
         "default" for what the hardware does fastest (bfloat16 on a TPU).
       **jit_kwargs: everything that `jax.jit` takes. Compiler options given here are part of every candidate.
@@ -141,7 +141,7 @@ def jit(
         options: dict[str, Any] = {"target": target, "planner": planner, "compile_budget": compile_budget}
         return functools.partial(jit, **options, passes=passes, fft_precision=fft_precision, **jit_kwargs)
     if not callable(fun):
-        jax.jit(fun, **jit_kwargs)  # has the words for it
+        jax.jit(fun, **jit_kwargs)  # raises the error that JAX raises
     if isinstance(compile_budget, bool) or not isinstance(compile_budget, int) or compile_budget < 1:
         raise MemplanError(f"compile_budget must be a positive integer, not {compile_budget!r}")
     planners.get(planner)
@@ -170,7 +170,7 @@ def handle_of(function: Function) -> Jitted:
 
 
 class _Known(list[tuple[Settings, dict[str, Any], Function]]):
-    """What `memplan.jit` made of a function so far. Its copies and pickles are empty."""
+    """The results of `memplan.jit` for a function so far. Its copies and pickles are empty."""
 
     def __init__(self, owner: Callable[..., Any] | None = None):
         super().__init__()
@@ -188,15 +188,15 @@ _lock = threading.Lock()
 
 
 def _function_of(fun: Callable[..., Any], settings: Settings, jit_kwargs: Mapping[str, Any]) -> Function:
-    """Returns what is known of a function under these settings: `memplan.jit(f)(x)` in a loop is planned once.
+    """Returns the `Function` of a function under these settings, so that `memplan.jit(f)(x)` in a loop is planned once.
 
-    It is kept by the function itself, so that both go together.
+    The function itself keeps it, so that both are freed together.
     """
     if not isinstance(fun, FunctionType):
         return Function(fun, settings, jit_kwargs)
     with _lock:
         known = fun.__dict__.get(_KNOWN)
-        # Whoever wraps a function takes over its attributes, this one too.
+        # A wrapper of a function copies its attributes, including this one.
         if known is None or not known.belongs_to(fun):
             known = fun.__dict__[_KNOWN] = _Known(fun)
         for its_settings, its_kwargs, function in known:

@@ -1,4 +1,4 @@
-"""Compiling a module for a TPU ahead of time: a worker process, time limits, restarts, and a cache on disk."""
+"""Compiles a module for a TPU ahead of time, with a worker process, time limits, restarts, and a cache on disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import cache_folder as default_folder
 from memplan.compiler.files import write_atomically
 
-# Names of the topologies whose first chip stands for a target.
+# The topology whose first chip stands for each target.
 TOPOLOGY_OF_TARGET: dict[str, str] = {
     "tpu-v4": "v4:2x2x1",
     "tpu-v5e": "v5e:2x2",
@@ -48,7 +48,7 @@ _LOCK_RETRIES = 5
 
 
 def no_compiler(target: str) -> str:
-    """Returns what to say of a target for which no compiler carries out plans."""
+    """Returns the message for a target for which no compiler carries out plans."""
     return f"no compiler carries out plans for {target}, only for {', '.join(sorted(TOPOLOGY_OF_TARGET))}"
 
 
@@ -68,7 +68,7 @@ class CompileError(MemplanError):
 
 @dataclass(frozen=True)
 class CompiledModule:
-    """What the compiler made.
+    """A module that the compiler made.
 
     Attributes:
       text: the scheduled, optimized module with memory spaces and estimates.
@@ -110,8 +110,8 @@ class TpuCompiler:
           module: StableHLO as MLIR bytecode.
           topology: such as `v5e:2x2`.
           options: compiler options by name, as in `jax.jit(..., compiler_options=...)`.
-          order: of the module that `before_assignment` gives, names of computations to the names of their
-            instructions in the order in which they shall run; the compiler's own where None. Needs jax 0.12.
+          order: by computation of the module that `before_assignment` returns, the names of its instructions in the
+            order in which they are to run; None for the compiler's own order. Needs jax 0.12.
 
         Raises:
           CompileError: libtpu is missing, the compiler refused the module, an option or the order, died, or took too
@@ -127,8 +127,9 @@ class TpuCompiler:
     ) -> CompiledModule:
         """Returns a module as it is scheduled, before its values are assigned to memory spaces.
 
-        What computes keeps its name in the compiled module, save a few fusions that the compiler renames yet; views get
-        new names, and copies come on top. Arguments and errors are those of `compile`; needs jax 0.12.
+        Instructions that compute keep their names in the compiled module, except a few fusions that the compiler
+        renames later; views get new names, and copies are added. Arguments and errors are those of `compile`; needs jax
+        0.12.
         """
         stage = "before_assignment"
         return self._compiled(module, {"topology": topology, "options": dict(options or {}), "stage": stage})
@@ -143,7 +144,7 @@ class TpuCompiler:
         if (found := _read_cached(path)) is not None:
             return found
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Of several processes that want the same module at once, one compiles it and the others wait for it.
+        # If several processes want the same module at once, one compiles it and the others wait.
         with FileLock(f"{path}.lock"):
             if (found := _read_cached(path)) is not None:
                 return found
@@ -170,7 +171,7 @@ class TpuCompiler:
     def _key(self, module: bytes, request: Mapping[str, Any]) -> str:
         versions = [version("jaxlib"), _libtpu_version()]
         parts = [request["topology"], sorted(request["options"].items()), versions]
-        # What was kept before there were orders is still found.
+        # The key without an order is that of older versions, so their entries are still found.
         parts += [[name, request[name]] for name in ("order", "stage") if name in request]
         rest = json.dumps(parts, sort_keys=True).encode()
         return hashlib.sha256(hashlib.sha256(module).digest() + rest).hexdigest()
@@ -224,7 +225,7 @@ class _Worker:
 
     def ask(self, header: dict[str, Any], payload: bytes, timeout: float) -> tuple[dict[str, Any], bytes]:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it died before: `_wait` says of what
+        with suppress(BrokenPipeError):  # it died before; `_wait` says why
             write_frame(self._process.stdin, header, payload)  # type: ignore[arg-type]
         return self._wait(timeout)
 
@@ -272,9 +273,9 @@ def _demand_hook() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """What libtpu needs to know where there is no TPU."""
+    """The environment that libtpu needs where there is no TPU."""
     variables = {"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
-    # Without a chip to share, several processes may compile side by side; with one, its lock is there for a reason.
+    # Without a chip, several processes may compile at the same time; with a chip, its lock must be respected.
     if not any(Path("/dev").glob("accel*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
         variables["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     return variables
@@ -288,7 +289,7 @@ def _libtpu_version() -> str:
 
 
 def _read_cached(path: Path) -> CompiledModule | None:
-    """Returns what an earlier compile left; None if there is nothing, or if it is damaged."""
+    """Returns the result of an earlier compile; None if there is none, or if it is damaged."""
     try:
         header, _, text = gzip.decompress(path.read_bytes()).decode().partition("\n")
         fields = json.loads(header)

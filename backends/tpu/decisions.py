@@ -1,4 +1,4 @@
-"""Did the compiler do as a plan says? Each decision beside what the compiled module has."""
+"""Compares each decision of a plan with the compiled module: whether the compiler obeyed it."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def decisions(
     compiled: Placement,
     dropped: Mapping[int, str],
 ) -> tuple[BufferDecision, ...]:
-    """Returns the decisions in which a plan differs from the compiler's default, and what became of each.
+    """Returns the decisions in which a plan differs from the compiler's default, each with its state.
 
     Args:
       problem, plan: what was planned.
-      where: of each access.
-      default: what the compiler does without the plan.
-      compiled: what it did with it.
-      dropped: buffers whose decisions it refused, and its reason.
+      where: the site of each access.
+      default: the placement without the plan.
+      compiled: the placement with the plan.
+      dropped: by buffer, why the compiler refused its demands.
     """
     fills = {copy.destination for copy in plan.copies if plan.residencies[copy.destination].space != 0}
     found: list[BufferDecision] = []

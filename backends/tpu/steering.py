@@ -2,16 +2,16 @@
 
 The compiler takes these messages of `xla.memory_space_assignment` as text protos, per program:
 
-    xla_tpu_msa_sort_order_overrides      which values compete for the fast memory first: never refused
-    xla_tpu_msa_tensor_overrides          pin, keep or prefetch a value: refused if it cannot be met
+    xla_tpu_msa_sort_order_overrides      which values compete for the fast memory first; never refused
+    xla_tpu_msa_tensor_overrides          pin, keep or prefetch a value; refused if that is impossible
 
-The order is the strongest of them: memory space assignment is greedy, so the first in line get what a plan gave them,
+The order is the strongest of them. Memory space assignment is greedy, so the first values get what the plan gave them,
 and the compiler still decides what a plan cannot know (fragmentation, what instructions keep for themselves). Before
 memory space assignment, where these options are read, instructions have the same names as in the compiled module.
 
-What libtpu 0.0.52 makes of them, found by trying: values of lower `assign_value` come first, and those without one
-count as 0; a pin or keep by `hlo_operand_filter` acts on the result of the instruction, so both are stated by position;
-the results of slices and copies cannot be pinned, as the compiler may replace these by asynchronous ones.
+How libtpu 0.0.52 reads them was found by trying. Values of lower `assign_value` come first, and those without one count
+as 0. A pin or keep by `hlo_operand_filter` acts on the result of the instruction, so both are stated by position. The
+results of slices and copies cannot be pinned, because the compiler may replace these by asynchronous ones.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def sites(built: BuiltProblem) -> tuple[Site, ...]:
     return tuple(found)
 
 
-# ---- in which order values compete
+# The order in which values compete.
 
 
 def gain(problem: MappingProblem, plan: Plan, buffer: int) -> float:
@@ -103,7 +103,7 @@ def gain(problem: MappingProblem, plan: Plan, buffer: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Stay:
-    """What a ranking looks at: the size of a buffer in fast memory, for how long, its gain, and how high it lies."""
+    """What a ranking depends on: a buffer's size, how long it is in fast memory, its gain, and its offset."""
 
     size: int
     duration: int
@@ -111,7 +111,7 @@ class _Stay:
     offset: int
 
 
-# What comes first in line has the highest key. Which ranking is best depends on the program, so several are tried.
+# The buffer with the highest key comes first. Which ranking is best depends on the program, so several are tried.
 RANKINGS: Mapping[str, Callable[[_Stay], float]] = {
     "size x time": lambda stay: stay.size * stay.duration,
     "gain per size x time": lambda stay: stay.gain / (stay.size * stay.duration),
@@ -122,7 +122,7 @@ RANKINGS: Mapping[str, Callable[[_Stay], float]] = {
 
 
 def ranked(problem: MappingProblem, plan: Plan, ranking: str) -> list[int]:
-    """Returns the buffers that a plan has in fast memory, the first in line first."""
+    """Returns the buffers that a plan has in fast memory, in the order in which they are to compete."""
     duration: dict[int, int] = {}
     offset: dict[int, int] = {}
     for residency in plan.residencies:
@@ -139,12 +139,12 @@ def ranked(problem: MappingProblem, plan: Plan, ranking: str) -> list[int]:
 
 
 def nudged(problem: MappingProblem, plan: Plan, given: Plan, least: float) -> tuple[list[int], list[int]]:
-    """Returns the buffers that gain by a plan what they do not gain now, and those that lose; most per size first.
+    """Returns the buffers that gain more by a plan than now, and those that lose; the largest gain per size first.
 
     Args:
       problem, plan: what is wanted.
       given: what the compiler does now.
-      least: seconds in one run below which a change is not worth one.
+      least: seconds in one run; a smaller change is left out.
     """
     buffers = {residency.buffer for each in (plan, given) for residency in each.residencies if residency.space != 0}
     change = {buffer: gain(problem, plan, buffer) - gain(problem, given, buffer) for buffer in buffers}
@@ -162,7 +162,7 @@ def sort_order(problem: MappingProblem, first: Sequence[int], last: Sequence[int
     return " ".join(rows)
 
 
-# ---- what must be where
+# Demands.
 
 
 def demands(

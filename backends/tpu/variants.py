@@ -1,12 +1,12 @@
-"""The same program with its tensors in other places: what the cost model is fitted to, and judged by.
+"""Variants of a program with its tensors in other places, to which the cost model is fitted and by which it is judged.
 
     default              as the compiler places them
     slow                 everything in HBM
     no cross-program     no argument stays in fast memory from run to run, where one did
-    random N             some values, drawn by chance, compete for the fast memory first and in any order, some last
+    random N             some random values compete for the fast memory first, in random order, and some last
 
-None of these changes what an instruction does, or how much fast memory it may keep for itself, so any two are a pair of
-observations of every instruction.
+None of them changes what an instruction does or how much fast memory it may keep for itself, so any two variants are a
+pair of observations of every instruction.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.build import build_problem
 from memplan.compiler.mapping.problem import MappingProblem
 
-# Workloads that compile in seconds, each of another kind.
+# Workloads of different kinds that compile in seconds.
 CHEAP = (
     "decode_kv",
     "lstm",
@@ -43,14 +43,14 @@ def variants(
     num_random: int,
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, Graph]]:
-    """Yields the names of a program's variants and what they are compiled to, the default first.
+    """Yields the variants of a program with their names, compiled, the default first.
 
     Args:
       module: StableHLO as MLIR bytecode.
       target: a TPU for which there is a compiler.
       compiler: compiles them, or has them in its cache.
       num_random: how many there are with values in random order.
-      note: told of variants that cannot be compiled, which are left out.
+      note: is called with a message for each variant that cannot be compiled; it is left out.
 
     Raises:
       CompileError: the default cannot be compiled.

@@ -1,13 +1,13 @@
 """The process that loads libtpu and compiles: `python -m memplan.backends.tpu.worker`.
 
-libtpu is native code that can abort, hang or hold its lock; here it takes nobody down with it. Requests come on
-standard input, answers go to the file descriptor given as the only argument, each as a frame:
+libtpu is native code that can abort, hang or hold its lock, which in this process harms no other. Requests come on
+standard input, and answers go to the file descriptor that is the only argument, each as a frame:
 
     4 bytes, big endian: length of the header | header, JSON | `header["bytes"]` bytes of payload
 
-A request's payload is a StableHLO module as bytecode; a successful answer's is the compiled module's text, or, if the
-request's `stage` is `before_assignment`, the scheduled module's. `order` names the instructions of computations in the
-order in which they shall run.
+The payload of a request is a StableHLO module as bytecode. That of a successful answer is the text of the compiled
+module, or of the scheduled module if the request's `stage` is `before_assignment`. `order` names the instructions of
+computations in the order in which they are to run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
 
 
 class Refusal(Exception):
-    """A request that cannot be met.
+    """A request that cannot be answered.
 
     Attributes:
       reason: as in `CompileError`.
@@ -95,7 +95,7 @@ class _Compiler:
 
         try:
             self._executable(module, topology, options, capture)
-        except Exception:  # ours comes back as an error of the compile
+        except Exception:  # our exception comes back as an error of the compile
             if not captured:
                 raise
         if not captured:
@@ -130,7 +130,7 @@ class _Compiler:
         scheduled: Callable[[bytes], bytes | None] | None = None,
     ) -> Any:
         """Compiles; `scheduled` is shown the scheduled module, see `order_hook.hooked`."""
-        # JAX has no public way to compile a StableHLO module for a topology; these four names are all that is used.
+        # JAX has no public way to compile a StableHLO module for a topology; only these four names are used.
         import numpy as np
         from jax._src import compiler
         from jax._src.interpreters import mlir
@@ -166,7 +166,7 @@ def _printed(modules: Callable[[], Sequence[Any]]) -> str:
 
 
 def _sizes(executable: Any) -> dict[str, int] | None:
-    """Returns every number of bytes that the compiler states; what it states differs between versions."""
+    """Returns all sizes that the compiler states, in bytes; which it states differs between versions."""
     try:
         stats = executable.get_compiled_memory_stats()
     except Exception:

@@ -1,5 +1,4 @@
-"""Long convolutions by Fourier transforms that are matrix products: no permutation, no zeros multiplied, nothing
-thrown away.
+"""Long convolutions by Fourier transforms that are matrix products, without permutations and without wasted products.
 
     y[…, i] = sum over j of k[…, j] · u[…, i - j]          0 ≤ i < n        (causal: u is zero before its start)
 
@@ -76,7 +75,7 @@ def fft_conv(
     if kernel not in KERNELS:
         raise MemplanError(f"fft_conv: kernel is {kernel!r}, not one of {', '.join(KERNELS)}")
     if max_frequency is None:
-        k = k[..., : u.shape[-1]]  # What comes after reaches no result.
+        k = k[..., : u.shape[-1]]  # Later samples of the filter reach no result.
     options: dict[str, Any] = {"max_frequency": max_frequency, "fft_length": fft_length, "dtype": dtype}
     partial = functools.partial(convolve, precision=precision, **options)
     on_tpu, elsewhere = (jax.checkpoint(functools.partial(partial, target=target)) for target in (TPU, CPU))
@@ -181,7 +180,7 @@ def _form(n: int, taps: int, rows: int, target: FftTarget, fft_length: int | Non
         whole = decompose_at_least(n + taps - 1, rows, target, n, terms)
         forms.append((seconds(whole, rows, target, True, n), _Form(whole, 1, n)))
     except ValueError:
-        pass  # It is too long in one piece.
+        pass  # The transform is too long in one piece.
     length = 1 << (2 * taps - 1).bit_length()
     while length < n or not forms:
         block = length - taps + 1
@@ -253,7 +252,7 @@ def convolve(
 
 
 def _blocks(u: jax.Array, form: _Form, taps: int) -> jax.Array:
-    """Returns `[…, blocks, length]`: each block's samples, and before them those that its first results need."""
+    """Returns `[…, blocks, length]`: each block's samples, after those that its first results need."""
     length = form.decomposition.length
     padding = form.blocks * form.block - u.shape[-1]
     cut = jnp.pad(u, [(0, 0)] * (u.ndim - 1) + [(0, padding)]).reshape(*u.shape[:-1], form.blocks, form.block)
@@ -266,7 +265,7 @@ def _blocks(u: jax.Array, form: _Form, taps: int) -> jax.Array:
 
 
 def _kept(decomposition: Decomposition, max_frequency: float) -> tuple[int, ...]:
-    """Returns the values of the last digit of frequency that have frequencies which are kept."""
+    """Returns the values of the last digit of frequency with any frequency that is kept."""
     last, length = decomposition.factors[-1], decomposition.length
     block = length // last
     highest = math.floor(max_frequency * (length // 2))

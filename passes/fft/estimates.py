@@ -1,11 +1,10 @@
-"""Where a Fourier transform is faster as matrix products than as what XLA has for it.
+"""Estimates where a Fourier transform is faster as matrix products than as XLA's own transform.
 
 For TPUs this is measured: `memplan bench fft` compiles both forms with the production compiler and compares the
-cycles that it estimates. Transforms of real signals gain 1.3 to 3 times where there is enough to do (with few
-elements, reading the matrices takes longer than the transform), and lengths that are no power of two, for which XLA
-has a slow way, gain up to 8 times. Complex transforms of a power of two do not gain: putting their spectrum in order
-costs what the matrix unit saves. On a CPU and on a GPU, where transforms by butterflies are good libraries' business,
-nothing was measured that gains.
+cycles that it estimates. Large transforms of real signals gain 1.3 to 3 times; in small ones, reading the matrices
+takes longer than the transform. Lengths that are no power of two, for which XLA's method is slow, gain up to 8 times.
+Complex transforms of a power of two do not gain: putting their spectrum in order costs what the matrix unit saves. On
+CPUs and GPUs, which have good libraries of transforms by butterflies, no gain was measured.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from memplan.passes.base import Context
 from memplan.passes.fft.choice import TPU, decompose
 
-# Real numbers in and out of a transform on a TPU from which on it gains; fewer read more of matrices than of signals.
+# The least real numbers of a transform that gains on a TPU; smaller ones read more of matrices than of signals.
 _LEAST_ELEMENTS = 1 << 16
 
 

@@ -1,9 +1,8 @@
 """The steps of a decomposition, carried out by JAX.
 
 A signal is an array `[…, parts, n1, …, np]`: its samples' digits of time, most significant first, for each part of a
-complex number. Step by step the digits become those of frequency. What stands before are rows: all of them are
-multiplied by the same matrices. XLA is free to lay the digits out as its matrix unit likes best, so nothing here
-transposes.
+complex number. Step by step the digits become those of frequency. The axes before them are rows, which are all
+multiplied by the same matrices. XLA may lay out the digits as is best for its matrix unit, so nothing here transposes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """`jax.lax.fft` as matrix products: complex and real transforms, and their inverses, of any length.
 
-The spectrum of a decomposition is put in order at the end, which is one transposition. Of a real signal's transform
-only the frequencies up to N/2 are wanted: the last digit of frequency is the most significant one, so half of the
-last step is left out. Lengths with a large prime factor become a convolution with a chirp (Bluestein, "A linear
-filtering approach to the computation of the discrete Fourier transform", 1970), in which again no spectrum is put in
-order.
+The spectrum of a decomposition is put in order at the end, which is one transposition. The transform of a real signal
+needs only the frequencies up to N/2. The last digit of frequency is the most significant one, so half of the last step
+is left out. A length with a large prime factor becomes a convolution with a chirp (Bluestein, "A linear filtering
+approach to the computation of the discrete Fourier transform", 1970), in which no spectrum is put in order.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Which dimensions of an instruction's operands and of its result are one axis of its loop nest.
+"""The axes of an instruction's loop nest: which dimensions of its operands and of its result belong together.
 
-    multiply(a, b)             a.0 = b.0 = r.0, a.1 = b.1 = r.1          one element of r needs one of each
-    dot(a, b), a.1 x b.0       a.0 = r.0, b.1 = r.1, a.1 = b.0 summed    all of a summed axis is needed for one of r
-    reshape [8,16] -> [128]    a.0 = r.0, in as many parts               the outermost of what is split or merged
-    slice, pad, window         r.d needs a range of a.d: "whole"         no part of the axis can be had by itself
+    multiply(a, b)             a.0 = b.0 = r.0, a.1 = b.1 = r.1          an element of r needs one element of each
+    dot(a, b), a.1 x b.0       a.0 = r.0, b.1 = r.1, a.1 = b.0 summed    an element of r needs all of a summed axis
+    reshape [8,16] -> [128]    a.0 = r.0, in as many parts               the outermost of the dimensions split or merged
+    slice, pad, window         r.d needs a range of a.d: "whole"         the axis cannot be cut
 
-An axis that several instructions share can be cut into tiles for all of them at once; the polyhedral model calls this
-a tilable band (Bondhugula et al., PLDI 2008), Halide a compute_at level. Windows overlap, so that tiles of a
-convolution's image would have to be computed twice at their borders: such axes are taken whole, and there is no halo.
+An axis that several instructions share can be cut into tiles for all of them at once. The polyhedral model calls this a
+tilable band (Bondhugula et al., PLDI 2008), Halide a compute_at level. Windows overlap, so tiles of a convolution's
+image would be computed twice at their borders; such axes are taken whole, and there is no halo.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Axes:
 
     Attributes:
       same: pairs of places that are one axis.
-      summed: places of axes over which the result is a sum, a maximum or the like; each is an operand's.
-      whole: places of which every element of the result needs more than one, in a way that tiles do not keep apart.
-      columns, rows, depth: of a matrix product, the places that its matrix dimensions are made of.
+      summed: places of operands, of axes over which the result is a sum, a maximum or the like.
+      whole: places of axes that cannot be cut, because an element of the result needs several elements of them.
+      columns, rows, depth: of a matrix product, the places of its matrix dimensions.
     """
 
     same: tuple[tuple[Place, Place], ...] = ()
@@ -46,7 +46,7 @@ class Axes:
 
 
 def axes_of(instruction: Instruction, operands: Sequence[Shape]) -> Axes | None:
-    """Returns how an instruction's dimensions belong together; None for one that can be part of no fusion.
+    """Returns how an instruction's dimensions belong together; None for an instruction that cannot be fused.
 
     >>> axes_of(Instruction("t", "transpose", Shape("f32", (3, 2)), (0,), attributes=(("dimensions", "{1,0}"),)),
     ...         [Shape("f32", (2, 3))]).same
@@ -82,7 +82,7 @@ def _through(operand: int, rank: int) -> tuple[tuple[Place, Place], ...]:
 
 
 def _elementwise(instruction: Instruction, operands: Sequence[Shape]) -> Axes | None:
-    """A scalar among arrays has no axis, and where an operand has one element for many there is none either."""
+    """A scalar among arrays has no axis, and neither has a dimension whose one element is broadcast."""
     dims = instruction.shape.dims
     same: list[tuple[Place, Place]] = []
     for n, shape in enumerate(operands):
@@ -122,7 +122,7 @@ def _is_plain(shape: Shape) -> bool:
 
 @lru_cache(maxsize=1024)
 def _segments(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """Returns the smallest runs of dimensions that hold the same elements before and after; those of size 1 left out.
+    """Returns the smallest runs of dimensions, without those of size 1, that hold the same elements before and after.
 
     >>> _segments((2, 3, 4), (6, 1, 4))
     (((0, 1), (0,)), ((2,), (2,)))
@@ -180,7 +180,7 @@ def _dot(instruction: Instruction, operands: Sequence[Shape]) -> Axes | None:
 
 
 def _convolution(instruction: Instruction, operands: Sequence[Shape]) -> Axes | None:
-    """Images, and features that are not grouped, can be cut; where every feature is its own group, they can as well."""
+    """Images can be cut, and so can features that are not grouped or are each a group of its own."""
     labels = re.fullmatch(r"([^_]*)_([^-]*)->(.*)", instruction.attribute("dim_labels"))
     if labels is None or int(instruction.attribute("batch_group_count") or 1) > 1:
         return None
@@ -216,7 +216,7 @@ def _convolution(instruction: Instruction, operands: Sequence[Shape]) -> Axes | 
 
 
 def _is_point(window: Window, d: int) -> bool:
-    """Whether a window sees one element, the one at its own place."""
+    """Whether a window covers only the element at its own place."""
     return (window.size[d], window.stride[d], window.pad_low[d], window.pad_high[d]) == (1, 1, 0, 0) and (
         window.input_dilation[d] == 1
     )
@@ -236,7 +236,7 @@ def _same_size(instruction: Instruction, operands: Sequence[Shape], changed: Seq
 
 
 def _pad(instruction: Instruction, operands: Sequence[Shape]) -> Axes | None:
-    """A dimension may keep its size and move: padded on one side, cut on the other."""
+    """A dimension may keep its size although it moves: padded on one side, cut on the other."""
     parts = instruction.attribute("padding").split("x")
     moved = [d for d, part in enumerate(parts) if any(int(number) for number in part.split("_"))]
     return _same_size(instruction, operands, moved)
@@ -282,7 +282,7 @@ def _reduce_window(instruction: Instruction, operands: Sequence[Shape]) -> Axes 
 
 
 def _gather(instruction: Instruction, operands: Sequence[Shape]) -> Axes | None:
-    """Each index brings rows of its own: the axes are those of the indices, the table is only looked into."""
+    """The axes are those of the indices: each index selects rows of the table."""
     offsets, vector = _numbers(instruction, "offset_dims"), _numbers(instruction, "index_vector_dim")
     if instruction.attribute("operand_batching_dims"):
         return None
@@ -300,14 +300,14 @@ def _cumulative(instruction: Instruction, operands: Sequence[Shape]) -> Axes | N
 
 
 def _index_of_extremum(instruction: Instruction, operands: Sequence[Shape]) -> Axes | None:
-    """JAX's own `argmax`; unlike a sum's, parts of its result cannot be put together."""
+    """JAX's own `argmax`; unlike those of a sum, results of parts cannot be combined."""
     taken = _numbers(instruction, "axes")
     kept = [d for d in range(len(operands[0].dims)) if d not in taken]
     return Axes(tuple(((0, d), (RESULT, place)) for place, d in enumerate(kept)), whole=tuple((0, d) for d in taken))
 
 
 def _element(instruction: Instruction, operands: Sequence[Shape]) -> Axes | None:
-    """Of several results that were computed at once, over the same axes."""
+    """One of several results that were computed together, over the same axes."""
     dims = dims_of(operands[0])
     return Axes(_through(0, len(dims))) if dims == instruction.shape.dims else None
 

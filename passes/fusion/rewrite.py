@@ -1,11 +1,11 @@
-"""A partition takes effect: each group becomes one `fusion` instruction that calls a computation of its own.
+"""Rewrites a computation by a partition: each group becomes one `fusion` instruction that calls its own computation.
 
     x ──► dot ──► add ──► tanh ──► y          x, w, b ──► fusion, calls=fused ──► y
            ▲       ▲                           fused: parameters, dot, broadcast, add, tanh
            w    broadcast ◄── b
 
-What free instructions give is computed again in every group that reads it. Views at the end of a group stay outside.
-What a group keeps in fast memory is stated as XLA states scoped memory, so that no plan puts anything else there.
+Free instructions are computed again in each group that reads them. Views at the end of a group stay outside. The fast
+memory that a group keeps is stated in the way in which XLA states scoped memory, so that no plan uses it.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ def with_fusions(partition: Partition, names: Names, target: Target, fast: int, 
 
 
 def with_stated_memory(graph: Graph, target: Target, fast: int) -> Graph:
-    """Returns the Graph with the compiler's usual scoped memory stated for all instructions of which nothing is said.
+    """Returns the Graph with the compiler's usual scoped memory stated for all instructions that state none.
 
-    For where one states what it keeps, nothing said means nothing kept.
+    This is needed as soon as one instruction states what it keeps: from then on, no statement means that nothing is
+    kept.
     """
     limit = target.spaces[fast].scoped_limit
     if not limit:
@@ -89,7 +90,7 @@ def _scoped(target: Target, fast: int, size: int, **more: Any) -> str:
 
 
 class _FusionWriter:
-    """The new computation in the making; `_place` says where each instruction of the old one is."""
+    """Builds the new computation; `_place` says where each instruction of the old one is."""
 
     def __init__(self, partition: Partition, names: Names, target: Target, fast: int, is_stated: bool):
         self._names, self._target, self._fast, self._is_stated = names, target, fast, is_stated
@@ -104,16 +105,16 @@ class _FusionWriter:
             self.add(parameter)
 
     def finished(self) -> Fused:
-        """Returns the result, with what was not needed so far."""
+        """Adds what was not needed so far, and returns the result."""
         for i in range(len(self._old.instructions)):
-            # Free ones that nobody reads any more are left behind.
+            # Free instructions without readers are left out.
             if i == self._old.root or (self._kind[i] != FREE and i not in self._inside):
                 self.add(i)
         computation = replace(self._old, instructions=tuple(self._new), root=self._place[self._old.root])
         return Fused(computation, tuple(self._bodies), tuple(self._findings))
 
     def add(self, i: int) -> int:
-        """Appends an instruction as it is, behind what it needs, unless it is there; returns its place."""
+        """Appends an unchanged instruction after its operands, unless it was added already; returns its place."""
         pending = [i]
         while pending:
             at = pending[-1]
@@ -138,7 +139,7 @@ class _FusionWriter:
         )
 
     def add_group(self, group: Group) -> None:
-        """Appends a group as a fusion; as it is, if there is nothing in it to fuse."""
+        """Appends a group as a fusion, or its members unchanged if there is nothing to fuse."""
         members = set(group.members)
         instructions = self._old.instructions
         read_outside = {i for i in group.members if self._is_read_outside(i, members)}
@@ -214,7 +215,7 @@ class _FusionWriter:
             )
 
     def _is_read_outside(self, i: int, members: set[int]) -> bool:
-        """Whether a member is read by anything but members, directly or through free instructions."""
+        """Whether a member is read outside the group, directly or through free instructions."""
         pending = [i]
         while pending:
             at = pending.pop()
@@ -229,7 +230,7 @@ class _FusionWriter:
 
 
 class _Body:
-    """The computation of a fusion in the making.
+    """Builds the computation of a fusion.
 
     Attributes:
       read: values from outside, in the order of its parameters.
@@ -242,7 +243,7 @@ class _Body:
 
     @property
     def size(self) -> int:
-        """Instructions but for parameters and scalar constants."""
+        """The number of instructions without parameters and scalar constants."""
         instructions = self._old.instructions
         return sum(1 for i in self._needed if instructions[i].opcode != "constant")
 
@@ -251,7 +252,7 @@ class _Body:
         return {self._old.instructions[i].opcode for i in self._needed}
 
     def add(self, i: int) -> None:
-        """Adds a result, and all that is computed for it in the group."""
+        """Adds a result with everything that the group computes for it."""
         pending = [i]
         while pending:
             at = pending.pop()
@@ -265,7 +266,7 @@ class _Body:
             pending.extend(reversed(self._old.instructions[at].operands))
 
     def finished(self, names: Names, results: Sequence[int]) -> Computation:
-        """Returns the computation; its result is that of the group, or a tuple of them."""
+        """Returns the computation, whose result is that of the group, or a tuple if there are several."""
         place: dict[int, int] = {}
         new: list[Instruction] = []
         for number, value in enumerate(self.read):
@@ -287,7 +288,7 @@ class _Body:
 
 
 def _evaluator(body: Computation) -> Callable[..., Any] | None:
-    """Returns what computes a body's result, if all of its instructions can be evaluated."""
+    """Returns a function that computes a body's result; None if not all of its instructions can be evaluated."""
     if any(i.evaluate is None for i in body.instructions if i.opcode != "parameter"):
         return None
 

@@ -1,8 +1,8 @@
 """The pass `common_subexpressions`: what is computed twice from the same values is computed once.
 
-Global value numbering by hashing (Aho, Lam, Sethi and Ullman, Compilers, section 8.5.1; XLA's HloCSE). Only opcodes
-whose result follows from what the Graph says of them take part: not those that draw random numbers, nor those for
-which a Graph traced from JAX says less than JAX knows, such as what a gather does beyond its operand's end.
+This is global value numbering by hashing (Aho, Lam, Sethi and Ullman, Compilers, section 8.5.1; XLA's HloCSE). Only
+opcodes whose results follow from the Graph take part. Random numbers do not, nor opcodes for which a Graph traced from
+JAX says less than JAX knows, such as what a gather does beyond the end of its operand.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _PURE = (ELEMENTWISE | TRANSCENDENTAL - {"stochastic-convert"}) | {
 
 
 def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
-    """Finds them everywhere; what is computed within a loop and outside of it counts as different."""
+    """Merges equal instructions everywhere; one inside a loop and one outside it count as different."""
     del context
     bodies: dict[str, Hashable] = {}
     return rewritten_by(graph, lambda: _sharing(graph, bodies))
 
 
 def _sharing(graph: Graph, bodies: dict[str, Hashable]) -> Rule:
-    """Returns the rule for one computation; `bodies` has the keys of those that were met."""
+    """Returns the rule for one computation; `bodies` has the keys of the computations so far."""
     seen: dict[Hashable, int] = {}
 
     def rule(instruction: Instruction, instructions: list[Instruction]) -> int | None:
@@ -43,7 +43,7 @@ def _sharing(graph: Graph, bodies: dict[str, Hashable]) -> Rule:
 
 
 def _key(graph: Graph, instruction: Instruction, bodies: dict[str, Hashable]) -> Hashable:
-    """Returns what equal instructions have in common; None for one that is never equal to another."""
+    """Returns a key that equal instructions share; None for an instruction that never equals another."""
     if instruction.opcode not in _PURE:
         return None
     payload: Any = instruction.payload
@@ -58,7 +58,7 @@ def _key(graph: Graph, instruction: Instruction, bodies: dict[str, Hashable]) ->
 
 
 def _body_key(graph: Graph, name: str, bodies: dict[str, Hashable]) -> Hashable:
-    """Returns what computations that compute the same have in common; the name alone where it calls others."""
+    """Returns a key that equal computations share; the name alone for a computation that calls others."""
     if name not in bodies:
         computation = graph.computations[name]
         is_leaf = not any(i.called or i.opcode not in _PURE | {"parameter"} for i in computation.instructions)

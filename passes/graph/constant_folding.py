@@ -1,11 +1,11 @@
-"""The pass `constant_folding`: what depends on constants alone is a constant, and what a constant does not change goes.
+"""The pass `constant_folding`: folds what depends on constants alone, and leaves out neutral operations.
 
     add(2, 3), compare(1, 2), select(true, x, y), convert(1)        scalars, computed here
     multiply(x, 1), divide(x, 1), subtract(x, 0), and(x, true)      x
 
-Exact, bit for bit: integers wrap, floats are IEEE's (add, subtract, multiply, maximum and minimum of f32 and f64, and
-what compares), `x + 0` stays for floats, since it turns -0 into 0 (Muchnick, Advanced Compiler Design, section 12.1;
-XLA's HloConstantFolding and AlgebraicSimplifier).
+It is exact to the bit: integers wrap, floats are those of IEEE (add, subtract, multiply, maximum and minimum of f32 and
+f64, and comparisons), and `x + 0` stays for floats, since it turns -0 into 0 (Muchnick, Advanced Compiler Design,
+section 12.1; XLA's HloConstantFolding and AlgebraicSimplifier).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "EQ": operator.eq, "NE": operator.ne, "LT": operator.lt, "LE": operator.le, "GT": operator.gt, "GE": operator.ge,
 }  # fmt: skip
 
-# The right operand that changes nothing; a left one too where the operation commutes.
+# The neutral right operand; where the operation commutes, it is a neutral left operand, too.
 _NEUTRAL = {"multiply": 1, "divide": 1, "subtract": 0, "add": 0, "or": 0, "xor": 0}
 _COMMUTES = frozenset({"multiply", "add", "or", "xor", "and"})
 
@@ -71,7 +71,7 @@ _FOLDED = frozenset({*_BINARY, *_UNARY, *_NEUTRAL, "and", "compare", "convert", 
 
 
 def _kept(instruction: Instruction, instructions: Sequence[Instruction], values: Sequence[Any]) -> int | None:
-    """Returns the operand that the other one does not change, if there is one."""
+    """Returns the operand that the other, neutral one does not change; None if neither is neutral."""
     opcode, shape = instruction.opcode, instruction.shape
     if opcode == "add" and shape.dtype[0] not in "su":
         return None
@@ -105,7 +105,7 @@ def _computed(instruction: Instruction, values: Sequence[Any]) -> Any:
 
 
 def _scalar(instructions: Sequence[Instruction], number: int) -> Any:
-    """Returns the value of a scalar constant, or of one that is spread over an array; None where it is not known."""
+    """Returns the value of a scalar constant or of one that is broadcast; None if it is not known."""
     instruction = instructions[number]
     if instruction.opcode == "broadcast":
         instruction = instructions[instruction.operands[0]]

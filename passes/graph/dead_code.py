@@ -1,7 +1,7 @@
 """The pass `dead_code`: instructions whose results nobody reads, and that do nothing else, are left out.
 
-Marking from what is needed, one sweep from the end (Aho, Lam, Sethi and Ullman, Compilers, section 9.1.6); what XLA's
-HloDCE does. What talks to the world, or moves data on its own, stays; so does an opcode that is not known.
+Needed instructions are marked in one sweep from the end (Aho, Lam, Sethi and Ullman, Compilers, section 9.1.6), as in
+XLA's HloDCE. Instructions with effects, asynchronous copies and unknown opcodes stay.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STAYS = frozenset(
 
 
 def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
-    """Leaves out dead instructions everywhere, also within loops and branches, and computations that nobody calls."""
+    """Leaves out dead instructions everywhere, also within loops and branches, and computations without callers."""
     del context
     findings: list[Finding] = []
     effects: dict[str, bool] = {}
@@ -44,7 +44,7 @@ def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
 
 
 def _has_effect(instruction: Instruction, effects: dict[str, bool]) -> bool:
-    """Whether an instruction does more than compute its result; `effects` says it of computations that were seen."""
+    """Whether an instruction does more than compute its result; `effects` has the answer for computations so far."""
     opcode = instruction.opcode
     if opcode in _STAYS or not is_known(opcode) or opcode.endswith(("-start", "-update", "-done")):
         return True

@@ -1,9 +1,8 @@
-"""The pass `fusion`: groups of instructions that run as one, tile by tile, so that what is between them stays in fast
-memory.
+"""The pass `fusion`: groups of instructions run as one, tile by tile, so that values between them stay in fast memory.
 
-The groups are those of a dynamic program over the whole computation, each costed with its best tiling (`fusion/`): it
-knows no patterns, and so a layer norm, a gated product or all of attention are fused as far as they fit. A group is
-made only if the cost model says that it takes less time than its members one by one.
+A dynamic program over the whole computation chooses the groups, each costed with its best tiling (`fusion/`). It uses
+no patterns, so a layer norm, a gated product or all of attention are fused as far as they fit. A group is made only if
+the cost model says that it takes less time than its members one by one.
 
 Sources: Jangda and Bondhugula, "An effective fusion and tile size model for optimizing image processing pipelines",
 PPoPP 2018; Mullapudi et al., "Automatically scheduling Halide image processing pipelines", SIGGRAPH 2016; Kao et al.,
@@ -24,7 +23,7 @@ from memplan.passes.graph_edit import Names, executed
 
 
 def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
-    """Fuses what pays on the context's target, in each computation that runs by itself."""
+    """Fuses groups that pay on the context's target, in each computation that runs instruction by instruction."""
     if context.target is None:
         return _declined(graph, "no target is known")
     if graph.is_scheduled:
@@ -33,7 +32,7 @@ def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
     if memories is None:
         return _declined(graph, f"{context.target.name} has no fast memory of which instructions may keep a part")
     slow, fast = memories
-    # The kernels take a moment to load, and the registry of passes loads this module.
+    # The kernels take time to load, and the registry of passes loads this module.
     from memplan.passes.fusion.partition import fusion_target, partition
     from memplan.passes.fusion.rewrite import with_fusions, with_stated_memory
 
@@ -43,8 +42,8 @@ def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
         partition(graph, graph.computations[name], context.target, slow, counter, costs) for name in executed(graph)
     ]
     groups = [group for each in found for group in each.groups]
-    # Where no instruction states what it keeps in fast memory, all are taken to keep what the compiler usually sets
-    # aside: enough, unless a group keeps more.
+    # Where no instruction states what it keeps in fast memory, each is assumed to keep what the compiler usually
+    # reserves. That is enough unless a group keeps more.
     was_stated = any(states_reserved(instruction) for _, instruction in graph.instructions())
     is_stated = was_stated or any(group.kept > costs.usual for group in groups)
     findings: list[Finding] = []
@@ -63,7 +62,7 @@ def rewrite(graph: Graph, context: GraphContext) -> RewrittenGraph:
 
 
 def fusion_memories(target: Target) -> tuple[int, int] | None:
-    """Returns the memory that a program lies in, and the faster one that tiles are kept in; None if there is none."""
+    """Returns the memory of a program and the faster one for tiles; None if the target has no faster one."""
     slow = target.space_of_xla(0)
     faster = [
         index

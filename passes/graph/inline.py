@@ -1,6 +1,6 @@
 """The pass `inline`: functions that are called become part of the computation around them.
 
-What XLA's CallInliner does with `call`, so that other passes see through functions that were jitted on their own.
+XLA's CallInliner does the same with `call`. Other passes then see across functions that were jitted on their own.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The pass `shape_cleanup`: changes of shape, layout or type that change nothing, or are one.
+"""The pass `shape_cleanup`: leaves out changes of shape, layout or type that do nothing, and merges two into one.
 
 reshape, bitcast, transpose, copy, convert or broadcast to what it is already; pad by nothing; slice of everything;
 concatenation of one; element of a tuple that is made here                                       the operand
 reshape of reshape, bitcast of bitcast, transpose of transpose, broadcast of broadcast, copy of copy,
 convert of a convert that kept every value                                                       one of them
 
-Rules of XLA's AlgebraicSimplifier (xla/hlo/transforms/simplifiers/algebraic_simplifier.cc).
+The rules are those of XLA's AlgebraicSimplifier (xla/hlo/transforms/simplifiers/algebraic_simplifier.cc).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from memplan.passes.graph_edit import rewritten_by
 
 Found = Instruction | int | None
 
-# Bits of exponent and of mantissa, the implied one included.
+# The bits of exponent and mantissa, including the implied one.
 _FLOATS = {"bf16": (8, 8), "f16": (5, 11), "f32": (8, 24), "f64": (11, 53), "f8e4m3fn": (4, 4), "f8e5m2": (5, 3)}
 
 
@@ -45,7 +45,7 @@ def _source(instruction: Instruction, instructions: Sequence[Instruction]) -> In
 
 
 def _skipping(instruction: Instruction, inner: Instruction, attributes: Sequence[tuple[str, str]] = ()) -> Instruction:
-    """Returns an instruction that does what `inner` and then `instruction` do, with some attributes changed."""
+    """Returns an instruction that does what `inner` and then `instruction` do, with changed attributes."""
     outer_value, inner_value = instruction.evaluate, inner.evaluate
     both = None
     if outer_value is not None and inner_value is not None:
@@ -71,7 +71,7 @@ def _reshape(instruction: Instruction, instructions: Sequence[Instruction]) -> F
     first = instructions[inner.operands[0]].shape
     if first == instruction.shape:
         return inner.operands[0]
-    # Bytes of one view seen through another are those of the first only where none of them is padded.
+    # A view of a view has the bytes of the first view only where neither is padded.
     return _skipping(instruction, inner) if _is_plain(first) and _is_plain(instruction.shape) else None
 
 
@@ -103,7 +103,7 @@ def _broadcast(instruction: Instruction, instructions: Sequence[Instruction]) ->
 
 
 def _copy(instruction: Instruction, instructions: Sequence[Instruction]) -> Found:
-    """Of two copies that keep the layout the second is enough; a single one is there to own memory, so it stays."""
+    """Merges two copies that keep the layout; a single copy stays, since it exists to own memory."""
     inner = _source(instruction, instructions)
     if inner.opcode == "copy" and inner.shape.memory_space == instruction.shape.memory_space:
         return _skipping(instruction, inner)
@@ -123,7 +123,7 @@ def _convert(instruction: Instruction, instructions: Sequence[Instruction]) -> F
 
 
 def keeps_values(narrow: str, wide: str) -> bool:
-    """Tells whether every value of a type is one of another.
+    """Whether every value of a type is a value of another type.
 
     >>> keeps_values("bf16", "f32"), keeps_values("bf16", "f16"), keeps_values("s32", "f32"), keeps_values("u8", "s16")
     (True, False, False, True)

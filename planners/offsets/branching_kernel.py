@@ -111,11 +111,10 @@ def search(
             is_new = False
         if step.next == step.end:
             # Go back to the block before, or out of one of several parts to the block whose choice made them.
-            parent = step.parent
-            if parent < 0:
+            if step.parent < 0:
                 result = EXHAUSTED
                 break
-            while depth > parent:
+            while depth > step.parent:
                 depth -= 1
                 trail = take_back(steps[depth], blocks, path, trail)
             continue

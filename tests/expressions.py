@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backtracking import REPEATS, fits, subtrees
+from backtracking import REPEATS, SINGLE, fits, subtrees
 
 ROOT = Path(__file__).parent.parent
 FUNCTIONS = {"compile", "match", "fullmatch", "search", "split", "findall", "finditer", "sub", "subn"}
@@ -132,7 +132,7 @@ def texts(expression: Expression, number: int, seed: int) -> list[Any]:
     tree = sre_parser.parse(expression.pattern, expression.flags)
     found = []
     for _ in range(number):
-        text = _sample(tree, chance) if chance.random() < 0.9 else ""
+        text = _Sampler(chance, chance.choice((0.0, 0.0, 0.1))).text(tree) if chance.random() < 0.9 else ""
         for _ in range(chance.choice((0, 0, 1, 1, 2, 4))):
             at = chance.randint(0, len(text))
             if chance.random() < 0.4:
@@ -152,7 +152,7 @@ def pumped(expression: Expression, number: int, times: tuple[int, ...], seed: in
     repeats = [arguments for operator, arguments in subtrees(tree) if operator in REPEATS]
     for _ in range(number if repeats else 0):
         repeat, draw, ending = chance.choice(repeats), chance.random(), chance.choice(("", "\0"))
-        found = [_sample(tree, random.Random(draw), repeat, count)[:-1] + ending for count in times]
+        found = [_Sampler(random.Random(draw), 0.0, repeat, count).text(tree)[:-1] + ending for count in times]
         yield [text.encode("latin-1", "replace") if isinstance(expression.pattern, bytes) else text for text in found]
 
 
@@ -160,29 +160,42 @@ def _holds(tree: Any, repeat: Any) -> bool:
     return any(arguments is repeat for _, arguments in subtrees(tree))
 
 
-def _sample(tree: Any, chance: random.Random, repeat: Any = None, times: int = 0) -> str:
-    """Returns a text that a tree is likely to match; lookarounds are left out. `repeat` passes so often."""
-    text = ""
-    for operator, arguments in tree:
+@dataclass
+class _Sampler:
+    """Draws texts that a tree is likely to match; lookarounds are left out.
+
+    Attributes:
+      missing: how likely a part of an expression is left out.
+      repeat: arguments of the repeat that passes `times` times; the others then pass seldom.
+    """
+
+    chance: random.Random
+    missing: float = 0.0
+    repeat: Any = None
+    times: int = 0
+
+    def text(self, tree: Any) -> str:
+        return "".join(self._node(operator, arguments) for operator, arguments in tree)
+
+    def _node(self, operator: Any, arguments: Any) -> str:
+        if self.missing and self.chance.random() < self.missing:
+            return ""
         if operator is sre.BRANCH:
-            holding = [alternative for alternative in arguments[1] if _holds(alternative, repeat)]
-            text += _sample(chance.choice(holding or arguments[1]), chance, repeat, times)
-        elif operator is sre.SUBPATTERN:
-            text += _sample(arguments[3], chance, repeat, times)
-        elif operator in REPEATS:
+            holding = [alternative for alternative in arguments[1] if _holds(alternative, self.repeat)]
+            return self.text(self.chance.choice(holding or arguments[1]))
+        if operator is sre.SUBPATTERN:
+            return self.text(arguments[3])
+        if operator in REPEATS:
             low, high, inner = arguments
-            if arguments is repeat:
-                text += _sample(inner, chance) * min(high, times)
-            elif _holds(inner, repeat):
-                text += _sample(inner, chance, repeat, times)
-            else:
-                few = (0, 0, 1, 2) if repeat else (0, 1, 1, 2, 4)
-                text += "".join(_sample(inner, chance) for _ in range(min(high, low + chance.choice(few))))
-        elif operator is sre.LITERAL:
-            text += chr(arguments)
-        elif operator in (sre.NOT_LITERAL, sre.ANY, sre.IN):
-            text += _one(operator, arguments, chance)
-    return text
+            if arguments is self.repeat:
+                return self.text(inner) * min(high, self.times)
+            if _holds(inner, self.repeat):
+                return self.text(inner)
+            few = (0, 0, 1, 2) if self.repeat else (0, 1, 1, 2, 4)
+            return "".join(self.text(inner) for _ in range(min(high, low + self.chance.choice(few))))
+        if operator is sre.LITERAL:
+            return chr(arguments)
+        return _one(operator, arguments, self.chance) if operator in SINGLE else ""
 
 
 def _one(operator: Any, arguments: Any, chance: random.Random) -> str:

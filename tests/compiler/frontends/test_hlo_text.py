@@ -136,6 +136,7 @@ def entry(body: str) -> str:
         ("HloModule m\n", ":2:1: there is no computation: is the file truncated?"),
         ("Hello, world", ":1:1: expected HLO text (HloModule …), found 'Hello, world'"),
         ("{}", ":1:1: expected HLO text (HloModule …), found '{}'"),
+        ("HloModule m\nENTRY { ROOT x = f32[] parameter(0) }", ":2:1: expected HLO text (HloModule …), found 'ENTRY {"),
         ('{"HloModule": 1}', ":1:1: expected HLO text (HloModule …)"),
         ("HloModule m, x={1", ":1:16: '{' is never closed: is the file truncated?"),
         ("HloModule m, input_output_alias={ {0}: 3 }\nENTRY e { x = f32[] parameter(0) }", ":1:34: expected an alias such as"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from thorough import dumps
 
 from memplan import planners
 from memplan.compiler.emulator.timing import emulate
@@ -17,8 +18,14 @@ from memplan.workloads import dumps_folder
 
 DUMPS = sorted(dumps_folder().glob("*.hlo.txt.gz"))
 
+# Each target and both variants, of programs with loops, with many and with few buffers.
+QUICK = (
+    "lstm.tpu-v5e.default", "mamba.tpu-v5e.default", "decode_kv.tpu-v5p.default", "mlp_mixer.tpu-v6e.slow",
+    "alexnet_train.tpu-7x.default", "moe.tpu-v5e.default", "neural_ode.tpu-7x.slow", "hyena.tpu-v4.default", "alphatensor.tpu-v5e.slow", "lstm_train.tpu-v4.default",
+)  # fmt: skip
 
-@pytest.mark.parametrize("path", DUMPS, ids=lambda path: path.name.split(".hlo")[0])
+
+@pytest.mark.parametrize("path", dumps(DUMPS, QUICK))
 def test_plans_are_valid_and_greedy_keeps_up_with_the_compiler(path: Path) -> None:
     problem = build_problem(read(path), load_target(path.name.split(".")[1]))
     latency = {}

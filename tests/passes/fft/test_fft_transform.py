@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from thorough import examples
 
 from memplan.passes.fft.choice import CPU, TPU
 from memplan.passes.fft.steps import Arithmetic
@@ -55,7 +56,7 @@ def given_input(kind: lax.FftType, seed: int, batch: tuple[int, ...], lengths: t
 KINDS = st.sampled_from([lax.FftType.FFT, lax.FftType.IFFT, lax.FftType.RFFT, lax.FftType.IRFFT])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(12, 40))
 @given(
     KINDS,
     st.lists(st.integers(1, 3), max_size=2),

@@ -4,6 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+# What takes longest is begun first, so that no core is left with it at the end.
+LONGEST = (
+    "tests/rl_agent/learning/",
+    "tests/test_docs.py",
+    "tests/passes/fft/",
+    "tests/planners/search/",
+    "tests/planners/evolution/",
+    "tests/compiler/emulator/test_values.py",
+    "tests/test_style.py",
+    "tests/rl_agent/",
+    "tests/planners/",
+    "tests/backends/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((place for place, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
+
+    items.sort(key=place)
+
 
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_plan_writes_the_plan_and_verify_accepts_it(run: Run, module: Path, tmp_
 
 
 def test_plan_writes_the_report(run: Run, module: Path, tmp_path: Path) -> None:
-    done = run("plan", module, "--report", tmp_path / "report")
+    done = run("plan", module, "--planner", "greedy", "--report", tmp_path / "report")
     assert done.status == 0
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(FILES)
     for name in FILES:
@@ -53,7 +53,7 @@ def test_json_is_all_that_is_printed(run: Run, module: Path, tmp_path: Path) -> 
 
 def test_show_says_of_a_plan_what_plan_said(run: Run, module: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    planned = run("plan", module, "--out", file)
+    planned = run("plan", module, "--planner", "greedy", "--out", file)
     shown = run("show", file, module)
     assert (shown.status, shown.err) == (0, "")
     assert shown.out == planned.out
@@ -68,7 +68,7 @@ def test_the_plan_with_which_it_is_compared_is_not_shown_twice(run: Run, module:
 
 
 def test_the_target_is_guessed_and_said(run: Run, module: Path, dump: Path) -> None:
-    done = run("plan", module)
+    done = run("plan", module, "--planner", "slow")
     assert (
         "memplan: planning for tpu-v5e, since the module has buffers in S(1) (--target chooses another)\n" in done.err
     )
@@ -78,7 +78,7 @@ def test_the_target_is_guessed_and_said(run: Run, module: Path, dump: Path) -> N
 
 def test_violations_are_listed_and_the_status_is_1(run: Run, module: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    run("plan", module, "--out", file)
+    run("plan", module, "--planner", "greedy", "--out", file)
     data = json.loads(file.read_text())
     fast = next(row for row in data["residencies"] if row[1] == 1)
     fast[2] = -128  # offset
@@ -122,7 +122,7 @@ def test_a_program_of_another_origin(run: Run, tmp_path: Path) -> None:
         "HloModule cpu\n\nENTRY main {\n  x = f32[256]{0} parameter(0)\n  y = f32[256]{0} exponential(x)\n"
         "  ROOT z = f32[256]{0} add(x, y)\n}\n"
     )
-    done = run("plan", file)
+    done = run("plan", file, "--planner", "greedy")
     assert done.status == 0
     assert "memplan: planning for generic, since the module does not say what it was compiled for" in done.err
     assert "XLA's own plan" not in done.out
@@ -134,7 +134,7 @@ def test_a_target_of_ones_own(run: Run, module: Path, tmp_path: Path) -> None:
     text = (Path(targets.__file__).parent / "tpu-v5e.toml").read_text()
     own = tmp_path / "my-chip.toml"
     own.write_text(text.replace("tpu-v5e", "my-chip"))
-    done = run("plan", module, "--target", own, "--out", tmp_path / "plan.json")
+    done = run("plan", module, "--planner", "greedy", "--target", own, "--out", tmp_path / "plan.json")
     assert done.status == 0
     assert "step on my-chip" in done.out
     # The plan names a target that only its file describes.
@@ -147,7 +147,7 @@ def test_warnings_are_printed_once_each(run: Run, tmp_path: Path, module: Path) 
     file.write_text(
         module.read_text().replace("exponential(", "hyperbolic-dream(").replace("tanh(", "hyperbolic-dream(")
     )
-    done = run("plan", file)
+    done = run("plan", file, "--planner", "greedy")
     assert done.status == 0
     warnings = [line for line in done.err.splitlines() if line.startswith("memplan: warning:")]
     assert len(warnings) == 1

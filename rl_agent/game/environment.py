@@ -85,18 +85,29 @@ def step(arrays: GameArrays, state: State, action: jax.Array) -> State:
 def step_to_choice(arrays: GameArrays, state: State, action: jax.Array) -> State:
     """Returns the state after a move and all forced moves behind it; the reward is the sum of theirs."""
 
-    def is_forced(state: State) -> jax.Array:
-        return ~state.done & (jnp.sum(state.legal) == 1)
+    # The first move is made within the loop, so that a step is compiled once.
+    def is_going_on(made: tuple[State, jax.Array]) -> jax.Array:
+        state, is_first = made
+        return is_first | _is_forced(state)
+
+    def follow(made: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        before, is_first = made
+        after = step(arrays, before, jnp.where(is_first, action, jnp.argmax(before.legal)))
+        reward = jnp.where(is_first, after.reward, before.reward + after.reward)
+        return after._replace(reward=reward), jnp.bool_(False)
+
+    return lax.while_loop(is_going_on, follow, (state, jnp.bool_(True)))[0]
+
+
+def init_to_choice(arrays: GameArrays) -> State:
+    """Returns the state at the first move that is not forced; its reward is that of the moves before."""
 
     def follow(before: State) -> State:
         after = step(arrays, before, jnp.argmax(before.legal))
         return after._replace(reward=before.reward + after.reward)
 
-    return lax.while_loop(is_forced, follow, step(arrays, state, action))
+    return lax.while_loop(_is_forced, follow, init(arrays))
 
 
-def init_to_choice(arrays: GameArrays) -> State:
-    """Returns the state at the first move that is not forced."""
-    state = init(arrays)
-    is_forced = jnp.sum(state.legal) == 1
-    return lax.cond(is_forced, lambda: step_to_choice(arrays, state, jnp.argmax(state.legal)), lambda: state)
+def _is_forced(state: State) -> jax.Array:
+    return ~state.done & (jnp.sum(state.legal) == 1)

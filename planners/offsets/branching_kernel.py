@@ -76,12 +76,11 @@ def search(
     conflicts: np.ndarray,
     offsets: np.ndarray,
 ) -> int:
-    """Searches for offsets under a capacity.
+    """Searches for offsets below a capacity in bytes.
 
     Args:
       blocks: what is to be placed; none has size 0.
       num_sections: of time.
-      capacity: bytes.
       node_limit: how many placements may be tried before the search gives up.
       techniques: which are used.
       stop: `[1] int64` the search gives up when another thread makes this other than zero.

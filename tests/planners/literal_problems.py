@@ -55,27 +55,10 @@ def problem(
         for operation in operations
     ]
     names = list(dict.fromkeys([*arguments.split(), *donated.split(), *(name for row in parsed for _, name in row)]))
-    buffers = []
-    for name in names:
-        times = [t for t, row in enumerate(parsed) for _, used in row if used == name]
-        is_argument = name in arguments.split() or name in donated.split()
-        stays = name in arguments.split()
-        is_result = name in results.split()
-        start = 0 if is_argument else times[0]
-        end = n + 1 if stays or is_result else max(times, default=0) + 1
-        start, end = (live or {}).get(name, (start, end))
-        buffers.append(
-            Buffer(
-                name=name,
-                size=(sizes or {}).get(name, 4),
-                start=start,
-                end=end,
-                spaces=(0, 1),
-                initial_space=0 if is_argument else None,
-                final_space=0 if is_result else None,
-                persistent=stays or (is_argument and is_result),
-            )
-        )
+    buffers = [
+        _buffer(name, parsed, arguments.split(), donated.split(), results.split(), sizes or {}, live or {})
+        for name in names
+    ]
     program = Region(RegionKind.PROGRAM, 0, n, -1, 1.0)
     every = (program, *regions)
     made = []
@@ -111,6 +94,33 @@ def problem(
         operations=tuple(made),
         buffers=tuple(buffers),
         cross_program_prefetches=cross_program_prefetches,
+    )
+
+
+def _buffer(
+    name: str,
+    parsed: Sequence[Sequence[tuple[AccessKind, str]]],
+    arguments: Sequence[str],
+    donated: Sequence[str],
+    results: Sequence[str],
+    sizes: Mapping[str, int],
+    live: Mapping[str, tuple[int, int]],
+) -> Buffer:
+    n = len(parsed)
+    times = [t for t, row in enumerate(parsed) for _, used in row if used == name]
+    is_argument, stays, is_result = name in arguments or name in donated, name in arguments, name in results
+    start = 0 if is_argument else times[0]
+    end = n + 1 if stays or is_result else max(times, default=0) + 1
+    start, end = live.get(name, (start, end))
+    return Buffer(
+        name=name,
+        size=sizes.get(name, 4),
+        start=start,
+        end=end,
+        spaces=(0, 1),
+        initial_space=0 if is_argument else None,
+        final_space=0 if is_result else None,
+        persistent=stays or (is_argument and is_result),
     )
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -146,6 +147,14 @@ def test_the_table_is_the_one_that_is_documented() -> None:
         row, entries = line.strip("| ").split(" | ")
         documented[row.strip("`")] = tuple(re.findall(r"`([^`]+)`", entries))
     assert documented == MAY_IMPORT
+
+
+def test_imports_make_no_cycle() -> None:
+    """Neither those within functions, nor those for type checkers."""
+    graph = nx.DiGraph(
+        (str(path.relative_to(ROOT)), str(other.relative_to(ROOT))) for path, _, other in imported(modules())
+    )
+    assert [sorted(part) for part in nx.strongly_connected_components(graph) if len(part) > 1] == []
 
 
 def test_modules_with_an_underscore_stay_within_their_package() -> None:

@@ -1,9 +1,11 @@
 """What linters, the type checker and a look at the text can say about the whole repository."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,41 @@ def test_mypy(tmp_path: Path) -> None:
         "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-error-summary", "-p", "memplan", MYPYPATH=str(tmp_path)
     )  # fmt: skip
     assert done.returncode == 0, done.stdout.replace(str(tmp_path), "") + done.stderr
+
+
+CODE = ("api", "backends", "cli", "compiler", "passes", "planners", "rl_agent", "workloads", "tests")
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 450, 80
+
+
+def code_files() -> list[Path]:
+    scripts = [ROOT / name for name in python_files() if name != "."]
+    return [path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py"))] + scripts
+
+
+def test_files_are_short() -> None:
+    lengths = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in code_files()}
+    assert {name: length for name, length in lengths.items() if length > MAX_FILE_LINES} == {}
+
+
+def test_functions_are_short() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}": node.end_lineno - node.lineno + 1
+        for path in code_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None
+    }
+    assert {name: length for name, length in found.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """So that a name found by grep is one thing."""
+    places = defaultdict(list)
+    for path in code_files():
+        if path.relative_to(ROOT).parts[0] in CODE[:-1]:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
 def text_files() -> list[Path]:

@@ -20,10 +20,10 @@ from memplan.planners.stays.evaluation_kernel import keep, latency_after, latenc
 from memplan.planners.stays.random_kernel import uniform
 from memplan.planners.stays.tables import StayTables
 
-# What a neighbour earns its neighbourhood: the best one so far, one that is better than the last, one that is accepted.
+# What a neighbourhood earns by a neighbour: the best one so far, one better than the last, another that is accepted.
 _BEST, _BETTER, _ACCEPTED = 10.0, 4.0, 1.0
 
-# How fast the weights follow, after how many rounds, and the least share that each neighbourhood keeps.
+# How fast the weights follow what is earned, after how many rounds, and the least share of each neighbourhood.
 _REACTION, _SEGMENT, _LEAST = 0.2, 100, 0.05
 
 # Rounds after which the whole program is evaluated again, so that rounding errors do not add up.
@@ -31,7 +31,6 @@ _RENEWAL = 1000
 
 # The least weight of a neighbourhood that is turned on: one of weight 0 is turned off.
 _NEVER_LESS = 1e-6
-
 
 # Seconds of the solution that was accepted last, and of the best so far.
 LATENCY_ROW = np.dtype([("accepted", np.float64), ("best", np.float64)], align=True)

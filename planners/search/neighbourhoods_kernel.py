@@ -1,4 +1,4 @@
-"""The neighbourhoods of `search`: each gives up some runs and decides anew around them. Compiled by numba.
+"""The neighbourhoods of `search`: each gives up some runs and decides again around them. Compiled by numba.
 
 Ruin and recreate (Schrimpf et al., 2000): what a neighbourhood gives up leaves room over some span of time, and the
 candidates that touch it compete for that room in a randomized greedy order, by `runs_kernel.try_all`.
@@ -104,7 +104,7 @@ def _ruin_window(s: StayTables, h: Neighbourhoods, start: int, end: int, share: 
 
 @internal
 def _ruin_few(s: StayTables, h: Neighbourhoods) -> bool:
-    """Gives up one to four runs, in half of all cases around one time, and forbids the first; whether there was any."""
+    """Gives up a few runs, half of the time around one time, and may bar the first; returns whether there was any."""
     first = _random_run(s, h.random)
     if first == NONE:
         return False
@@ -190,7 +190,7 @@ def _insert(s: StayTables, h: Neighbourhoods) -> bool:
     else:
         return False
     size = s.buffers[s.chains[s.items[low].chain].buffer].size
-    # What surrounds or is inside of it gives way, too.
+    # Runs of the loops and conditionals around it give way, too.
     around = s.chains[s.items[low].chain].parent
     while around != NONE:
         if s.items[around].run != NONE:
@@ -201,7 +201,7 @@ def _insert(s: StayTables, h: Neighbourhoods) -> bool:
         lead = 1 + below(h.random, 8)
     start = max(s.items[low].start - lead, 0)
     end = s.items[high].end
-    # Its own runs have their memory already.
+    # Runs of its own items are given up first, since they have their memory already.
     for number in range(low, high + 1):
         if s.items[number].run != NONE:
             _give_up(s, h, s.items[number].run)
@@ -234,7 +234,7 @@ def _split(s: StayTables, h: Neighbourhoods) -> bool:
 
 @internal
 def _shift(s: StayTables, h: Neighbourhoods) -> bool:
-    """Lets the copy that fills a run start at another slot nearby; returns whether that was possible."""
+    """Lets the copy that fills a run start at another slot nearby; returns whether that is possible."""
     for _ in range(20):
         run = _random_run(s, h.random)
         if run == NONE:
@@ -337,7 +337,7 @@ def _recreate(s: StayTables, h: Neighbourhoods) -> None:
 
 @entry
 def go_to_neighbour(s: StayTables, h: Neighbourhoods, kind: int) -> bool:
-    """Goes to a neighbour; returns whether there was one. If not, the tables are left half changed."""
+    """Goes to a neighbour; returns whether there was one. If not, the tables may be left half changed."""
     n = len(s.operations)
     span = h.span[0]
     span.start, span.end, span.first_barred, span.last_barred = n + 1, 0, NONE, NONE
@@ -364,7 +364,7 @@ def go_to_neighbour(s: StayTables, h: Neighbourhoods, kind: int) -> bool:
 
 @entry
 def take_again(s: StayTables, rows: np.ndarray) -> None:
-    """Takes runs as they were taken in other tables of the same frame, but for those that are not possible here.
+    """Takes runs as in other tables of the same frame, except those that are not possible here.
 
     Args:
       rows: ITEM_ROW of the first item of each run.

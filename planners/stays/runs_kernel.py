@@ -48,7 +48,7 @@ def _old_runs(s: StayTables, low: int, high: int, old: np.ndarray) -> int:
 
 @internal
 def _has_room_between(s: StayTables, low: int, high: int, size: int) -> bool:
-    """Whether what a run of items [low, high] needs beyond the runs that it would absorb is free."""
+    """Whether the room that a run of items [low, high] needs, beyond that of the runs inside of it, is free."""
     for number in range(low, high + 1):
         item = s.items[number]
         if item.run == NONE and item.first_child == item.last_child and not has_room(s, item.start, item.end, size):
@@ -230,7 +230,7 @@ def try_all(
 
 @entry
 def drop(s: StayTables, run: int) -> None:
-    """Serves a run at home again. The plan stays valid: other runs are filled from home, where its value is then."""
+    """Serves a run at home again. Other runs are filled from home, where its value is then, so they stay valid."""
     book_run(s, run, -1)
     last = s.items[run].run_last
     for i in range(s.items[run].first_access, s.items[last].last_access):
@@ -268,7 +268,7 @@ def drop_useless(s: StayTables, runs: np.ndarray) -> int:
 def score(
     s: StayTables, lows: np.ndarray, highs: np.ndarray, elapsed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns what each run would save and take if nothing stood in its way, given what is decided.
+    """Returns what each run would save and take, given what is decided, if there were room and time for its copies.
 
     Args:
       lows, highs: `[num_runs]` items.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
 from memplan.compiler.kernels import internal
 from memplan.planners.stays.booking_kernel import book_copy, delays_nobody, has_room, idle
@@ -114,7 +114,7 @@ def _find_eviction(s: StayTables, number: int, writer: int, run_end: int, tries:
 
 
 @internal
-def schedule_prefetch(s: StayTables, low: int, tries: int, patience: float, stay: np.ndarray) -> bool:
+def schedule_prefetch(s: StayTables, low: int, tries: int, patience: float, stay: Any) -> bool:
     """Lets a stay begin with the copy that fills it, or with the program if the previous run left it there.
 
     Args:
@@ -141,7 +141,7 @@ def schedule_prefetch(s: StayTables, low: int, tries: int, patience: float, stay
 
 
 @internal
-def schedule_eviction(s: StayTables, low: int, high: int, tries: int, stay: np.ndarray) -> bool:
+def schedule_eviction(s: StayTables, low: int, high: int, tries: int, stay: Any) -> bool:
     """Lets a stay end with the copy that brings its value home, if the value is changed and wanted there.
 
     Args:

@@ -7,6 +7,8 @@ a run its memory and its copies, or leaves everything as it was. What that takes
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from memplan.compiler.kernels import entry, internal
@@ -114,7 +116,7 @@ def _schedule(
     channel_price: float,
     tries: int,
     patience_share: float,
-    stay: np.ndarray,
+    stay: Any,
 ) -> bool:
     """Finds the times of a stay and its copies for items [low, high]; returns whether it is possible and pays.
 
@@ -148,7 +150,7 @@ def _schedule(
 
 
 @internal
-def take(s: StayTables, low: int, high: int, stay: np.ndarray) -> None:
+def take(s: StayTables, low: int, high: int, stay: Any) -> None:
     """Makes items [low, high] a run with the times of a stay. Their accesses must be served already."""
     item = s.items[low]
     for number in range(low, high + 1):
@@ -161,7 +163,7 @@ def take(s: StayTables, low: int, high: int, stay: np.ndarray) -> None:
 
 @internal
 def _try_run(
-    s: StayTables, low: int, high: int, channel_price: float, tries: int, patience_share: float, stay: np.ndarray
+    s: StayTables, low: int, high: int, channel_price: float, tries: int, patience_share: float, stay: Any
 ) -> bool:
     """Gives items [low, high] of a chain one stay, together with the runs that they touch; returns whether it did.
 

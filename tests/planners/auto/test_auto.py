@@ -25,6 +25,13 @@ from memplan.planners.planner import Budget, Planner, Role
 PROBLEM = seeded_problem(3, 60)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """Compiles what members run, which would take a cold process longer than the budgets here."""
+    for name in ("bestfit", "greedy"):
+        solved(name, PROBLEM)
+
+
 def latency(problem: MappingProblem, plan: Plan) -> float:
     check_belongs(problem, plan)
     assert verify(problem, plan) == []

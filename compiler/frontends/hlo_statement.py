@@ -171,8 +171,14 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
         if match is not None:
             key, value = match.groups()
             start, position = match.span(2)
-            if position < len(text) and (text[position] in '{(["' or _may_go_on(text, match)):
-                # The value may go on with what the expression cannot match or see.
+            seen = match.endpos
+            following = text[position : position + 1]
+            if following and (
+                following in '{(["'
+                or position == seen
+                or (following == " " and text[seen - 1] == " " and seen < len(text))
+            ):
+                # The value may go on with what the expression cannot match or see; spaces belong to it before a brace.
                 position = end_of_value(text, start)
                 value = text[start:position]
             found.append((sys.intern(key), value, start))
@@ -187,12 +193,6 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
         start = skip_space(text, name.end() + 1)
         position = end_of_value(text, start)
         found.append((sys.intern(name.group()), text[start:position], start))
-
-
-def _may_go_on(text: str, match: re.Match[str]) -> bool:
-    """Tells whether a value ends where the window does, or before spaces that reach there and may belong to it."""
-    end, window_end = match.end(), match.endpos
-    return window_end < len(text) and (end == window_end or text[end] == text[window_end - 1] == " ")
 
 
 def _operands(inside: str, offset: int) -> list[str]:

@@ -247,8 +247,9 @@ def _reorder(step: np.record, blocks: RankedBlocks, path: SearchPath, most: np.n
     order = path.order
     low, high = step.low, step.high
     # The ranks are new, so the rank of the block placed before means nothing.
-    step.level, step.rank = step.level + 1, -1
-    rank_of = ranks[step.level]
+    level = step.level + 1
+    step.level, step.rank = level, -1
+    rank_of = ranks[level]
     for i in range(low, high):
         block = order[i]
         most[block] = 0

@@ -10,7 +10,7 @@ The rules, for operation `t` of the problem:
 - A copy moves `buffer.size` bytes. It can move from `link.latency` after it was issued on, when all copies before it in
   its queue are finished. Queues that move data at once on one channel share its bandwidth evenly.
 - A loop repeats its body; the copies in flight at the end of an iteration are those in flight at the start of the next.
-  Of the branches of a conditional each is taken with its probability, and time is its expectation.
+  Each branch of a conditional is taken with its probability, and time is the expectation over the branches.
 - A copy that starts at `BEFORE` costs nothing: the previous run of the program made it.
 
 The model is that of the simulator of XLA's memory space assignment (xla/service/memory_space_assignment/simulator.cc)
@@ -239,7 +239,7 @@ class TimingEmulator:
         return residency_space[served], copies
 
     def _region_at(self, times: Integers) -> Integers:
-        """Returns the region of each time; of the end of the program, and of `BEFORE`, the program."""
+        """Returns the region of each time; the end of the program and `BEFORE` lie in region 0, the program."""
         inside = (times >= 0) & (times < len(self._region_of))
         regions = np.zeros(len(times), np.int64)
         regions[inside] = self._region_of[times[inside]]

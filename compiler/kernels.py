@@ -19,13 +19,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numba import config, njit
 
 from memplan.compiler.files import cache_folder
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _IMPORT = re.compile(r"^from memplan\.([\w.]++) import ([^(\n]++|\([^)]*+\))", re.MULTILINE)
 
@@ -100,11 +98,10 @@ def _cache() -> Iterator[None]:
         config.CACHE_DIR = before
 
 
-def _decorator(**options: bool) -> Callable[[Function], Function]:
-    def decorate(function: Function) -> Function:
+def _decorator(**options: bool) -> Callable[[Callable[..., Any]], Any]:
+    def decorate(function: Callable[..., Any]) -> Any:
         with _cache():
-            compiled: Function = njit(cache=bool(_CACHE), **options)(function)
-        return compiled
+            return njit(cache=bool(_CACHE), **options)(function)
 
     return decorate
 

@@ -5,7 +5,7 @@
 
 One regular expression takes an instruction up to its operands, another each attribute; shapes are parsed once per
 spelling. What these expressions refuse is parsed again, slowly, by `_head_slowly` and its like, which either accept
-what is only unusual (deep nesting) or say what is wrong.
+what is only unusual (deep nesting, comments) or say what is wrong.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from memplan.compiler.frontends.hlo_shape import shape_at
 from memplan.compiler.ir.shape import Shape
 
 # A first word ROOT is a mark and never a name, unless nothing separates it from what follows.
-_HEAD = re.compile(rf"{SPACE}(?:(ROOT\s++)|(?!ROOT\s))%?+({NAME})\s*+=\s*+({SHAPE})\s*+([a-zA-Z][\w\-]*+)\(")
+_HEAD = re.compile(rf"\s*+(?:(ROOT\s++)%?+|%|(?!ROOT\s))({NAME})\s*+=\s*+({SHAPE})\s*+([a-zA-Z][\w\-]*+)\(")
 # How many characters `_HEAD` and `_ATTRIBUTE` see. Until they have matched, they keep about 100 bytes for each pass of
 # a group, so anything longer is left to the functions that parse step by step.
 _WINDOW = 1 << 18
 _FLAT = re.compile(r"([^()]*+)\)")
-_ATTRIBUTE = re.compile(rf"\s*+,{SPACE}([\w.\-]++)=({VALUE})")
+_ATTRIBUTE = re.compile(rf"\s*+,\s*+([\w.\-]++)=({VALUE})")
 # The group is a comment that never ends; it is no operand, and stays for the message.
 _COMMENT = re.compile(rf"{COMMENT}|(/\*(?s:.*+))")
 # `x#1#0` is element 0 of element 1 of `x`: newer versions print so what used to be instructions of their own.

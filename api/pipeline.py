@@ -65,7 +65,7 @@ def plan(
     if not (time_limit > 0 and math.isfinite(time_limit)):
         raise PlannerError(f"a time limit must be a positive number of seconds, not {time_limit}")
     chosen = planners.get(planner) if isinstance(planner, str) else planner
-    return chosen.solve(_as_problem(program, target), Budget(seconds=time_limit))
+    return chosen.plan(_as_problem(program, target), Budget(seconds=time_limit))
 
 
 def verify(program: Graph | MappingProblem, plan: Plan, target: str | Path | Target | None = None) -> list[Violation]:

@@ -11,9 +11,11 @@ from rich.table import Table
 from memplan.cli.console import Stages, note, show
 from memplan.cli.exit_status import INTERRUPTED, NOT_FITTING, TIME_RAN_OUT
 from memplan.cli.outputs import check_file
+from memplan.cli.preparation import prepare_with
 from memplan.planners.offsets.csv_file import InstanceFile, read_instance
 from memplan.planners.offsets.infeasible import irreducible_infeasible_subset
 from memplan.planners.offsets.pack import Packing, Status, pack
+from memplan.planners.offsets.preparation import prepare
 
 # Ids of a subset that does not fit that are printed; more are counted.
 _MAX_IDS = 40
@@ -46,7 +48,8 @@ def command(
     table = read_instance(file)
     if capacity is not None:
         table.check_capacity(capacity)
-    with Stages(total=2) as stages:
+    with Stages(total=3) as stages:
+        prepare_with(prepare, stages)
         with stages.stage("packing"):
             packing = pack(table.instance, capacity, time_limit)
         subset = ""

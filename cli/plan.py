@@ -71,6 +71,7 @@ def command(
     from memplan.cli.dumps import read_dump, target_for
     from memplan.cli.outputs import check_file, check_folder
     from memplan.cli.passes import PassOptions, chosen_passes, run_passes, show_passes
+    from memplan.cli.preparation import prepare_with
     from memplan.cli.reports import checked_report, print_result
     from memplan.compiler.report.files import write_report
 
@@ -80,13 +81,14 @@ def command(
     maker = planner_with(planner, checkpoint)
     options = PassOptions(passes, print_after, print_to)
     chosen = chosen_passes(options)
-    with Stages(total=8, quiet=json) as stages:
+    with Stages(total=9, quiet=json) as stages:
         graph = read_dump(dump, stages)
         described = target_for(graph, target)
         with stages.stage("running passes"):
             outcome = run_passes(graph, described, chosen, options)
         with stages.stage("building the problem"):
             problem = pipeline.problem(outcome.graph, described)
+        prepare_with(maker.prepare, stages)
         with stages.stage(f"planning with {planner}"):
             plan = pipeline.plan(problem, planner=maker, time_limit=time_limit)
         result = checked_report(problem, plan, stages)

@@ -139,7 +139,7 @@ def baselines(problem: MappingProblem, seed: int = 0) -> Iterator[tuple[str, Pla
     """Yields the planners that the agent is compared with, where they can plan the problem, and their plans."""
     for name in BASELINES:
         if name != "xla" or problem.given is not None:
-            yield name, planner_called(name).solve(problem, Budget(seed=seed))
+            yield name, planner_called(name).plan(problem, Budget(seed=seed))
 
 
 def _table(training: Any, compared: Sequence[dict[str, float]], progress: Any) -> Table:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from numba import config, njit
+from numba.core import event
 
 from memplan.compiler.files import cache_folder
 
@@ -96,6 +97,25 @@ def _cache() -> Iterator[None]:
         yield
     finally:
         config.CACHE_DIR = before
+
+
+class _FirstCompile(event.Listener):
+    def __init__(self, tell: Callable[[], None]):
+        self._tell, self._told = tell, False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self._told:
+            self._told = True
+            self._tell()
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+def telling_of_compiles(tell: Callable[[], None]) -> contextlib.AbstractContextManager[Any]:
+    """Calls `tell` within a block when the first function is compiled; what is loaded from the cache does not count."""
+    listening: contextlib.AbstractContextManager[Any] = event.install_listener("numba:compile", _FirstCompile(tell))
+    return listening
 
 
 def _decorator(**options: bool) -> Callable[[Callable[..., Any]], Any]:

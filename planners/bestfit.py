@@ -7,15 +7,19 @@ without asynchronous copies plan their arenas in this way, so the planner shows 
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners.offsets.preparation import prepare as prepare_packing
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.rules import Rules
+from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
@@ -35,4 +39,13 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return assemble(problem, stays, "bestfit").plan
 
 
-PLANNER = Planner("bestfit", "Whole live ranges in fast memory, packed by best fit, without copies.", solve)
+@cache
+def prepare() -> None:
+    """Compiles the kernels, or loads them."""
+    prepare_packing()
+    solve(small_problem(), Budget(FOR_PREPARATION))
+
+
+PLANNER = Planner(
+    "bestfit", "Whole live ranges in fast memory, packed by best fit, without copies.", solve, prepare=prepare
+)

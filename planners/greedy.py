@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners.offsets.preparation import prepare as prepare_packing
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.decisions import Decisions, Order
@@ -36,6 +38,7 @@ from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.must_fit import place_all
 from memplan.planners.stays.packing import UNPLACED, pack
 from memplan.planners.stays.rules import Rules
+from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
 from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]
@@ -219,4 +222,13 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget, GreedyOptions())
 
 
-PLANNER = Planner("greedy", "XLA's memory space assignment with finer decisions, tried in several orders.", solve)
+@cache
+def prepare() -> None:
+    """Compiles the kernels, or loads them."""
+    prepare_packing()
+    solve(small_problem(), Budget(FOR_PREPARATION))
+
+
+PLANNER = Planner(
+    "greedy", "XLA's memory space assignment with finer decisions, tried in several orders.", solve, prepare=prepare
+)

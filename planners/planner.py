@@ -25,6 +25,10 @@ from memplan.compiler.registry import Registry
 DEFAULT_PLANNER = "auto"
 
 
+def _nothing() -> None:
+    """Does nothing."""
+
+
 def _ignore(plan: Plan) -> None:
     """Does nothing."""
 
@@ -70,6 +74,7 @@ class Planner:
       solve: returns a valid plan; raises PlannerError if it cannot, with what the user can do.
       needs: libraries that memplan itself does without, by the names that they are imported by.
       role: how it takes part in the portfolio of `auto`; None if it does not.
+      prepare: compiles what `solve` needs, or loads it from the cache; a budget does not pay for it.
     """
 
     name: str
@@ -77,6 +82,12 @@ class Planner:
     solve: Callable[[MappingProblem, Budget], Plan]
     needs: tuple[str, ...] = ()
     role: Role | None = None
+    prepare: Callable[[], None] = _nothing
+
+    def plan(self, problem: MappingProblem, budget: Budget) -> Plan:
+        """Returns the plan of `solve`, whose budget begins when it is prepared."""
+        self.prepare()
+        return self.solve(problem, budget)
 
     def missing(self) -> list[str]:
         """Returns the libraries that it needs and that are not installed."""

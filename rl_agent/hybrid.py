@@ -57,7 +57,7 @@ def solve_with(problem: MappingProblem, budget: Budget, checkpoint: Path | None 
       CheckpointError, PlannerError: as `prior_of`, and `search`.
     """
     end = time.monotonic() + budget.seconds
-    prior = prior_of(problem, get("greedy").solve(problem, budget), checkpoint)
+    prior = prior_of(problem, get("greedy").plan(problem, budget), checkpoint)
 
     def tell(plan: Plan) -> None:
         budget.on_plan(replace(plan, planner="hybrid"))

@@ -54,7 +54,7 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AgentOptions) -
         their homes.
     """
     deadline = time.monotonic() + budget.seconds
-    start = get("greedy").solve(problem, budget)
+    start = get("greedy").plan(problem, budget)
     with ready_to_play():
         return _played(problem, budget, options, start, deadline)
 

@@ -117,7 +117,7 @@ def plan_jaxpr(traced: Any, target: Target, settings: Settings) -> PlanResult:
     """Returns a plan by our own model alone, for what `jax.jit(…).trace(…)` returned."""
     donated = [info.donated for info in jax.tree.leaves(traced.args_info)]
     problem = build_problem(graph_of_jaxpr(traced.jaxpr, traced.fun_name, donated), target)
-    plan = planners.get(settings.planner).solve(problem, Budget(seconds=_SECONDS))
+    plan = planners.get(settings.planner).plan(problem, Budget(seconds=_SECONDS))
     return PlanResult(plan, problem, report_of(problem, plan))
 
 

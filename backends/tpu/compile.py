@@ -83,6 +83,13 @@ class CompiledModule:
     memory: dict[str, int] | None = None
 
 
+def lock_of(entry: Path) -> FileLock:
+    """Returns the lock of an entry of the cache, in a folder beside the entries."""
+    locks = entry.parent.with_name(f"{entry.parent.name}.locks")
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / entry.name)
+
+
 class TpuCompiler:
     """Compiles StableHLO modules for TPU topologies in a process of its own, started when first needed.
 
@@ -145,7 +152,7 @@ class TpuCompiler:
             return found
         path.parent.mkdir(parents=True, exist_ok=True)
         # If several processes want the same module at once, one compiles it and the others wait.
-        with FileLock(f"{path}.lock"):
+        with lock_of(path):
             if (found := _read_cached(path)) is not None:
                 return found
             compiled = self._compiled_now(module, request)

@@ -223,7 +223,7 @@ class CompileSearch:
         model = learned(base.built.problem, base.where, [done.lesson for done in others])
         problem = plannable(base, model, self.dropped)
         try:
-            plan = self.planner.solve(problem, Budget(seconds=self.seconds_per_plan))
+            plan = self.planner.plan(problem, Budget(seconds=self.seconds_per_plan))
         except PlannerError:
             return None
         # The latency by the module's own estimates, and what the plan changes by our model.

@@ -191,7 +191,7 @@ def _ablated(problem: MappingProblem, minutes: float, seed: int, enough: float) 
         "no scouts, random network": replace(whole, scouted=0, learns=False),
         "scouts of a random network": replace(whole, learns=False, windows=2, lanes=2),
     }
-    greedy = planner_called("greedy").solve(problem, Budget(seed=seed))
+    greedy = planner_called("greedy").plan(problem, Budget(seed=seed))
     curves: dict[str, Curve] = {"greedy": [(0.0, TimingEmulator(problem).latency(greedy))]}
     violations = moves = 0
     for name, options in variants.items():

@@ -118,6 +118,7 @@ def main() -> None:
 
     try:
         chosen = planners.get(request["planner"])
+        chosen.prepare()
         seconds = max(0.0, request["until"] - time.time())
         tell_plan(chosen.solve(problem, Budget(seconds, request["seed"], tell_plan)))
     except Exception as error:

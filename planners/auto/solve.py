@@ -22,6 +22,7 @@ import queue
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -192,4 +193,12 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget, AutoOptions())
 
 
-PLANNER = Planner("auto", "A portfolio of all these methods, beside each other on all cores.", solve)
+@cache
+def prepare() -> None:
+    """Compiles the kernels, or loads them."""
+    options = AutoOptions()
+    for name in (options.first, *options.members):
+        planners.get(name).prepare()
+
+
+PLANNER = Planner("auto", "A portfolio of all these methods, beside each other on all cores.", solve, prepare=prepare)

@@ -14,6 +14,7 @@ import contextlib
 import time
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners import slow
+from memplan.planners import greedy, slow
 from memplan.planners.evolution.breeding_kernel import NUM_ACTIONS, Population, decode, evolve
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble
@@ -31,6 +32,7 @@ from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.packing import UNPLACED, pack
 from memplan.planners.stays.rules import Rules
+from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
 
 # Children that are bred before the clock is looked at.
 _AT_ONCE = 16
@@ -185,4 +187,13 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget, EvolutionOptions())
 
 
-PLANNER = Planner("evolution", "An evolutionary search over the moves of the mallocGame, from nothing.", solve)
+@cache
+def prepare() -> None:
+    """Compiles the kernels, or loads them."""
+    greedy.prepare()
+    solve_with(small_problem(), Budget(FOR_PREPARATION), EvolutionOptions(generations=10))
+
+
+PLANNER = Planner(
+    "evolution", "An evolutionary search over the moves of the mallocGame, from nothing.", solve, prepare=prepare
+)

@@ -21,7 +21,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +41,11 @@ from memplan.planners.ilp.runs import Realization
 from memplan.planners.ilp.windows import improve_windows
 from memplan.planners.planner import Budget, Planner, Role
 from memplan.planners.stays.assembly import Stay, assemble
+from memplan.planners.stays.booking_kernel import has_room
 from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.rules import Rules
+from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
 
 Integers = NDArray[np.int64]
 
@@ -289,9 +291,19 @@ def _plans(
             stays += chosen.decisions.stays(chosen.offsets)
 
 
+@cache
+def prepare() -> None:
+    """Compiles the kernels, or loads them."""
+    greedy.prepare()
+    solve(small_problem(layers=3), Budget(FOR_PREPARATION))
+    # Polishing calls this too, but a problem that is solved in no time is not polished.
+    has_room(Decisions(Frame(small_problem(), 1), Rules()).tables, 0, 1, 1)
+
+
 PLANNER = Planner(
     "ilp",
     "An integer program, with a bound that no plan beats, and often a proof of optimality.",
     solve,
     role=Role.MEMBER,
+    prepare=prepare,
 )

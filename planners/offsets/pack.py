@@ -14,6 +14,7 @@ from memplan.planners.offsets.bounds import lower_bound, maximum_load
 from memplan.planners.offsets.check import check
 from memplan.planners.offsets.heuristics import Fitted, Fitter
 from memplan.planners.offsets.instance import Instance, Integers
+from memplan.planners.offsets.preparation import prepare
 from memplan.planners.offsets.race import search_part
 from memplan.planners.offsets.reduction import InstancePart, reduced
 
@@ -69,7 +70,8 @@ def pack(instance: Instance, capacity: int | None = None, seconds: float = 60.0,
     Args:
       instance: what to pack.
       capacity: bytes. Without one, the height is minimized.
-      seconds: of wall-clock time after which the best packing so far is returned. One pass of first fit is made in any
+      seconds: of wall-clock time after which the best packing so far is returned, not counting what must be compiled
+        when something is packed for the first time after an installation. One pass of first fit is made in any
         case; for 100,000 blocks it takes some seconds.
       seed: of what is drawn at random.
 
@@ -80,6 +82,7 @@ def pack(instance: Instance, capacity: int | None = None, seconds: float = 60.0,
         raise PlannerError(f"a time limit must be a positive number of seconds, not {seconds}")
     if capacity is not None and capacity < 0:
         raise PlannerError(f"a capacity must be a number of bytes, not {capacity}")
+    prepare()
     work = _PackCall(instance, capacity, seconds, seed)
     interrupted = False
     try:

@@ -18,6 +18,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from memplan.planners.search.annealing import Annealer, PlacedRuns
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
+from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
 from memplan.planners.xla import given_stays
 
 # In the order of their numbers in `neighbourhoods_kernel.py`.
@@ -213,6 +215,17 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget, SearchOptions())
 
 
+@cache
+def prepare() -> None:
+    """Compiles the kernels, or loads them."""
+    greedy.prepare()
+    solve_with(small_problem(), Budget(FOR_PREPARATION), SearchOptions(rounds=100))
+
+
 PLANNER = Planner(
-    "search", "Simulated annealing of greedy's decisions, for the whole time limit.", solve, role=Role.SEEDED
+    "search",
+    "Simulated annealing of greedy's decisions, for the whole time limit.",
+    solve,
+    role=Role.SEEDED,
+    prepare=prepare,
 )

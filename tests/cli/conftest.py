@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memplan import workloads
+from memplan import planners, workloads
 from memplan.cli.main import main
 
 # A module as a TPU compiler writes it: one operand was brought to VMEM ahead of its use.
@@ -40,8 +40,14 @@ class Outcome:
         return [line for line in self.err.splitlines() if line.startswith("memplan: error: ")]
 
 
+@pytest.fixture(scope="session")
+def prepared() -> None:
+    """Compiles the planners' kernels, so that commands do not say that they do."""
+    planners.get("auto").prepare()
+
+
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def run(capfd: pytest.CaptureFixture[str], prepared: None) -> Callable[..., Outcome]:
     def run_command(*arguments: object) -> Outcome:
         capfd.readouterr()
         status = main([str(argument) for argument in arguments])

@@ -17,11 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from filelock import FileLock
 
 from memplan.backends import order_hook
 from memplan.backends.tpu import compile as tpu_compile
-from memplan.backends.tpu.compile import CompileError, TpuCompiler
+from memplan.backends.tpu.compile import CompileError, TpuCompiler, lock_of
 from memplan.compiler.frontends import hlo_text
 from memplan.compiler.ir.graph import Computation, Graph
 
@@ -161,7 +160,7 @@ def test_what_another_process_compiles_is_waited_for(module: bytes, tmp_path: Pa
     """The test is the other process: it holds the lock of the entry while it compiles, then writes the entry."""
     with TpuCompiler(tmp_path) as compiler, ThreadPoolExecutor() as pool:
         entry = tmp_path / f"{compiler._key(module, {'topology': 'v5e:2x2', 'options': {}})}.hlo.txt.gz"
-        with FileLock(f"{entry}.lock"):
+        with lock_of(entry):
             asked = pool.submit(compiler.compile, module, "v5e:2x2")
             with pytest.raises(TimeoutError):
                 asked.result(0.5)

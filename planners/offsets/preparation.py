@@ -1,0 +1,25 @@
+"""What comes before any packing: the kernels are compiled, once after an installation, or loaded from their cache."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from memplan.planners.offsets.branching import BranchAndBound
+from memplan.planners.offsets.heuristics import Fitter
+from memplan.planners.offsets.instance import Instance
+
+# Two blocks that overlap in time, and one that fits beside neither.
+_BLOCKS = Instance.of(lower=[0, 1, 2], upper=[2, 3, 4], size=[2, 1, 3])
+_HEIGHT = 4
+
+
+@cache
+def prepare() -> None:
+    """Packs three blocks by every method that has kernels."""
+    stop = np.zeros(1, np.int64)
+    Fitter(_BLOCKS).best(0, math.inf, 0, stop)
+    BranchAndBound(_BLOCKS, _HEIGHT).fixed_orders(stop)
+    BranchAndBound(_BLOCKS, _HEIGHT).random_orders(stop, 0)

@@ -168,7 +168,8 @@ def _at_random(problem: MappingProblem, seconds: float, seed: int) -> Curve:
     curve: Curve = []
     played, started = 0, time.monotonic()
     while not curve or time.monotonic() - started < seconds:
-        best = game.home_latency - float(host.play_at_random(range(seed + played, seed + played + _BATCH)).max())
+        returns = host.play_at_random(range(seed + played, seed + played + _BATCH))
+        best = game.home_latency - max(returns.tolist())
         played += _BATCH
         if not curve or best < curve[-1][1]:
             curve.append((time.monotonic() - started, best))

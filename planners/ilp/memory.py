@@ -25,7 +25,7 @@ def _limit(model: Relaxation, space: int) -> None:
     occupied, tree, program = model.occupied[space], model.tree, model.program
     room = _least_room(tree, _room(model, space))
     inside = tree.ancestors(occupied)
-    top = max(float(room[np.isfinite(room)].max(initial=0.0)), 1.0)
+    top = max(float(np.max(room[np.isfinite(room)], initial=0.0)), 1.0)
     pending = [(1, ZERO)]
     while pending:
         node, load = pending.pop()

@@ -16,7 +16,7 @@ import hashlib
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ def fingerprint(folders: dict[str, Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _folders(packages: Iterable[str] = ("compiler", "planners", "rl_agent")) -> dict[str, Path]:
-    specs = {package: find_spec(f"memplan.{package}") for package in packages}
+def _folders() -> dict[str, Path]:
+    specs = {package: find_spec(f"memplan.{package}") for package in ("compiler", "planners", "rl_agent")}
     return {
         package: Path(spec.submodule_search_locations[0])
         for package, spec in specs.items()
@@ -76,13 +76,19 @@ def _prepared() -> str:
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-            others = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-            for old in others[1 + _KEPT :]:
-                shutil.rmtree(old, ignore_errors=True)
+            _forget_older(root)
     except OSError as error:
         warnings.warn(f"kernels are compiled in every process: no cache in {root}: {error.strerror}", stacklevel=2)
         return ""
     return str(folder)
+
+
+def _forget_older(root: Path) -> None:
+    """Removes the folders of all but the newest fingerprints."""
+    with contextlib.suppress(OSError):  # Another process removes them at the same time.
+        newest_first = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in newest_first[1 + _KEPT :]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 _CACHE = _prepared()

@@ -71,6 +71,11 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget)
 
 
+def prepare() -> None:
+    """Compiles the kernels of `search`, or loads them."""
+    get("search").prepare()
+
+
 PLANNER = Planner(
-    "hybrid", "Simulated annealing as in search, guided by the agent's policy.", solve, LIBRARIES, Role.LATER
+    "hybrid", "Simulated annealing as in search, guided by the agent's policy.", solve, LIBRARIES, Role.LATER, prepare
 )

@@ -142,7 +142,14 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     return solve_with(problem, budget, AgentOptions())
 
 
+def prepare() -> None:
+    """Compiles the kernels of `greedy`, whose plan is the start, or loads them."""
+    get("greedy").prepare()
+
+
 # What `pip install 'memplan[rl]'` brings.
 LIBRARIES = ("flax", "mctx", "optax", "orbax", "tensorboardX")
 
-PLANNER = Planner("agent", "A trained agent that plays the mallocGame, and goes on learning.", solve, LIBRARIES)
+PLANNER = Planner(
+    "agent", "A trained agent that plays the mallocGame, and goes on learning.", solve, LIBRARIES, prepare=prepare
+)

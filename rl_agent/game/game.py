@@ -94,7 +94,7 @@ class Game:
         self.most_stays = problem.cross_program_prefetches if self.supply.links[PREFETCH] is not None else 0
         self.moves = self._moves()
         if isinstance(guide, str):
-            guide = planner.get(guide).solve(problem, planner.Budget())
+            guide = planner.get(guide).plan(problem, planner.Budget())
         self._be_guided(guide, wishes)
 
     @property

@@ -26,6 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@pytest.fixture(scope="session")
+def prepared() -> None:
+    """Compiles the planners' kernels, so that commands do not say that they do."""
+    from memplan import planners
+
+    planners.get("auto").prepare()
+
+
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets after the test what it registers: planners, workloads, targets."""

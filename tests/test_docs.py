@@ -90,14 +90,6 @@ def run_python(block: Block, page: Path, namespace: dict[str, object]) -> None:
     assert not failed, "".join(output)
 
 
-@pytest.fixture(scope="module")
-def prepared() -> None:
-    """Compiles the planners' kernels, so that commands do not say that they do."""
-    from memplan import planners
-
-    planners.get("auto").prepare()
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None, prepared: None) -> None:
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memplan import planners, workloads
+from memplan import workloads
 from memplan.cli.main import main
 
 # A module as a TPU compiler writes it: one operand was brought to VMEM ahead of its use.
@@ -38,12 +38,6 @@ class Outcome:
     @property
     def errors(self) -> list[str]:
         return [line for line in self.err.splitlines() if line.startswith("memplan: error: ")]
-
-
-@pytest.fixture(scope="session")
-def prepared() -> None:
-    """Compiles the planners' kernels, so that commands do not say that they do."""
-    planners.get("auto").prepare()
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ Dump = Annotated[
     typer.Argument(
         metavar="DUMP",
         show_default=False,
-        help="A program: HLO as text or proto (also gzipped), StableHLO, or an artifact of jax.export.",
+        help="A program: HLO as text or proto (also gzipped), StableHLO, or an artifact of jax.export; - for standard "
+        "input.",
     ),
 ]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", show_default=False, help="A plan that --out wrote.")]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import check_writable
 
 
 def check_folder(path: Path | None) -> None:
-    """Raises MemplanError at once for a folder, if one is wanted, that is something else already."""
-    if path is not None and path.exists() and not path.is_dir():
-        raise MemplanError(f"cannot write a report to {path}: it is not a folder")
+    """Raises MemplanError at once for a folder, if one is wanted, that is something else already or cannot be made."""
+    if path is None:
+        return
+    nearest = path
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise MemplanError(f"cannot write a report to {path}: {'it' if nearest == path else nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise MemplanError(f"cannot write a report to {path}: the folder {nearest} is read-only")
 
 
 def check_file(path: Path | None) -> None:
     """Raises MemplanError at once for a file, if one is wanted, that could not be written at the end."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise MemplanError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise MemplanError(f"cannot write {path}: there is no folder {path.parent}")
+    if path is not None:
+        check_writable(path)

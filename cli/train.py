@@ -17,6 +17,7 @@ from memplan import pipeline
 from memplan.cli.arguments import TargetName
 from memplan.cli.console import Stages, note, show
 from memplan.cli.outputs import check_folder
+from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import read_text
 from memplan.compiler.frontends.reader import read
@@ -126,7 +127,7 @@ def _run(training: Any, seconds: float, compared: Sequence[dict[str, float]]) ->
 
 def read_problem(file: Path, target: str | None) -> MappingProblem:
     """Returns the problem of a file: a problem as JSON, or any program that `memplan plan` reads."""
-    if file.suffix == ".json" and f'"{SCHEMA}"' in read_text(file):
+    if file.suffix == ".json" and f'"{SCHEMA}"' in read_text(file, limits.PROBLEM):
         problem = MappingProblem.load(file)
         if target is not None and problem.target != target:
             raise MemplanError(f"{file} is a problem for {problem.target}, not for {target}")

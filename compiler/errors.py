@@ -11,6 +11,25 @@ class MemplanError(Exception):
     """Base of all of them. The message says what was wrong, where, and what to do."""
 
 
+class FileError(MemplanError):
+    """A file that cannot be read.
+
+    Attributes:
+      reason: why, without the file's name.
+    """
+
+    def __init__(self, reason: str, file: str):
+        super().__init__(f"cannot read {file}: {reason}")
+        self.reason, self.file = reason, file
+
+
+class ReaderGoneError(MemplanError):
+    """Nobody reads standard output any more."""
+
+    def __init__(self) -> None:
+        super().__init__("nobody reads standard output any more")
+
+
 class ParseError(MemplanError):
     """A text or binary program that cannot be read.
 

@@ -45,6 +45,7 @@ PLANNERS_SEE = (
     "memplan.compiler.errors",
     "memplan.compiler.registry",
     "memplan.compiler.files",
+    "memplan.compiler.limits",
     "memplan.compiler.kernels",
     "memplan.compiler.lazy",
     "memplan.compiler.ir",

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from memplan.compiler import limits
 from memplan.compiler.errors import ParseError
 from memplan.compiler.files import read_text
 
@@ -115,7 +116,7 @@ def parse_buffer_assignment(text: str, file: str = "<string>") -> BufferAssignme
 
 def read_buffer_assignment(path: str | Path) -> BufferAssignment:
     """Returns the report in a file."""
-    return parse_buffer_assignment(read_text(path), str(path))
+    return parse_buffer_assignment(read_text(path, limits.BUFFER_ASSIGNMENT), str(path))
 
 
 def _allocation(head: tuple[int, int, str], values: tuple[AssignedValue, ...]) -> Allocation:

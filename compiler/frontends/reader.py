@@ -10,28 +10,30 @@ jax.export      a flatbuffer around it      stablehlo
 from __future__ import annotations
 
 import gc
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from memplan.compiler.errors import ParseError
+from memplan.compiler import limits
+from memplan.compiler.errors import FileError, ParseError
+from memplan.compiler.files import read_bytes, unpacked
 from memplan.compiler.ir.graph import Graph
 from memplan.compiler.ir.memory_order import scheduled
 
-MAX_BYTES = 2 << 30  # of a program, unpacked: a module of a million instructions takes a tenth of it
-_GZIP = b"\x1f\x8b"
-
 
 def read(path: str | Path) -> Graph:
-    """Returns the program in a file, every computation in order of execution.
+    """Returns the program in a regular file, or in standard input for `-`, every computation in order of execution.
 
     A module that the compiler scheduled keeps its order; any other gets one that keeps little memory alive.
 
     Raises ParseError, naming the file and, in a text, the line and column, if it cannot be read.
     """
     file = str(path)
-    content = unpacked(_content(Path(path), file), file)
+    try:
+        packed = read_bytes(path, limits.PROGRAM, standard_input=True)
+    except FileError as error:
+        raise ParseError(f"cannot be read: {error.reason}", file) from None
+    content = unpacked(packed, file, limits.PROGRAM)
     with _collection_paused():
         graph = parse_bytes(content, file)
         return graph if graph.is_scheduled else scheduled(graph)
@@ -60,45 +62,6 @@ def _collection_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _content(path: Path, file: str) -> bytes:
-    try:
-        if path.is_dir():
-            raise ParseError("is a directory; name a file with a program", file)
-        with path.open("rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ParseError(f"cannot be read: {error.strerror}", file) from None
-    except ValueError as error:  # such as a NUL in the name
-        raise ParseError(f"cannot be read: {error}", file) from None
-    if len(content) > MAX_BYTES:
-        raise ParseError(f"holds more than the {MAX_BYTES >> 30} GiB that memplan reads", file)
-    return content
-
-
-def unpacked(content: bytes, file: str) -> bytes:
-    """Undoes gzip, of one or several members, up to `MAX_BYTES`; raises ParseError if it is broken."""
-    if not content.startswith(_GZIP):
-        return content
-    parts: list[bytes] = []
-    total = 0
-    while content:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            part = member.decompress(content, MAX_BYTES + 1 - total)
-        except zlib.error as error:
-            raise ParseError(f"broken gzip: {error}", file) from None
-        total += len(part)
-        parts.append(part)
-        if total > MAX_BYTES:
-            raise ParseError(f"unpacks to more than the {MAX_BYTES >> 30} GiB that memplan reads", file)
-        if not member.eof:
-            raise ParseError("gzip ends before its content does: is the file truncated?", file)
-        content = member.unused_data.lstrip(b"\0")
-        if content and not content.startswith(_GZIP):
-            raise ParseError("something follows the gzip's content", file)
-    return b"".join(parts)
 
 
 def _text(content: bytes, file: str) -> str:

@@ -20,6 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError, TargetError
 from memplan.compiler.files import read_text
 from memplan.compiler.hardware.toml_table import TomlTable
@@ -249,7 +250,7 @@ def load_target(name_or_path: str | Path) -> Target:
 def read_target(path: str | Path) -> Target:
     """Reads a target from a TOML file; raises TargetError that names the file and the key."""
     try:
-        text = read_text(path)
+        text = read_text(path, limits.TARGET)
     except MemplanError as error:
         raise TargetError(str(error)) from None
     return parse_target(text, str(path))

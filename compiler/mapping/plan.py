@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from memplan.compiler import limits
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
 from memplan.compiler.mapping.documents import document_of, parse_json
@@ -141,7 +142,7 @@ class Plan:
     @staticmethod
     def load(path: str | Path) -> Plan:
         """Reads a file that `save` wrote."""
-        return Plan.from_json(read_text(path), str(path))
+        return Plan.from_json(read_text(path, limits.PLAN), str(path))
 
 
 def _rows(value: Any, key: str, file: str, width: int | None) -> list[list[int]]:

@@ -27,6 +27,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from memplan.compiler import limits
 from memplan.compiler.analysis.program import AccessKind, RegionKind, repetitions
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
@@ -290,7 +291,7 @@ class MappingProblem:
     @staticmethod
     def load(path: str | Path) -> MappingProblem:
         """Reads a file that `save` wrote."""
-        return MappingProblem.from_json(read_text(path), str(path))
+        return MappingProblem.from_json(read_text(path, limits.PROBLEM), str(path))
 
 
 def _to_dict(problem: MappingProblem, with_given: bool) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from memplan.compiler.errors import MemplanError
-from memplan.compiler.files import write_atomically
+from memplan.compiler.files import make_folder, write_files
 from memplan.compiler.report.picture import picture_png, picture_svg
 from memplan.compiler.report.report import Report
 from memplan.compiler.report.schema import report_json
@@ -19,7 +18,7 @@ FILES = ("memory.png", "memory.svg", "trace.json", "report.txt", "report.json")
 def write_report(report: Report, folder: Path) -> None:
     """Writes all files of a report into a folder, which is made if it is not there.
 
-    Everything is computed before the first file is written, and each is written whole or not at all.
+    Everything is computed before the first file is written. If one of them has no room, none of them changes.
 
     Raises:
       MemplanError: the folder cannot be made, or a file not be written.
@@ -31,9 +30,5 @@ def write_report(report: Report, folder: Path) -> None:
         report_text(report),
         json.dumps(report_json(report), indent=2) + "\n",
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MemplanError(f"cannot write a report to {folder}: {error.strerror}") from None
-    for name, content in zip(FILES, contents, strict=True):
-        write_atomically(folder / name, content)
+    make_folder(folder, "a report")
+    write_files({folder / name: content for name, content in zip(FILES, contents, strict=True)})

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from memplan.compiler import limits
 from memplan.compiler.files import read_text, write_atomically
 from memplan.planners.offsets.instance import FREE, Instance, InstanceError, Integers
 
@@ -76,7 +77,7 @@ class InstanceFile:
 
 def read_instance(path: str | Path) -> InstanceFile:
     """Reads a CSV file; raises MemplanError, with file and row, if it cannot be read or makes no sense."""
-    return parse_instance(read_text(path), str(path))
+    return parse_instance(read_text(path, limits.BLOCKS), str(path))
 
 
 def parse_instance(text: str, path: str = "<string>") -> InstanceFile:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from sample_modules import CPU_PROTOS, CPU_TEXTS, DATA, TPU_TEXTS, name_of, text_of
 
+from memplan.compiler import limits
 from memplan.compiler.errors import ParseError
-from memplan.compiler.frontends import parse_hlo, read, reader
+from memplan.compiler.frontends import parse_hlo, read
 from memplan.compiler.ir.memory_order import peak_bytes
 
 WHOLE_PROTO = next(file for file in CPU_PROTOS if file.suffix == ".pb")
@@ -111,12 +112,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_limits_of_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small gzip can hold a huge text: what is unpacked is limited as what is read."""
-    monkeypatch.setattr(reader, "MAX_BYTES", 1000)
+    monkeypatch.setattr(limits, "PROGRAM", 1000)
     with pytest.raises(ParseError, match="holds more than"):
         read(written(tmp_path, b" " * 2000))
     bomb = gzip.compress(b" " * 1_000_000)
     assert len(bomb) < 2000
-    monkeypatch.setattr(reader, "MAX_BYTES", len(bomb))
+    monkeypatch.setattr(limits, "PROGRAM", len(bomb))
     with pytest.raises(ParseError, match="unpacks to more than"):
         read(written(tmp_path, bomb))
     with pytest.raises(ParseError, match="unpacks to more than"):

@@ -7,8 +7,6 @@ import hashlib
 import json
 import os
 import queue
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +23,7 @@ from filelock import FileLock
 
 from memplan.backends import order_hook
 from memplan.backends.tpu.worker import read_frame, write_frame
+from memplan.compiler import child_process
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import cache_folder as default_folder
 from memplan.compiler.files import write_atomically
@@ -217,13 +216,13 @@ class _Worker:
         _demand_libtpu()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
         reading, writing = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "memplan.backends.tpu.worker", str(writing)],
-            stdin=subprocess.PIPE,
+        self._process = child_process.start(
+            "memplan.backends.tpu.worker",
+            str(writing),
             stdout=self._log,
             stderr=self._log,
             pass_fds=(writing,),
-            env={**os.environ, **_environment()},
+            environment=_environment(),
         )
         os.close(writing)
         self._answers: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""The process that loads libtpu and compiles: `python -m memplan.backends.tpu.worker`.
+"""What runs in the process that loads libtpu and compiles.
 
 libtpu is native code that can abort, hang or hold its lock, which in this process harms no other. Requests come on
 standard input, and answers go to the file descriptor that is the only argument, each as a frame:
@@ -180,9 +180,9 @@ def one_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Serves requests until standard input ends."""
-    answers = open(int(sys.argv[1]), "wb")  # noqa: SIM115  (open until the process ends)
+    answers = open(int(arguments[0]), "wb")  # noqa: SIM115  (open until the process ends)
     requests = sys.stdin.buffer
     compiler = _Compiler()
     import jax
@@ -209,7 +209,3 @@ def main() -> None:
             write_frame(answers, {"ok": False, "reason": "refused", "error": f"{type(error).__name__}: {error}"})
         else:
             write_frame(answers, {"ok": True, "memory": memory}, text.encode())
-
-
-if __name__ == "__main__":
-    main()

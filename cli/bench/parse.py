@@ -10,11 +10,9 @@ import dataclasses
 import json
 import math
 import resource
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,6 +23,7 @@ from memplan.cli.arguments import JsonFile
 from memplan.cli.bench.rows import positive_integers, write_bench
 from memplan.cli.console import Stages, note, show
 from memplan.cli.outputs import check_file
+from memplan.compiler import child_process
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.synthetic import synthetic_hlo
 from memplan.compiler.report.units import print_bytes
@@ -103,17 +102,16 @@ def _table(rows: list[dict[str, Any]], powers: dict[str, float]) -> Table:
 
 def _measure(file: Path) -> dict[str, float]:
     """Returns seconds of each stage, and peak memory, of planning a file in a fresh process."""
-    command = [sys.executable, "-m", "memplan.cli.bench.parse", str(file), repr(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = child_process.run(__name__, str(file), repr(time.monotonic()))
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
         raise MemplanError(f"measuring failed: {last}")
     measured: dict[str, float] = json.loads(done.stdout)
     return measured
 
 
 def worker(file: Path, started: float) -> dict[str, float]:
-    """Goes through all stages in this process; `started` is when it was asked for, by `time.time()`."""
+    """Goes through all stages in this process; `started` is when it was asked for, by `time.monotonic()`."""
     from memplan.compiler.analysis.flatten import flatten
     from memplan.compiler.emulator.timing import emulate
     from memplan.compiler.frontends.reader import read
@@ -127,7 +125,7 @@ def worker(file: Path, started: float) -> dict[str, float]:
     # The training step that is measured saves more activations than any chip has memory for when it is this long.
     slow, *fast = target.spaces
     target = dataclasses.replace(target, spaces=(dataclasses.replace(slow, size=max(slow.size, _SLOW_BYTES)), *fast))
-    seconds: dict[str, float] = {"start": time.time() - started}
+    seconds: dict[str, float] = {"start": time.monotonic() - started}
 
     def timed(stage: str, function: Callable[..., T], *arguments: Any) -> T:
         begin = time.perf_counter()
@@ -140,7 +138,7 @@ def worker(file: Path, started: float) -> dict[str, float]:
     plan = timed("greedy", solve, problem, Budget(seconds=600.0))
     violations = timed("verify", verify, problem, plan)
     timed("emulate", emulate, problem, plan)
-    seconds["total"] = time.time() - started
+    seconds["total"] = time.monotonic() - started
     # Once more, alone: it is a part of `build` and not of the total.
     timed("flatten", flatten, graph)
     return {
@@ -152,5 +150,6 @@ def worker(file: Path, started: float) -> dict[str, float]:
     }
 
 
-if __name__ == "__main__":
-    print(json.dumps(worker(Path(sys.argv[1]), float(sys.argv[2]))))
+def main(arguments: Sequence[str]) -> None:
+    """Measures what the arguments name, and prints the result."""
+    print(json.dumps(worker(Path(arguments[0]), float(arguments[1]))))

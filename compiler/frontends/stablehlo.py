@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 
+from memplan.compiler import child_process
 from memplan.compiler.errors import ParseError
 from memplan.compiler.ir.graph import Graph
 
@@ -52,9 +52,8 @@ def _exported(content: bytes) -> bytes | None:
 
 
 def _to_hlo_proto(content: bytes, file: str) -> bytes:
-    command = [sys.executable, "-m", "memplan.compiler.frontends.stablehlo_worker"]
     try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=_TIME_LIMIT, check=False)
+        done = child_process.run("memplan.compiler.frontends.stablehlo_worker", input=content, timeout=_TIME_LIMIT)
     except subprocess.TimeoutExpired:
         raise ParseError(f"jaxlib did not translate the StableHLO in {_TIME_LIMIT} s", file) from None
     if done.returncode == 0:

@@ -6,9 +6,11 @@ Exits with 1 and jaxlib's messages on standard error where that is not possible.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
+    """Answers one request, and returns the exit status."""
     from jaxlib import _jax
 
     content = sys.stdin.buffer.read()
@@ -20,7 +22,3 @@ def main() -> int:
         return 1
     sys.stdout.buffer.write(proto)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A planner in a process of its own, and the process itself: `python -m memplan.planners.auto.member`.
+"""A planner in a process of its own, and what runs in that process.
 
 A portfolio runs its members beside each other, one to a core. They are processes rather than threads because planners
 are written in Python. They are started by name rather than forked, because the caller may have threads, as JAX does,
@@ -9,7 +9,7 @@ one at the end that has the error, empty if there was none:
 
     {"plan": {…}}     {"plan": {…}}     {"done": ""}
 
-It ends when its standard input is closed, so none is left behind if the caller dies.
+It ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
-import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from memplan.compiler import child_process
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import planner as planners
@@ -59,17 +59,9 @@ class Member:
     def __init__(self, planner: str, problem: MappingProblem, budget: Budget, news: queue.SimpleQueue[News]):
         self.planner, self.seed = planner, budget.seed
         self._news = news
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "memplan.planners.auto.member"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            # Ctrl-C reaches all processes of a terminal's group, but only the caller is to act on it.
-            start_new_session=True,
-        )
-        # The deadline is a time of day, which both processes can read: starting up takes about a second of the budget.
-        request = {"planner": planner, "until": time.time() + budget.seconds, "seed": budget.seed}
+        self._process = child_process.start(__name__)
+        # All processes of a machine read the same monotonic clock: starting up takes about a second of the budget.
+        request = {"planner": planner, "until": time.monotonic() + budget.seconds, "seed": budget.seed}
         threading.Thread(target=self._talk, args=(json.dumps(request), problem), daemon=True).start()
 
     def _talk(self, request: str, problem: MappingProblem) -> None:
@@ -78,7 +70,7 @@ class Member:
             stdin, stdout = self._process.stdin, self._process.stdout
             assert stdin is not None
             assert stdout is not None
-            stdin.write(request + "\n" + problem.with_given(None).to_json() + "\n")
+            stdin.write(f"{request}\n{problem.with_given(None).to_json()}\n".encode())
             stdin.flush()
             for line in stdout:
                 told = json.loads(line)
@@ -97,14 +89,13 @@ class Member:
 
 
 def _end_with(stream: IO[str]) -> None:
-    """Ends this process when its standard input is closed, so when the caller has ended."""
+    """Ends this process when its standard input is closed."""
     stream.read()
     os._exit(1)
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Answers one request."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = json.loads(sys.stdin.readline())
     problem = MappingProblem.from_json(sys.stdin.readline())
     threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
@@ -119,13 +110,9 @@ def main() -> None:
     try:
         chosen = planners.get(request["planner"])
         chosen.prepare()
-        seconds = max(0.0, request["until"] - time.time())
+        seconds = max(0.0, request["until"] - time.monotonic())
         tell_plan(chosen.solve(problem, Budget(seconds, request["seed"], tell_plan)))
     except Exception as error:
         tell({"done": f"{type(error).__name__}: {error}"})
     else:
         tell({"done": ""})
-
-
-if __name__ == "__main__":
-    main()

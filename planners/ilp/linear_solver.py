@@ -12,17 +12,18 @@ GLOP keeps its time limit and works in a thread, so that the user can interrupt.
 from __future__ import annotations
 
 import pickle
-import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler import child_process
 from memplan.planners.ilp.linear import Rows
 
 Floats = NDArray[np.float64]
@@ -81,12 +82,7 @@ class SolverTask:
             return
         limit = max((1.0 - _SHARE_OF_GRACE) * seconds - _GRACE, 0.5 * seconds)
         if integer:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "memplan.planners.ilp.linear_solver"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
+            self._process = child_process.start(__name__)
             question = pickle.dumps((rows, limit, gap))
             self._thread = threading.Thread(target=self._talk, args=(self._process, question), daemon=True)
         else:
@@ -164,17 +160,9 @@ def run(rows: Rows, integer: bool, seconds: float, gap: float) -> ProgramSolutio
     return ProgramSolution(values, max(bound, least), solver.status() == helper.SolveStatus.OPTIMAL)
 
 
-def _serve() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Answers the task on standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process that asked handles it.
     rows, seconds, gap = pickle.load(sys.stdin.buffer)
     solution = run(rows, True, seconds, gap)
     sys.stdout.buffer.write(pickle.dumps(solution))
     sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    # Pickles name a class by its module, so the module must be imported by its name and not run as `__main__`.
-    from memplan.planners.ilp import linear_solver
-
-    linear_solver._serve()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from literal_problems import loop, problem
 from random_problems import REAL, TINY, problems, seeded_problem
 
+from memplan.compiler import child_process
 from memplan.compiler.emulator.timing import latency
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -92,7 +93,7 @@ def test_an_interrupt_returns_the_best_plan_so_far(monkeypatch: pytest.MonkeyPat
 
 def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
-    make = linear_solver.subprocess.Popen
+    make = child_process.start
 
     def remembered(*arguments: Any, **options: Any) -> Any:
         started.append(make(*arguments, **options))
@@ -102,7 +103,7 @@ def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     mapped = seeded_problem(3, 60, REAL, 1)
-    monkeypatch.setattr(linear_solver.subprocess, "Popen", remembered)
+    monkeypatch.setattr(child_process, "start", remembered)
     monkeypatch.setattr(ilp, "_greedy_decisions", interrupt)
     made = solve(mapped, Budget(seconds=30.0))
     assert verify(mapped, made) == []

@@ -18,15 +18,10 @@ from memplan.compiler.errors import GraphError, ParseError
 from memplan.compiler.frontends import protobuf
 from memplan.compiler.frontends.hlo_attributes import called_computations
 from memplan.compiler.frontends.hlo_source import SourceTables, source_of
-from memplan.compiler.frontends.proto_attributes import attributes_of
-from memplan.compiler.frontends.proto_common import (
-    Attributes,
-    common_attributes,
-    escaped,
-    frontend_attributes,
-    late_attributes,
-)
+from memplan.compiler.frontends.proto_attributes import attributes_of, output_aliasing
+from memplan.compiler.frontends.proto_common import Attributes, common_attributes, frontend_attributes, late_attributes
 from memplan.compiler.frontends.proto_literal import literal_text
+from memplan.compiler.frontends.proto_metadata import escaped
 from memplan.compiler.frontends.proto_shape import shape_from_proto
 from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integers, raw, raws, string
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction, Source
@@ -118,6 +113,7 @@ class _Reader:
         self.computations: dict[int, _Computation] = {}
         self.wrappers: dict[int, int] = {}  # id of a computation that wraps one instruction, to that one's index
         self.sources: dict[str, Source] = {}
+        self.payloads = raws(module, 22)
 
     def module(self) -> Graph:
         message = self.message
@@ -170,7 +166,7 @@ class _Reader:
         found: Attributes = []
         donors = []
         for entry in protobuf.submessages(protobuf.submessage(self.message, 18), 1):
-            index = ", ".join(map(str, integers(entry, 2)))
+            index = ",".join(map(str, integers(entry, 2)))
             donors.append(f"({integer(entry, 1)}, {{{index}}})")
         if donors:
             found.append(("buffer_donor", "{ " + ", ".join(donors) + " }"))
@@ -273,24 +269,13 @@ class _Reader:
             payload = literal_text(raw(message, 8))
         identities = integers(message, 38)
         attributes: Attributes = []
-        if opcode.startswith("async-") and len(identities) == 1 and identities[0] in self.wrappers:
-            thread = string(message, 79)
-            if opcode == "async-start" and thread not in ("", "main"):
-                attributes.append(("async_execution_thread", escaped(thread)))
-            wrapper = self.computations[identities[0]]
-            inner = wrapper.messages[self.wrappers[identities[0]]]
-            inner_opcode = string(inner, 2)
-            if opcode == "async-start":
-                inner_operands = [wrapper.shapes[k] for k in self.indices(wrapper, inner, 36)]
-                attributes += attributes_of(inner, inner_opcode, inner_operands, self.names(inner))
-            opcode = opcode.replace("async", inner_opcode, 1)
+        if opcode.startswith("async-"):
+            opcode, attributes = self.asynchronous(message, opcode, identities)
         else:
-            if opcode.startswith("async-") and (thread := string(message, 79)) not in ("", "main"):
-                attributes.append(("async_execution_thread", escaped(thread)))
             shapes = [draft.shapes[k] for k in operands]
-            attributes += attributes_of(message, opcode, shapes, self.names(message))
+            attributes = attributes_of(message, opcode, shapes, self.names(message))
         attributes += common_attributes(message)
-        late = late_attributes(message)
+        late = late_attributes(message, self.payloads)
         source = Source()
         for key, value in late:
             if key == "metadata":
@@ -312,6 +297,28 @@ class _Reader:
             self.indices(draft, message, 37),
             source,
         )
+
+    def asynchronous(self, message: Message, opcode: str, identities: Sequence[int]) -> tuple[str, Attributes]:
+        """Returns the opcode and attributes of an instruction that starts, updates or ends what it wraps."""
+        attributes: Attributes = []
+        is_wrapper = len(identities) == 1 and identities[0] in self.wrappers
+        if opcode == "async-start" and (thread := string(message, 79)) not in ("", "main"):
+            attributes.append(("async_execution_thread", escaped(thread)))
+        if not is_wrapper:
+            aliasing = output_aliasing(message) if opcode == "async-start" else []
+            return opcode, attributes + aliasing + attributes_of(message, opcode, (), self.names(message))
+        wrapper = self.computations[identities[0]]
+        inner = wrapper.messages[self.wrappers[identities[0]]]
+        inner_opcode = string(inner, 2)
+        if opcode == "async-start":
+            inner_operands = [wrapper.shapes[k] for k in self.indices(wrapper, inner, 36)]
+            attributes += attributes_of(inner, inner_opcode, inner_operands, self.names(inner))
+            # Frontend attributes of the instruction itself take the place of those of what it wraps.
+            of_inner = common_attributes(inner)
+            if frontend_attributes(protobuf.submessage(message, 68)):
+                of_inner = [pair for pair in of_inner if pair[0] != "frontend_attributes"]
+            attributes += of_inner + output_aliasing(message)
+        return opcode.replace("async", inner_opcode, 1), attributes
 
     def names(self, message: Message) -> list[str]:
         """Returns the names of the computations that an instruction calls."""

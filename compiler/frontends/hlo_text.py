@@ -258,6 +258,8 @@ class _Parser:
                     source = found
                 elif key == "control-predecessors":
                     predecessors += self.predecessors(value, statement, index)
+                elif key == "channel_id" and value == "0":  # none: a proto of the module does not state it
+                    attributes = [pair for pair in attributes if pair[0] != "channel_id"]
             if predecessors:
                 attributes = [pair for pair in attributes if pair[0] != "control-predecessors"]
             called = called_computations(attributes)

@@ -1,17 +1,20 @@
 """The attributes of a HloInstructionProto (xla/service/hlo.proto), as the text that XLA prints after the operands.
 
-Reading a proto thus gives the same Graph as reading the text of the same module, except that the attributes `origin`
-and `statistics`, which only describe where values came from, are left out.
+Reading a proto thus gives the same Graph as reading the text of the same module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from memplan.compiler.frontends import proto_convolution as convolution
 from memplan.compiler.frontends import protobuf
-from memplan.compiler.frontends.proto_common import Attributes, escaped
+from memplan.compiler.frontends.proto_collective import COLLECTIVES, channel, collective
+from memplan.compiler.frontends.proto_common import Attributes, number_list, true_attribute
+from memplan.compiler.frontends.proto_literal import literal_with_shape
+from memplan.compiler.frontends.proto_metadata import escaped
 from memplan.compiler.frontends.proto_shape import shape_from_proto
-from memplan.compiler.frontends.proto_sharding import device_list_text, sharding_text
+from memplan.compiler.frontends.proto_sharding import sharding_text
 from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integers, string
 from memplan.compiler.ir.shape import Shape, print_shape
 
@@ -38,13 +41,6 @@ _WITH_DIMENSIONS = frozenset(
         "set-dimension-size", "shuffle",
     }
 )  # fmt: skip
-_COLLECTIVES = frozenset(
-    {
-        "all-gather", "all-gather-start", "all-reduce", "all-reduce-start", "all-to-all", "collective-broadcast",
-        "collective-reduce",
-        "collective-permute", "collective-permute-start", "ragged-all-to-all", "reduce-scatter",
-    }
-)  # fmt: skip
 _TO_APPLY = frozenset(
     {
         "call", "map", "reduce", "reduce-window", "scatter", "sort", "all-reduce", "all-reduce-start",
@@ -61,17 +57,13 @@ def attributes_of(message: Message, opcode: str, operand_shapes: Sequence[Shape]
       called: names of the computations that it calls, in the proto's order.
     """
     found: Attributes = []
-    if opcode in _COLLECTIVES:
-        found += _collective(message, opcode)
+    if opcode in COLLECTIVES:
+        found += collective(message, opcode, operand_shapes)
     elif opcode in _WITH_DIMENSIONS:
-        found.append(("dimensions", _list(integers(message, 14))))
+        found.append(("dimensions", number_list(integers(message, 14))))
     if opcode in _SPECIFIC:
         found += _SPECIFIC[opcode](message, operand_shapes)
     return found + _calls(message, opcode, operand_shapes, called)
-
-
-def _list(numbers: Sequence[int]) -> str:
-    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _name(names: Sequence[str], message: Message, number: int) -> str:
@@ -79,27 +71,6 @@ def _name(names: Sequence[str], message: Message, number: int) -> str:
     if not 0 <= index < len(names):
         raise MalformedMessage(f"field {number} has the value {index}, which is not known")
     return names[index]
-
-
-def _true(message: Message, number: int, key: str) -> Attributes:
-    return [(key, "true")] if integer(message, number) else []
-
-
-def _collective(message: Message, opcode: str) -> Attributes:
-    found: Attributes = []
-    if integer(message, 26) > 0:
-        found.append(("channel_id", str(integer(message, 26))))
-    if opcode.startswith("collective-permute"):
-        pairs = [f"{{{integer(p, 1)},{integer(p, 2)}}}" for p in protobuf.submessages(message, 52)]
-        return [*found, ("source_target_pairs", "{" + ",".join(pairs) + "}")]
-    found.append(("replica_groups", device_list_text(message)))
-    found += _true(message, 56, "constrain_layout")
-    if opcode.startswith(("all-gather", "all-to-all")) and 14 in message:
-        found.append(("dimensions", _list(integers(message, 14))))
-    found += _true(message, 71, "use_global_device_ids")
-    if opcode == "reduce-scatter":
-        found.append(("dimensions", _list(integers(message, 14))))
-    return found
 
 
 def _calls(message: Message, opcode: str, operand_shapes: Sequence[Shape], called: Sequence[str]) -> Attributes:
@@ -116,62 +87,11 @@ def _calls(message: Message, opcode: str, operand_shapes: Sequence[Shape], calle
             return [("true_computation", names[0]), ("false_computation", names[1])]
         return [("branch_computations", several)]
     if opcode in _TO_APPLY:
-        composite = _true(message, 89, "is_composite") if opcode == "call" else []
+        composite = true_attribute(message, 89, "is_composite") if opcode == "call" else []
         return [("to_apply", names[0] if len(names) == 1 else several), *composite]
     if opcode == "custom-call":
         return [("called_computations", several)]
     return [("calls", names[0] if len(names) == 1 else several)]
-
-
-def _window(message: Message) -> Attributes:
-    dims = protobuf.submessages(protobuf.submessage(message, 15), 1)
-    if not dims:
-        return []
-
-    def joined(numbers: Sequence[object]) -> str:
-        return "x".join(map(str, numbers))
-
-    sizes, strides = [integer(d, 1) for d in dims], [integer(d, 2) for d in dims]
-    lows, highs = [integer(d, 3) for d in dims], [integer(d, 4) for d in dims]
-    base, kernel = [integer(d, 6, 1) for d in dims], [integer(d, 5, 1) for d in dims]
-    parts = [f"size={joined(sizes)}"]
-    if any(stride != 1 for stride in strides):
-        parts.append(f"stride={joined(strides)}")
-    if any(lows) or any(highs):
-        parts.append("pad=" + joined([f"{low}_{high}" for low, high in zip(lows, highs, strict=True)]))
-    if any(dilation != 1 for dilation in base):
-        parts.append(f"lhs_dilate={joined(base)}")
-    if any(dilation != 1 for dilation in kernel):
-        parts.append(f"rhs_dilate={joined(kernel)}")
-    if any(integer(d, 7) for d in dims):
-        parts.append("rhs_reversal=" + joined([int(bool(integer(d, 7))) for d in dims]))
-    return [("window", "{" + " ".join(parts) + "}")]
-
-
-def _dim_labels(message: Message) -> Attributes:
-    if 16 not in message:
-        return []
-    numbers = protobuf.submessage(message, 16)
-
-    def labels(letters: str, first: int, second: int, spatial: Sequence[int]) -> str:
-        text = {first: letters[0], second: letters[1]}
-        text.update({dim: str(i) for i, dim in enumerate(spatial)})
-        if sorted(text) != list(range(len(spatial) + 2)):
-            raise MalformedMessage("the dimension numbers of a convolution do not number its dimensions")
-        return "".join(text[dim] for dim in range(len(text)))
-
-    left = labels("bf", integer(numbers, 7), integer(numbers, 8), integers(numbers, 11))
-    kernel = labels("io", integer(numbers, 3), integer(numbers, 4), integers(numbers, 6))
-    output = labels("bf", integer(numbers, 9), integer(numbers, 10), integers(numbers, 12))
-    return [("dim_labels", f"{left}_{kernel}->{output}")]
-
-
-def _groups(message: Message) -> Attributes:
-    found: Attributes = []
-    for key, number in (("feature_group_count", 50), ("batch_group_count", 58)):
-        if integer(message, number, 1) not in (0, 1):
-            found.append((key, str(integer(message, number))))
-    return found
 
 
 def _precision(message: Message) -> Attributes:
@@ -189,7 +109,8 @@ def _precision(message: Message) -> Attributes:
 
 
 def _convolution(message: Message, _: Sequence[Shape]) -> Attributes:
-    return _window(message) + _dim_labels(message) + _groups(message) + _precision(message)
+    found = convolution.window(message) + convolution.dim_labels(message) + convolution.groups(message)
+    return found + convolution.kind(message) + _precision(message) + convolution.sparsity(message)
 
 
 def _dimension_lists(message: Message, fields: Sequence[tuple[str, int, bool]]) -> Attributes:
@@ -197,7 +118,7 @@ def _dimension_lists(message: Message, fields: Sequence[tuple[str, int, bool]]) 
     found: Attributes = []
     for key, number, always in fields:
         if (numbers := integers(message, number)) or always:
-            found.append((key, _list(numbers)))
+            found.append((key, number_list(numbers)))
     return found
 
 
@@ -228,8 +149,8 @@ def _gather(message: Message, _: Sequence[Shape]) -> Attributes:
         ),
     )  # fmt: skip
     found.append(("index_vector_dim", str(integer(numbers, 4))))
-    found.append(("slice_sizes", _list(integers(message, 34))))
-    return found + _true(message, 67, "indices_are_sorted")
+    found.append(("slice_sizes", number_list(integers(message, 34))))
+    return found + true_attribute(message, 67, "indices_are_sorted")
 
 
 def _scatter(message: Message, _: Sequence[Shape]) -> Attributes:
@@ -243,7 +164,7 @@ def _scatter(message: Message, _: Sequence[Shape]) -> Attributes:
         ),
     )  # fmt: skip
     found.append(("index_vector_dim", str(integer(numbers, 4))))
-    return found + _true(message, 67, "indices_are_sorted") + _true(message, 69, "unique_indices")
+    return found + true_attribute(message, 67, "indices_are_sorted") + true_attribute(message, 69, "unique_indices")
 
 
 def _slice(message: Message, _: Sequence[Shape]) -> Attributes:
@@ -276,10 +197,11 @@ def _compare(message: Message, operand_shapes: Sequence[Shape]) -> Attributes:
 
 
 def _fusion(message: Message, _: Sequence[Shape]) -> Attributes:
-    return [("kind", string(message, 11)), *_output_aliasing(message)]
+    return [("kind", string(message, 11)), *output_aliasing(message)]
 
 
-def _output_aliasing(message: Message) -> Attributes:
+def output_aliasing(message: Message) -> Attributes:
+    """Returns which parts of the result share the memory of operands."""
     pairs = []
     for pair in protobuf.submessages(message, 74):
         output, operand = _index(integers(pair, 1)), _index(integers(pair, 3))
@@ -288,20 +210,22 @@ def _output_aliasing(message: Message) -> Attributes:
 
 
 def _index(numbers: Sequence[int]) -> str:
-    return "{" + ", ".join(map(str, numbers)) + "}"
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _custom_call(message: Message, _: Sequence[Shape]) -> Attributes:
-    found = _window(message) + _dim_labels(message) + _groups(message)
+    found = convolution.window_even_if_empty(message) + convolution.dim_labels(message) + convolution.groups(message)
+    found += _precision(message)
+    if integer(message, 75):
+        found.append(("padding_type", _name(_PADDINGS, message, 75)))
     found.append(("custom_call_target", escaped(protobuf.raw(message, 28))))
     if integer(message, 56):
         shapes = [print_shape(shape_from_proto(shape)) for shape in protobuf.raws(message, 57)]
         found.append(("operand_layout_constraints", "{" + ", ".join(shapes) + "}"))
-    found += _true(message, 65, "custom_call_has_side_effect")
-    found += _precision(message)
-    if integer(message, 75):
-        found.append(("padding_type", _name(_PADDINGS, message, 75)))
-    found += _output_aliasing(message)
+    found += true_attribute(message, 65, "custom_call_has_side_effect")
+    if 8 in message:
+        found.append(("literal", literal_with_shape(protobuf.raw(message, 8))))
+    found += output_aliasing(message)
     if integer(message, 76):
         found.append(("schedule", _name(_SCHEDULES, message, 76)))
     if integer(message, 77) > 1:
@@ -310,8 +234,15 @@ def _custom_call(message: Message, _: Sequence[Shape]) -> Attributes:
 
 
 def _channel(message: Message, _: Sequence[Shape]) -> Attributes:
-    channel = [("channel_id", str(integer(message, 26)))] if integer(message, 26) > 0 else []
-    return channel + _true(message, 47, "is_host_transfer")
+    return channel(message) + true_attribute(message, 47, "is_host_transfer")
+
+
+def _scan(message: Message, _: Sequence[Shape]) -> Attributes:
+    found = [("dimensions", number_list(integers(message, 14))), ("num_carries", str(integer(message, 95)))]
+    found += true_attribute(message, 94, "is_reverse")
+    if integer(message, 96):
+        found.append(("is_associative", "true" if integer(message, 96) == 1 else "false"))
+    return found
 
 
 def _batch_norm(message: Message, _: Sequence[Shape]) -> Attributes:
@@ -320,7 +251,11 @@ def _batch_norm(message: Message, _: Sequence[Shape]) -> Attributes:
 
 def _triangular_solve(message: Message, _: Sequence[Shape]) -> Attributes:
     options = protobuf.submessage(message, 59)
-    found = _true(options, 1, "left_side") + _true(options, 2, "lower") + _true(options, 3, "unit_diagonal")
+    found = (
+        true_attribute(options, 1, "left_side")
+        + true_attribute(options, 2, "lower")
+        + true_attribute(options, 3, "unit_diagonal")
+    )
     return [*found, ("transpose_a", _name(_TRANSPOSES, options, 4))] if integer(options, 4) else found
 
 
@@ -349,16 +284,7 @@ def _parameter(message: Message, _: Sequence[Shape]) -> Attributes:
 
 def _top_k(message: Message, _: Sequence[Shape]) -> Attributes:
     largest = "true" if integer(message, 85) else "false"
-    return [("k", str(integer(message, 81))), ("largest", largest), *_true(message, 60, "is_stable")]
-
-
-def _unary(message: Message, _: Sequence[Shape]) -> Attributes:
-    accuracy = protobuf.submessage(message, 91)
-    if 2 in accuracy:
-        tolerance = protobuf.submessage(accuracy, 2)
-        numbers = f"atol={protobuf.fixed(tolerance, 1, 'd'):g},rtol={protobuf.fixed(tolerance, 2, 'd'):g}"
-        return [("result_accuracy", f"{{tolerance={{{numbers},ulps={integer(tolerance, 3)}}}}}")]
-    return [("result_accuracy", "{mode=highest}")] if integer(accuracy, 1) == 1 else []
+    return [("k", str(integer(message, 81))), ("largest", largest), *true_attribute(message, 60, "is_stable")]
 
 
 def _inferred(message: Message, _: Sequence[Shape]) -> Attributes:
@@ -370,15 +296,15 @@ _SPECIFIC: dict[str, Callable[[Message, Sequence[Shape]], Attributes]] = {
     "batch-norm-grad": _batch_norm,
     "batch-norm-inference": _batch_norm,
     "batch-norm-training": _batch_norm,
-    "cholesky": lambda m, _: _true(protobuf.submessage(m, 62), 1, "lower"),
+    "cholesky": lambda m, _: true_attribute(protobuf.submessage(m, 62), 1, "lower"),
     "compare": _compare,
     "convolution": _convolution,
     "copy-start": _copy_start,
     "custom-call": _custom_call,
     "domain": _domain,
     "dot": _dot,
-    "dynamic-slice": lambda m, _: [("dynamic_slice_sizes", _list(integers(m, 20)))],
-    "fft": lambda m, _: [("fft_type", _name(_FFT_TYPES, m, 31)), ("fft_length", _list(integers(m, 32)))],
+    "dynamic-slice": lambda m, _: [("dynamic_slice_sizes", number_list(integers(m, 20)))],
+    "fft": lambda m, _: [("fft_type", _name(_FFT_TYPES, m, 31)), ("fft_length", number_list(integers(m, 32)))],
     "fusion": _fusion,
     "gather": _gather,
     "get-tuple-element": lambda m, _: [("index", str(integer(m, 13)))],
@@ -394,24 +320,19 @@ _SPECIFIC: dict[str, Callable[[Message, Sequence[Shape]], Attributes]] = {
         ("exponent_bits", str(integer(m, 18))),
         ("mantissa_bits", str(integer(m, 19))),
     ],
-    "reduce-window": lambda m, _: _window(m),
+    "reduce-window": lambda m, _: convolution.window(m),
     "reshape": _inferred,
     "rng": lambda m, _: [("distribution", _name(_DISTRIBUTIONS, m, 23))],
     "rng-bit-generator": lambda m, _: [("algorithm", _name(_ALGORITHMS, m, 70))],
     "rng-get-and-update-state": lambda m, _: [("delta", str(integer(m, 66)))],
     "scatter": _scatter,
-    "select-and-scatter": lambda m, _: _window(m),
+    "scaled-dot": _dot,
+    "scan": _scan,
+    "select-and-scatter": lambda m, _: convolution.window(m),
     "send": _channel,
     "send-done": _channel,
     "slice": _slice,
-    "sort": lambda m, _: _true(m, 60, "is_stable"),
+    "sort": lambda m, _: true_attribute(m, 60, "is_stable"),
     "topk": _top_k,
     "triangular-solve": _triangular_solve,
-    **dict.fromkeys(
-        (
-            "cbrt", "cosine", "erf", "exp2", "exponential", "exponential-minus-one", "log", "log2", "log-plus-one",
-            "logistic", "rsqrt", "sine", "sqrt", "tan", "tanh",
-        ),
-        _unary,
-    ),
 }  # fmt: skip

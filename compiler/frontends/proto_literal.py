@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
+from itertools import takewhile
 
 from memplan.compiler.frontends import protobuf
 from memplan.compiler.frontends.proto_shape import shape_from_proto
 from memplan.compiler.frontends.protobuf import MalformedMessage, Message
-from memplan.compiler.ir.shape import Shape
+from memplan.compiler.ir.shape import Shape, print_shape
 
 _MAX_PRINTED = 10
+_MAX_EMPTY_ROWS = 10_000  # braces that are printed of an array without elements
 _MAX_NESTING = 64
 
 # Data type to the field that holds its values as one string of bytes, and bytes per value.
@@ -34,40 +36,64 @@ _FIELDS = frozenset((*_BYTES_FIELDS, *_VARINT_FIELDS, *_FIXED_FIELDS))  # f6 has
 _DIGITS = {"f16": 5, "bf16": 4, "f8e3m4": 3, "f8e4m3": 3, "f8e4m3fn": 3, "f8e4m3b11fnuz": 3, "f8e4m3fnuz": 3}
 
 
-def literal_text(data: bytes, depth: int = 0) -> str:
-    """Returns the text of a serialized LiteralProto; raises MalformedMessage."""
+def literal_text(data: bytes) -> str:
+    """Returns the text of a constant from a serialized LiteralProto; raises MalformedMessage."""
+    return _text(data, 0, False, _MAX_PRINTED)
+
+
+def literal_with_shape(data: bytes) -> str:
+    """Returns the text of a literal that is an attribute, such as `f32[2]{0} {1, 2}`; it is printed however long it is.
+
+    Raises MalformedMessage.
+    """
+    return _text(data, 0, True, None)
+
+
+def _text(data: bytes, depth: int, with_shape: bool, limit: int | None) -> str:
+    """Returns the text of a serialized LiteralProto; `{...}` for more than `limit` elements."""
     if depth > _MAX_NESTING:
         raise MalformedMessage(f"a constant nests deeper than {_MAX_NESTING} tuples")
     message = protobuf.read_message(data)
     shape = shape_from_proto(protobuf.raw(message, 1))
     if shape.is_tuple:
-        parts = [literal_text(element, depth + 1) for element in protobuf.raws(message, 10)]
-        return "( " + ", ".join(parts) + " )" if parts else "()"
+        parts = [_text(element, depth + 1, with_shape, limit) for element in protobuf.raws(message, 10)]
+        return "( " + ", ".join(parts) + " )" if parts or with_shape else "()"
     if not shape.is_array:
         return ""
-    rows = math.prod(dim for dim in shape.dims if dim)  # what is printed of an array without elements
-    if rows > _MAX_PRINTED or len(shape.dims) > _MAX_NESTING or shape.dtype not in _FIELDS:
+    values = _array_text(message, shape, limit)
+    return f"{print_shape(shape)} {values}" if with_shape else values
+
+
+def _array_text(message: Message, shape: Shape, limit: int | None) -> str:
+    is_long = limit is not None and shape.num_elements > limit
+    empty_rows = 0 if shape.num_elements else math.prod(takewhile(bool, shape.dims))
+    is_deep = len(shape.dims) > _MAX_NESTING
+    if is_long or is_deep or empty_rows > _MAX_EMPTY_ROWS or shape.dtype not in _FIELDS:
         return "{...}"
     values = _values(message, shape)
     if len(values) != shape.num_elements:
         raise MalformedMessage(f"a constant of {shape.num_elements} elements has {len(values)} values")
-    if not shape.dims:
+    rank = len(shape.dims)
+    if not rank:
         return ("true" if values[0] == "1" else "false") if shape.dtype == "pred" else values[0]
-    strides = [0] * len(shape.dims)
+    strides = [0] * rank
     stride = 1
-    order = shape.layout.minor_to_major if shape.layout is not None else tuple(reversed(range(len(shape.dims))))
+    order = shape.layout.minor_to_major if shape.layout is not None else tuple(reversed(range(rank)))
     for dim in order:
         strides[dim] = stride
         stride *= shape.dims[dim]
 
-    def nested(dim: int, offset: int) -> str:
-        if dim == len(shape.dims) - 1:
-            row = ", ".join(values[offset + k * strides[dim]] for k in range(shape.dims[dim]))
-            return f"{{ {row} }}" if dim and row else f"{{{row}}}"
-        rows = [nested(dim + 1, offset + k * strides[dim]) for k in range(shape.dims[dim])]
-        return "{ " + ", ".join(rows) + " }"
+    def nested(dim: int, offset: int, place: int) -> str:
+        size = shape.dims[dim]
+        if dim == rank - 1:
+            row = ", ".join(values[offset + k * strides[dim]] for k in range(size))
+            return f"{{ {row} }}" if dim and size > 1 else f"{{{row}}}"
+        rows = [nested(dim + 1, offset + k * strides[dim], k) for k in range(size)]
+        # XLA numbers the rows of arrays with more than three dimensions.
+        mark = f" /*i{dim - 1}={place}*/" if rank > 3 and dim else ""
+        return "{" + mark + (" " if size or not mark else "") + ", ".join(rows) + " }"
 
-    return nested(0, 0)
+    return nested(0, 0, 0)
 
 
 def _values(message: Message, shape: Shape) -> list[str]:
@@ -115,19 +141,29 @@ def _float_text(chunk: bytes) -> str:
 
 
 def _not_finite(value: float, chunk: bytes) -> str:
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return _nan_text(chunk, 23 if len(chunk) == 4 else 52)
+
+
+def _nan_text(chunk: bytes, mantissa_bits: int) -> str:
+    """Returns XLA's text of what is no number, with its mantissa where that is not the usual one."""
     bits = int.from_bytes(chunk, "little")
     sign = "-" if bits >> (len(chunk) * 8 - 1) else ""
-    if math.isinf(value):
-        return sign + "inf"
-    mantissa_bits = 23 if len(chunk) == 4 else 52
-    payload = bits & ((1 << mantissa_bits) - 1)
-    return f"{sign}nan" if payload == 1 << (mantissa_bits - 1) else f"{sign}nan({payload:#x})"
+    mantissa = bits & ((1 << mantissa_bits) - 1)
+    return f"{sign}nan" if mantissa == 1 << (mantissa_bits - 1) else f"{sign}nan({mantissa:#x})"
+
+
+# Narrow types that have several NaNs, and the bits of their mantissas.
+_MANTISSA_BITS = {"bf16": 7, "f16": 10, "f8e3m4": 4, "f8e4m3": 3, "f8e5m2": 2}
 
 
 def _narrow_text(chunk: bytes, dtype: str) -> str:
     value = _decoder(dtype)(chunk)
     if math.isnan(value):
-        return ("-" if dtype != "f8e8m0fnu" and not dtype.endswith("fnuz") and chunk[-1] & 0x80 else "") + "nan"
+        if dtype in _MANTISSA_BITS:
+            return _nan_text(chunk, _MANTISSA_BITS[dtype])
+        return "-nan" if dtype != "f8e8m0fnu" and chunk[-1] & 0x80 else "nan"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return f"{value:.{_DIGITS.get(dtype, 2)}g}"

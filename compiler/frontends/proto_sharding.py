@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memplan.compiler.frontends import protobuf
-from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integers
+from memplan.compiler.frontends.proto_metadata import metadata_text
+from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integers, raws
 
 _REPLICATED, _MAXIMAL, _TUPLE, _OTHER, _MANUAL, _UNKNOWN, _UNREDUCED = range(7)
 _SIMPLE = {_REPLICATED: "replicated", _MANUAL: "manual", _UNKNOWN: "unknown", _UNREDUCED: "unreduced"}
@@ -20,8 +21,11 @@ def sharding_text(message: Message, depth: int = 0) -> str:
         return _named(protobuf.submessage(message, 14), depth)
     kind = integer(message, 1)
     if kind == _TUPLE:
-        return "{" + ", ".join(sharding_text(part, depth + 1) for part in protobuf.submessages(message, 5)) + "}"
-    group = _shard_group(message)
+        parts = [sharding_text(part, depth + 1) for part in protobuf.submessages(message, 5)]
+        return (
+            "{" + ", ".join(f"/*index={i}*/{text}" if i and i % 5 == 0 else text for i, text in enumerate(parts)) + "}"
+        )
+    group = _shard_group(message) + _metadata(raws(message, 7))
     if kind in _SIMPLE:
         return f"{{{_SIMPLE[kind]}{group}}}"
     if kind == _MAXIMAL:
@@ -47,25 +51,46 @@ def _named(message: Message, depth: int) -> str:
         return "{" + ", ".join(_named(part, depth + 1) for part in protobuf.submessages(message, 1)) + "}"
     mesh = protobuf.submessage(message, 2)
     names, devices = _axis_names(mesh), integers(mesh, 2)
+    metadata = [f"metadata={{{', '.join(_texts_between_braces(raws(message, 6)))}}}"] if 6 in message else []
     if not names and len(devices) == 1:
-        return f"{{single_device[device_id={devices[0]}]}}"
-    parts = [_mesh(mesh)]
+        return "{" + ", ".join([f"maximal_mesh[device_id={devices[0]}]", *metadata]) + "}"
     dims = []
     for dim in protobuf.submessages(message, 3):
         axes = [_axis(axis, names) for axis in protobuf.submessages(dim, 1)]
         dims.append("{" + ", ".join(axes if integer(dim, 2) else [*axes, "?"]) + "}")
-    if dims:
-        parts.append("[" + ", ".join(dims) + "]")
-    for key, number in (("replicated", 4), ("unreduced", 5)):
+    rest = {}
+    for key, number in (("replicated", 4), ("unreduced", 5), ("manual", 7)):
         if axes := [_axis(axis, names) for axis in protobuf.submessages(message, number)]:
-            parts.append(f"{key}={{{', '.join(axes)}}}")
-    return "{" + ", ".join(parts if len(parts) > 1 else [*parts, "replicated"]) + "}"
+            rest[key] = axes
+    if not dims and not rest:
+        parts = ["replicated"]
+    elif not dims and len(rest) == 1 and "replicated" not in rest and len(*rest.values()) == len(names):
+        parts = [*rest]  # all axes of the mesh
+    else:
+        parts = ["[" + ", ".join(dims) + "]", *(f"{key}={{{', '.join(axes)}}}" for key, axes in rest.items())]
+    return "{" + ", ".join([_mesh(mesh), *parts, *metadata]) + "}"
+
+
+def _metadata(entries: Sequence[bytes]) -> str:
+    """Returns where the user stated a sharding; several places stand between braces of their own."""
+    if not entries:
+        return ""
+    if len(entries) == 1:
+        return f" metadata={{{metadata_text(entries[0], is_shardings=True)}}}"
+    return f" metadata={{{', '.join(_texts_between_braces(entries))}}}"
+
+
+def _texts_between_braces(entries: Sequence[bytes]) -> list[str]:
+    return [f"{{{metadata_text(entry, is_shardings=True)}}}" for entry in entries]
 
 
 def _mesh(mesh: Message) -> str:
     axes = [f"'{protobuf.string(axis, 1)}'={integer(axis, 2)}" for axis in protobuf.submessages(mesh, 1)]
     devices = integers(mesh, 2)
-    return f"mesh[{','.join(axes)}]" + (f", device_ids=([{_commas(devices)}])" if devices else "")
+    if iota := protobuf.submessage(mesh, 3):
+        dims, permutation = integers(iota, 1), integers(iota, 2)
+        return f"mesh[{','.join(axes)}], device_ids=({_iota(dims, permutation).removeprefix('<=')})"
+    return f"mesh[{','.join(axes)}]" + (f", device_ids=({_commas(devices)})" if devices else "")
 
 
 def _axis_names(mesh: Message) -> list[str]:

@@ -1,5 +1,3 @@
-import struct
-
 import pytest
 from test_protobuf import field, varint
 
@@ -29,8 +27,9 @@ def printed(opcode: str, data: bytes, dtype: str = "f32", called: tuple[str, ...
         ("reshape", numbers(14, 1), "inferred_dimension=1"),
         ("custom-call", field(28, b"f") + field(77, 2) + field(76, 1), 'custom_call_target="f", schedule=SCHEDULE_LATEST, api_version=API_VERSION_STATUS_RETURNING'),
         ("triangular-solve", field(59, field(3, 1)), "unit_diagonal=true"),
-        ("exponential", field(91, field(1, 1)), "result_accuracy={mode=highest}"),
-        ("exponential", field(91, field(2, b"\x09" + struct.pack("<d", 0.25))), "result_accuracy={tolerance={atol=0.25,rtol=0,ulps=0}}"),
+        ("scan", numbers(14, 1) + field(95, 2) + field(96, 2), "dimensions={1}, num_carries=2, is_associative=false"),
+        ("scan", numbers(14, 0), "dimensions={0}, num_carries=0"),
+        ("scaled-dot", field(30, numbers(1, 1) + numbers(2, 0)), "lhs_contracting_dims={1}, rhs_contracting_dims={0}"),
         ("ragged-dot", field(90, field(1, numbers(1, 1) + numbers(2, 0)) + numbers(2, 0)), "lhs_contracting_dims={1}, rhs_contracting_dims={0}, lhs_ragged_dims={0}"),
         ("all-reduce", field(56, 1) + field(49, numbers(1, 0)), "replica_groups={{0}}, constrain_layout=true"),
         ("gather", field(33, numbers(5, 0) + numbers(6, 0)), "offset_dims={}, collapsed_slice_dims={}, start_index_map={}, operand_batching_dims={0}, start_indices_batching_dims={0}, index_vector_dim=0, slice_sizes={}"),

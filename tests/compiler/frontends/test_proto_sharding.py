@@ -38,7 +38,7 @@ MESH = field(1, field(1, b"a") + field(2, 4)) + field(1, field(1, b"b") + field(
             field(14, field(2, MESH) + field(3, field(2, 1)) + field(4, b"") + field(5, field(1, 1))),
             "{mesh['a'=4,'b'=8], [{}], replicated={'a'}, unreduced={'b'}}",
         ),
-        (field(14, field(2, numbers(2, 3))), "{single_device[device_id=3]}"),
+        (field(14, field(2, numbers(2, 3))), "{maximal_mesh[device_id=3]}"),
         (field(14, field(1, field(2, b"")) * 2), "{{mesh[], replicated}, {mesh[], replicated}}"),
     ],
 )  # fmt: skip

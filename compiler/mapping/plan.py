@@ -21,9 +21,13 @@ from typing import Any
 from memplan.compiler import limits
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
-from memplan.compiler.mapping.documents import document_of, parse_json
+from memplan.compiler.mapping.documents import check_fields, document_of, fields, integer, parse_json, row, rows, text
 
 SCHEMA = "memplan.plan/1"
+
+_STRINGS = ("problem", "name", "target", "planner")
+_RESIDENCY = row(buffer=integer(), space=integer(), offset=integer(), start=integer(), end=integer())
+_COPY = row(source=integer(), destination=integer(), start=integer(), done=integer())
 
 BEFORE = -1  # start of a copy that the program's previous run made
 
@@ -91,6 +95,20 @@ class Plan:
     served: tuple[int, ...]
     info: dict[str, Any] = field(default_factory=dict, compare=False)
 
+    def check_indices(self, num_buffers: int, num_spaces: int, num_accesses: int, file: str) -> None:
+        """Raises PlanError, naming the place, if the plan names what a problem of these numbers does not have."""
+        for i, r in enumerate(self.residencies):
+            if not (0 <= r.buffer < num_buffers and 0 <= r.space < num_spaces):
+                raise PlanError(f"{file}: residencies[{i}]: buffer {r.buffer} or space {r.space} does not exist")
+        for i, c in enumerate(self.copies):
+            if not (0 <= c.source < len(self.residencies) and 0 <= c.destination < len(self.residencies)):
+                raise PlanError(f"{file}: copies[{i}]: residency {c.source} or {c.destination} does not exist")
+        if len(self.served) != num_accesses:
+            raise PlanError(f"{file}: served: {len(self.served)} entries for {num_accesses} accesses")
+        for i, served in enumerate(self.served):
+            if not 0 <= served < len(self.residencies):
+                raise PlanError(f"{file}: served[{i}]: residency {served} does not exist")
+
     def to_json(self) -> str:
         """Returns the plan as JSON; `from_json` reads it back exactly."""
         return json.dumps(self.to_dict())
@@ -118,20 +136,21 @@ class Plan:
     def from_dict(data: Any, file: str = "<dict>") -> Plan:
         """Reads what `to_dict` returned; raises PlanError, naming the file that it came from, if it is malformed."""
         data = document_of(data, "plan", SCHEMA, file)
-        strings = {}
-        for key in ("problem", "name", "target", "planner"):
-            if not isinstance(data.get(key), str):
-                raise PlanError(f"{file}: field {key!r} must be a string")
-            strings[key] = data[key]
+        check_fields(
+            data,
+            file,
+            **dict.fromkeys(_STRINGS, text),
+            residencies=rows(_RESIDENCY),
+            copies=rows(_COPY),
+            served=rows(integer()),
+        )
         info = data.get("info", {})
-        if not isinstance(info, dict):
-            raise PlanError(f"{file}: field 'info' must be an object")
-        served = _rows([data.get("served")], "served", file, None)[0]
+        check_fields({"info": info}, file, info=fields)
         return Plan(
-            **strings,
-            residencies=tuple(Residency(*row) for row in _rows(data.get("residencies"), "residencies", file, 5)),
-            copies=tuple(Copy(*row) for row in _rows(data.get("copies"), "copies", file, 4)),
-            served=tuple(served),
+            **{key: data[key] for key in _STRINGS},
+            residencies=tuple(Residency(*entry) for entry in data["residencies"]),
+            copies=tuple(Copy(*entry) for entry in data["copies"]),
+            served=tuple(data["served"]),
             info=info,
         )
 
@@ -143,17 +162,3 @@ class Plan:
     def load(path: str | Path) -> Plan:
         """Reads a file that `save` wrote."""
         return Plan.from_json(read_text(path, limits.PLAN), str(path))
-
-
-def _rows(value: Any, key: str, file: str, width: int | None) -> list[list[int]]:
-    """Returns `value` if it is a list of lists of `width` integers of 64 bits; raises PlanError with the row if not."""
-    if not isinstance(value, list):
-        raise PlanError(f"{file}: field {key!r} must be a list")
-    for i, row in enumerate(value):
-        if not isinstance(row, list) or (width is not None and len(row) != width):
-            shape = "a list" if width is None else f"a list of {width} integers"
-            raise PlanError(f"{file}: {key}[{i}] must be {shape}")
-        for entry in row:
-            if type(entry) is not int or not -(2**63) <= entry < 2**63:
-                raise PlanError(f"{file}: {key}[{i}] holds {entry!r:.60}, which is not a 64-bit integer")
-    return value

@@ -29,13 +29,11 @@ from typing import Any
 
 from memplan.compiler import limits
 from memplan.compiler.analysis.program import AccessKind, RegionKind, repetitions
-from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
 from memplan.compiler.hardware import roofline
 from memplan.compiler.mapping.documents import document_of, parse_json
 from memplan.compiler.mapping.plan import Plan
-
-SCHEMA = "memplan.problem/1"
+from memplan.compiler.mapping.problem_document import SCHEMA, check_problem_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,30 +257,32 @@ class MappingProblem:
     def from_json(text: str, file: str = "<string>") -> MappingProblem:
         """Reads what `to_json` wrote; raises PlanError, naming the place, if it is malformed."""
         data = document_of(parse_json(text, file), "mapping problem", SCHEMA, file)
-        try:
-            return MappingProblem(
-                name=data["name"],
-                target=data["target"],
-                spaces=tuple(MemorySpace(*row) for row in data["spaces"]),
-                links=tuple(Link(*row) for row in data["links"]),
-                regions=tuple(Region(RegionKind(kind), *row) for kind, *row in data["regions"]),
-                operations=tuple(
-                    Operation(
-                        name, opcode, floor, overhead, tuple(reserved), region,
-                        tuple(Access(b, AccessKind(kind), size, tuple(cost)) for b, kind, size, cost in accesses),
-                    )
-                    for name, opcode, floor, overhead, reserved, region, accesses in data["operations"]
-                ),
-                buffers=tuple(
-                    Buffer(name, size, start, end, tuple(spaces), initial, final, persistent, tuple(values))
-                    for name, size, start, end, spaces, initial, final, persistent, values in data["buffers"]
-                ),
-                given=Plan.from_dict(data["given"], file) if data["given"] is not None else None,
-                clock=data["clock"],
-                cross_program_prefetches=data["cross_program_prefetches"],
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"{file}: malformed mapping problem: {error!r}") from None
+        check_problem_document(data, file)
+        given = Plan.from_dict(data["given"], f"{file}: given") if data["given"] is not None else None
+        problem = MappingProblem(
+            name=data["name"],
+            target=data["target"],
+            spaces=tuple(MemorySpace(*row) for row in data["spaces"]),
+            links=tuple(Link(*row) for row in data["links"]),
+            regions=tuple(Region(RegionKind(kind), *row) for kind, *row in data["regions"]),
+            operations=tuple(
+                Operation(
+                    name, opcode, floor, overhead, tuple(reserved), region,
+                    tuple(Access(b, AccessKind(kind), size, tuple(cost)) for b, kind, size, cost in accesses),
+                )
+                for name, opcode, floor, overhead, reserved, region, accesses in data["operations"]
+            ),
+            buffers=tuple(
+                Buffer(name, size, start, end, tuple(spaces), initial, final, persistent, tuple(values))
+                for name, size, start, end, spaces, initial, final, persistent, values in data["buffers"]
+            ),
+            clock=data["clock"],
+            cross_program_prefetches=data["cross_program_prefetches"],
+        )  # fmt: skip
+        if given is not None:
+            given.check_indices(len(problem.buffers), len(problem.spaces), len(problem.accesses), f"{file}: given")
+            problem = problem.with_given(given)
+        return problem
 
     def save(self, path: str | Path) -> None:
         """Writes the problem to a file, whole or not at all."""

@@ -23,8 +23,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memplan.compiler.errors import GraphError
-from memplan.compiler.hardware.matrix_work import MatrixWork, Window, convolution_work, dot_work
+from memplan.compiler.hardware.matrix_work import MatrixWork, convolution_work, dot_work
 from memplan.compiler.ir import Computation, Graph, Instruction, Shape
+from memplan.compiler.ir.window import Window
 
 # HloCostAnalysis::HandleElementwiseOp counts these as transcendental.
 TRANSCENDENTAL = frozenset(

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.compiler.analysis.elementwise import ELEMENTWISE
-from memplan.compiler.hardware.matrix_work import Window
 from memplan.compiler.ir import Instruction, Shape
+from memplan.compiler.ir.window import Window
 
 RESULT = -1
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import io
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from memplan.cli.exit_status import ReaderGoneError
+from memplan.compiler.errors import MemplanError, ReaderGoneError
+from memplan.compiler.printable import printable
+from memplan.compiler.report.terminal import PlainConsole
 
 # Wide enough for every table; rich would take 80 columns where there is no terminal.
 _WIDTH = 140
@@ -19,33 +23,115 @@ _WIDTH = 140
 # Seconds after which a person wants to know that something is happening.
 _PATIENCE = 2.0
 
+# What our own words have beyond ASCII, for a terminal that has no more.
+_ASCII = str.maketrans(
+    {
+        "→": "->",
+        "←": "<-",
+        "×": "x",
+        "÷": "/",
+        "…": "...",
+        "·": "|",
+        "µ": "u",
+        "≤": "<=",
+        "≥": ">=",
+        "–": "-",
+        "±": "+-",
+    }
+)
+_ENCODING_ERRORS = "memplan.ascii"
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise ReaderGoneError
+
+class _Output(io.TextIOWrapper):
+    """Standard output, whose errors are those of memplan: typer and rich would take some for their own."""
+
+    def write(self, text: str, /) -> int:
+        with _output_errors():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _output_errors():
+            super().flush()
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+    except OSError as error:
+        raise MemplanError(f"cannot write to standard output: {error.strerror}") from None
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Makes the standard streams fit for the command while it runs.
+
+    Those that are closed lead to nowhere, so that no file of ours gets their number. What the encoding of a stream does
+    not have is escaped. Standard output raises `ReaderGoneError` if it is a pipe that nobody reads any more, and
+    `MemplanError` if it cannot be written to.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    codecs.register_error(_ENCODING_ERRORS, _in_ascii)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors=_ENCODING_ERRORS)
+    before = sys.stdout
+    if not isinstance(before, io.TextIOWrapper):
+        yield
+        return
+    output = _Output(before.buffer, before.encoding, _ENCODING_ERRORS, line_buffering=before.line_buffering)
+    sys.stdout = output
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        with suppress(MemplanError):
+            output.detach()
+
+
+def forget_output() -> None:
+    """Lets the interpreter flush what is still buffered to nowhere when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return text.encode("ascii", errors="backslashreplace").decode(), error.end
 
 
 def write(text: str) -> None:
-    """Writes a result to standard output, with a newline."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        raise ReaderGoneError from None
+    """Writes a result to standard output, with a newline; it may have several lines."""
+    print(printable(text, keep="\n"), flush=True)
 
 
 def show(print_to: Callable[[Console], None]) -> None:
     """Prints a result: in color and fitting on a terminal, as plain text of a fixed width elsewhere."""
     if sys.stdout.isatty():
-        print_to(_Console(highlight=False))
+        print_to(PlainConsole())
         return
     buffer = io.StringIO()
-    print_to(Console(file=buffer, highlight=False, width=_WIDTH, color_system=None))
+    print_to(PlainConsole(file=buffer, width=_WIDTH, color_system=None))
     write("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()))
 
 
 def note(message: str) -> None:
-    """Tells the person something about what is being done."""
-    print(f"memplan: {message}", file=sys.stderr)
+    """Tells the person something about what is being done, in one line; it is lost if standard error is broken."""
+    with suppress(OSError):
+        print(f"memplan: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def on_standard_error() -> Console:
+    """Returns the console for what is shown while the command works."""
+    return PlainConsole(stderr=True)
 
 
 class Stages:
@@ -57,10 +143,10 @@ class Stages:
     """
 
     def __init__(self, total: int, quiet: bool = False):
-        console = Console(stderr=True)
+        console = on_standard_error()
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -86,6 +172,6 @@ class Stages:
     @contextmanager
     def stage(self, description: str) -> Iterator[None]:
         """Names what happens in the block."""
-        self._progress.update(self._task, description=description)
+        self._progress.update(self._task, description=printable(description))
         yield
         self._progress.advance(self._task)

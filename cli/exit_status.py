@@ -1,13 +1,34 @@
-"""How the command ends."""
+"""How the command ends: each status means one thing, and docs/command.md has the same table."""
 
-DONE = 0
-VIOLATED = 1  # the plan breaks rules, all of them listed
-NOT_FITTING = 1  # `memplan pack`: proven that nothing fits the capacity
-FAILED = 2  # a mistake of the user, told in one line
-TIME_RAN_OUT = 3  # `memplan pack`: whether it fits the capacity could not be told in time
-INTERRUPTED = 130  # from the keyboard
-READER_GONE = 141  # whoever read our output went away
+from __future__ import annotations
+
+from enum import IntEnum
 
 
-class ReaderGoneError(Exception):
-    """Nobody reads standard output any more. Typer and rich would exit with 1, which says that a plan breaks rules."""
+class ExitStatus(IntEnum):
+    """What the command's exit status says.
+
+    Attributes:
+      meaning: in one sentence, for the help and the documentation.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> ExitStatus:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    DONE = 0, "The command did what it was asked."
+    NO = 1, "The answer is no: the plan breaks rules, or the blocks are proven not to fit."
+    FAILED = 2, "A mistake in the command line or a file, or no means to go on: one line on standard error says which."
+    TIME_RAN_OUT = 3, "The time limit came before an answer: whether the blocks fit is not known."
+    CRASHED = 70, "A bug in memplan: one line on standard error names the file with what to report."
+    INTERRUPTED = 130, "Ctrl-C ended the command."
+    READER_GONE = 141, "Nobody read the rest of standard output."
+
+
+def print_statuses() -> str:
+    """Returns the table as lines of text."""
+    return "\n".join(f"{status:>3}  {status.meaning}" for status in ExitStatus)

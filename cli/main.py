@@ -1,18 +1,7 @@
-"""The command `memplan`: the list of its commands, and what all of them have in common, errors and exit status.
-
-The exit status is one of
-
-    0    done
-    1    the plan breaks rules (all of them are listed); the blocks of `pack` do not fit
-    2    a mistake of the user: one line `memplan: error: …` on standard error, and no output file
-    3    `pack` could not tell in time whether the blocks fit
-    130  interrupted from the keyboard
-    141  the reader of our output went away
-"""
+"""The command `memplan`: the list of its commands, and what all of them have in common, errors and exit status."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -21,8 +10,11 @@ import typer
 
 from memplan.cli.bench.main import bench_group
 from memplan.cli.commands import add_commands
-from memplan.cli.exit_status import DONE, FAILED, INTERRUPTED, READER_GONE, ReaderGoneError
-from memplan.compiler.errors import MemplanError
+from memplan.cli.console import forget_output, note, standard_streams
+from memplan.cli.crash import write_crash
+from memplan.cli.exit_status import ExitStatus, print_statuses
+from memplan.compiler.errors import MemplanError, ReaderGoneError
+from memplan.compiler.printable import printable
 
 # The command `plan` is in the file plan.py beside this one, and so on.
 COMMANDS = {
@@ -36,6 +28,9 @@ COMMANDS = {
     "planners": "List the planners that are known.",
 }
 
+# Characters of an error that quotes what a file holds.
+_LONGEST_MESSAGE = 2000
+
 
 def application(arguments: Sequence[str]) -> typer.Typer:
     """Returns the command line; of its commands, those that are among the arguments of this run can run."""
@@ -46,7 +41,8 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback(invoke_without_command=True)(_options)
+    # The first line keeps typer from joining the others.
+    app.callback(invoke_without_command=True, epilog=f"\b\nExit status:\n{print_statuses()}")(_options)
     app.add_typer(bench_group(arguments), name="bench")
     add_commands(app, "memplan.cli", COMMANDS, arguments)
     return app
@@ -55,25 +51,39 @@ def application(arguments: Sequence[str]) -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status; `arguments` are those of the process by default."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with standard_streams():
+        try:
+            status = _run(given)
+            sys.stdout.flush()
+            return status
+        except ReaderGoneError:
+            forget_output()
+            return ExitStatus.READER_GONE
+        except MemplanError as error:
+            return _fail(str(error))
+        except (KeyboardInterrupt, typer.Abort):
+            note("interrupted")
+            return ExitStatus.INTERRUPTED
+        except MemoryError:
+            return _fail("memory ran out")
+        except Exception as error:
+            # A mistake in the command line. Typer's class for it is public in no version, but this is what it can do.
+            describe = getattr(error, "format_message", None)
+            if describe is not None:
+                return _fail(f"{describe()} (see memplan --help)")
+            note(f"bug: {write_crash(error, given)}")
+            return ExitStatus.CRASHED
+
+
+def _run(given: list[str]) -> int:
+    """Runs the command line; `main` of typer would take some exceptions for Ctrl-C and others for its own."""
+    command = typer.main.get_command(application(given))
     try:
-        status = typer.main.get_command(application(given)).main(given, prog_name="memplan", standalone_mode=False)
-        sys.stdout.flush()
-        # Some versions of typer turn Ctrl-C into this status, others into an exception.
-        return _interrupted() if status == INTERRUPTED else status if isinstance(status, int) else DONE
-    except MemplanError as error:
-        return _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        return _interrupted()
-    except (ReaderGoneError, BrokenPipeError):
-        # What is still buffered has no reader: let the interpreter flush it to nowhere when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_GONE
-    except Exception as error:
-        # A mistake in the command line. Typer's class for it is public in no version, but this is what it can do.
-        describe = getattr(error, "format_message", None)
-        if describe is None:
-            raise
-        return _fail(f"{describe()} (see memplan --help)")
+        with command.make_context("memplan", list(given)) as context:
+            status = command.invoke(context)
+    except typer.Exit as end:
+        status = end.exit_code
+    return status if isinstance(status, int) else ExitStatus.DONE
 
 
 def _version(wanted: bool) -> None:
@@ -94,14 +104,9 @@ def _options(
         typer.echo(context.get_help())
 
 
-def _interrupted() -> int:
-    print("memplan: interrupted", file=sys.stderr)
-    return INTERRUPTED
-
-
 def _fail(message: str) -> int:
-    print("memplan: error:", " ".join(message.split("\n")), file=sys.stderr)
-    return FAILED
+    note(f"error: {printable(' '.join(message.splitlines()), limit=_LONGEST_MESSAGE)}")
+    return ExitStatus.FAILED
 
 
 if __name__ == "__main__":

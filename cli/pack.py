@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from memplan.cli.console import Stages, note, show
-from memplan.cli.exit_status import INTERRUPTED, NOT_FITTING, TIME_RAN_OUT
+from memplan.cli.exit_status import ExitStatus
 from memplan.cli.outputs import check_file
 from memplan.cli.preparation import prepare_with
 from memplan.planners.offsets.csv_file import InstanceFile, read_instance
@@ -58,16 +58,16 @@ def command(
                 subset = _reduced(table, packing, capacity, time_limit - packing.seconds)
     show(lambda terminal: terminal.print(_summary(table, packing, capacity)))
     if subset:
-        show(lambda terminal: terminal.print(subset, soft_wrap=True, markup=False))
+        show(lambda terminal: terminal.print(subset, soft_wrap=True))
     if out is not None and (packing.status != Status.INFEASIBLE) and not _is_too_high(packing, capacity):
         table.save(out, packing.offsets)
     if packing.interrupted:
         note("interrupted: this is the best packing so far")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ExitStatus.INTERRUPTED)
     if packing.status == Status.INFEASIBLE:
-        raise typer.Exit(NOT_FITTING)
+        raise typer.Exit(ExitStatus.NO)
     if packing.status == Status.TIMED_OUT and capacity is not None:
-        raise typer.Exit(TIME_RAN_OUT)
+        raise typer.Exit(ExitStatus.TIME_RAN_OUT)
 
 
 def _is_too_high(packing: Packing, capacity: int | None) -> bool:

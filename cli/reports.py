@@ -10,11 +10,12 @@ import typer
 from memplan import pipeline
 from memplan.cli import console
 from memplan.cli.console import Stages, note
-from memplan.cli.exit_status import VIOLATED
+from memplan.cli.exit_status import ExitStatus
 from memplan.cli.references import reference_planners
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation
+from memplan.compiler.printable import printable
 from memplan.compiler.report.files import FILES
 from memplan.compiler.report.report import Report, make_report
 from memplan.compiler.report.schema import report_json
@@ -26,9 +27,9 @@ def stop_if_violated(violations: list[Violation]) -> None:
     if not violations:
         return
     for violation in violations:
-        console.write(f"{violation.rule}: {violation.message}")
+        console.write(printable(f"{violation.rule}: {violation.message}"))
     note(f"the plan breaks the rules in {len(violations):,} place{'s' if len(violations) > 1 else ''}")
-    raise typer.Exit(VIOLATED)
+    raise typer.Exit(ExitStatus.NO)
 
 
 def checked_report(problem: MappingProblem, plan: Plan, stages: Stages) -> Report:

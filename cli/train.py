@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from memplan import pipeline
 from memplan.cli.arguments import TargetName
-from memplan.cli.console import Stages, note, show
+from memplan.cli.console import Stages, note, on_standard_error, show
 from memplan.cli.outputs import check_folder
 from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError
@@ -104,7 +103,7 @@ def _options(seed: int | None, search: str | None, simulations: int | None) -> A
 
 def _run(training: Any, seconds: float, compared: Sequence[dict[str, float]]) -> None:
     """Trains, and shows on standard error how it goes."""
-    console = Console(stderr=True)
+    console = on_standard_error()
     told = time.monotonic()
 
     def table(progress: Any) -> Table:

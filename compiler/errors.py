@@ -6,9 +6,18 @@ message of a `MemplanError` alone, without a traceback, and exits with 2.
 
 from __future__ import annotations
 
+from memplan.compiler.printable import printable
+
 
 class MemplanError(Exception):
-    """Base of all of them. The message says what was wrong, where, and what to do."""
+    """Base of all of them.
+
+    The message says what was wrong, where, and what to do. Names and paths in it are escaped, since they come from
+    files and may hold what controls a terminal.
+    """
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message, keep="\n"))
 
 
 class FileError(MemplanError):
@@ -21,6 +30,9 @@ class FileError(MemplanError):
     def __init__(self, reason: str, file: str):
         super().__init__(f"cannot read {file}: {reason}")
         self.reason, self.file = reason, file
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[str, str]]:
+        return FileError, (self.reason, self.file)
 
 
 class ReaderGoneError(MemplanError):

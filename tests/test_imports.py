@@ -47,6 +47,7 @@ PLANNERS_SEE = (
     "memplan.compiler.registry",
     "memplan.compiler.files",
     "memplan.compiler.limits",
+    "memplan.compiler.printable",
     "memplan.compiler.kernels",
     "memplan.compiler.lazy",
     "memplan.compiler.ir",

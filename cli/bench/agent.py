@@ -9,6 +9,7 @@ With `--ablations`, variants of the agent are compared that lack one part each.
 
 from __future__ import annotations
 
+import io
 import queue
 import statistics
 import time
@@ -27,8 +28,11 @@ from memplan.cli.outputs import check_file
 from memplan.cli.train import BASELINES, baselines, read_problem
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import write_atomically
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
+from memplan.compiler.printable import printable
+from memplan.compiler.report.picture import texts_as_they_are
 from memplan.compiler.report.units import print_seconds
 from memplan.planners.auto.member import Member, News
 from memplan.planners.bound import lower_bound
@@ -294,14 +298,17 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.axhline(row["bound"] / greedy, color="0.6", linewidth=1, linestyle=":", label="bound")
         axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_title(row["dump"].removesuffix(".default"), fontsize=8)
+        axis.set_title(printable(row["dump"].removesuffix(".default")), fontsize=8, parse_math=False)
         axis.tick_params(labelsize=7)
     for axis in axes[len(rows) :]:
         axis.set_axis_off()
     figure.supxlabel("seconds", fontsize=8)
     figure.supylabel("latency ÷ that of greedy", fontsize=8)
     axes[0].legend(fontsize=6)
+    content = io.BytesIO()
     try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
+        with texts_as_they_are():
+            figure.savefig(content, dpi=110, format=path.suffix.removeprefix(".") or "png")
+    except ValueError as error:
         raise MemplanError(f"cannot write {path}: {error}") from None
+    write_atomically(path, content.getvalue())

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import write_atomically
+from memplan.compiler.printable import printable
 
 Row = Mapping[str, Any]
 
@@ -49,4 +50,10 @@ def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]], text: Colle
 def markdown_of(columns: Sequence[str], lines: Sequence[Sequence[str]], text: Collection[str] = ()) -> str:
     """Returns the same table in Markdown."""
     rule = "".join("---|" if column in text else "---:|" for column in columns)
-    return "\n".join([f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(line)} |" for line in lines)])
+    return "\n".join(
+        [f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(map(_cell, line))} |" for line in lines)]
+    )
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("|", "\\|")

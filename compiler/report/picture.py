@@ -8,7 +8,9 @@ copies, one lane per direction, and the waits for them.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from memplan.compiler.analysis.program import RegionKind
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.printable import printable
 from memplan.compiler.report.axis import TimeAxis, time_axis
 from memplan.compiler.report.report import Contender, Report
 from memplan.compiler.report.units import print_bytes, print_percent, print_seconds
@@ -31,6 +34,9 @@ _FAST_HEIGHT, _SLOW_HEIGHT, _LANE, _TITLE, _GAP = 2.9, 1.9, 0.17, 0.30, 0.16
 
 # More rectangles than this become pixels inside the SVG: a browser would choke on them as shapes.
 _MOST_SHAPES = 20_000
+
+# Characters of a name in a heading.
+_LONGEST = 80
 
 # A rectangle is labelled where it takes at least so much of its panel's width and height.
 _LABEL_WIDTH, _LABEL_HEIGHT, _MOST_LABELS = 0.07, 0.06, 24
@@ -65,17 +71,31 @@ def picture_svg(report: Report) -> bytes:
 
 
 def _save(figure: Any, file_format: str) -> bytes:
-    import matplotlib
-
     buffer = io.BytesIO()
     metadata = {"Date": None} if file_format == "svg" else {}
-    with matplotlib.rc_context({"svg.hashsalt": "memplan", "svg.fonttype": "none"}):
+    with texts_as_they_are():
         figure.savefig(buffer, format=file_format, metadata=metadata)
     return buffer.getvalue()
 
 
+@contextmanager
+def texts_as_they_are() -> Iterator[None]:
+    """Makes matplotlib draw names as they are: no mathematics between dollars, no warning of a rare script."""
+    import matplotlib
+
+    settings = {"svg.hashsalt": "memplan", "svg.fonttype": "none", "text.parse_math": False}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
+        yield
+
+
 def draw(report: Report) -> Any:
     """Returns the picture as a `matplotlib.figure.Figure`."""
+    with texts_as_they_are():
+        return _figure(report)
+
+
+def _figure(report: Report) -> Any:
     from matplotlib.figure import Figure
 
     panels = list(_panels(report))
@@ -193,9 +213,10 @@ def _label_rectangles(
     characters_per_width = (_WIDTH - _LEFT - _RIGHT) / 0.068
     for i in sorted(roomy, key=lambda i: -width[i] * height[i])[:_MOST_LABELS]:
         buffer = problem.buffers[residencies[i].buffer]
-        text = f"{buffer.name}  {print_bytes(buffer.size)}"
+        name = printable(buffer.name)
+        text = f"{name}  {print_bytes(buffer.size)}"
         if len(text) > width[i] * characters_per_width:
-            text = buffer.name
+            text = name
         if len(text) <= width[i] * characters_per_width:
             axes.text(
                 (left[i] + right[i]) / 2, (low[i] + high[i]) / 2, text,
@@ -244,10 +265,8 @@ def _draw_copies(axes: Any, problem: MappingProblem, panel: _Panel, end: float) 
     _bars(axes, PolyCollection, edges[waiting], (edges + stalls)[waiting], 0, _STALL, end)
     _frame(axes, end)
     axes.set_ylim(0, lanes + 1)
-    names = [
-        f"{problem.spaces[problem.links[n].source].name} → {problem.spaces[problem.links[n].destination].name}"
-        for n in panel.links
-    ]
+    spaces = [printable(space.name, limit=_LONGEST) for space in problem.spaces]
+    names = [f"{spaces[problem.links[n].source]} → {spaces[problem.links[n].destination]}" for n in panel.links]
     axes.set_yticks([lanes - lane + 0.5 for lane in range(lanes)] + [0.5], [*names, "waits"], fontsize=7.5)
     axes.tick_params(axis="y", length=0, colors=_MUTED)
 
@@ -308,7 +327,7 @@ def _title(axes: Any, report: Report, panel: _Panel) -> None:
     problem, contender = report.problem, panel.contender
     space, used = problem.spaces[panel.space], contender.usage[panel.space]
     axes.text(
-        0, 1.02, f"{space.name}, {contender.label}", transform=axes.transAxes,
+        0, 1.02, printable(f"{space.name}, {contender.label}", limit=_LONGEST), transform=axes.transAxes,
         fontsize=10.5, fontweight="bold", color=_INK, va="bottom",
     )  # fmt: skip
     facts = f"peak {print_bytes(used.peak)} of {print_bytes(space.capacity)}"
@@ -321,11 +340,10 @@ def _title(axes: Any, report: Report, panel: _Panel) -> None:
 def _heading(figure: Any, report: Report, total: float) -> None:
     problem, subject = report.problem, report.subject
     left = _LEFT / _WIDTH
-    figure.text(
-        left, 1 - 0.42 / total, f"{problem.name} on {problem.target}", fontsize=15, fontweight="bold", color=_INK
-    )
-    parts = [f"{subject.label} {print_seconds(subject.latency)}"]
-    parts += [f"{other.label} {print_seconds(other.latency)}" for other in report.contenders[:-1]]
+    heading = printable(f"{problem.name} on {problem.target}", limit=_LONGEST)
+    figure.text(left, 1 - 0.42 / total, heading, fontsize=15, fontweight="bold", color=_INK)
+    shown = (subject, *report.contenders[:-1])
+    parts = [f"{printable(each.label, limit=_LONGEST)} {print_seconds(each.latency)}" for each in shown]
     parts.append(f"no plan beats {print_seconds(report.bound)} (gap {print_percent(subject.gap)})")
     figure.text(left, 1 - 0.72 / total, "   ·   ".join(parts), fontsize=10.5, color=_MUTED)
 

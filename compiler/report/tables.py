@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from memplan.compiler.printable import printable
 from memplan.compiler.report.report import Contender, Report
+from memplan.compiler.report.terminal import PlainConsole
 from memplan.compiler.report.units import print_bytes, print_cycles, print_frequency, print_percent, print_seconds
 
 # Where there is no terminal that says how wide it is.
@@ -21,8 +23,8 @@ def print_report(report: Report, console: Console) -> None:
     clock = f", {print_frequency(problem.clock)}" if problem.clock else ""
     console.print(
         Text.assemble(
-            (problem.name, "bold"),
-            f" on {problem.target}{clock}: {problem.end:,} operations, {len(problem.buffers):,} buffers",
+            (printable(problem.name), "bold"),
+            f" on {printable(problem.target)}{clock}: {problem.end:,} operations, {len(problem.buffers):,} buffers",
         ),
         soft_wrap=True,
     )
@@ -40,7 +42,7 @@ def print_report(report: Report, console: Console) -> None:
 def report_text(report: Report) -> str:
     """Returns the tables as plain text."""
     buffer = io.StringIO()
-    print_report(report, Console(file=buffer, width=_WIDTH, highlight=False, color_system=None))
+    print_report(report, PlainConsole(file=buffer, width=_WIDTH, color_system=None))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
@@ -75,16 +77,17 @@ def _print_stories(report: Report, console: Console) -> None:
     share = max(report.subject.latency, 1e-30)
     for place, story in enumerate(report.stories, 1):
         cost = story.lost + story.waited
+        places = printable(", ".join(story.places))
         console.print(
             Text.assemble(
                 f"{place:2}. ",
-                (story.name, "bold"),
-                f"  {print_bytes(story.size)} {story.kind} in {', '.join(story.places)}: costs {print_seconds(cost)}",
+                (printable(story.name), "bold"),
+                f"  {print_bytes(story.size)} {story.kind} in {places}: costs {print_seconds(cost)}",
                 f" ({100 * cost / share:.1f} % of the latency)",
                 f", saves {print_seconds(story.saved)}" if story.saved > 0 else "",
             )
         )
         for reason in story.reasons:
             hanging = Table.grid(padding=0)
-            hanging.add_row("     - ", Text(reason))
+            hanging.add_row("     - ", Text(printable(reason)))
             console.print(hanging)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.files import write_atomically
+from memplan.compiler.files import make_folder, write_atomically
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.printable import file_name
 from memplan.rl_agent.learning import checkpoint
 from memplan.rl_agent.learning.options import TrainOptions
 from memplan.rl_agent.learning.trainer import IterationReport, Trainer
@@ -144,10 +145,7 @@ class Training:
         """Writes a checkpoint, the best plans, and how they came."""
         if self.out is None:
             return
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MemplanError(f"cannot make {self.out}: {error.strerror}") from None
+        make_folder(self.out)
         assert self.options is not None
         meta = {"problems": self._fingerprints(), "seconds": self.seconds, "points": self.points}
         checkpoint.save(self.out / "checkpoints", self.trainer.state(), self.options, meta)
@@ -158,7 +156,7 @@ class Training:
 
 def problem_name(problem: MappingProblem) -> str:
     """Returns what a problem is called in files: its program and target."""
-    return f"{problem.name}.{problem.target}".replace("/", "_")
+    return file_name(f"{problem.name}.{problem.target}")
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from typing import Any
 from memplan.compiler.emulator.timing import Timeline
 from memplan.compiler.emulator.timing import emulate as emulate_problem
 from memplan.compiler.errors import GraphError, PlanError, PlannerError
-from memplan.compiler.hardware.guess import guess_target
-from memplan.compiler.hardware.target import Target, load_target
+from memplan.compiler.hardware.guess import guessed_target
+from memplan.compiler.hardware.target import Target, known_target, load_target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.build import build, build_problem
 from memplan.compiler.mapping.plan import Plan
@@ -136,8 +136,7 @@ def execute(graph: Graph, plan: Plan, *args: Any, target: str | Path | Target | 
         )
     from memplan.compiler.emulator import values
 
-    chosen = target or plan.target
-    built = build(graph, chosen if isinstance(chosen, Target) else load_target(chosen))
+    built = build(graph, _target_of(plan, target))
     check_belongs(built.problem, plan)
     if violations := verify_problem(built.problem, plan):
         listed = [f"{violation.rule}: {violation.message}" for violation in violations[:_MAX_LISTED]]
@@ -150,12 +149,19 @@ def execute(graph: Graph, plan: Plan, *args: Any, target: str | Path | Target | 
 
 def _problem_of(plan: Plan, program: Graph | MappingProblem, target: str | Path | Target | None) -> MappingProblem:
     """Returns the problem that a plan is for, by default for the target that it names; PlanError if it is another."""
-    answered = _as_problem(program, target or plan.target)
+    answered = program if isinstance(program, MappingProblem) else problem(program, _target_of(plan, target))
     check_belongs(answered, plan)
     return answered
+
+
+def _target_of(plan: Plan, target: str | Path | Target | None) -> Target:
+    """Returns what the user says, else the target that a plan names, which may be no file."""
+    if target is None:
+        return known_target(plan.target)
+    return target if isinstance(target, Target) else load_target(target)
 
 
 def _as_problem(program: Graph | MappingProblem, target: str | Path | Target | None) -> MappingProblem:
     if isinstance(program, MappingProblem):
         return program
-    return problem(program, target if target is not None else guess_target(program).name)
+    return problem(program, target if target is not None else guessed_target(program))

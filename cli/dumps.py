@@ -8,8 +8,8 @@ from memplan import pipeline
 from memplan.cli.console import Stages, note
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
-from memplan.compiler.hardware.guess import guess_target
-from memplan.compiler.hardware.target import Target, load_target
+from memplan.compiler.hardware.guess import guess_target, guessed_target
+from memplan.compiler.hardware.target import Target, known_target, load_target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -29,8 +29,9 @@ def target_for(graph: Graph, target: str | None) -> Target:
     """Returns the target of a name; without one, that which the program was compiled for, and says so."""
     if target is None:
         guess = guess_target(graph)
-        target = guess.name
+        described = guessed_target(graph)
         note(f"planning for {guess.name}, since {guess.reason} (--target chooses another)")
+        return described
     return load_target(target)
 
 
@@ -41,7 +42,7 @@ def problem_of(plan: Plan, plan_file: Path, dump: Path, target: str | None, stag
       PlanError: the plan is for another program or target; the message names the plan's file.
     """
     graph = read_dump(dump, stages)
-    described = load_target(target or plan.target)
+    described = load_target(target) if target is not None else known_target(plan.target)
     with stages.stage("building the problem"):
         problem = pipeline.problem(graph, described)
     try:

@@ -20,7 +20,7 @@ from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import read_text
 from memplan.compiler.frontends.reader import read
-from memplan.compiler.hardware.guess import guess_target
+from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import SCHEMA, MappingProblem
 from memplan.compiler.report.units import print_seconds
@@ -132,7 +132,7 @@ def read_problem(file: Path, target: str | None) -> MappingProblem:
             raise MemplanError(f"{file} is a problem for {problem.target}, not for {target}")
         return problem
     graph = read(file)
-    return pipeline.problem(graph, target or guess_target(graph).name)
+    return pipeline.problem(graph, target or guessed_target(graph))
 
 
 def baselines(problem: MappingProblem, seed: int = 0) -> Iterator[tuple[str, Plan]]:

@@ -21,7 +21,7 @@ from memplan.cli.console import Stages, show
 from memplan.cli.outputs import check_file
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
-from memplan.compiler.hardware.guess import guess_target
+from memplan.compiler.hardware.guess import guessed_target
 from memplan.rl_agent.devices import use_all_devices
 
 DEFAULT_DUMP = "mlp_mixer.tpu-v5e.default.hlo.txt.gz"  # 585 moves
@@ -70,7 +70,7 @@ def measure(dump: Path, batch: int, steps: int, rounds: int) -> dict[str, Any]:
     from memplan.rl_agent.game.state import State
 
     graph = read(dump)
-    game = Game(pipeline.problem(graph, guess_target(graph).name))
+    game = Game(pipeline.problem(graph, guessed_target(graph)))
     arrays = jax.tree.map(jnp.asarray, make_arrays(game))
     devices = jax.devices()
     if batch % len(devices):

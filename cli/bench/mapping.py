@@ -25,7 +25,7 @@ from memplan.cli.references import reference_planners
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
-from memplan.compiler.hardware.guess import guess_target
+from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.report.units import print_percent, print_seconds
@@ -104,8 +104,8 @@ def _make(emulator: TimingEmulator, planner: str, time_limit: float) -> _Made:
 
 def _rows(file: Path, names: list[str], time_limit: float) -> Iterator[dict[str, Any]]:
     graph = read(file)
-    target = guess_target(graph).name
-    problem = pipeline.problem(graph, target)
+    described = guessed_target(graph)
+    problem, target = pipeline.problem(graph, described), described.name
     emulator = TimingEmulator(problem)
     carried = {planner for _, planner in reference_planners(problem)}
     own = _make(emulator, OWN, time_limit) if OWN in carried else None

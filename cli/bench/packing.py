@@ -26,7 +26,7 @@ from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
-from memplan.compiler.hardware.guess import guess_target
+from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.offsets.csv_file import read_instance
 from memplan.planners.offsets.heuristics import greedy_by_size
@@ -120,7 +120,7 @@ def _instance_row(file: Path, time_limit: float) -> dict[str, Any]:
 
 def _dump_rows(file: Path, time_limit: float) -> Iterator[dict[str, Any]]:
     graph = read(file)
-    problem = pipeline.problem(graph, guess_target(graph).name)
+    problem = pipeline.problem(graph, guessed_target(graph))
     yield _row("live ranges", f"{dump_name(file)} slow", slow_buffers(problem), None, time_limit)
     if len(problem.spaces) > 1:
         carried = any(planner == "xla" for _, planner in reference_planners(problem))

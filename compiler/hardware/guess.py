@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from memplan.compiler.errors import TargetError
+from memplan.compiler.hardware.target import Target, known_target
 from memplan.compiler.ir import Graph
 
 # Memory spaces in the layouts of a module, and the oldest target that has them: a dump does not name its chip.
 _TARGET_OF_SPACE = {3: "tpu-v4", 1: "tpu-v5e"}
+
+_NAMED = re.compile(r'memplan\.target="([^"]*+)"')
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,20 @@ def guess_target(graph: Graph) -> Guess:
     return Guess("generic", "the module does not say what it was compiled for")
 
 
+def guessed_target(graph: Graph) -> Target:
+    """Returns what `guess_target` names.
+
+    Raises:
+      TargetError: the program names a target that is not known. It may name no file: that is for the user to do.
+    """
+    guess = guess_target(graph)
+    try:
+        return known_target(guess.name)
+    except TargetError as error:
+        raise TargetError(f"{graph.file or graph.name} names its target: {error}") from None
+
+
 def _named_target(attributes: str) -> str:
     """Returns the value of `memplan.target` in the text of a module's frontend attributes; "" if it is not there."""
-    _, found, rest = attributes.partition("memplan.target=")
-    return rest.lstrip('"').partition('"')[0] if found else ""
+    match = _NAMED.search(attributes)
+    return match[1] if match is not None else ""

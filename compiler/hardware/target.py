@@ -25,8 +25,12 @@ from memplan.compiler.errors import MemplanError, TargetError
 from memplan.compiler.files import read_text
 from memplan.compiler.hardware.toml_table import TomlTable
 from memplan.compiler.ir.shape import BITS_PER_ELEMENT
+from memplan.compiler.printable import printable
 
 GROUP = "memplan.targets"
+
+# Characters of a name that is not known which are looked at.
+_LONGEST_NAME = 100
 
 # Kinds of instructions that use memory in different ways: those that only move data, those that also change which
 # dimension is innermost, those of the vector unit, and those with a matrix product.
@@ -214,14 +218,13 @@ def target_names() -> list[str]:
 
 
 def load_target(name_or_path: str | Path) -> Target:
-    """Returns a target by name, or reads one from a TOML file.
+    """Returns a target by name, or reads one from a TOML file; for what the user says, not for what a file says.
 
     >>> load_target("tpu-v5e").spaces[1].name
     'vmem'
 
     Args:
-      name_or_path: the name of a registered target, of an entry point of the group `memplan.targets` (a `Target`, or
-        the path of a TOML file), or of a shipped one, in this order; or a path: it has a separator or ends in `.toml`.
+      name_or_path: a name, see `known_target`; or a path: it has a separator or ends in `.toml`.
 
     Raises:
       TargetError: it is not known, cannot be read, or makes no sense.
@@ -229,22 +232,36 @@ def load_target(name_or_path: str | Path) -> Target:
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text or "\\" in text:
         return read_target(name_or_path)
-    if text in _registered:
-        return _registered[text]
-    for point in entry_points(group=GROUP, name=text):
+    return known_target(text)
+
+
+def known_target(name: str) -> Target:
+    """Returns a target by name, and opens no file that the name could be the path of.
+
+    Args:
+      name: of a registered target, of an entry point of the group `memplan.targets` (a `Target`, or the path of a TOML
+        file), or of a shipped one, in this order.
+
+    Raises:
+      TargetError: it is not known, or what the entry point names makes no sense.
+    """
+    if name in _registered:
+        return _registered[name]
+    for point in entry_points(group=GROUP, name=name):
         value = point.load()
         if isinstance(value, Target):
             return value
         if isinstance(value, str | Path):
             return read_target(value)
-        raise TargetError(f"entry point {text!r} of {GROUP} must be a Target or a path, not {type(value).__name__}")
+        raise TargetError(f"entry point {name!r} of {GROUP} must be a Target or a path, not {type(value).__name__}")
     shipped = _shipped()
-    if text in shipped:
-        return parse_target(shipped[text].read_text(encoding="utf-8"), f"{text}.toml")
+    if name in shipped:
+        return parse_target(shipped[name].read_text(encoding="utf-8"), f"{name}.toml")
     names = target_names()
-    close = difflib.get_close_matches(text, names, 1, 0.5)
+    close = difflib.get_close_matches(name[:_LONGEST_NAME], names, 1, 0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise TargetError(f"no target is called {text!r}; known: {', '.join(names)}{hint}")
+    shown = printable(name, limit=_LONGEST_NAME)
+    raise TargetError(f"no target is called {shown!r}; known: {', '.join(names)}{hint}")
 
 
 def read_target(path: str | Path) -> Target:

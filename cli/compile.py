@@ -22,7 +22,7 @@ from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.compiler.files import write_atomically
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.report.files import FILES, write_report
-from memplan.compiler.report.units import print_bytes
+from memplan.compiler.report.units import print_bytes, ratio
 
 # What `--report` writes besides the report on the plan.
 MODULES = ("default.hlo.txt.gz", "planned.hlo.txt.gz")
@@ -139,13 +139,13 @@ def candidates_table(outcome: Outcome) -> Table:
             table.add_row(candidate.name, "", "", "", "", "", in_short(candidate.error))
             continue
         score = candidate.score
-        predicted = "" if candidate.predicted is None else f"{candidate.predicted / score.latency:.3f}"
+        predicted = "" if candidate.predicted is None else f"{ratio(candidate.predicted, score.latency):.3f}"
         table.add_row(
             candidate.name,
             f"{score.cycles:,.0f}",
-            f"{score.cycles / base:.4f}",
+            f"{ratio(score.cycles, base):.4f}",
             predicted,
-            f"{score.stalled / score.latency * 100:.1f} %",
+            f"{score.stalled / score.latency * 100 if score.latency else 0.0:.1f} %",
             f"{candidate.seconds:.1f} s",
             mark,
         )

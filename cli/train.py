@@ -23,7 +23,7 @@ from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import SCHEMA, MappingProblem
-from memplan.compiler.report.units import print_seconds
+from memplan.compiler.report.units import print_seconds, ratio
 from memplan.planners.planner import Budget
 from memplan.planners.planner import get as planner_called
 
@@ -154,5 +154,5 @@ def _table(training: Any, compared: Sequence[dict[str, float]], progress: Any) -
     for game, (name, latencies) in enumerate(zip(training.names, compared, strict=True)):
         best = training.trainer.contests[game].latency
         cells = [print_seconds(latencies[b]) if b in latencies else "" for b in BASELINES]
-        table.add_row(name, *cells, print_seconds(best), f"{best / latencies['greedy']:.4f}")
+        table.add_row(name, *cells, print_seconds(best), f"{ratio(best, latencies['greedy']):.4f}")
     return table

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from memplan.compiler.emulator.score import Score
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.report.units import ratio
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Outcome:
 
     @property
     def ratio(self) -> float:
-        """Latency of the best over that of the default; at most 1."""
+        """Latency of the best over that of the default; at most 1, and 1 where both are 0."""
         assert self.best.score is not None
         assert self.default.score is not None
-        return self.best.score.latency / self.default.score.latency
+        return ratio(self.best.score.latency, self.default.score.latency)

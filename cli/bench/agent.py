@@ -33,7 +33,7 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.printable import printable
 from memplan.compiler.report.picture import texts_as_they_are
-from memplan.compiler.report.units import print_seconds
+from memplan.compiler.report.units import print_seconds, ratio
 from memplan.planners.auto.member import Member, News
 from memplan.planners.bound import lower_bound
 from memplan.planners.planner import Budget
@@ -235,14 +235,14 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for name in dict.fromkeys(name for row in rows for name in row["curves"]):
         ratios = [
-            row["curves"][name][-1][1] / row["curves"]["greedy"][-1][1]
+            ratio(row["curves"][name][-1][1], row["curves"]["greedy"][-1][1])
             for row in rows
             if row["curves"].get(name) and row["curves"].get("greedy")
         ]
         summary[name] = {
             "mean_ratio_to_greedy": statistics.geometric_mean(ratios),
-            "better_than_greedy": sum(ratio < 1.0 - 1e-9 for ratio in ratios),
-            "not_worse_than_greedy": sum(ratio <= 1.0 + 1e-9 for ratio in ratios),
+            "better_than_greedy": sum(value < 1.0 - 1e-9 for value in ratios),
+            "not_worse_than_greedy": sum(value <= 1.0 + 1e-9 for value in ratios),
             "within_1_percent_of_bound": sum(
                 row["curves"][name][-1][1] <= 1.01 * row["bound"] for row in rows if row["curves"].get(name)
             ),
@@ -259,8 +259,9 @@ def _lines(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     lines = []
     for row in rows:
         greedy = row["curves"]["greedy"][-1][1]
-        ratios = [f"{row['curves'][n][-1][1] / greedy:.4f}" if row["curves"].get(n) else "" for n in methods]
-        lines.append([row["dump"], f"{row['moves']:,}", print_seconds(greedy), *ratios, f"{row['bound'] / greedy:.4f}"])
+        ratios = [f"{ratio(row['curves'][n][-1][1], greedy):.4f}" if row["curves"].get(n) else "" for n in methods]
+        bound = f"{ratio(row['bound'], greedy):.4f}"
+        lines.append([row["dump"], f"{row['moves']:,}", print_seconds(greedy), *ratios, bound])
     means = summarize(rows)
     last = [f"{means[name]['mean_ratio_to_greedy']:.4f}" for name in methods]
     lines.append(["geometric mean", "", "", *last, ""])
@@ -290,12 +291,12 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 continue
             color = f"C{number}"
             if name in BASELINES:
-                axis.axhline(curve[-1][1] / greedy, color=color, linewidth=1, linestyle="--", label=name)
+                axis.axhline(ratio(curve[-1][1], greedy), color=color, linewidth=1, linestyle="--", label=name)
                 continue
             seconds = [max(point[0], 0.1) for point in curve] + [end]
-            values = [point[1] / greedy for point in curve] + [curve[-1][1] / greedy]
+            values = [ratio(point[1], greedy) for point in curve] + [ratio(curve[-1][1], greedy)]
             axis.step(seconds, values, where="post", color=color, linewidth=1.4, label=name)
-        axis.axhline(row["bound"] / greedy, color="0.6", linewidth=1, linestyle=":", label="bound")
+        axis.axhline(ratio(row["bound"], greedy), color="0.6", linewidth=1, linestyle=":", label="bound")
         axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(printable(row["dump"].removesuffix(".default")), fontsize=8, parse_math=False)

@@ -31,6 +31,7 @@ from memplan.compiler.mapping.build import build_problem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
+from memplan.compiler.report.units import ratio
 
 if TYPE_CHECKING:
     from memplan.workloads import Workload
@@ -151,7 +152,7 @@ def without_estimates(graph: Graph) -> Graph:
 def summarize(rows: Sequence[Row]) -> dict[str, float]:
     """Returns the least factors by which traffic and planned latency fall."""
     return {
-        f"least_{key}_factor": min(row["unfused"][key] / row["fused"][key] for row in rows)
+        f"least_{key}_factor": min(ratio(row["unfused"][key], row["fused"][key]) for row in rows)
         for key in ("traffic", "latency")
     }
 
@@ -167,14 +168,14 @@ def _cells(row: Row) -> list[str]:
         f"{row['groups']:,}",
         f"{unfused['traffic'] / 1e9:.2f}",
         f"{fused['traffic'] / 1e9:.2f}",
-        f"{unfused['traffic'] / fused['traffic']:.1f}x",
+        f"{ratio(unfused['traffic'], fused['traffic']):.1f}x",
         of_xla("traffic", 1e9),
         f"{unfused['planned_traffic'] / 1e9:.2f}",
         f"{fused['planned_traffic'] / 1e9:.2f}",
         of_xla("planned_traffic", 1e9),
         f"{unfused['latency'] * 1e3:.2f}",
         f"{fused['latency'] * 1e3:.2f}",
-        f"{unfused['latency'] / fused['latency']:.1f}x",
+        f"{ratio(unfused['latency'], fused['latency']):.1f}x",
         of_xla("latency", 1e-3),
         f"{row['seconds']:.1f}",
     ]

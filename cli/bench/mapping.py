@@ -28,7 +28,7 @@ from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.verify import verify
-from memplan.compiler.report.units import print_percent, print_seconds
+from memplan.compiler.report.units import print_percent, print_seconds, ratio
 from memplan.planners import planner as planner_registry
 
 # The planner that states what the dump's own compiler did.
@@ -121,7 +121,7 @@ def _rows(file: Path, names: list[str], time_limit: float) -> Iterator[dict[str,
             "buffers": len(problem.buffers),
             "planner": name,
             "latency": made.latency,
-            "ratio_to_xla": None if own is None else made.latency / own.latency,
+            "ratio_to_xla": None if own is None else ratio(made.latency, own.latency),
             "bound": bound,
             "gap": made.latency / bound - 1 if bound > 0 else 0.0,
             "violations": len(verify(problem, made.plan)),
@@ -178,8 +178,8 @@ def _table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
     return table
 
 
-def _ratio(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.3f}"
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

@@ -29,7 +29,7 @@ from memplan.compiler.analysis.program import FlatProgram
 from memplan.compiler.analysis.takeover import Takeover, takeovers
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
-from memplan.compiler.report.units import print_bytes
+from memplan.compiler.report.units import print_bytes, ratio
 from memplan.planners.offsets.instance import Instance
 from memplan.planners.offsets.pack import pack
 
@@ -101,7 +101,7 @@ def measured(module: CpuModule, time_limit: float) -> Row:
         "xla": module.assignment.total,
         "memplan": arena.total,
         "load": arena.load,
-        "ratio": arena.total / module.assignment.total,
+        "ratio": ratio(arena.total, module.assignment.total),
         "seconds": arena.seconds,
     }
 
@@ -187,7 +187,7 @@ def summarize(rows: Sequence[Row]) -> Row:
         ratios = [row["ratio"] for row in rows if row["order"] == order]
         summary[order] = {
             "modules": len(ratios),
-            "more": sum(ratio > 1.0 for ratio in ratios),
+            "more": sum(value > 1.0 for value in ratios),
             "mean_ratio": statistics.geometric_mean(ratios),
         }
     by_workload: dict[str, dict[str, Row]] = {}
@@ -198,7 +198,7 @@ def summarize(rows: Sequence[Row]) -> Row:
         summary["both"] = {
             "workloads": len(both),
             "mean_ratio": statistics.geometric_mean(
-                found["memplan"]["memplan"] / found["xla"]["xla"] for found in both
+                ratio(found["memplan"]["memplan"], found["xla"]["xla"]) for found in both
             ),
         }
     return summary
@@ -243,7 +243,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
         found = {row["order"]: row for row in rows if row["workload"] == workload}
         first = found.get("xla") or next(iter(found.values()))
         cells = [
-            f"{print_bytes(found[order][who])} ({found[order][who] / first['xla']:.3f})" if order in found else "–"
+            f"{print_bytes(size := found[order][who])} ({ratio(size, first['xla']):.3f})" if order in found else "–"
             for order, who in (("xla", "memplan"), ("memplan", "xla"), ("memplan", "memplan"))
         ]
         lines.append(f"| {workload} | {print_bytes(first['xla'])} | {' | '.join(cells)} |")

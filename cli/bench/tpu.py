@@ -27,6 +27,7 @@ from memplan.cli.outputs import check_file
 from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
+from memplan.compiler.report.units import ratio
 
 Row = dict[str, Any]
 
@@ -151,10 +152,10 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     for target in [*dict.fromkeys(row["target"] for row in done), "all"]:
         own = [row for row in done if target in ("all", row["target"])]
         ratios = [row["ratio"] for row in own]
-        errors = sorted(abs(predicted / latency - 1) for row in own for predicted, latency in row["predictions"])
+        errors = sorted(abs(ratio(predicted, latency) - 1) for row in own for predicted, latency in row["predictions"])
         summary[target] = {
             "programs": len(own),
-            "better": sum(ratio < 1 for ratio in ratios),
+            "better": sum(value < 1 for value in ratios),
             "mean_ratio": statistics.geometric_mean(ratios) if ratios else None,
             "best_ratio": min(ratios, default=None),
             "worst_ratio": max(ratios, default=None),
@@ -199,7 +200,7 @@ def _prediction(row: Row) -> str:
     if not row["predictions"]:
         return ""
     predicted, latency = min(row["predictions"], key=lambda pair: pair[1])
-    return f"{predicted / latency:.3f}"
+    return f"{ratio(predicted, latency):.3f}"
 
 
 def _summary_table(summary: dict[str, Any]) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -63,6 +65,19 @@ def print_percent(ratio: float) -> str:
     """
     text = f"{100 * ratio:+,.1f} %"
     return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
+
+
+def ratio(value: float, base: float) -> float:
+    """Returns `value / base`. Two zeros are equal, so their ratio is 1; a positive value over zero is infinite.
+
+    A program that computes nothing takes no time, so no latency may be divided by without this.
+
+    >>> ratio(3.0, 2.0), ratio(0.0, 0.0), ratio(1.0, 0.0)
+    (1.5, 1.0, inf)
+    """
+    if base == 0:
+        return 1.0 if value == 0 else math.inf
+    return value / base
 
 
 def _three_digits(value: float) -> str:

@@ -20,6 +20,7 @@ from memplan.backends.tpu.steering import SCOPED_LIMIT, SORT_ORDER
 from memplan.cli.bench import tpu as bench_tpu
 from memplan.cli.compile import DECISIONS, MODULES
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.hardware.target import load_target
 from memplan.compiler.report.files import FILES
 
 Run = Callable[..., Any]
@@ -58,6 +59,26 @@ def test_nothing_better(run: Run, fake: FakeCompiler) -> None:
     done = run("compile", "lstm", "--compile-budget", "1")
     assert "(× 1.0000, nothing beat it)" in done.out
     assert len(fake.requests) == 1
+
+
+NOTHING = """
+HloModule jit_nothing, is_scheduled=true
+
+ENTRY main {
+  a = f32[4]{0} parameter(0)
+  ROOT t = () tuple()
+}
+"""
+
+
+def test_a_program_without_results(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
+    fake.answer = lambda options: NOTHING
+    done = run("compile", "lstm", "--time-limit", "2", "--report", tmp_path / "report")
+    assert done.status == 0
+    assert "XLA's default 0 cycles, ours 0 (× 1.0000, nothing beat it)" in done.out
+    assert json.loads(run("compile", "lstm", "--json").out)["ratio"] == 1.0
+    (row,) = [bench_tpu.row_of("nothing", optimizer.optimize(b"", load_target("tpu-v5e")))]
+    assert bench_tpu.summarize([row])["all"]["mean_ratio"] == 1.0
 
 
 def test_an_error_is_short_in_the_table_and_whole_in_the_json(run: Run, fake: FakeCompiler) -> None:

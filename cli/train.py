@@ -45,7 +45,9 @@ def command(
         Path, typer.Option("--out", "-o", metavar="DIR", show_default=False, help="Plans, checkpoints and metrics.")
     ],
     target: TargetName = None,
-    minutes: Annotated[float, typer.Option("--minutes", metavar="M", help="How long to play and learn.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="M", help="How long to play and learn, once compiled.")
+    ] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", show_default=False, help="Of all that is random; 0 by default.")
@@ -86,8 +88,10 @@ def command(
                     for problem in problems
                 ]
         training = Training(problems, options, out, resume)
-        _run(training, 60.0 * minutes, compared)
-    show(lambda terminal: terminal.print(_table(training, compared, None)))
+        try:
+            _run(training, 60.0 * minutes, compared)
+        finally:
+            show(lambda terminal: terminal.print(_table(training, compared, None)))
     note(f"plans, checkpoints and metrics are in {out}")
 
 
@@ -104,24 +108,41 @@ def _options(seed: int | None, search: str | None, simulations: int | None) -> A
 def _run(training: Any, seconds: float, compared: Sequence[dict[str, float]]) -> None:
     """Trains, and shows on standard error how it goes."""
     console = on_standard_error()
-    told = time.monotonic()
+    begin = told = time.monotonic()
+    is_compiled = False
+    note(f"compiling, in the first iteration; the {seconds / 60.0:g} minutes begin after it")
+
+    def say_when_compiled() -> None:
+        nonlocal is_compiled, told
+        if not is_compiled:
+            is_compiled, told = True, time.monotonic()
+            note(f"compiled in {told - begin:.0f} s")
+
+    def interrupted() -> None:
+        note("interrupted: this iteration is the last one; interrupt again to lose it")
 
     def table(progress: Any) -> Table:
         return _table(training, compared, progress)
 
     if console.is_terminal:
         with Live(table(None), console=console, refresh_per_second=2, transient=True) as live:
-            training.run(seconds, on_progress=lambda progress: live.update(table(progress)))
+
+            def update(progress: Any) -> None:
+                say_when_compiled()
+                live.update(table(progress))
+
+            training.run(seconds, on_progress=update, on_interrupt=interrupted)
     else:
 
         def tell(progress: Any) -> None:
             nonlocal told
+            say_when_compiled()
             if time.monotonic() - told >= _QUIET_SECONDS:
                 told = time.monotonic()
                 best = ", ".join(print_seconds(contest.latency) for contest in training.trainer.contests)
                 note(f"{progress.seconds:.0f} s, iteration {progress.report.iteration}: {best}")
 
-        training.run(seconds, on_progress=tell)
+        training.run(seconds, on_progress=tell, on_interrupt=interrupted)
 
 
 def read_problem(file: Path, target: str | None) -> MappingProblem:

@@ -71,8 +71,13 @@ def options_from(described: dict[str, Any]) -> TrainOptions:
     return TrainOptions(**made)
 
 
+def is_there(folder: Path) -> bool:
+    """Tells whether a folder has a checkpoint, be it a damaged one."""
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
 def save(folder: Path, state: dict[str, Any], options: TrainOptions, meta: dict[str, Any]) -> None:
-    """Writes a checkpoint into a folder.
+    """Writes a checkpoint into a folder. Checkpoints of the same or a later iteration, from which nothing went on, go.
 
     Args:
       folder: of checkpoints; made if it is not there.
@@ -93,6 +98,9 @@ def save(folder: Path, state: dict[str, Any], options: TrainOptions, meta: dict[
         parts["rest"] = ocp.args.StandardSave(arrays)
     try:
         with _manager(folder, create=True) as manager:
+            # The run goes on from an earlier one than these: they are damaged, or another run's.
+            for later in [step for step in manager.all_steps() if step >= iteration]:
+                manager.delete(later)
             manager.save(iteration, args=ocp.args.Composite(**parts), force=True)
             manager.wait_until_finished()
     except Exception as error:  # Orbax and TensorStore raise all kinds, a full disk among them.

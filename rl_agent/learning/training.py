@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from memplan.compiler.files import make_folder, write_atomically
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.printable import file_name
 from memplan.rl_agent.learning import checkpoint
+from memplan.rl_agent.learning.interrupts import Interrupts
 from memplan.rl_agent.learning.options import TrainOptions
 from memplan.rl_agent.learning.trainer import IterationReport, Trainer
 
@@ -35,7 +37,7 @@ class Progress:
     Attributes:
       trainer: after it.
       report: of the iteration.
-      seconds: since training began, earlier runs included.
+      seconds: of training, earlier runs included, without the first iteration of each, which compiles.
     """
 
     trainer: Trainer
@@ -64,6 +66,7 @@ class Training:
     resume: bool = False
     seconds: float = field(default=0.0, init=False)
     points: list[dict[str, Any]] = field(default_factory=list, init=False)
+    _last_saved: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         names = [problem_name(problem) for problem in self.problems]
@@ -83,9 +86,11 @@ class Training:
             assert saved.rest is not None
             self.trainer.restore({**saved.rest, "params": saved.params})
             self.seconds, self.points = float(saved.meta["seconds"]), list(saved.meta["points"])
+            self._last_saved = saved.iteration
 
     def _saved(self) -> checkpoint.Saved | None:
-        there = self.out is not None and (self.out / "checkpoints").is_dir()
+        # A run that was killed before its first checkpoint was complete left nothing to go on from.
+        there = self.out is not None and checkpoint.is_there(self.out / "checkpoints")
         if self.resume:
             if self.out is None or not there:
                 raise MemplanError(f"{self.out}: there is no run to resume")
@@ -103,38 +108,49 @@ class Training:
         iterations: int | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         enough: float = 0.0,
+        on_interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         """Trains until the time is over, a number of iterations is done, or the user interrupts it; writes everything.
+
+        The first iteration compiles all that the others need. The time begins after it, so there is always one. An
+        interrupt ends the run after the iteration that it meets; a second one ends it at once, and what was learned
+        since the last checkpoint is lost.
 
         Args:
           seconds, iterations: how long; None for as many iterations as time allows.
           on_progress: called after each iteration.
           enough: seconds of latency: ends when all best games are as fast, such as at a bound that none can beat.
+          on_interrupt: called when an interrupt is heard.
 
         Raises:
           CheckpointError, MemplanError: something cannot be written; the last checkpoint is as it was.
         """
-        begin = time.monotonic()
-        before, last_saved, last_told = self.seconds, begin, 0.0
-        with _metrics(self.out) as write, contextlib.suppress(KeyboardInterrupt):
-            done = 0
-            while time.monotonic() - begin < seconds and (iterations is None or done < iterations):
+        before, done, begin, last_saved, last_told = self.seconds, 0, 0.0, -math.inf, -math.inf
+        with _metrics(self.out) as write, Interrupts(on_interrupt) as interrupts:
+            while not interrupts.is_asked and (iterations is None or done < iterations):
+                if done and time.monotonic() - begin >= seconds:
+                    break
                 if all(contest.latency <= enough for contest in self.trainer.contests):
                     break
                 report = self.trainer.step()
                 done += 1
                 now = time.monotonic()
+                if done == 1:
+                    begin = now
                 self.seconds = before + now - begin
                 if report.improved or report.iteration == 0:
                     self._note(report)
                 if now - last_told >= _METRICS_SECONDS:
                     write(self, report)
                     last_told = now
-                on_progress(Progress(self.trainer, report, self.seconds))
+                try:
+                    on_progress(Progress(self.trainer, report, self.seconds))
+                except KeyboardInterrupt:
+                    break
                 if now - last_saved >= _CHECKPOINT_SECONDS:
                     self.save()
                     last_saved = time.monotonic()
-        self.save()
+            self.save()
 
     def _note(self, report: IterationReport) -> None:
         for number in [report.problem] if report.improved else range(len(self.names)):
@@ -148,7 +164,9 @@ class Training:
         make_folder(self.out)
         assert self.options is not None
         meta = {"problems": self._fingerprints(), "seconds": self.seconds, "points": self.points}
-        checkpoint.save(self.out / "checkpoints", self.trainer.state(), self.options, meta)
+        if self.trainer.iteration != self._last_saved:
+            checkpoint.save(self.out / "checkpoints", self.trainer.state(), self.options, meta)
+            self._last_saved = self.trainer.iteration
         for name, contest in zip(self.names, self.trainer.contests, strict=True):
             contest.plan().save(self.out / f"{name}.plan.json")
         write_atomically(self.out / "history.json", json.dumps(self.points, indent=1) + "\n")

@@ -75,33 +75,87 @@ from memplan.rl_agent.game.arrays import Padding
 from memplan.rl_agent.learning.training import Training
 Padding.rounded = staticmethod(padding_of_games)
 training = Training([problem_of(2)], SMALL, Path({out!r}))
+"""
+_SAVING = """
 while True:
     training.run(600.0, iterations=1)
     print("saved", training.trainer.iteration, flush=True)
 """
+_LEARNING = """
+training.run(600.0, on_progress=lambda progress: print("did", progress.report.iteration, flush=True))
+"""
 
 
-def test_killed_at_any_time_it_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def started(out: Path, then: str) -> subprocess.Popen[str]:
+    """Returns a process that trains in a folder."""
     code = _KILLED.format(tests=str(TESTS), planners=str(TESTS.parent / "planners"), out=str(out))
     # With as many devices as here, or the same seed would learn something else.
     devices = f"--xla_force_host_platform_device_count={len(jax.devices())}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen([sys.executable, "-c", code + then], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def check_it_goes_on_exactly(out: Path, done: int) -> None:
+    """Resumes the run in a folder and compares it with one that was never cut off."""
+    resumed = Training([problem_of(2)], out=out, resume=True)
+    assert resumed.trainer.iteration >= done
+    done = resumed.trainer.iteration
+    resumed.run(600.0, iterations=1)
+    whole = Training([problem_of(2)], SMALL)
+    whole.run(600.0, iterations=done + 1)
+    expected, found = (jax.tree.leaves(jax.device_get(t.trainer.state())) for t in (whole, resumed))
+    for mine, theirs in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_killed_at_any_time_it_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    process = started(tmp_path / "run", _SAVING)
     assert process.stdout is not None
     assert process.stdout.readline() == "saved 1\n"
     time.sleep(0.05)  # Perhaps in the middle of the next one, perhaps while it is written.
     process.send_signal(signal.SIGKILL)
     process.wait()
+    check_it_goes_on_exactly(tmp_path / "run", 1)
+
+
+def test_interrupted_at_any_time_it_goes_on_after_the_last_iteration(tmp_path: Path) -> None:
+    process = started(tmp_path / "run", _LEARNING)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "did 0\n"
+    time.sleep(0.05)  # Probably in the middle of an iteration.
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate()
+    assert process.returncode == 0
+    check_it_goes_on_exactly(tmp_path / "run", 1 + len(rest.splitlines()))
+
+
+def test_killed_in_its_first_checkpoint_it_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints" / "1.orbax-checkpoint-tmp-7").mkdir(parents=True)
+    training = Training([problem_of(2)], SMALL, tmp_path / "run")
+    training.run(600.0, iterations=1)
+    assert checkpoint.load(tmp_path / "run").iteration == 1
+
+
+def test_the_time_begins_after_the_first_iteration(tmp_path: Path) -> None:
+    """It may be over before the first checkpoint, which is the last one as well."""
+    training = Training([problem_of(2)], SMALL, tmp_path / "run")
+    training.run(1e-9)
+    assert training.trainer.iteration == 1
+    assert checkpoint.load(tmp_path / "run").iteration == 1
+    resumed = Training([problem_of(2)], out=tmp_path / "run", resume=True)
+    resumed.run(600.0, iterations=0)
+    assert checkpoint.load(tmp_path / "run").iteration == 1
+
+
+def test_a_checkpoint_that_nothing_went_on_from_is_replaced(run: Path, tmp_path: Path) -> None:
+    out = copy_of(run, tmp_path)
     resumed = Training([problem_of(2)], out=out, resume=True)
-    done = resumed.trainer.iteration
-    assert done >= 1
+    shutil.copytree(out / "checkpoints" / "6", out / "checkpoints" / "7")
+    (out / "checkpoints" / "8").mkdir()
     resumed.run(600.0, iterations=1)
-    whole = Training([problem_of(2)], SMALL)
-    whole.run(600.0, iterations=done + 1)
-    expected, found = (jax.tree.leaves(jax.device_get(t.trainer.params)) for t in (whole, resumed))
-    for mine, theirs in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    loaded = checkpoint.load(out, everything=True)
+    assert loaded.iteration == 7
+    np.testing.assert_array_equal(jax.tree.leaves(loaded.params)[0], jax.tree.leaves(resumed.trainer.params)[0])
 
 
 def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:

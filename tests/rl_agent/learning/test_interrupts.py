@@ -1,0 +1,52 @@
+"""Interrupts that are heard between iterations."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from memplan.rl_agent.learning.interrupts import Interrupts
+
+
+def test_the_first_is_noted_and_the_second_acts_at_once() -> None:
+    heard: list[str] = []
+    with Interrupts(lambda: heard.append("first")) as interrupts:
+        assert not interrupts.is_asked
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.is_asked
+        assert heard == ["first"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_handler_of_the_command_for_sigterm_waits_too() -> None:
+    calls: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: calls.append(number))
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (interrupts.is_asked, calls) == (True, [])
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert calls == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    inside = []
+
+    def run() -> None:
+        with Interrupts():
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert inside == [before]
+    assert signal.getsignal(signal.SIGINT) is before

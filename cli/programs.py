@@ -73,11 +73,12 @@ def lower_for_tpu(program: Program) -> bytes:
     """
     import jax
 
+    from memplan.backends.jit import lowering
     from memplan.backends.jit.planning import module_of
 
     try:
         traced = jax.jit(program.fun, donate_argnums=program.donate_argnums).trace(*program.args)
-        lowered = traced.lower(lowering_platforms=("tpu",))
+        lowered = lowering.lower_for_tpu(traced)
     except Exception as error:
         raise MemplanError(f"{program.name} does not trace: {_one_line(error)}") from error
     return module_of(lowered, program.name)

@@ -26,6 +26,7 @@ import jax
 from memplan.backends import order_hook
 from memplan.backends.jit import machine, stages
 from memplan.backends.jit.dispatch import Twin
+from memplan.backends.jit.lowering import lower_for_tpu
 from memplan.backends.jit.messages import log, say_once
 from memplan.backends.jit.planning import (
     PlanResult,
@@ -229,7 +230,7 @@ class Function:
         if not has_compiler(target):
             return plan_jaxpr(traced, target, self.settings)
         with beside_this_process() if place.is_here else nullcontext():
-            outcome = plan_module(traced.lower(lowering_platforms=("tpu",)), target, self.settings)
+            outcome = plan_module(lower_for_tpu(traced), target, self.settings)
         return PlanResult(outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan), outcome)
 
     def passes(self, *args: Any, **kwargs: Any) -> tuple[PassReport, ...]:
@@ -261,8 +262,7 @@ class Function:
             return stages.Lowered(traced.lower(), lambda *given: self._compile_here_in_order(name, *given))
         if place.is_here:
             return stages.Lowered(traced.lower(), lambda *given: self._compile_here_by_plan(target, name, *given))
-        platforms = ("tpu",) if has_compiler(target) else None
-        lowered = traced.lower(lowering_platforms=platforms)
+        lowered = lower_for_tpu(traced) if has_compiler(target) else traced.lower()
         return stages.Lowered(lowered, lambda *given: self._compile_elsewhere(target, *given))
 
     def _compile_here_in_order(

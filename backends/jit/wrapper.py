@@ -46,6 +46,26 @@ class Jitted:
     def __repr__(self) -> str:
         return f"<memplan.jit of {self._function.fun!r}>"
 
+    def __reduce__(self) -> tuple[Callable[..., Jitted], tuple[Any, ...]]:
+        """What is unpickled is the function jitted once more, without what was planned."""
+        return remade, (self._function.fun, self._function.settings, self._function.jit_kwargs)
+
+    def __copy__(self) -> Jitted:
+        return remade(self._function.fun, self._function.settings, self._function.jit_kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Jitted:
+        """A function is atomic to `copy`, and so are the devices among its arguments."""
+        return self.__copy__()
+
+    def __getattr__(self, name: str) -> Any:
+        """What libraries ask of a jitted function and memplan does not answer itself is `jax.jit`'s answer."""
+        if name in Jitted.__slots__:  # of an object in the making
+            raise AttributeError(name)
+        return getattr(self._function.plain, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._function.plain)})
+
     def trace(self, *args: Any, **kwargs: Any) -> Any:
         """See `jax.stages.Wrapped.trace`."""
         return self._function.trace(*args, **kwargs)
@@ -71,6 +91,17 @@ class Jitted:
         if clear := getattr(self._dispatcher, "_clear_cache", None):
             clear()
         self._function.clear_cache()
+
+    _clear_cache = clear_cache
+
+    def _cache_size(self) -> int:
+        """Returns how many signatures were compiled, as `jax.jit` does."""
+        counted = getattr(self._dispatcher, "_cache_size", self._function.plain._cache_size)
+        return int(counted())
+
+    @property
+    def _fun(self) -> Callable[..., Any]:
+        return self._function.fun
 
 
 @overload
@@ -158,7 +189,7 @@ def jit(
         passes if isinstance(passes, str) else tuple(passes),
         fft_precision,
     )
-    return handle_of(_function_of(fun, settings, jit_kwargs))
+    return remade(fun, settings, jit_kwargs)
 
 
 def handle_of(function: Function) -> Jitted:
@@ -167,6 +198,11 @@ def handle_of(function: Function) -> Jitted:
     members = {"__slots__": (), "__call__": staticmethod(dispatcher), "__doc__": Jitted.__doc__}
     made: Jitted = type("Jitted", (Jitted,), members)(function, dispatcher)
     return made
+
+
+def remade(fun: Callable[..., Any], settings: Settings, jit_kwargs: Mapping[str, Any]) -> Jitted:
+    """Returns the object that users call for a function under settings that `jit` accepted before."""
+    return handle_of(_function_of(fun, settings, jit_kwargs))
 
 
 class _Known(list[tuple[Settings, dict[str, Any], Function]]):

@@ -76,11 +76,11 @@ def sites(built: BuiltProblem) -> tuple[Site, ...]:
     program = built.program
     accesses = AccessIndex(program)
     found = []
-    for t in built.times.steps:
+    for t, is_copying in zip(built.times.steps, built.times.is_copying, strict=True):
         if t < 0:
             continue
         instruction = program.steps[t].instruction
-        for number in accesses.of_step[t]:
+        for number in accesses.of(t, is_copying):
             access = program.accesses[number]
             if built.buffer_of_storage[access.storage] >= 0:
                 found.append(

@@ -194,11 +194,11 @@ class _Builder:
         init = self.positions.first[self.operand_time_of(t, 0)]
         root = self.positions.first[body.times[body.computation.root]]
         first = self.positions.first[t]
+        unchanged = values.equate_unchanged(self.carried[t], init, root)
         for node, phi in enumerate(self.carried[t]):
             if phi < 0:
                 continue
-            if values.find(values.of[root + node]) == values.find(phi):
-                values.equate(phi, values.of[init + node])
+            if node in unchanged:
                 values.of[first + node] = phi
                 self.check_space(phi, init + node)
                 continue
@@ -344,8 +344,8 @@ class _Builder:
         sources = self.schedule.operand_times(t)
         for node in results:
             self.define(t, node, 1)
-            if values.of[first + node] >= 0 and nodes.shapes[node].is_array and not silent:
-                values.writes.append((t, node, values.of[first + node]))
+            if values.of[first + node] >= 0 and nodes.shapes[node].is_array:
+                (values.allocations if silent else values.writes).append((t, node, values.of[first + node]))
         pairs = self.pairs(t) if sources else ()
         for number, source in enumerate(sources):
             if not silent:

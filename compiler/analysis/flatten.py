@@ -12,11 +12,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from memplan.compiler.analysis.aliasing import AliasSets, alias_sets
+from memplan.compiler.analysis.content import NEVER, Contents
 from memplan.compiler.analysis.dataflow import find_values
 from memplan.compiler.analysis.elementwise import Elementwise
 from memplan.compiler.analysis.in_place import InPlace, InPlacePair
 from memplan.compiler.analysis.liveness import Interval, value_intervals
-from memplan.compiler.analysis.program import AccessKind, FlatProgram, ImplicitCopy, Storage, StorageAccess
+from memplan.compiler.analysis.program import (
+    COPIED,
+    AccessKind,
+    FlatProgram,
+    ImplicitCopy,
+    Storage,
+    StorageAccess,
+)
 from memplan.compiler.analysis.schedule import Schedule, lay_out
 from memplan.compiler.analysis.traffic import Traffic
 from memplan.compiler.analysis.values import PHASES, Values
@@ -47,6 +55,7 @@ def flatten(graph: Graph, pointer_bytes: int = 0) -> FlatProgram:
     storages, storage_of = _storages(schedule, values, sets, pointer_bytes)
     accesses = _accesses(schedule, values, sets, storage_of, Traffic(graph, in_place))
     copies = _copies(values, sets, storage_of, accesses)
+    accesses += _arbitrary_writes(schedule, values, sets, storages, storage_of, accesses)
     accesses.sort(key=lambda access: (access.time, _ORDER[access.kind]))
     return FlatProgram(graph, schedule.steps, schedule.regions, tuple(storages), tuple(accesses), tuple(copies))
 
@@ -198,7 +207,44 @@ def _copies(
             source, destination = storage_of[sets.find(handover.value)], storage_of[sets.find(handover.place)]
             name = positions.name(handover.position)
             copies.append(ImplicitCopy(time, source, destination, shape.bytes, name))
-            if not values.is_made_by(handover.value, time):
-                accesses.append(StorageAccess(time, source, AccessKind.READ, -1, (), shape.bytes))
-            accesses.append(StorageAccess(time, destination, AccessKind.WRITE, -1, (), shape.bytes))
+            accesses.append(StorageAccess(time, source, AccessKind.READ, COPIED, (), shape.bytes))
+            accesses.append(StorageAccess(time, destination, AccessKind.WRITE, COPIED, (), shape.bytes))
     return copies
+
+
+def _arbitrary_writes(
+    schedule: Schedule,
+    values: Values,
+    sets: AliasSets,
+    storages: Sequence[Storage],
+    storage_of: dict[int, int],
+    accesses: Sequence[StorageAccess],
+) -> list[StorageAccess]:
+    """Returns a WRITE of nothing by each step that allocates memory which may be read as it is.
+
+    Where every way to a read fills the memory first, the allocation does nothing at all.
+    """
+    allocations = [(t, node, storage_of[sets.find(value)]) for t, node, value in values.allocations]
+    of_storage: dict[int, list[StorageAccess]] = {storage: [] for _, _, storage in allocations}
+    for access in accesses:
+        if access.storage in of_storage:
+            of_storage[access.storage].append(access)
+    contents = Contents(
+        schedule.regions,
+        [region.owner for region in schedule.regions],
+        [*(step.region for step in schedule.steps), 0],
+    )
+    read = set()
+    for storage, touching in of_storage.items():
+        touching.sort(key=lambda access: (access.time, _ORDER[access.kind]))
+        described = storages[storage]
+        is_written = bool(described.parameters) or described.is_constant
+        live = (described.start, described.end)
+        unwritten, _ = contents.follow(((access.time, access.kind) for access in touching), live, is_written)
+        if unwritten != NEVER:
+            read.add(storage)
+    return [
+        StorageAccess(t, storage, AccessKind.WRITE, -1, values.positions.nodes[t].paths[node], 0)
+        for t, node, storage in allocations
+        if storage in read
+    ]

@@ -95,6 +95,9 @@ class AccessKind(enum.Enum):
     UPDATE = "update"
 
 
+COPIED = -2  # operand of what an implicit copy reads and writes
+
+
 @dataclass(frozen=True, slots=True)
 class StorageAccess:
     """A step's access to a storage.
@@ -103,11 +106,12 @@ class StorageAccess:
       time: of the step; `len(steps)` for the virtual step that reads the results.
       storage: index of the storage.
       kind: read, write or update.
-      operand: number of the operand that a READ reads or an UPDATE updates; -1 for a WRITE, and for the READ
-        of an `ImplicitCopy`.
+      operand: number of the operand that a READ reads or an UPDATE updates; -1 for a WRITE; COPIED for the READ and
+        the WRITE of an `ImplicitCopy`, which is made after all else that the step does.
       tuple_index: tuple index into the operand, or into the result.
       bytes: bytes that move between the storage and the processor: all of it, or, for slices and in-place updates,
-        only the part that is touched. 0 where a step only waits: `copy-done` needs both ends of its copy to be there.
+        only the part that is touched. 0 where a step only waits: `copy-done` needs both ends of its copy to be there;
+        and where it allocates memory that may be read before anything fills it.
     """
 
     time: int
@@ -180,8 +184,7 @@ class FlatProgram:
       regions: nested; region 0 is the program; parents stand before children.
       storages: one per alias set, in order of their start.
       accesses: sorted by time; within a step, reads before updates before writes. A READ and a WRITE for each of
-        `copies` are among them, the last of their kind in the step, in the order of `copies`. Where a step copies what
-        it computes itself there is no such READ: it writes its result twice.
+        `copies` are among them, the last of their kind in the step, in the order of `copies`.
       copies: that no instruction states, in order of time.
     """
 

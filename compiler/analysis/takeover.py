@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from memplan.compiler.analysis.elementwise import Elementwise
-from memplan.compiler.analysis.program import AccessKind, FlatProgram, StorageAccess
+from memplan.compiler.analysis.program import COPIED, AccessKind, FlatProgram, StorageAccess
 from memplan.compiler.ir import Instruction
 
 _LISTS = re.compile(r'"aliasing_operands"\s*:\s*\{\s*"lists"\s*:\s*\[(\s*+(?:\{[^{}]*+\}\s*+(?:,\s*+)?)*)\]')
@@ -51,9 +51,12 @@ def takeovers(program: FlatProgram) -> tuple[Takeover, ...]:
             position += 1
         dying: dict[int, list[StorageAccess]] = {}
         written: list[StorageAccess] = []
+        copied = {access.storage for access in accesses[start:position] if access.operand == COPIED}
         for access in accesses[start:position]:
             storage = program.storages[access.storage]
-            if access.kind is AccessKind.READ and storage.end == t + 1 and storage.start < t and access.operand >= 0:
+            if access.storage in copied:  # after the step itself
+                continue
+            if access.kind is AccessKind.READ and storage.end == t + 1 and storage.start < t:
                 dying.setdefault(access.storage, []).append(access)
             elif access.kind is AccessKind.WRITE and storage.start == t:
                 written.append(access)

@@ -10,7 +10,8 @@ value of another position. Where control flow joins, a value of its own (XLA's "
            └──► [W] ──►
     [P], [N] and [W] are one place; init and R are handed over to it.
 
-A loop-carried element that the body returns as it came is no phi: it is the value of `init` (`phi(x, phi) = x`).
+A loop-carried element that the body returns as it came, or as the initial value itself, is no phi: it is the value of
+`init` (`phi(x, phi) = phi(x, x) = x`).
 
 Within a step, time has PHASES: what the step reads, what it writes, and then the copies between places:
 
@@ -22,6 +23,7 @@ A read that ends at 4t+1 lets the result of the same step have the operand's mem
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -87,6 +89,7 @@ class Values:
       spans: `(value, start, end)`: phases that it covers, independent of its uses.
       reads: of all steps, in order of time.
       writes: `(time, node, value)` of all steps, in order of time.
+      allocations: the same of steps that allocate memory and leave its content open.
       in_place: `(time, pair, operand's value, result's value)` in order of time.
       same_place: pairs of values that are in one place by definition.
       back_edges, entries, exits, results: handovers to the next iteration, into a loop, out of a branch, to the caller.
@@ -105,6 +108,7 @@ class Values:
     spans: list[tuple[int, int, int]] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     writes: list[tuple[int, int, int]] = field(default_factory=list)
+    allocations: list[tuple[int, int, int]] = field(default_factory=list)
     in_place: list[tuple[int, InPlacePair, int, int]] = field(default_factory=list)
     same_place: list[tuple[int, int]] = field(default_factory=list)
     back_edges: list[Handover] = field(default_factory=list)
@@ -139,6 +143,31 @@ class Values:
         if self.defined[b] < self.defined[a]:
             a, b = b, a
         self._equal[b] = a
+
+    def equate_unchanged(self, phis: Sequence[int], init: int, root: int) -> set[int]:
+        """Equates what a loop carries unchanged with its initial value; returns the nodes.
+
+        Args:
+          phis: phi of each node, or NONE.
+          init, root: first positions of what enters the loop and of what its body returns.
+
+        An element that the body returns as it gets another element is unchanged if that one turns out to be.
+        """
+        waiting: dict[int, list[int]] = {}
+        pending = [node for node, phi in enumerate(phis) if phi >= 0]
+        unchanged: set[int] = set()
+        while pending:
+            node = pending.pop()
+            phi, given, returned = phis[node], self.of[init + node], self.find(self.of[root + node])
+            if node in unchanged:
+                continue
+            if returned not in (self.find(phi), self.find(given)):
+                waiting.setdefault(returned, []).append(node)
+                continue
+            pending += waiting.pop(phi, [])
+            self.equate(phi, given)
+            unchanged.add(node)
+        return unchanged
 
     def is_made_by(self, value: int, time: int) -> bool:
         """Tells whether the step at `time` computes a value."""

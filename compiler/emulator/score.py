@@ -15,11 +15,11 @@ one program can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from memplan.compiler.analysis.flatten import flatten
-from memplan.compiler.analysis.program import AccessKind, FlatProgram, Step, repetitions
+from memplan.compiler.analysis.program import COPIED, AccessKind, FlatProgram, Step, repetitions
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import TargetError
 from memplan.compiler.hardware.calibration import InstructionCosts, Touched
@@ -78,6 +78,10 @@ class Score:
         return self.latency * self.clock
 
 
+# Kind, bytes and space of an access.
+_Access = tuple[AccessKind, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _StatedCopy:
     """An asynchronous copy: the steps that start and await it, the spaces it connects, and its bytes."""
@@ -100,7 +104,7 @@ def score(graph: Graph, target: Target) -> Score:
     if not target.clock:
         raise TargetError(f"{target.name} states no clock: its modules' cycles cannot be told in seconds")
     program = flatten(graph)
-    accesses = _accesses_by_step(program, target)
+    accesses, copied = _accesses_by_step(program, target)
     stated = _stated_copies(program, target)
     moving = {step for copy in stated for step in (copy.start, copy.done)}
     timed = {
@@ -110,8 +114,8 @@ def score(graph: Graph, target: Target) -> Score:
         and step.instruction.opcode not in _BEFORE_TIME
         and (accesses[t] or estimated_cycles(step.instruction) is not None)
     }
-    times = operation_times(program, timed)
-    operations, unestimated = _operations(graph, target, program, accesses, times)
+    times = operation_times(program, timed, copied.keys())
+    operations, unestimated = _operations(graph, target, program, accesses, copied, times)
     problem, plan = _as_stated(graph, target, times, operations, stated)
     emulator = TimingEmulator(problem)
     timeline = emulator.emulate(plan)
@@ -119,14 +123,16 @@ def score(graph: Graph, target: Target) -> Score:
     return Score(timeline.latency, target.clock, busy, timeline.stalled, tuple(unestimated))
 
 
-def _accesses_by_step(program: FlatProgram, target: Target) -> list[list[tuple[AccessKind, int, int]]]:
-    """Returns per step the kind, bytes and space of its accesses to memories that the target models."""
-    accesses: list[list[tuple[AccessKind, int, int]]] = [[] for _ in range(len(program.steps) + 1)]
+def _accesses_by_step(program: FlatProgram, target: Target) -> tuple[list[list[_Access]], dict[int, list[_Access]]]:
+    """Returns per step its accesses to memories that the target models, and those of the implicit copies at its end."""
+    accesses: list[list[_Access]] = [[] for _ in range(len(program.steps) + 1)]
+    copied: dict[int, list[_Access]] = {}
     for access in program.accesses:
         space = target.space_of_xla(program.storages[access.storage].memory_space)
         if space >= 0 and access.bytes > 0:
-            accesses[access.time].append((access.kind, access.bytes, space))
-    return accesses
+            row = copied.setdefault(access.time, []) if access.operand == COPIED else accesses[access.time]
+            row.append((access.kind, access.bytes, space))
+    return accesses, copied
 
 
 def _stated_copies(program: FlatProgram, target: Target) -> list[_StatedCopy]:
@@ -164,7 +170,8 @@ def _operations(
     graph: Graph,
     target: Target,
     program: FlatProgram,
-    accesses: Sequence[Sequence[tuple[AccessKind, int, int]]],
+    accesses: Sequence[Sequence[_Access]],
+    copied: Mapping[int, Sequence[_Access]],
     times: OperationTimes,
 ) -> tuple[list[Operation], list[Unestimated]]:
     """Returns what takes time, each as long as its placement makes it, and those that the compiler did not estimate."""
@@ -174,22 +181,27 @@ def _operations(
     operations = []
     unestimated = []
     runs = repetitions(times.regions)
-    for t, name, region in zip(times.steps, times.names, times.region_of, strict=True):
+    for t, is_copying, name, region in zip(times.steps, times.is_copying, times.names, times.region_of, strict=True):
         if t < 0:
             operations.append(Operation(name, "point", 0.0, 0.0, nothing, region, ()))
             continue
         step = program.steps[t]
-        cycles = estimated_cycles(step.instruction)
+        opcode = "copy" if is_copying else step.instruction.opcode
+        made = copied[t] if is_copying else accesses[t]
+        cycles = None if is_copying else estimated_cycles(step.instruction)
         if cycles is not None:
             seconds = cycles / target.clock
         else:
-            touched = [Touched(size, space, kind is not AccessKind.READ) for kind, size, space in accesses[t]]
-            cost = costs.of(graph.computations[step.computation], step.instruction, touched)
+            touched = [Touched(size, space, kind is not AccessKind.READ) for kind, size, space in made]
+            if is_copying:
+                cost = costs.of_copies(touched)
+            else:
+                cost = costs.of(graph.computations[step.computation], step.instruction, touched)
             seconds = cost.seconds([access.space for access in touched])
-            unestimated.append(Unestimated(name, step.instruction.opcode, seconds, runs[region]))
+            unestimated.append(Unestimated(name, opcode, seconds, runs[region]))
         # Buffer s stands for all that lies in space s: only the use of the bus matters here.
-        served = tuple(Access(space, kind, size, free) for kind, size, space in accesses[t])
-        operations.append(Operation(name, step.instruction.opcode, seconds, 0.0, nothing, region, served))
+        served = tuple(Access(space, kind, size, free) for kind, size, space in made)
+        operations.append(Operation(name, opcode, seconds, 0.0, nothing, region, served))
     return operations, unestimated
 
 

@@ -1,8 +1,8 @@
 """What each step of a flattened program does to the memories under a plan, made ready to be done many times.
 
-A step reads arrays from places, computes, and writes arrays to places; then values may be handed over by copies that
-no instruction states (`ImplicitCopy`). A place is a residency of the plan, or memory of its own for a storage that the
-problem leaves out.
+A step reads arrays from places, computes, and writes arrays to places. After it, values may be handed over by copies
+that no instruction states (`ImplicitCopy`). A place is a residency of the plan, or memory of its own for a storage that
+the problem leaves out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from memplan.compiler.analysis.in_place import InPlace
-from memplan.compiler.analysis.program import AccessKind, ImplicitCopy, StorageAccess
+from memplan.compiler.analysis.program import COPIED, AccessKind, ImplicitCopy, StorageAccess
 from memplan.compiler.errors import GraphError, PlanError
 from memplan.compiler.frontends.jaxpr_arrays import numpy_dtype
 from memplan.compiler.ir import Instruction, Shape
@@ -37,6 +37,15 @@ class ArrayPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """A copy that no instruction states: the places that it connects, and its bytes."""
+
+    source: ArrayPlace
+    destination: ArrayPlace
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """What a step does.
 
@@ -45,7 +54,6 @@ class Action:
       operands: shape of each operand.
       reads: place of every array in the operands, by number of the operand and tuple index.
       writes: shape and place of every array in the result, by tuple index.
-      handovers: source, destination and bytes of the copies at the end of the step.
       computes: whether the instruction computes anything.
     """
 
@@ -53,7 +61,6 @@ class Action:
     operands: tuple[Shape, ...]
     reads: dict[tuple[int, Path], ArrayPlace]
     writes: dict[Path, tuple[Shape, ArrayPlace]]
-    handovers: tuple[tuple[ArrayPlace, ArrayPlace, int], ...]
     computes: bool
 
 
@@ -69,8 +76,12 @@ class Actions:
         self._built, self._plan = built, plan
         program = built.program
         self._accesses: list[list[StorageAccess]] = [[] for _ in range(len(program.steps) + 1)]
+        self._copied: dict[int, list[StorageAccess]] = {}
         for access in program.accesses:
-            self._accesses[access.time].append(access)
+            if access.operand == COPIED:
+                self._copied.setdefault(access.time, []).append(access)
+            else:
+                self._accesses[access.time].append(access)
         self._copies: dict[int, list[ImplicitCopy]] = {}
         for copy in program.copies:
             self._copies.setdefault(copy.time, []).append(copy)
@@ -84,6 +95,15 @@ class Actions:
             self._known[step] = self._work_out(step)
         return self._known[step]
 
+    def handovers(self, step: int) -> tuple[Handover, ...]:
+        """Returns the copies that are made at the end of a step."""
+        accesses = self._copied[step]
+        places = self._places(self._built.times.copying_of.get(step), accesses)
+        count = len(self._copies[step])
+        # As many places are read as are written, in the order of the copies.
+        rows = zip(places[:count], places[count:], self._copies[step], strict=True)
+        return tuple(Handover(source, destination, copy.bytes) for source, destination, copy in rows)
+
     def operand_storage(self, step: int, operand: int) -> int:
         """Returns the storage of an operand that is one array."""
         for access in self._accesses[step]:
@@ -96,47 +116,36 @@ class Actions:
         if step in self._left_out or not accesses:
             return None
         program = self._built.program
-        places = self._places(step, accesses)
-        implicit = self._copies.get(step, [])
+        places = self._places(self._built.times.operation_of.get(step), accesses)
         computation = program.graph.computations[program.steps[step].computation]
         instruction = program.steps[step].instruction
         reads: dict[tuple[int, Path], ArrayPlace] = {}
         updated: dict[tuple[int, Path], ArrayPlace] = {}
         written: list[tuple[Path, ArrayPlace]] = []
-        sources: list[ArrayPlace] = []
         for access, place in zip(accesses, places, strict=True):
             key = (access.operand, access.tuple_index)
             if access.kind is AccessKind.WRITE:
                 written.append((access.tuple_index, place))
-            elif access.operand < 0:
-                sources.append(place)
             else:
                 reads[key] = place
                 if access.kind is AccessKind.UPDATE:
                     updated[key] = place
-        own = len(written) - len(implicit)
-        writes = {path: (instruction.shape.at(path), place) for path, place in written[:own]}
+        writes = {path: (instruction.shape.at(path), place) for path, place in written}
         for pair in self._in_place.pairs(computation, instruction) if updated else ():
             target = updated.get((pair.operand, pair.operand_index))
             if target is not None:
                 writes[pair.output_index] = (instruction.shape.at(pair.output_index), target)
-        handovers = [
-            (source, destination, copy.bytes)
-            for source, (_, destination), copy in zip(sources, written[own:], implicit, strict=True)
-        ]
         return Action(
             instruction=instruction,
             operands=tuple(computation.instructions[operand].shape for operand in instruction.operands),
             reads=reads,
             writes=writes,
-            handovers=tuple(handovers),
             computes=instruction.opcode not in _CONTROL_FLOW and bool(reads or writes),
         )
 
-    def _places(self, step: int, accesses: Sequence[StorageAccess]) -> list[ArrayPlace]:
-        """Returns the place of each access; the problem's accesses are those of storages that have a buffer."""
+    def _places(self, operation: int | None, accesses: Sequence[StorageAccess]) -> list[ArrayPlace]:
+        """Returns the place of each access; an operation's accesses are those of storages that have a buffer."""
         number = 0
-        operation = self._built.times.operation_of.get(step)
         if operation is not None:
             number = self._built.problem.access_start[operation]
         places = []
@@ -210,18 +219,25 @@ def bytes_of(value: Any, shape: Shape) -> Bytes:
 
 
 def compute(action: Action, read: Callable[[ArrayPlace], Bytes], write: Callable[[ArrayPlace, Bytes], None]) -> None:
-    """Does what a step does: reads its operands, writes its results, hands values over."""
-    if action.computes:
-        operands = [_operand(action, number, shape, read) for number, shape in enumerate(action.operands)]
-        results = evaluate(action.instruction, operands)
-        for path, (shape, place) in action.writes.items():
-            result = results
-            for index in path:
-                result = result[index]
-            write(place, bytes_of(result, shape))
-    arrived = [read(source)[:size].copy() for source, _, size in action.handovers]
-    for (_, destination, _), data in zip(action.handovers, arrived, strict=True):
-        write(destination, data)
+    """Does what a step does: reads its operands and writes its results."""
+    if not action.computes:
+        return
+    operands = [_operand(action, number, shape, read) for number, shape in enumerate(action.operands)]
+    results = evaluate(action.instruction, operands)
+    for path, (shape, place) in action.writes.items():
+        result = results
+        for index in path:
+            result = result[index]
+        write(place, bytes_of(result, shape))
+
+
+def hand_over(
+    handovers: Sequence[Handover], read: Callable[[ArrayPlace], Bytes], write: Callable[[ArrayPlace, Bytes], None]
+) -> None:
+    """Makes copies: all are read before any is written."""
+    arrived = [read(handover.source)[: handover.bytes].copy() for handover in handovers]
+    for handover, data in zip(handovers, arrived, strict=True):
+        write(handover.destination, data)
 
 
 def _operand(action: Action, number: int, shape: Shape, read: Callable[[ArrayPlace], Bytes], path: Path = ()) -> Any:

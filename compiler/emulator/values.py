@@ -32,11 +32,13 @@ from memplan.compiler.emulator.value_actions import (
     bytes_of,
     check_plan,
     compute,
+    hand_over,
 )
 from memplan.compiler.errors import GraphError, PlanError
 from memplan.compiler.ir import Shape
 from memplan.compiler.mapping.build import BuiltProblem
 from memplan.compiler.mapping.plan import BEFORE, Plan
+from memplan.compiler.mapping.times import COPY_PLACE
 
 # Every byte of memory that holds nothing: not a number as a float of any width, -1 as an integer.
 POISON = 0xFF
@@ -75,7 +77,8 @@ class _Run:
     """One run of a program, or several in the same memory.
 
     Time here is the problem's, which counts operations. Steps of the flattened program that are no operations come
-    between them: `_entries` has both in order, as `(place, step or -1, operation or -1)`.
+    between them: `_entries` has both in order, as `(place, step or -1, operation or -1, whether it is copies after the
+    step)`.
     """
 
     def __init__(self, built: BuiltProblem, plan: Plan, arguments: Sequence[np.ndarray[Any, Any]], max_iterations: int):
@@ -84,10 +87,13 @@ class _Run:
         self._actions = Actions(built, plan)
         problem, program = built.problem, built.program
 
-        entries = [(float(step), step, built.times.operation_of.get(step, -1)) for step in range(len(program.steps))]
-        entries += [(built.times.places[n], -1, n) for n, step in enumerate(built.times.steps) if step < 0]
+        times = built.times
+        entries = [(float(step), step, times.operation_of.get(step, -1), False) for step in range(len(program.steps))]
+        entries += [(times.places[n], -1, n, False) for n, step in enumerate(times.steps) if step < 0]
+        for step in dict.fromkeys(copy.time for copy in program.copies):
+            entries.append((step + COPY_PLACE, step, times.copying_of.get(step, -1), True))
         self._entries = sorted(entries)
-        self._places = [place for place, _, _ in self._entries]
+        self._places = [place for place, *_ in self._entries]
         self._opening: dict[int, list[int]] = {}
         self._branches: dict[int, list[int]] = {}
         self._loops: dict[int, _Loop] = {}
@@ -315,11 +321,14 @@ class _Run:
             entry = self._entry(owner)
 
     def _visit(self, entry: int) -> None:
-        _, step, operation = self._entries[entry]
+        _, step, operation, is_copying = self._entries[entry]
         if operation >= 0:
             self._moment(operation)
             for memory, reserved in zip(self._memory, self._built.problem.operations[operation].reserved, strict=True):
                 memory[:reserved] = POISON
+        if is_copying:
+            hand_over(self._actions.handovers(step), self._read, self._write)
+            return
         action: Action | None = self._actions.of(step) if step >= 0 else None
         if action is not None:
             compute(action, self._read, self._write)

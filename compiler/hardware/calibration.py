@@ -99,16 +99,26 @@ class InstructionCosts:
         estimate = None if cycles is None else cycles / target.clock
         kind = kind_of(computation, instruction, work)
         floor, overhead, rows = instruction_cost(target, kind, compute_seconds(work, target), accesses, estimate)
-        if self._states_reserved or sum(access.bytes for access in accesses) <= _ONE_TILE:
-            reserved = [0] * len(target.spaces)
-        else:
-            # The program was not compiled for this target yet: what the compiler sets aside is all that is known.
-            reserved = [space.scoped_limit for space in target.spaces]
+        reserved = self._reserved(accesses)
         for number, size in reserved_bytes(instruction).items():
             space = target.space_of_xla(number)
             if space >= 0:
                 reserved[space] = min(size, target.spaces[space].capacity)
         return InstructionCost(floor, overhead, rows, tuple(reserved))
+
+    def of_copies(self, accesses: Sequence[Touched]) -> InstructionCost:
+        """Returns the cost of `copy` instructions that together touch `accesses`, one for each that is written."""
+        _, _, rows = instruction_cost(self._target, "move", 0.0, accesses, None)
+        launches = sum(access.is_written and 2 * access.bytes > _ONE_TILE for access in accesses)
+        launch = launches * self._target.compute.launch_seconds
+        return InstructionCost(launch, launch, rows, tuple(self._reserved(accesses)))
+
+    def _reserved(self, accesses: Sequence[Touched]) -> list[int]:
+        """Returns what an instruction keeps of each space for itself, as far as it does not say so itself."""
+        if self._states_reserved or sum(access.bytes for access in accesses) <= _ONE_TILE:
+            return [0] * len(self._target.spaces)
+        # The program was not compiled for this target yet: what the compiler sets aside is all that is known.
+        return [space.scoped_limit for space in self._target.spaces]
 
 
 def kind_of(computation: Computation, instruction: Instruction, work: Work) -> str:

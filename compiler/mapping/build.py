@@ -6,6 +6,10 @@ it was before it was mapped. Around every loop and conditional stand two points 
 outside of it, and, unless its last step is an operation, one at its end:
 
     NAME.enter | body … NAME.end | NAME        (operations without cost, NAME the while or conditional)
+
+Copies that the program needs and does not state (`ImplicitCopy`) are operations of their own: `NAME.copy` fills the
+place of NAME before a loop, at the end of its body or of a branch, and the results at the end of the program. They cost
+what `copy` instructions cost.
 """
 
 from __future__ import annotations
@@ -58,6 +62,7 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
 
     Raises:
       GraphError: the Graph breaks a rule of the IR.
+      PlanError: the program reads what nothing has written, see `MappingProblem.faults`.
     """
     program = flatten(graph)
     accesses = AccessIndex(program)
@@ -69,7 +74,12 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
         if all(space_of[storage] >= 0 for storage in (given_copy.source, *given_copy.destinations))
     ]
     timed = _timed_steps(program, accesses, space_of, given_copies)
-    times = operation_times(program, timed)
+    copying = {
+        step
+        for step, numbers in accesses.of_copies.items()
+        if any(space_of[program.accesses[number].storage] >= 0 for number in numbers)
+    }
+    times = operation_times(program, timed, copying)
     storages_of_buffer, buffer_of = _merge(program, space_of, given_copies, times)
     operations, served_storage = _operations(graph, target, program, accesses, times, space_of, buffer_of)
     problem = MappingProblem(
@@ -83,6 +93,7 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
         clock=target.clock,
         cross_program_prefetches=target.cross_program_prefetches,
     )
+    problem.check()
     given = given_plan(problem, program, times, given_copies, space_of, storages_of_buffer, served_storage)
     return BuiltProblem(problem.with_given(given), program, times, tuple(buffer_of), tuple(given_copies))
 
@@ -204,26 +215,28 @@ def _operations(
     idle = (0,) * len(target.spaces)
     operations: list[Operation] = []
     served_storage: list[int] = []
-    for t, name, region in zip(times.steps, times.names, times.region_of, strict=True):
+    for t, is_copying, name, region in zip(times.steps, times.is_copying, times.names, times.region_of, strict=True):
         if t < 0:
             operations.append(Operation(name, "point", 0.0, 0.0, idle, region, ()))
             continue
         step = program.steps[t]
         touched = [
             access
-            for access in (program.accesses[number] for number in accesses.of_step[t])
+            for access in (program.accesses[number] for number in accesses.of(t, is_copying))
             if buffer_of[access.storage] >= 0
         ]
-        cost = costs.of(
-            graph.computations[step.computation],
-            step.instruction,
-            [Touched(access.bytes, space_of[access.storage], access.kind is not AccessKind.READ) for access in touched],
-        )
+        parts = [
+            Touched(access.bytes, space_of[access.storage], access.kind is not AccessKind.READ) for access in touched
+        ]
+        if is_copying:
+            cost = costs.of_copies(parts)
+        else:
+            cost = costs.of(graph.computations[step.computation], step.instruction, parts)
         served_storage.extend(access.storage for access in touched)
         operations.append(
             Operation(
                 name=name,
-                opcode=step.instruction.opcode,
+                opcode="copy" if is_copying else step.instruction.opcode,
                 floor=cost.floor,
                 overhead=cost.overhead,
                 reserved=cost.reserved,

@@ -17,7 +17,7 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from memplan.compiler.analysis.program import AccessKind, FlatProgram
+from memplan.compiler.analysis.program import COPIED, AccessKind, FlatProgram
 from memplan.compiler.ir import Shape
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
 
@@ -43,14 +43,28 @@ class GivenCopy:
 
 
 class AccessIndex:
-    """Finds the accesses of each step and of each storage."""
+    """Finds accesses, by their numbers in the program.
+
+    Attributes:
+      of_step: of each step itself, `[num_steps + 1]`.
+      of_copies: of the implicit copies at the end of a step.
+      of_storage: `[num_storages]`.
+    """
 
     def __init__(self, program: FlatProgram):
         self.of_step: list[list[int]] = [[] for _ in range(len(program.steps) + 1)]
+        self.of_copies: dict[int, list[int]] = {}
         self.of_storage: list[list[int]] = [[] for _ in program.storages]
         for number, access in enumerate(program.accesses):
-            self.of_step[access.time].append(number)
+            if access.operand == COPIED:
+                self.of_copies.setdefault(access.time, []).append(number)
+            else:
+                self.of_step[access.time].append(number)
             self.of_storage[access.storage].append(number)
+
+    def of(self, step: int, is_copying: bool) -> list[int]:
+        """Returns those of an operation, as `OperationTimes` has it."""
+        return self.of_copies[step] if is_copying else self.of_step[step]
 
 
 def find_given_copies(program: FlatProgram, accesses: AccessIndex) -> list[GivenCopy]:
@@ -159,7 +173,7 @@ def _others(program: FlatProgram, accesses: AccessIndex, storage: int, copy: Giv
     times, writes = [], []
     for number in accesses.of_storage[storage]:
         access = program.accesses[number]
-        if access.time in copy.steps:
+        if access.time in copy.steps and access.operand != COPIED:
             continue
         times.append(access.time)
         if access.kind is not AccessKind.READ:
@@ -191,7 +205,7 @@ def _outdated(program: FlatProgram, accesses: AccessIndex, copies: list[GivenCop
     for storage in around:
         for number in accesses.of_storage[storage]:
             access = program.accesses[number]
-            if access.time in moving:
+            if access.time in moving and access.operand != COPIED:
                 continue
             if access.kind is not AccessKind.WRITE:
                 reads.setdefault(storage, []).append(access.time)

@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from memplan.compiler import limits
+from memplan.compiler.analysis.content import NEVER, Contents
 from memplan.compiler.analysis.program import AccessKind, RegionKind, repetitions
+from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
 from memplan.compiler.hardware import roofline
 from memplan.compiler.mapping.documents import document_of, parse_json
@@ -169,6 +171,21 @@ class Buffer:
     values: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why no plan can answer a problem: a buffer is read where it holds nothing.
+
+    Attributes:
+      buffer: index.
+      time: of the operation that reads it; `n` for a result that nothing writes.
+      message: with names.
+    """
+
+    buffer: int
+    time: int
+    message: str
+
+
 @dataclass(frozen=True)
 class MappingProblem:
     """Where may every buffer lie, and what does it cost?
@@ -245,6 +262,39 @@ class MappingProblem:
         return {(link.source, link.destination): i for i, link in enumerate(self.links)}
 
     @cached_property
+    def faults(self) -> tuple[Fault, ...]:
+        """Uses of buffers outside of their live range, and reads of what nothing has written; at most one a buffer."""
+        groups = [region.group for region in self.regions]
+        contents = Contents(self.regions, groups, [operation.region for operation in self.operations])
+        found = []
+        for number, buffer in enumerate(self.buffers):
+            accesses = [(self.accesses[i][0], self.accesses[i][1].kind) for i in self.accesses_of[number]]
+            accesses.sort(key=lambda access: (access[0], access[1] is AccessKind.WRITE))
+            live = (buffer.start, buffer.end)
+            outside = next((t for t, _ in accesses if not live[0] <= t < live[1]), NEVER)
+            if outside != NEVER:
+                what = f"{self._moment(outside)} uses {buffer.name} outside of its live range [{live[0]}, {live[1]})"
+                found.append(Fault(number, outside, what))
+                continue
+            unwritten, is_left = contents.follow(accesses, live, buffer.initial_space is not None)
+            if unwritten != NEVER:
+                what = f"{self._moment(unwritten)} reads {buffer.name}, which nothing has written on some way to it"
+                found.append(Fault(number, unwritten, what))
+            elif buffer.final_space is not None and not (is_left and buffer.end > self.end):
+                what = f"{buffer.name} is a result, but nothing that was written to it is left at the end"
+                found.append(Fault(number, self.end, what))
+        return tuple(found)
+
+    def check(self, file: str = "") -> None:
+        """Raises PlanError, with the names of operation and buffer, if the problem, read from `file`, has faults."""
+        if self.faults:
+            more = f" (and {len(self.faults) - 1:,} more faults like this)" if len(self.faults) > 1 else ""
+            raise PlanError(f"{file and file + ': '}{self.name}: {self.faults[0].message}{more}")
+
+    def _moment(self, time: int) -> str:
+        return f"{self.operations[time].name} (t={time})"
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal digest of everything but `given`: a plan belongs to exactly one problem."""
         return hashlib.sha256(json.dumps(_to_dict(self, with_given=False)).encode()).hexdigest()
@@ -255,7 +305,7 @@ class MappingProblem:
 
     @staticmethod
     def from_json(text: str, file: str = "<string>") -> MappingProblem:
-        """Reads what `to_json` wrote; raises PlanError, naming the place, if it is malformed."""
+        """Reads what `to_json` wrote; raises PlanError, naming the place, if it is malformed or has faults."""
         data = document_of(parse_json(text, file), "mapping problem", SCHEMA, file)
         check_problem_document(data, file)
         given = Plan.from_dict(data["given"], f"{file}: given") if data["given"] is not None else None
@@ -282,6 +332,7 @@ class MappingProblem:
         if given is not None:
             given.check_indices(len(problem.buffers), len(problem.spaces), len(problem.accesses), f"{file}: given")
             problem = problem.with_given(given)
+        problem.check(file)
         return problem
 
     def save(self, path: str | Path) -> None:

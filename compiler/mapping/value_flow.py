@@ -13,8 +13,9 @@ A residency stops being current when execution reaches a moment outside of its i
               point from above, which intersects what was assumed with what an iteration leaves
     branches  start from the same state; afterwards current is what is current after each of them
 
-Before the first write of a buffer that is no argument, and outside of its live range, its content is undefined: any
-residency holds it. In the code `None` stands for that, the set of all residencies.
+Before the first write of a buffer that is no argument, and outside of its live range, its content is undefined, and no
+residency is out of date: `None` stands for that in the code. A problem whose program reads such content has a fault,
+which `content.py` finds whatever the plan is.
 """
 
 from __future__ import annotations

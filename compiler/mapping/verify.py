@@ -39,6 +39,7 @@ RULES = {
     "destination": "a copy's destination lasts from its start until after its done",
     "served": "an access is served by a residency of its buffer that exists at that time",
     "write": "all writes of one operation to a buffer go to one residency",
+    "unwritten": "the program reads no buffer that nothing has written, which no plan could mend",
     "value": "a read finds the current value",
     "initial": "an argument has one residency in its initial space at time 0",
     "final": "a result is in its final space when the program ends",
@@ -73,7 +74,7 @@ def verify(problem: MappingProblem, plan: Plan) -> list[Violation]:
     checked = CheckedPlan(problem, plan)
     by_rule: dict[str, list[Violation]] = {rule: [] for rule in RULES}
     unlisted: dict[str, int] = {}
-    for check in (_residencies, _overlaps, _copies, _served, _ends, check_values):
+    for check in (_residencies, _overlaps, _copies, _served, _ends, _unwritten, check_values):
         for violation in check(checked):
             found = by_rule[violation.rule]
             if len(found) < MAX_VIOLATIONS_PER_RULE:
@@ -290,6 +291,12 @@ def _served(checked: CheckedPlan) -> Iterator[Violation]:
 def _subject(checked: CheckedPlan, time: int, access: Access) -> str:
     """Names an access, to begin a sentence."""
     return f"{checked.operation(time)}, which {access.kind.value}s {checked.buffer(access.buffer)},"
+
+
+def _unwritten(checked: CheckedPlan) -> Iterator[Violation]:
+    """Yields the faults of the problem itself."""
+    for fault in checked.problem.faults:
+        yield Violation("unwritten", fault.message, fault.buffer, fault.time)
 
 
 def _ends(checked: CheckedPlan) -> Iterator[Violation]:

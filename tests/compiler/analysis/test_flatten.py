@@ -140,7 +140,8 @@ def test_an_implicit_copy_is_a_read_and_a_write_of_its_step() -> None:
     assert accesses(program, "t") == [("read", "a", 32), ("write", "t{1}", 32)]
 
 
-def test_a_step_whose_result_is_needed_in_two_places_writes_it_twice() -> None:
+def test_a_step_whose_result_is_needed_in_two_places_is_followed_by_a_copy() -> None:
+    """The copy reads the result, as the instruction does that a compiler inserts."""
     program = flat(
         """
         body { p = (f32[8]) parameter(0) x = f32[8] get-tuple-element(p), index=0
@@ -152,7 +153,9 @@ def test_a_step_whose_result_is_needed_in_two_places_writes_it_twice() -> None:
         """
     )
     assert [(copy.reason, program.storages[copy.source].name) for copy in program.copies] == [("w{0}", "i{0}")]
-    assert accesses(program, "i") == [("read", "a", 32), ("write", "i{0}", 32), ("write", "q{0}", 32)]
+    assert accesses(program, "i") == [
+        ("read", "a", 32), ("read", "i{0}", 32), ("write", "i{0}", 32), ("write", "q{0}", 32),
+    ]  # fmt: skip
 
 
 def test_a_value_that_is_handed_over_at_once_is_computed_where_it_is_needed() -> None:

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.mapping.verify import verify
 from memplan.compiler.registry import Registry
 
 # The planner that makes the plans unless another one is named.
@@ -85,9 +86,22 @@ class Planner:
     prepare: Callable[[], None] = _nothing
 
     def plan(self, problem: MappingProblem, budget: Budget) -> Plan:
-        """Returns the plan of `solve`, whose budget begins when it is prepared."""
+        """Returns the plan of `solve`, whose budget begins when it is prepared, and which is verified.
+
+        Raises:
+          PlanError: the problem has faults, so that no plan answers it.
+          PlannerError: the planner found no plan, or made one that breaks a rule.
+        """
+        problem.check()
         self.prepare()
-        return self.solve(problem, budget)
+        plan = self.solve(problem, budget)
+        if violations := verify(problem, plan):
+            more = f" (and {len(violations) - 1:,} more)" if len(violations) > 1 else ""
+            raise PlannerError(
+                f"the plan of {self.name!r} for {problem.name} is not valid; "
+                f"{violations[0].rule}: {violations[0].message}{more}"
+            )
+        return plan
 
     def missing(self) -> list[str]:
         """Returns the libraries that it needs and that are not installed."""

@@ -37,7 +37,7 @@ class ArrayPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class ValueCopy:
     """A copy that no instruction states: the places that it connects, and its bytes."""
 
     source: ArrayPlace
@@ -95,14 +95,14 @@ class Actions:
             self._known[step] = self._work_out(step)
         return self._known[step]
 
-    def handovers(self, step: int) -> tuple[Handover, ...]:
+    def copies(self, step: int) -> tuple[ValueCopy, ...]:
         """Returns the copies that are made at the end of a step."""
         accesses = self._copied[step]
         places = self._places(self._built.times.copying_of.get(step), accesses)
         count = len(self._copies[step])
         # As many places are read as are written, in the order of the copies.
         rows = zip(places[:count], places[count:], self._copies[step], strict=True)
-        return tuple(Handover(source, destination, copy.bytes) for source, destination, copy in rows)
+        return tuple(ValueCopy(source, destination, copy.bytes) for source, destination, copy in rows)
 
     def operand_storage(self, step: int, operand: int) -> int:
         """Returns the storage of an operand that is one array."""
@@ -231,13 +231,13 @@ def compute(action: Action, read: Callable[[ArrayPlace], Bytes], write: Callable
         write(place, bytes_of(result, shape))
 
 
-def hand_over(
-    handovers: Sequence[Handover], read: Callable[[ArrayPlace], Bytes], write: Callable[[ArrayPlace, Bytes], None]
+def make_copies(
+    copies: Sequence[ValueCopy], read: Callable[[ArrayPlace], Bytes], write: Callable[[ArrayPlace, Bytes], None]
 ) -> None:
     """Makes copies: all are read before any is written."""
-    arrived = [read(handover.source)[: handover.bytes].copy() for handover in handovers]
-    for handover, data in zip(handovers, arrived, strict=True):
-        write(handover.destination, data)
+    arrived = [read(copy.source)[: copy.bytes].copy() for copy in copies]
+    for copy, data in zip(copies, arrived, strict=True):
+        write(copy.destination, data)
 
 
 def _operand(action: Action, number: int, shape: Shape, read: Callable[[ArrayPlace], Bytes], path: Path = ()) -> Any:

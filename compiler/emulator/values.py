@@ -32,7 +32,7 @@ from memplan.compiler.emulator.value_actions import (
     bytes_of,
     check_plan,
     compute,
-    hand_over,
+    make_copies,
 )
 from memplan.compiler.errors import GraphError, PlanError
 from memplan.compiler.ir import Shape
@@ -327,7 +327,7 @@ class _Run:
             for memory, reserved in zip(self._memory, self._built.problem.operations[operation].reserved, strict=True):
                 memory[:reserved] = POISON
         if is_copying:
-            hand_over(self._actions.handovers(step), self._read, self._write)
+            make_copies(self._actions.copies(step), self._read, self._write)
             return
         action: Action | None = self._actions.of(step) if step >= 0 else None
         if action is not None:

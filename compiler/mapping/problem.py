@@ -263,7 +263,7 @@ class MappingProblem:
 
     @cached_property
     def faults(self) -> tuple[Fault, ...]:
-        """Uses of buffers outside of their live range, and reads of what nothing has written; at most one a buffer."""
+        """Reads, and results, that may be of what nothing has written; at most one a buffer."""
         groups = [region.group for region in self.regions]
         contents = Contents(self.regions, groups, [operation.region for operation in self.operations])
         found = []
@@ -271,14 +271,10 @@ class MappingProblem:
             accesses = [(self.accesses[i][0], self.accesses[i][1].kind) for i in self.accesses_of[number]]
             accesses.sort(key=lambda access: (access[0], access[1] is AccessKind.WRITE))
             live = (buffer.start, buffer.end)
-            outside = next((t for t, _ in accesses if not live[0] <= t < live[1]), NEVER)
-            if outside != NEVER:
-                what = f"{self._moment(outside)} uses {buffer.name} outside of its live range [{live[0]}, {live[1]})"
-                found.append(Fault(number, outside, what))
-                continue
             unwritten, is_left = contents.follow(accesses, live, buffer.initial_space is not None)
             if unwritten != NEVER:
-                what = f"{self._moment(unwritten)} reads {buffer.name}, which nothing has written on some way to it"
+                reader = f"{self.operations[unwritten].name} (t={unwritten})"
+                what = f"{reader} reads {buffer.name}, which nothing has written on some way to it"
                 found.append(Fault(number, unwritten, what))
             elif buffer.final_space is not None and not (is_left and buffer.end > self.end):
                 what = f"{buffer.name} is a result, but nothing that was written to it is left at the end"
@@ -290,9 +286,6 @@ class MappingProblem:
         if self.faults:
             more = f" (and {len(self.faults) - 1:,} more faults like this)" if len(self.faults) > 1 else ""
             raise PlanError(f"{file and file + ': '}{self.name}: {self.faults[0].message}{more}")
-
-    def _moment(self, time: int) -> str:
-        return f"{self.operations[time].name} (t={time})"
 
     @cached_property
     def fingerprint(self) -> str:

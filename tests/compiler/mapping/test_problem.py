@@ -104,10 +104,6 @@ def test_an_iteration_that_may_not_write_leaves_nothing_to_the_next() -> None:
     assert messages(problem("w a", "", "w a", "", "r a", "", regions=inside, live=live)) == []
 
 
-def test_a_use_outside_of_the_live_range() -> None:
-    assert messages(problem("w a", "r a", live={"a": (0, 1)})) == ["op1 (t=1) uses a outside of its live range [0, 1)"]
-
-
 def test_a_result_that_nothing_writes() -> None:
     unwritten = problem("w b", "", results="b")
     lost = dataclasses.replace(
@@ -143,7 +139,8 @@ def with_an_access_less(draw: st.DrawFn) -> MappingProblem:
     if not times or draw(st.booleans()):
         number = draw(st.integers(0, len(mapped.buffers) - 1))
         buffers = list(mapped.buffers)
-        end = draw(st.integers(buffers[number].start + 1, buffers[number].end))
+        last = max((mapped.accesses[i][0] for i in mapped.accesses_of[number]), default=buffers[number].start)
+        end = draw(st.integers(last + 1, buffers[number].end))
         buffers[number] = dataclasses.replace(buffers[number], end=end)
         return dataclasses.replace(mapped, buffers=tuple(buffers))
     time = draw(st.sampled_from(times))
@@ -156,11 +153,7 @@ def with_an_access_less(draw: st.DrawFn) -> MappingProblem:
 
 def lacking_on_some_path(mapped: MappingProblem) -> set[int]:
     """Returns the buffers that some path of execution uses where they hold nothing, found by walking the paths."""
-    lacking = {
-        access.buffer
-        for time, access in mapped.accesses
-        if not mapped.buffers[access.buffer].start <= time < mapped.buffers[access.buffer].end
-    }
+    lacking: set[int] = set()
     for path in paths(mapped):
         written = {number for number, buffer in enumerate(mapped.buffers) if buffer.initial_space is not None}
         for time in path:

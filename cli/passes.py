@@ -17,6 +17,7 @@ from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
 from memplan.compiler.ir.memory_order import scheduled
 from memplan.compiler.ir.printer import print_graph
+from memplan.compiler.printable import printable
 
 if TYPE_CHECKING:
     from memplan.passes.base import GraphPass
@@ -92,7 +93,7 @@ def _printer(options: PassOptions, printed: list[str]) -> Callable[[GraphPass, G
         if options.print_after == "all":
             text = f"// after {each.name}\n{text}"
         if options.print_to is None:
-            print(text, file=sys.stderr)
+            print(printable(text, keep="\n\t"), file=sys.stderr)
             return
         if options.print_after != "all":
             printed.clear()  # of a pass that runs twice, the last program is the one that is planned

@@ -17,6 +17,7 @@ from typing import TypeVar
 from memplan.compiler.errors import GraphError, ParseError
 from memplan.compiler.frontends import protobuf
 from memplan.compiler.frontends.hlo_attributes import called_computations
+from memplan.compiler.frontends.hlo_lexical import MalformedText, end_of_value
 from memplan.compiler.frontends.hlo_source import SourceTables, source_of
 from memplan.compiler.frontends.proto_attributes import attributes_of, output_aliasing
 from memplan.compiler.frontends.proto_common import Attributes, common_attributes, frontend_attributes, late_attributes
@@ -25,6 +26,7 @@ from memplan.compiler.frontends.proto_metadata import escaped
 from memplan.compiler.frontends.proto_shape import shape_from_proto
 from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integers, raw, raws, string
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction, Source
+from memplan.compiler.ir.names import renamed
 from memplan.compiler.ir.opcodes import is_known
 from memplan.compiler.ir.ordering import reordered, topological_order
 from memplan.compiler.ir.shape import Shape, print_shape
@@ -98,6 +100,18 @@ class _Computation:
         return self.index.get(identity & 0xFFFFFFFF) if index is None else index
 
 
+def _checked(attributes: Attributes) -> tuple[tuple[str, str], ...]:
+    """Returns attributes; raises MalformedMessage if a value is none that HLO text can hold."""
+    for key, value in attributes:
+        try:
+            end = end_of_value(value, 0)
+        except MalformedText:
+            end = -1
+        if end != len(value):
+            raise MalformedMessage(f"the attribute {key} holds {value[:40]!r}")
+    return tuple(attributes)
+
+
 def _only_wraps_root(draft: _Computation) -> bool:
     """Tells whether a computation hands its parameters, in order, to one instruction, and has no other."""
     parameters = [i for i, m in enumerate(draft.messages) if string(m, 2) == "parameter" and i != draft.root]
@@ -124,6 +138,9 @@ class _Reader:
             if identity in self.computations:
                 raise MalformedMessage(f"two computations have the id {identity}")
             self.computations[identity] = self.computation(parsed, sequences.get(identity))
+        names = renamed([draft.name for draft in self.computations.values()])
+        for draft in self.computations.values():
+            draft.name = names.get(draft.name, draft.name)
         self.find_wrappers()
         self.tables = _tables(protobuf.submessage(message, 17))
         computations: dict[str, Computation] = {}
@@ -134,7 +151,7 @@ class _Reader:
                 raise MalformedMessage(f"two computations are called {draft.name!r}")
             computations[draft.name] = self.resolved(draft, bool(sequences))
         entry = self.computations.get(integer(message, 6))
-        entry_name = entry.name if entry is not None else string(message, 2)
+        entry_name = entry.name if entry is not None else names.get(string(message, 2), string(message, 2))
         if entry_name not in computations:
             raise MalformedMessage(f"the entry computation {entry_name!r} is not in it")
         return Graph(
@@ -143,7 +160,7 @@ class _Reader:
             entry_name,
             bool(sequences),
             self.aliases(),
-            tuple(self.header()),
+            _checked(self.header()),
             self.tables.text,
             "hlo",
             self.file,
@@ -292,7 +309,7 @@ class _Reader:
             draft.shapes[i],
             operands,
             called_computations(attributes),
-            tuple(attributes),
+            _checked(attributes),
             payload,
             self.indices(draft, message, 37),
             source,

@@ -33,7 +33,7 @@ from memplan.compiler.ir.ordering import reordered, topological_order
 from memplan.compiler.ir.shape import Shape
 from memplan.compiler.ir.validate import InstructionError, callees_first, check_graph
 
-_MODULE = re.compile(rf"{SPACE}HloModule\s++([^\s,]++)")
+_MODULE = re.compile(rf"{SPACE}HloModule\s++([^\s,:]++):?")
 _COMPUTATION = re.compile(rf"{SPACE}(?:(ENTRY\s++)|(?!ENTRY\s))%?+({NAME}){SPACE}")
 
 

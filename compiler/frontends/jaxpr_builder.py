@@ -39,6 +39,7 @@ class ModuleBuilder:
     def unique_name(self, base: str) -> str:
         """Returns a name made of `base` that no instruction and no computation has yet: `dot`, `dot.1`, `dot.2`."""
         base = _NOT_IN_A_NAME.sub("_", base).strip("_") or "value"
+        base = base if base[0].isalpha() else f"_{base}"
         suffix = self._next_suffix.get(base, 0)
         self._next_suffix[base] = suffix + 1
         return f"{base}.{suffix}" if suffix else base

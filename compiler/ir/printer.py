@@ -1,7 +1,8 @@
 """A Graph back to HLO text, in the form in which XLA prints modules.
 
 Parsing what `print_graph` writes gives an equal Graph. A module that XLA printed is printed back byte for byte, and
-XLA's own parser takes it; one traced from JAX prints for people, with the same grammar but JAX's operations.
+XLA's own parser takes it; one traced from JAX prints for people, with the same grammar but JAX's operations. Names that
+text cannot hold, which only protos have, are replaced by others.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction
+from memplan.compiler.ir.names import with_legal_names, without_controls
 from memplan.compiler.ir.shape import Shape, print_shape
 
 
@@ -28,6 +30,7 @@ def print_graph(graph: Graph) -> str:
     <BLANKLINE>
     <BLANKLINE>
     """
+    graph = with_legal_names(graph)
     header = [f"HloModule {graph.name}"]
     if graph.is_scheduled:
         header.append("is_scheduled=true")
@@ -39,7 +42,7 @@ def print_graph(graph: Graph) -> str:
         parts.append(graph.tables + "\n\n")
     for computation in graph.computations.values():
         parts.append(print_computation(computation, is_entry=computation.name == graph.entry))
-    return "\n".join([*parts, ""])
+    return without_controls("\n".join([*parts, ""]))
 
 
 def print_computation(computation: Computation, is_entry: bool = False) -> str:

@@ -113,6 +113,38 @@ def fields(value: Any) -> None:
     raise Mismatch(f"values that nest at most {MAX_DEPTH} deep", value)
 
 
+def mapping(check: Check) -> Check:
+    """Returns a check for an object of any keys, whose values another check accepts."""
+
+    def check_mapping(value: Any) -> None:
+        if type(value) is not dict:
+            raise Mismatch("an object", value)
+        for key, entry in value.items():
+            try:
+                text(key)
+                check(entry)
+            except Mismatch as mismatch:
+                raise mismatch.below(f"[{json.dumps(key)}]") from None
+
+    return check_mapping
+
+
+def record(**checks: Check) -> Check:
+    """Returns a check for an object of exactly some keys, one check each."""
+    expected = f"an object of the fields {', '.join(checks)}"
+
+    def check_record(value: Any) -> None:
+        if type(value) is not dict or value.keys() != checks.keys():
+            raise Mismatch(expected, value)
+        for name, check in checks.items():
+            try:
+                check(value[name])
+            except Mismatch as mismatch:
+                raise mismatch.below(f".{name}") from None
+
+    return check_record
+
+
 def boolean(value: Any) -> None:
     """Accepts true and false."""
     if type(value) is not bool:

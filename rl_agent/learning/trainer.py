@@ -76,6 +76,17 @@ class IterationReport:
     backups: int
 
 
+def check_alike(params: Params, wanted: Params) -> None:
+    """Raises PlannerError unless two trees of parameters have the same structure, shapes and types."""
+    if jax.tree.structure(params) != jax.tree.structure(wanted):
+        raise PlannerError("the parameters are not those of these networks")
+    expected = jax.tree.leaves(wanted)
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(params), expected, strict=True):
+        if (leaf.shape, leaf.dtype) != (other.shape, other.dtype):
+            name = jax.tree_util.keystr(path)
+            raise PlannerError(f"parameters {name} are {leaf.dtype}{leaf.shape}, not {other.dtype}{other.shape}")
+
+
 class Trainer:
     """An agent, what it remembers, and the problems that it plays: one in each iteration, learning from all of them.
 
@@ -93,7 +104,8 @@ class Trainer:
       contests: the problems, and what was reached.
 
     Raises:
-      PlannerError: no problem is given, one has no fast memory, or a game does not fit the padding.
+      PlannerError: no problem is given, one has no fast memory, a game does not fit the padding, or the parameters are
+        not those of the options' networks.
     """
 
     def __init__(
@@ -116,9 +128,11 @@ class Trainer:
         self._rivals: list[tuple[Contest | None, int]] = [(None, 0)] * len(problems)
         self.agent = agent_of(options)
         self.iteration = 0
+        key = jax.random.fold_in(jax.random.key(options.seed), 2**31 - 1)
         if params is None:
-            key = jax.random.fold_in(jax.random.key(options.seed), 2**31 - 1)
             params = self.agent.networks.init(key, self._example())
+        else:
+            check_alike(params, jax.eval_shape(self.agent.networks.init, key, self._example()))
         self.params = self.agent.shared(params)
         self.memory = self.agent.shared(self.agent.optimizer.init(params))
         self.replay = Replay(options.capacity, self._shapes())
@@ -385,7 +399,8 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes what `state` returned."""
+        """Takes what `state` returned; raises PlannerError if its parameters are those of other networks."""
+        check_alike(state["params"], self.params)
         self.iteration = int(state["iteration"])
         self.params = self.agent.shared(state["params"])
         self.memory = self.agent.shared(jax.tree.unflatten(jax.tree.structure(self.memory), state["optimizer"]))

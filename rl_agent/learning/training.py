@@ -19,6 +19,7 @@ from typing import Any
 
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import make_folder, write_atomically
+from memplan.compiler.mapping.documents import check_fields, mapping, number, record, rows, text
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.printable import file_name
 from memplan.rl_agent.learning import checkpoint
@@ -84,7 +85,12 @@ class Training:
         self.trainer = Trainer(self.problems, options)
         if saved is not None:
             assert saved.rest is not None
-            self.trainer.restore({**saved.rest, "params": saved.params})
+            try:
+                self.trainer.restore({**saved.rest, "params": saved.params})
+            except (KeyError, IndexError, TypeError, ValueError, MemplanError) as error:
+                raise checkpoint.DamagedCheckpointError(
+                    f"{self.out}: iteration {saved.iteration} is not one of this run: {error}"
+                ) from None
             self.seconds, self.points = float(saved.meta["seconds"]), list(saved.meta["points"])
             self._last_saved = saved.iteration
 
@@ -94,7 +100,15 @@ class Training:
         if self.resume:
             if self.out is None or not there:
                 raise MemplanError(f"{self.out}: there is no run to resume")
-            return checkpoint.load(self.out, everything=True)
+            saved = checkpoint.load(self.out, everything=True)
+            check_fields(
+                saved.meta,
+                f"{self.out}: iteration {saved.iteration}",
+                problems=mapping(text),
+                seconds=number(at_least=0.0),
+                points=rows(record(seconds=number(at_least=0.0), name=text, latency=number(at_least=0.0))),
+            )
+            return saved
         if there:
             raise MemplanError(f"{self.out}: there is a run already: resume it, or choose another folder")
         return None
@@ -153,9 +167,9 @@ class Training:
             self.save()
 
     def _note(self, report: IterationReport) -> None:
-        for number in [report.problem] if report.improved else range(len(self.names)):
-            latency = self.trainer.contests[number].latency
-            self.points.append({"seconds": self.seconds, "name": self.names[number], "latency": latency})
+        for problem in [report.problem] if report.improved else range(len(self.names)):
+            latency = self.trainer.contests[problem].latency
+            self.points.append({"seconds": self.seconds, "name": self.names[problem], "latency": latency})
 
     def save(self) -> None:
         """Writes a checkpoint, the best plans, and how they came."""

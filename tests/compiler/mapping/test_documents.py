@@ -17,10 +17,12 @@ from memplan.compiler.mapping.documents import (
     document_of,
     fields,
     integer,
+    mapping,
     number,
     one_of,
     optional,
     parse_json,
+    record,
     row,
     rows,
     text,
@@ -105,6 +107,7 @@ def test_a_check_says_where_and_what() -> None:
         complaint(check, [["a", 0], ["b"]])
         == "[1]: expected a list of 2 entries (name, size), found a list of 1 entries"
     )
+    assert complaint(mapping(record(a=boolean)), {"k": {"a": 0}}) == '["k"].a: expected true or false, found 0'
     assert complaint(check, {}) == ": expected a list of 0 to 4 entries, found an object of 0 entries"
     assert complaint(check, [["a", 0]] * 5) == ": expected a list of 0 to 4 entries, found a list of 5 entries"
 
@@ -123,6 +126,12 @@ def test_a_check_says_where_and_what() -> None:
         (optional(integer(0)), [None, 0], [-1, False, "x"]),
         (rows(integer(0), 2), [[0, 1]], [[], [0], [0, 1, 2], (0, 1), "01", None]),
         (rows(anything, at_least=1), [[None]], [[]]),
+        (mapping(integer(0)), [{}, {"a": 1, "b": 2}], [{"a": -1}, {"\ud800": 1}, [], None]),
+        (
+            record(a=integer(0), b=text),
+            [{"a": 1, "b": ""}],
+            [{}, {"a": 1}, {"a": 1, "b": "", "c": 1}, {"a": 1, "b": 2}],
+        ),
         (fields, [{}, {"a": [{"b": 1}]}], [[], None, 3]),
     ],
 )

@@ -24,6 +24,7 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.verify import verify
 from memplan.rl_agent.learning import checkpoint
 from memplan.rl_agent.learning.checkpoint import CheckpointError
+from memplan.rl_agent.learning.checksums import write_checksums
 from memplan.rl_agent.learning.training import Training, problem_name
 
 TESTS = Path(__file__).parents[1]
@@ -160,6 +161,8 @@ def test_a_checkpoint_that_nothing_went_on_from_is_replaced(run: Path, tmp_path:
 
 def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
     out = copy_of(run, tmp_path)
+    for earlier in (out / "checkpoints").glob("[0-5]"):
+        shutil.rmtree(earlier)
     for path in (out / "checkpoints" / "6" / "rest").rglob("*"):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -171,6 +174,7 @@ def test_a_checkpoint_of_another_version_is_named(run: Path, tmp_path: Path) -> 
     out = copy_of(run, tmp_path)
     for path in (out / "checkpoints" / "6" / "meta").rglob("metadata"):
         path.write_text(path.read_text().replace(f'"version": {checkpoint.VERSION}', '"version": 99'))
+    write_checksums(out / "checkpoints" / "6")
     with pytest.raises(CheckpointError, match="of version 99"):
         checkpoint.load(out)
 

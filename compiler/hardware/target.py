@@ -281,6 +281,10 @@ def parse_target(text: str, file: str = "<string>") -> Target:
         place = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
         where = f"{file}:{place[1]}:{place[2]}" if place else file
         raise TargetError(f"{where}: {re.sub(r' *.at (line .*|end of document).$', '', str(error))}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise TargetError(f"{file}: not TOML that can be read: {error}") from None
+    except RecursionError:
+        raise TargetError(f"{file}: the TOML is nested too deeply") from None
     table = TomlTable(data, file, "")
     names: list[str] = []
     channels: list[str] = []

@@ -312,3 +312,17 @@ def test_a_target_that_can_write_nothing_is_refused() -> None:
     text = text.replace("[[space]]\n", "[[space]]\nwritable = false\n")
     with pytest.raises(TargetError, match=r"dead\.toml: .*programs can write none of the memories"):
         parse_target(text, "dead.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clock = " + "9" * 5000, r"^long\.toml: not TOML that can be read: "),
+        ("clock = " + "[" * 50_000, r"^long\.toml: the TOML is nested too deeply$"),
+        ("clock = 2026-02-31", r"^long\.toml"),
+        ("clock = 1_000", r"^long\.toml: "),
+    ],
+)
+def test_what_python_refuses_to_convert_is_a_target_error(text: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        parse_target(text, "long.toml")

@@ -32,9 +32,14 @@ def parse(content: bytes, file: str = "<bytes>") -> Graph:
     """Returns the Graph of a StableHLO program in any of its forms; raises ParseError."""
     from memplan.compiler.frontends import hlo_proto
 
-    if not content.startswith(_BYTECODE) and _TEXT.match(content) is None:
-        content = _exported(content) or content
-    return hlo_proto.parse(_to_hlo_proto(content, file), file)
+    return hlo_proto.parse(_to_hlo_proto(mlir_of(content), file), file)
+
+
+def mlir_of(content: bytes) -> bytes:
+    """Returns the MLIR, text or bytecode, of a StableHLO program in any of its forms."""
+    if content.startswith(_BYTECODE) or _TEXT.match(content) is not None:
+        return content
+    return _exported(content) or content
 
 
 def _exported(content: bytes) -> bytes | None:

@@ -17,8 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from memplan.compiler.errors import FileError, MemplanError, ParseError, ReaderGoneError
 from memplan.compiler.limits import print_limit
 
@@ -326,4 +324,8 @@ def _too_large(name: str | Path, limit: int) -> FileError:
 
 def cache_folder() -> Path:
     """Returns where what is slow to make is kept: `$MEMPLAN_CACHE`, or `memplan` in the user's cache folder."""
-    return Path(os.environ.get("MEMPLAN_CACHE") or user_cache_path("memplan"))
+    if chosen := os.environ.get("MEMPLAN_CACHE"):
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return Path(user_cache_path("memplan"))

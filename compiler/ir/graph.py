@@ -169,6 +169,16 @@ class Graph:
     def entry_computation(self) -> Computation:
         return self.computations[self.entry]
 
+    @cached_property
+    def callers(self) -> Mapping[str, tuple[tuple[str, int], ...]]:
+        """Per computation, what calls it: (name of the caller, index of the instruction there), each once."""
+        found: dict[str, dict[tuple[str, int], None]] = {name: {} for name in self.computations}
+        for computation in self.computations.values():
+            for i, instruction in enumerate(computation.instructions):
+                for name in instruction.called:
+                    found[name][computation.name, i] = None
+        return {name: tuple(sites) for name, sites in found.items()}
+
     def called(self, instruction: Instruction, key: str) -> Computation:
         """Returns the computation that an attribute of `instruction` names, such as `body`; KeyError if none."""
         return self.computations[instruction.attribute(key).lstrip("%")]

@@ -6,56 +6,49 @@ is inferred from what the loop does to its induction variable:
     init = constant(0)                     body:  i' = i + 1            condition:  i < limit
     while(tuple(init, x, limit))                  tuple(i', x', limit)
 
-Every scalar integer is followed, as `carried element + constant`, through tuples, copies, bitcasts, fusions and calls;
-the count is the first iteration whose comparison fails. (XLA does the same in WhileLoopAnalysis, for fewer forms.)
+What the condition compares is followed back to elements that the loop carries (`scalar_values`). Where each of them
+grows by a constant, the count is the first iteration whose comparison fails. Otherwise the scalars of the loop are
+computed, one iteration after another, for as long as that is cheap. (XLA does the same in WhileLoopAnalysis, for fewer
+forms.)
+
+A count is never a guess. Where a counter would overflow before the loop ends, or a value is only known when the program
+runs, `ASSUMED_TRIP_COUNT` takes its place and `why_unknown` says why.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
+from memplan.compiler.errors import GraphError
 from memplan.compiler.ir.graph import Computation, Graph, Instruction
-from memplan.compiler.ir.shape import BITS_PER_ELEMENT
+from memplan.compiler.ir.scalar_values import (
+    Both,
+    Comparison,
+    Environment,
+    Evaluator,
+    Linear,
+    Path,
+    Value,
+    carried_element,
+    negated,
+)
 
 # What XLA's memory space assignment assumes of a loop whose trip count is unknown
 # (memory_space_assignment/cost_analysis.h, `xla_tpu_memory_space_assignment_while_execution_count`).
 ASSUMED_TRIP_COUNT = 5.0
 
-# Real loops take some dozens of steps; nested calls made to double the work at every level are given up.
-_MAX_STEPS = 20_000
-_MAX_DEPTH = 200
+# The greatest count that a float states exactly. A loop that runs more often does not end while anyone waits.
+MAX_TRIP_COUNT = 1 << 53
+
 # JSON, JSON in a quoted string, and text proto: {"known_trip_count":{"n":"12"}}, {"n":12}, known_trip_count { n: 12 }.
 _KNOWN = re.compile(r"known_trip_count[\\\"]*\s*+:?\s*+\{\s*[\\\"]*n[\\\"]*\s*:\s*[\\\"]*(\d{1,18})(?!\d)")
+# What `with_trip_counts` states, among a loop's frontend attributes.
+_KEY = "memplan_trip_count"
+_GIVEN = re.compile(rf'[{{,]{_KEY}="(\d{{1,18}})"')
 
-Path = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A scalar integer: an element of the loop's carried tuple plus a constant.
-
-    Attributes:
-      path: tuple index of the element; None for a constant.
-      constant: what is added to it.
-    """
-
-    path: Path | None
-    constant: int
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A truth value: `left direction right`, the direction being LT, LE, GT, GE, EQ or NE."""
-
-    left: Linear
-    right: Linear
-    direction: str
-
-
-Value = Linear | Comparison | None
-Environment = Callable[[int, Path], Value]
+_ENDLESS = "its condition is always true"
 
 
 def trip_count(graph: Graph, instruction: Instruction, caller: Computation) -> tuple[float, bool]:
@@ -63,41 +56,378 @@ def trip_count(graph: Graph, instruction: Instruction, caller: Computation) -> t
 
     Where it does not, the count is `ASSUMED_TRIP_COUNT`.
     """
-    stated = _KNOWN.search(instruction.attribute("backend_config"))
-    if stated:
-        return float(stated.group(1)), True
-    count = _inferred(graph, instruction, caller)
+    count, _ = _counted(graph, instruction, caller)
     return (ASSUMED_TRIP_COUNT, False) if count is None else (float(count), True)
 
 
-def _inferred(graph: Graph, instruction: Instruction, caller: Computation) -> int | None:
-    evaluator = _Evaluator(graph)
+def why_unknown(graph: Graph, instruction: Instruction, caller: Computation) -> str:
+    """Returns why the program does not say how often the body of a `while` in `caller` runs; "" where it does."""
+    return _counted(graph, instruction, caller)[1]
 
-    def carried(_: int, path: Path) -> Value:
-        return Linear(path, 0)
 
-    condition = graph.called(instruction, "condition")
-    comparison = evaluator.value(condition, condition.root, (), carried)
-    if not isinstance(comparison, Comparison):
-        return None
-    body = graph.called(instruction, "body")
+def loops_of(graph: Graph) -> Iterator[tuple[Computation, Instruction]]:
+    """Yields every `while` of a Graph with the computation that it stands in."""
+    for computation, instruction in graph.instructions():
+        if instruction.opcode == "while":
+            yield computation, instruction
 
-    def progression(side: Linear) -> tuple[int, int] | None:
-        """Returns a side's value in the first iteration, and what each iteration adds to it."""
-        if side.path is None:
-            return side.constant, 0
-        after = evaluator.value(body, body.root, side.path, carried)
-        before = evaluator.value(caller, instruction.operands[0], side.path, lambda _, path: None)
-        if not isinstance(after, Linear) or after.path != side.path:
+
+def with_trip_counts(graph: Graph, counts: Mapping[str, int]) -> Graph:
+    """Returns the Graph with loops that run as often as the user says.
+
+    The count overrules what the program says. It is stated in the loop's frontend attributes, so it stays with a Graph
+    that is printed.
+
+    Args:
+      counts: name of a `while` to how often its body runs. `computation/name` tells loops of one name apart; a name
+        alone means all of them.
+
+    Raises:
+      GraphError: no loop has such a name (the message lists the loops), or a count is no number of iterations.
+    """
+    if not counts:
+        return graph
+    for name, count in counts.items():
+        if not 0 <= count <= MAX_TRIP_COUNT:
+            raise GraphError(f"the trip count of {name!r} must be between 0 and 2^53, not {count}")
+    unused = set(counts)
+    computations = dict(graph.computations)
+    for computation, instruction in loops_of(graph):
+        full_name = f"{computation.name}/{instruction.name}"
+        key = next((name for name in (full_name, instruction.name) if name in counts), None)
+        if key is None:
+            continue
+        unused.discard(key)
+        instructions = list(computations[computation.name].instructions)
+        instructions[computation.index[instruction.name]] = _with_count(instruction, counts[key])
+        computations[computation.name] = replace(computations[computation.name], instructions=tuple(instructions))
+    if unused:
+        loops = [f"{computation.name}/{instruction.name}" for computation, instruction in loops_of(graph)]
+        known = f"the loops are {', '.join(loops)}" if loops else "the program has no loop"
+        raise GraphError(f"no loop is called {', '.join(sorted(unused))}: {known}")
+    return replace(graph, computations=computations)
+
+
+def _with_count(instruction: Instruction, count: int) -> Instruction:
+    text = instruction.attribute("frontend_attributes", "{}")
+    others = re.sub(rf'({_KEY}="\d+",?)', "", text[1:-1]).rstrip(",")
+    stated = f'{{{others}{"," if others else ""}{_KEY}="{count}"}}'
+    if instruction.attribute("frontend_attributes"):
+        attributes = [(k, stated if k == "frontend_attributes" else v) for k, v in instruction.attributes]
+    else:
+        late = next((i for i, (k, _) in enumerate(instruction.attributes) if k in _LATE), len(instruction.attributes))
+        attributes = list(instruction.attributes)
+        attributes.insert(late, ("frontend_attributes", stated))
+    return replace(instruction, attributes=tuple(attributes))
+
+
+# Attributes that XLA prints after the frontend attributes.
+_LATE = frozenset({"statistics", "result_accuracy", "origin", "metadata", "backend_config"})
+
+
+def _counted(graph: Graph, instruction: Instruction, caller: Computation) -> tuple[int | None, str]:
+    """Returns the count, or None and the reason."""
+    given = _GIVEN.search(instruction.attribute("frontend_attributes"))
+    stated = given or _KNOWN.search(instruction.attribute("backend_config"))
+    if stated:
+        return int(stated.group(1)), ""
+    loops = _Loops(graph)
+    loop = _Loop(loops, instruction, caller, loops.environment(caller.name))
+    count = loop.count()
+    return count, "" if count is not None else loop.reason
+
+
+class _Loops:
+    """The loops of a Graph, which an evaluator meets on its way, and what is known of parameters."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.evaluator = Evaluator(graph, self.after)
+        self._environments: dict[str, Environment] = {}
+
+    def after(self, instruction: Instruction, computation: Computation, path: Path, environment: Environment) -> Value:
+        """Returns what a loop leaves in an element."""
+        return _Loop(self, instruction, computation, environment).after(path)
+
+    def environment(self, name: str) -> Environment:
+        """Returns what the parameters of a computation are: constants, where all its callers agree."""
+        if name not in self._environments:
+            found: dict[tuple[int, Path], Value] = {}
+
+            def parameter(number: int, path: Path) -> Value:
+                if (number, path) not in found:
+                    found[number, path] = None  # of a computation that calls itself
+                    found[number, path] = self._parameter(name, number, path)
+                return found[number, path]
+
+            self._environments[name] = parameter
+        return self._environments[name]
+
+    def _parameter(self, name: str, number: int, path: Path) -> Value:
+        if name == self.graph.entry:
             return None
-        if not isinstance(before, Linear) or before.path is not None:
-            return None
-        return before.constant + side.constant, after.constant
+        values = {self._argument(name, caller, index, number, path) for caller, index in self.graph.callers[name]}
+        value = values.pop() if len(values) == 1 else None
+        return value if isinstance(value, int) else None
 
-    left, right = progression(comparison.left), progression(comparison.right)
-    if left is None or right is None:
+    def _argument(self, name: str, caller: str, index: int, number: int, path: Path) -> Value:
+        """Returns what one caller hands a parameter."""
+        computation = self.graph.computations[caller]
+        instruction, environment = computation.instructions[index], self.environment(caller)
+        if instruction.opcode == "while":
+            loop = _Loop(self, instruction, computation, environment)
+            return loop.initial(path) if loop.is_invariant(path) else None
+        if instruction.opcode == "conditional":
+            branches = [i for i, called in enumerate(instruction.called, start=1) if called == name]
+            operand = branches[0] if len(branches) == 1 else len(instruction.operands)
+        elif instruction.opcode in ("call", "fusion"):
+            operand = number
+        else:
+            return None
+        if operand >= len(instruction.operands):
+            return None
+        return self.evaluator.value(computation, instruction.operands[operand], path, environment)
+
+
+class _Untracked(Exception):
+    """An element that is not among those that are computed in each iteration."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """An integer in iteration `k`: `start + k * step`, as long as the element that it follows keeps to its bounds.
+
+    Attributes:
+      first, growth: value of the element in iteration 0, and what each iteration adds to it.
+      low, high: bounds of the element in every iteration whose condition is computed.
+      low_before, high_before: bounds in every iteration whose body runs.
+    """
+
+    start: int
+    step: int
+    first: int = 0
+    growth: int = 0
+    low: int = 0
+    high: int = 0
+    low_before: int = 0
+    high_before: int = 0
+
+    def is_exact(self, count: int) -> bool:
+        """Tells whether it holds up to the condition that ends the loop after `count` iterations."""
+        last = self.first + count * self.growth
+        if not all(self.low <= end <= self.high for end in (self.first, last)):
+            return False
+        before = self.first + max(count - 1, 0) * self.growth
+        return count == 0 or all(self.low_before <= end <= self.high_before for end in (self.first, before))
+
+
+class _Loop:
+    """One `while` in one environment of its computation.
+
+    Attributes:
+      reason: why the count is not known, once `count` has returned None.
+    """
+
+    def __init__(self, loops: _Loops, instruction: Instruction, caller: Computation, environment: Environment):
+        self.evaluator, self.instruction, self.caller = loops.evaluator, instruction, caller
+        self.outside = environment
+        graph = loops.graph
+        self.condition, self.body = graph.called(instruction, "condition"), graph.called(instruction, "body")
+        self.reason = ""
+        self._count: int | None = None
+        self._is_counted = False
+        self._simulated_count: int | None = None
+        self._invariant: dict[Path, bool] = {}
+
+    def initial(self, path: Path) -> Value:
+        """Returns an element of what the loop is given."""
+        return self.evaluator.value(self.caller, self.instruction.operands[0], path, self.outside)
+
+    def is_invariant(self, path: Path) -> bool:
+        """Tells whether the body hands an element on as it is."""
+        if path not in self._invariant:
+            value = self.evaluator.value(self.body, self.body.root, path, self._symbolic)
+            self._invariant[path] = isinstance(value, Linear) and value.is_element(path)
+        return self._invariant[path]
+
+    def _symbolic(self, _: int, path: Path) -> Value:
+        return carried_element(path, self.instruction.shape.at(path))
+
+    def _carried(self, _: int, path: Path) -> Value:
+        """Returns an element in some iteration: a constant if it is one in all of them."""
+        if self.is_invariant(path):
+            value = self.initial(path)
+            if isinstance(value, int):
+                return value
+        return self._symbolic(0, path)
+
+    def after(self, path: Path) -> Value:
+        """Returns what the loop leaves in an element."""
+        if self.is_invariant(path):
+            return self.initial(path)
+        count = self.count()
+        if count is None:
+            return None
+        if count == 0:
+            return self.initial(path)
+        value = self.evaluator.value(self.body, self.body.root, path, self._carried)
+        if isinstance(value, int):
+            return value
+        progress = self._progress(_element(path, value))
+        if progress is not None and progress.is_exact(count):
+            return progress.start + count * progress.step
+        state = self._simulated(path)
+        return state[path] if state is not None else None
+
+    def count(self) -> int | None:
+        """Returns how often the body runs; None if the program does not say."""
+        if not self._is_counted:
+            self._is_counted = True
+            self._count = self._counted()
+            if self._count is not None and self._count > MAX_TRIP_COUNT:
+                self.reason = f"it would run {self._count} times"
+                self._count = None
+        return self._count
+
+    def _counted(self) -> int | None:
+        go = self.evaluator.value(self.condition, self.condition.root, (), self._carried)
+        if isinstance(go, int):
+            self.reason = _ENDLESS if go else ""
+            return None if go else 0
+        count = self._closed_form(go)
+        if count is not None:
+            return count
+        self._simulated()
+        if self._simulated_count is None and not self.reason:
+            self.reason = self._why_not_simulated()
+        return self._simulated_count
+
+    def _why_not_simulated(self) -> str:
+        unknown = self.evaluator.unknown
+        if self.evaluator.is_exhausted or unknown is None:
+            return "it is too long to be computed beforehand, or its counter overflows"
+        return f"its condition depends on {unknown.name} ({unknown.opcode}), which is known only when the program runs"
+
+    # --- where elements grow by constants ---
+
+    def _closed_form(self, go: Value) -> int | None:
+        """Returns the count where the condition compares integers that grow by constants."""
+        if isinstance(go, Linear):
+            go = Comparison(go, 0, "NE")
+        if isinstance(go, Comparison):
+            return self._of_flag(go) if _is_flag(go, self.instruction) else self._first_failure((go,))
+        return self._first_failure(go.parts) if isinstance(go, Both) else None
+
+    def _first_failure(self, comparisons: tuple[Comparison, ...]) -> int | None:
+        """Returns the first iteration in which one of the comparisons is false."""
+        sides: list[_Progress] = []
+        failures: list[int] = []
+        for comparison in comparisons:
+            left, right = self._progress(comparison.left), self._progress(comparison.right)
+            if left is None or right is None:
+                return None
+            sides += [left, right]
+            failure = _first_failure(left.start - right.start, left.step - right.step, comparison.direction)
+            if failure is not None:
+                failures.append(failure)
+        if not failures:
+            if all(side.step == 0 for side in sides):
+                self.reason = _ENDLESS
+            return None
+        count = min(failures)
+        return count if all(side.is_exact(count) for side in sides) else None
+
+    def _progress(self, side: int | Linear | None) -> _Progress | None:
+        if side is None or isinstance(side, int):
+            return None if side is None else _Progress(side, 0)
+        first = self.initial(side.path)
+        after = self.evaluator.value(self.body, self.body.root, side.path, self._carried)
+        if not isinstance(first, int) or not isinstance(after, Linear) or (after.path, after.factor) != (side.path, 1):
+            return None
+        return _Progress(
+            side.factor * first + side.constant, side.factor * after.constant, first, after.constant,
+            side.low, side.high, after.low, after.high,
+        )  # fmt: skip
+
+    def _of_flag(self, go: Comparison) -> int | None:
+        """Returns the count where the condition is a truth value that the body computes for the next iteration."""
+        assert isinstance(go.left, Linear)
+        first = self.initial(go.left.path)
+        after = self.evaluator.value(self.body, self.body.root, go.left.path, self._carried)
+        if not isinstance(first, int):
+            return None
+        if go.direction == "EQ":
+            first, after = 1 - first, negated(after)
+        if not first:
+            return 0
+        if isinstance(after, int):
+            self.reason = _ENDLESS if after else ""
+            return None if after else 1
+        if isinstance(after, Comparison) and _is_flag(after, self.instruction):
+            return None
+        parts = (after,) if isinstance(after, Comparison) else after.parts if isinstance(after, Both) else ()
+        failure = self._first_failure(parts) if parts else None
+        return None if failure is None else failure + 1
+
+    # --- where the scalars have to be computed ---
+
+    def _simulated(self, path: Path | None = None) -> dict[Path, int] | None:
+        """Computes the scalars that the condition depends on, and `path`, iteration by iteration.
+
+        Returns the elements at the end, and keeps the count in `_simulated_count`; None if that is not known.
+        """
+        needed = [] if path is None else [path]
+        while True:
+            try:
+                return self._run(needed)
+            except _Untracked as error:
+                needed.append(error.path)
+
+    def _run(self, needed: list[Path]) -> dict[Path, int] | None:
+        self._simulated_count = None
+        values = {path: self.initial(path) for path in needed}
+        count = 0
+        seen: set[tuple[int, ...]] = set()
+        while True:
+            state = {path: value for path, value in values.items() if isinstance(value, int)}
+            if len(state) < len(needed):
+                return None
+
+            def element(_: int, path: Path, state: dict[Path, int] = state) -> Value:
+                if path not in state:
+                    raise _Untracked(path)
+                return state[path]
+
+            go = self.evaluator.value(self.condition, self.condition.root, (), element)
+            if not isinstance(go, int):
+                return None
+            if not go:
+                self._simulated_count = count
+                return state
+            key = tuple(state.values())
+            if key in seen:
+                self.reason = _ENDLESS
+                return None
+            seen.add(key)
+            values = {path: self.evaluator.value(self.body, self.body.root, path, element) for path in needed}
+            count += 1
+
+
+def _element(path: Path, value: Value) -> Linear | None:
+    """Returns the element that the body gives at `path`, if it follows from itself; None otherwise."""
+    if not isinstance(value, Linear) or (value.path, value.factor) != (path, 1):
         return None
-    return _first_failure(left[0] - right[0], left[1] - right[1], comparison.direction)
+    return Linear(path, 1, 0, value.low, value.high)
+
+
+def _is_flag(go: Comparison, loop: Instruction) -> bool:
+    """Tells whether a condition only asks for a truth value that the loop carries."""
+    is_plain = isinstance(go.left, Linear) and go.right == 0 and go.direction in ("EQ", "NE")
+    return is_plain and isinstance(go.left, Linear) and loop.shape.at(go.left.path).dtype == "pred"
 
 
 def _first_failure(start: int, step: int, direction: str) -> int | None:
@@ -121,122 +451,3 @@ def _first_failure(start: int, step: int, direction: str) -> int | None:
             return None
         return -start // step
     return None
-
-
-# Opcodes whose single result is their operand, as far as a scalar integer is concerned.
-_TRANSPARENT = frozenset(
-    {
-        "copy", "copy-done", "bitcast", "reshape", "opt-barrier", "optimization-barrier", "convert", "broadcast",
-        "transpose",
-    }
-)  # fmt: skip
-_OPPOSITE = {"LT": "GE", "GE": "LT", "GT": "LE", "LE": "GT", "EQ": "NE", "NE": "EQ"}
-
-
-class _Evaluator:
-    """Follows values back to what defines them; remembers what it found in each environment."""
-
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.found: dict[tuple[str, int, Path, int], Value] = {}
-        self.kept: list[Environment] = []  # keeps their ids from being used again
-        self.budget = _MAX_STEPS
-
-    def value(
-        self, computation: Computation, index: int, path: Path, environment: Environment, depth: int = 0
-    ) -> Value:
-        """Returns what stands at tuple index `path` of an instruction's result; None if it cannot be said."""
-        key = (computation.name, index, path, id(environment))
-        if key not in self.found:
-            self.budget -= 1
-            if self.budget < 0:
-                return None
-            self.kept.append(environment)
-            self.found[key] = None
-            if depth < _MAX_DEPTH:
-                self.found[key] = self._value(computation, index, path, environment, depth + 1)
-        return self.found[key]
-
-    def _value(self, computation: Computation, index: int, path: Path, environment: Environment, depth: int) -> Value:
-        instruction = computation.instructions[index]
-        opcode, operands = instruction.opcode, instruction.operands
-
-        def operand(number: int, at: Path = ()) -> Value:
-            return self.value(computation, operands[number], at, environment, depth)
-
-        if opcode == "get-tuple-element":
-            return operand(0, (int(instruction.attribute("index")), *path))
-        if opcode == "parameter":
-            return environment(instruction.parameter_number, path)
-        if opcode == "tuple":
-            return operand(path[0], path[1:]) if path and path[0] < len(operands) else None
-        if opcode == "copy-start":  # (destination, source, context)
-            return operand(0, path[1:]) if path and path[0] in (0, 1) else None
-        if opcode in ("fusion", "call") and len(instruction.called) == 1:
-            callee = self.graph.computations[instruction.called[0]]
-
-            def argument(number: int, at: Path) -> Value:
-                return operand(number, at) if number < len(operands) else None
-
-            return self.value(callee, callee.root, path, argument, depth)
-        if opcode == "while":
-            return self._after_loop(instruction, computation, path, environment, depth)
-        if opcode in ("copy", "copy-done", "opt-barrier", "optimization-barrier"):
-            return operand(0, (0, *path) if opcode == "copy-done" else path)
-        if path or instruction.shape.num_elements != 1:
-            return None
-        if opcode in _TRANSPARENT:
-            return operand(0)
-        if opcode == "not":
-            value = operand(0)
-            if isinstance(value, Comparison):
-                return Comparison(value.left, value.right, _OPPOSITE[value.direction])
-            return None
-        if opcode == "constant":
-            return _constant(instruction)
-        if opcode in ("add", "subtract", "compare"):
-            return _combined(instruction, operand(0), operand(1))
-        return None
-
-    def _after_loop(
-        self, instruction: Instruction, computation: Computation, path: Path, environment: Environment, depth: int
-    ) -> Value:
-        """Returns what a loop leaves in an element: what it was before, if the body passes it through."""
-        body = self.graph.called(instruction, "body")
-        after = self.value(body, body.root, path, _carried_through, depth)
-        if after == Linear(path, 0):
-            return self.value(computation, instruction.operands[0], path, environment, depth)
-        return None
-
-
-def _carried_through(_: int, path: Path) -> Value:
-    return Linear(path, 0)
-
-
-def _constant(instruction: Instruction) -> Value:
-    text = instruction.payload.strip().strip("{}").strip()
-    is_integer = instruction.shape.dtype[0] in "su" and re.fullmatch(r"-?\d{1,20}", text) is not None
-    return Linear(None, int(text)) if is_integer else None
-
-
-def _combined(instruction: Instruction, left: Value, right: Value) -> Value:
-    if not isinstance(left, Linear) or not isinstance(right, Linear):
-        return None
-    if instruction.opcode == "compare":
-        direction = instruction.attribute("direction")
-        return Comparison(left, right, direction) if direction in _OPPOSITE else None
-    if instruction.opcode == "add":
-        if left.path is not None and right.path is not None:
-            return None
-        path, constant = left.path if left.path is not None else right.path, left.constant + right.constant
-    elif right.path is None:
-        path, constant = left.path, left.constant - right.constant
-    else:
-        return None
-    bits = BITS_PER_ELEMENT.get(instruction.shape.dtype, 0)
-    if bits == 0:
-        return None
-    # Arithmetic is modulo 2^bits: adding 4294967295 to a u32 takes 1 from it.
-    constant %= 1 << bits
-    is_negative = constant >= 1 << (bits - 1) and (path is not None or instruction.shape.dtype.startswith("s"))
-    return Linear(path, constant - (1 << bits) if is_negative else constant)

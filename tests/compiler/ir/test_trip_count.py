@@ -1,10 +1,17 @@
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
+
+from memplan.compiler.errors import GraphError
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.ir import Graph
-from memplan.compiler.ir.trip_count import ASSUMED_TRIP_COUNT, trip_count
+from memplan.compiler.ir.printer import print_graph
+from memplan.compiler.ir.trip_count import ASSUMED_TRIP_COUNT, loops_of, trip_count, why_unknown, with_trip_counts
 
 
 def count(text: str) -> tuple[float, bool]:
@@ -86,7 +93,21 @@ def test_stated_count_wins(stated: str) -> None:
         ("limit = s32[] constant(12)", "limit = s32[] constant({12})", 12),
         ("add(bi, step)", "multiply(bi, step)", None),
         ("add(bi, step)", "subtract(bi, step)", None),
-        ("tuple(next, y, bn)", "tuple(bn, y, next)", None),  # rotated: not a counter
+        ("tuple(next, y, bn)", "tuple(bn, y, next)", 1),  # rotated: 0, then the limit's 40
+        ("tuple(next, y, bn)", "tuple(step, y, bn)", None),  # 1 in every iteration but the first
+        ("tuple(next, y, bn)", "tuple(bi, y, bn)", None),
+        ("step = s32[] constant(1)", "one = s32[] constant(1) step = s32[] add(bi, one)", 4),  # 0, 1, 3, 7, 15
+        (
+            "limit = s32[] constant(12)",
+            "three = s32[] constant(3) four = s32[] constant(4) limit = s32[] multiply(three, four)",
+            12,
+        ),
+        ("zero = s32[] constant(0)", "two = s32[] constant(2) zero = s32[] negate(two)", 14),
+        ("n = s32[] constant(40)", "n = s32[] constant(40) p = s32[] parameter(1) q = s32[] subtract(p, p)", 12),
+        ("compare(ci, limit), direction=LT", "constant(false)", 0),
+        ("compare(ci, limit), direction=LT", "constant(true)", None),
+        ("compare(ci, limit), direction=LT", "compare(limit, cn), direction=GT", 0),
+        ("compare(ci, limit), direction=LT", "compare(limit, cn), direction=LT", None),
         ("next = s32[] add(bi, step)", "next0 = s32[] add(bi, step) next = s32[] add(step, next0)", 6),
     ],
 )
@@ -166,7 +187,8 @@ def test_values_pass_through_an_earlier_loop() -> None:
     graph = parse_hlo(text)
     assert count_of(graph, "w") == (12.0, True)
     assert count_of(graph, "w2") == (40.0, True)
-    assert count_of(parse_hlo(text.replace("index=2\n      second", "index=0\n      second")), "w2") == UNKNOWN
+    # What the first loop leaves in its counter is known too.
+    assert count_of(parse_hlo(text.replace("index=2\n      second", "index=0\n      second")), "w2") == (12.0, True)
 
 
 def test_data_dependent_loop_is_unknown() -> None:
@@ -187,6 +209,193 @@ def test_calls_that_double_at_each_level_are_given_up() -> None:
     assert count(text) == UNKNOWN
 
 
+def loop_of(carried: str, update: str, condition: str, before: str, start: str) -> str:
+    """Returns a module with a loop: the types that it carries, and the instructions of its parts, each of which ends with
+    one called `root`; elements are called `x0`, `x1`, …
+    """
+    types = [part.strip() for part in carried.split(";")]
+    parts = "".join(f" x{i} = {part} get-tuple-element(p), index={i}" for i, part in enumerate(types))
+    whole = f"({', '.join(types)})"
+    return f"""
+    condition {{ p = {whole} parameter(0) {parts} {condition} }}
+    body {{ p = {whole} parameter(0) {parts} {update} }}
+    ENTRY e {{ {before} start = {whole} tuple({start}) ROOT w = {whole} while(start), condition=condition, body=body }}"""
+
+
+LESS = "ROOT root = pred[] compare(x0, x1), direction=LT"
+ONE = "one = s32[] constant(1)"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # A step that is carried, and never changes.
+        (loop_of("s32[];s32[];s32[]", "n = s32[] add(x0, x2) ROOT root = (s32[], s32[], s32[]) tuple(n, x1, x2)", LESS,
+                 "z = s32[] constant(0) l = s32[] constant(10) s = s32[] constant(3)", "z, l, s"), 4),
+        # A predicate that is carried: true at first, then whether the counter was below 5.
+        (loop_of("pred[];s32[]", f"{ONE} n = s32[] add(x1, one) f = s32[] constant(5) g = pred[] compare(x1, f), direction=LT "
+                 "ROOT root = (pred[], s32[]) tuple(g, n)", "ROOT root = pred[] copy(x0)",
+                 "t = pred[] constant(true) z = s32[] constant(0)", "t, z"), 6),
+        # Its opposite, over more iterations than are computed one by one.
+        (loop_of("pred[];s32[]", f"{ONE} n = s32[] add(x1, one) f = s32[] constant(1000000) g = pred[] compare(n, f), direction=GE "
+                 "ROOT root = (pred[], s32[]) tuple(g, n)", "ROOT root = pred[] not(x0)",
+                 "t = pred[] constant(false) z = s32[] constant(0)", "t, z"), 1000000),
+        (loop_of("pred[]", "g = pred[] constant(false) ROOT root = (pred[]) tuple(g)", "ROOT root = pred[] copy(x0)",
+                 "t = pred[] constant(true)", "t"), 1),
+        (loop_of("pred[]", "ROOT root = (pred[]) tuple(x0)", "ROOT root = pred[] copy(x0)", "t = pred[] constant(true)", "t"), None),
+        # Two conditions at once.
+        (loop_of("s32[];s32[]", f"{ONE} n = s32[] add(x0, one) m = s32[] subtract(x1, one) ROOT root = (s32[], s32[]) tuple(n, m)",
+                 "a = pred[] compare(x0, x1), direction=LT z = s32[] constant(0) b = pred[] compare(x1, z), direction=GT "
+                 "ROOT root = pred[] and(a, b)", "z = s32[] constant(0) l = s32[] constant(2000000)", "z, l"), 1000000),
+        (loop_of("s32[];s32[]", f"{ONE} n = s32[] add(x0, one) ROOT root = (s32[], s32[]) tuple(n, x1)",
+                 "a = pred[] compare(x0, x1), direction=LT t = pred[] constant(true) ROOT root = pred[] and(t, a)",
+                 "z = s32[] constant(0) l = s32[] constant(7)", "z, l"), 7),
+        (loop_of("s32[];s32[]", f"{ONE} n = s32[] add(x0, one) ROOT root = (s32[], s32[]) tuple(n, x1)",
+                 "a = pred[] compare(x0, x1), direction=LT t = pred[] compare(x0, x0), direction=GT ROOT root = pred[] or(a, t)",
+                 "z = s32[] constant(0) l = s32[] constant(7)", "z, l"), 7),
+        # A multiple of the counter.
+        (loop_of("s32[]", f"{ONE} n = s32[] add(x0, one) ROOT root = (s32[]) tuple(n)",
+                 "e = s32[] constant(8) a = s32[] multiply(x0, e) l = s32[] constant(65536) ROOT root = pred[] compare(a, l), direction=LT",
+                 "z = s32[] constant(0)", "z"), 8192),
+        # Powers, remainders and shifts.
+        (loop_of("s32[];s32[]", "n = s32[] add(x0, x0) ROOT root = (s32[], s32[]) tuple(n, x1)", LESS,
+                 "z = s32[] constant(1) l = s32[] constant(1000)", "z, l"), 10),
+        (loop_of("s32[];s32[]", f"{ONE} n = s32[] shift-left(x0, one) ROOT root = (s32[], s32[]) tuple(n, x1)", LESS,
+                 "z = s32[] constant(1) l = s32[] constant(1000)", "z, l"), 10),
+        # A whole number in floating point.
+        (loop_of("f32[];f32[]", "one = f32[] constant(1) n = f32[] add(x0, one) ROOT root = (f32[], f32[]) tuple(n, x1)", LESS,
+                 "z = f32[] constant(0) l = f32[] constant(10)", "z, l"), 10),
+        (loop_of("f32[];f32[]", "one = f32[] constant(0.1) n = f32[] add(x0, one) ROOT root = (f32[], f32[]) tuple(n, x1)", LESS,
+                 "z = f32[] constant(0) l = f32[] constant(10)", "z, l"), None),
+        # 2^24 + 1 is no f32: the counter stays at 2^24.
+        (loop_of("f32[];f32[]", "one = f32[] constant(1) n = f32[] add(x0, one) ROOT root = (f32[], f32[]) tuple(n, x1)", LESS,
+                 "z = f32[] constant(0) l = f32[] constant(1e9)", "z, l"), None),
+        # Conversions keep a value only where it fits.
+        (loop_of("s32[];s8[]", f"{ONE} n = s32[] add(x0, one) ROOT root = (s32[], s8[]) tuple(n, x1)",
+                 "c = s8[] convert(x0) ROOT root = pred[] compare(c, x1), direction=LT",
+                 "z = s32[] constant(0) l = s8[] constant(100)", "z, l"), 100),
+        (loop_of("s32[];s8[]", "one = s32[] constant(100) n = s32[] add(x0, one) ROOT root = (s32[], s8[]) tuple(n, x1)",
+                 "c = s8[] convert(x0) ROOT root = pred[] compare(c, x1), direction=LE",
+                 "z = s32[] constant(0) l = s8[] constant(100)", "z, l"), 14),  # 1400 is the first whose low byte exceeds 100
+        # Constants in a tuple, also as newer versions print them.
+        (loop_of("s32[];(s32[], s32[])", "s = s32[] get-tuple-element(x1), index=0 n = s32[] add(x0, s) "
+                 "ROOT root = (s32[], (s32[], s32[])) tuple(n, x1)",
+                 "l = s32[] get-tuple-element(x1), index=1 ROOT root = pred[] compare(x0, l), direction=LT",
+                 "z = s32[] constant(0) l = (s32[], s32[]) constant((2, 10))", "z, l"), 5),
+    ],
+)  # fmt: skip
+def test_forms(text: str, expected: int | None) -> None:
+    assert count(text) == (UNKNOWN if expected is None else (float(expected), True))
+
+
+NESTED = """
+inner_condition {{ p = (s32[], s32[]) parameter(0) i = s32[] get-tuple-element(p), index=0
+  n = s32[] get-tuple-element(p), index=1 ROOT go = pred[] compare(i, n), direction=LT }}
+inner_body {{ p = (s32[], s32[]) parameter(0) i = s32[] get-tuple-element(p), index=0
+  n = s32[] get-tuple-element(p), index=1 one = s32[] constant(1) j = s32[] add(i, one) ROOT r = (s32[], s32[]) tuple(j, n) }}
+outer_condition {{ p = (s32[], s32[]) parameter(0) i = s32[] get-tuple-element(p), index=0
+  n = s32[] constant(3) ROOT go = pred[] compare(i, n), direction=LT }}
+outer_body {{ p = (s32[], s32[]) parameter(0) i = s32[] get-tuple-element(p), index=0
+  n = s32[] get-tuple-element(p), index=1 zero = s32[] constant(0) start = (s32[], s32[]) tuple(zero, {bound})
+  inner = (s32[], s32[]) while(start), condition=inner_condition, body=inner_body
+  one = s32[] constant(1) j = s32[] add(i, one) last = s32[] get-tuple-element(inner), index=0 ROOT r = (s32[], s32[]) tuple(j, {kept}) }}
+ENTRY e {{ zero = s32[] constant(0) six = s32[] constant(6) start = (s32[], s32[]) tuple(zero, six)
+  ROOT outer = (s32[], s32[]) while(start), condition=outer_condition, body=outer_body }}"""
+
+
+def test_what_an_outer_loop_carries_is_known_in_the_inner_one() -> None:
+    graph = parse_hlo(NESTED.format(bound="n", kept="n"))
+    assert count_of(graph, "inner") == (6.0, True)
+    assert count_of(graph, "outer") == (3.0, True)
+    # Here the bound of the inner loop is the outer counter, which differs from iteration to iteration.
+    assert count_of(parse_hlo(NESTED.format(bound="i", kept="n")), "inner") == UNKNOWN
+    # Here it is what the inner loop left.
+    changing = parse_hlo(NESTED.format(bound="n", kept="last"))
+    assert count_of(changing, "inner") == UNKNOWN
+    assert count_of(changing, "outer") == (3.0, True)
+
+
+def test_parameters_are_known_where_all_callers_agree() -> None:
+    text = loop_of("s32[];s32[]", f"{ONE} n = s32[] add(x0, one) ROOT root = (s32[], s32[]) tuple(n, x1)", LESS,
+                   "limit = s32[] parameter(0) z = s32[] constant(0)", "z, limit").replace("ENTRY e", "f")  # fmt: skip
+    entry = """ENTRY main {{ a = s32[] constant(9) b = s32[] constant({other}) c = (s32[], s32[]) call(a), to_apply=f
+      d = (s32[], s32[]) call(b), to_apply=f ROOT r = ((s32[], s32[]), (s32[], s32[])) tuple(c, d) }}"""
+    assert count(text + entry.format(other=9)) == (9.0, True)
+    assert count(text + entry.format(other=8)) == UNKNOWN
+
+
+@pytest.mark.parametrize("name", ["scan_rnn", "scan_rnn.jax012"])
+def test_what_xla_states_is_found_without_it(name: str) -> None:
+    file = Path(__file__).parents[2] / f"data/hlo/{name}.cpu_after_optimizations.txt"
+    graph = parse_hlo(file.read_text())
+    ((computation, loop),) = loops_of(graph)
+    assert "known_trip_count" in loop.attribute("backend_config")
+    silent = replace(loop, attributes=tuple(pair for pair in loop.attributes if pair[0] != "backend_config"))
+    assert trip_count(graph, silent, computation) == trip_count(graph, loop, computation)
+
+
+def reason(text: str) -> str:
+    graph = parse_hlo(text)
+    computation, loop = next(loops_of(graph))
+    return why_unknown(graph, loop, computation)
+
+
+def test_reasons() -> None:
+    assert reason(LOOP) == ""
+    endless = "its condition is always true"
+    assert reason(LOOP.replace("step = s32[] constant(1)", "step = s32[] constant(0)")) == endless
+    assert reason(LOOP.replace("compare(ci, limit), direction=LT", "constant(true)")) == endless
+    argument = LOOP.replace("zero = s32[] constant(0)", "zero = s32[] parameter(1)")
+    assert reason(argument) == "its condition depends on zero (parameter), which is known only when the program runs"
+    call = LOOP.replace("limit = s32[] constant(12)", "limit = s32[] custom-call()")
+    assert reason(call) == "its condition depends on limit (custom-call), which is known only when the program runs"
+    long = LOOP.replace("s32", "s64").replace("constant(12)", f"constant({2**62})")
+    assert reason(long) == f"it would run {2**62} times"
+    around = LOOP.replace("step = s32[] constant(1)", "step = s32[] constant(-1)")
+    assert "its counter overflows" in reason(around)
+
+
+class TestGivenCounts:
+    def given(self, text: str, **counts: int) -> Graph:
+        return with_trip_counts(parse_hlo(text), counts)
+
+    def test_a_given_count_overrules_the_program(self) -> None:
+        assert count_of(self.given(LOOP, w=100)) == (100.0, True)
+        assert count_of(self.given(LOOP, w=0)) == (0.0, True)
+        stated = LOOP.replace("body=body", 'body=body, backend_config={"known_trip_count":{"n":"7"}}')
+        assert count_of(self.given(stated, w=8)) == (8.0, True)
+
+    def test_it_is_part_of_the_text(self) -> None:
+        for extra in ("", ', frontend_attributes={a="b",c={d}}', ', metadata={op_name="x"}'):
+            graph = self.given(LOOP.replace("body=body", "body=body" + extra), w=9)
+            assert parse_hlo(print_graph(graph)) == graph
+            assert count_of(parse_hlo(print_graph(graph))) == (9.0, True)
+            again = with_trip_counts(graph, {"w": 10})
+            assert count_of(again) == (10.0, True)
+            assert print_graph(again) == print_graph(graph).replace('="9"', '="10"')
+            assert ('a="b",c={d}' in print_graph(graph)) == ("frontend" in extra)
+
+    def test_names(self) -> None:
+        nested = parse_hlo(NESTED.format(bound="i", kept="n"))
+        assert count_of(with_trip_counts(nested, {"outer_body/inner": 2}), "inner") == (2.0, True)
+        both = parse_hlo(NESTED.format(bound="i", kept="n").replace("outer =", "inner ="))
+        counts = with_trip_counts(both, {"inner": 4, "e/inner": 5})
+        assert [trip_count(counts, loop, computation) for computation, loop in loops_of(counts)] == [
+            (4.0, True),
+            (5.0, True),
+        ]
+        assert with_trip_counts(nested, {}) is nested
+
+    def test_mistakes(self) -> None:
+        with pytest.raises(GraphError, match=r"no loop is called v: the loops are e/w$"):
+            self.given(LOOP, v=3)
+        with pytest.raises(GraphError, match="no loop is called w: the program has no loop"):
+            self.given("ENTRY e { ROOT x = f32[] parameter(0) }", w=3)
+        for wrong in (-1, 2**60):
+            with pytest.raises(GraphError, match="must be between 0 and 2\\^53"):
+                self.given(LOOP, w=wrong)
+
+
 DIRECTIONS = {
     "LT": lambda a, b: a < b,
     "LE": lambda a, b: a <= b,
@@ -195,6 +404,104 @@ DIRECTIONS = {
     "EQ": lambda a, b: a == b,
     "NE": lambda a, b: a != b,
 }
+
+
+TYPES = {
+    "s8": np.int8,
+    "u8": np.uint8,
+    "s16": np.int16,
+    "u16": np.uint16,
+    "s32": np.int32,
+    "u32": np.uint32,
+    "s64": np.int64,
+    "u64": np.uint64,
+}
+OPERATIONS = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "maximum": max,
+    "minimum": min,
+    "xor": lambda a, b: a ^ b,
+}  # fmt: skip
+ENOUGH = 600
+
+
+@st.composite
+def random_loops(draw: st.DrawFn) -> tuple[str, int | None]:
+    """Draws a loop over a counter, a limit and a step, and how often it runs; None where that is more than `ENOUGH`.
+
+    NumPy's arithmetic is the reference: it wraps as HLO's does.
+    """
+    dtype = draw(st.sampled_from(sorted(TYPES)))
+    kind = TYPES[dtype]
+    low, high = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+    numbers = st.one_of(
+        st.integers(max(low, -9), 30), st.integers(low, low + 9), st.integers(high - 9, high), st.integers(low, high)
+    )
+    start, limit, step, offset = (draw(numbers) for _ in range(4))
+    updates = draw(st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=1, max_size=2))
+    direction = draw(st.sampled_from(sorted(DIRECTIONS)))
+    moves = draw(st.sampled_from(["nothing", "limit", "step"]))
+    flag = draw(st.booleans())  # the condition asks for what the body compared
+    shifted = draw(st.booleans())  # what is compared is the counter plus an offset
+
+    lines, last = [], "x0"
+    for i, opcode in enumerate(updates):
+        lines.append(f"u{i} = {dtype}[] {opcode}({last}, x2)")
+        last = f"u{i}"
+    limit_after = "x1" if moves != "limit" else "moved"
+    step_after = "x2" if moves != "step" else "moved"
+    lines.append(f"moved = {dtype}[] add({'x1' if moves == 'limit' else 'x2'}, x2)")
+
+    def compared(counter: str, limit_name: str) -> str:
+        if not shifted:
+            return f"g = pred[] compare({counter}, {limit_name}), direction={direction}"
+        sum_ = f"o = {dtype}[] constant({offset}) sum = {dtype}[] add({counter}, o)"
+        return f"{sum_} g = pred[] compare(sum, {limit_name}), direction={direction}"
+
+    types = f"{dtype}[];{dtype}[];{dtype}[];pred[]"
+    whole = f"({dtype}[], {dtype}[], {dtype}[], pred[])"
+    lines.append(compared(last, limit_after))
+    lines.append(f"ROOT root = {whole} tuple({last}, {limit_after}, {step_after}, g)")
+    condition = "ROOT root = pred[] copy(x3)" if flag else f"{compared('x0', 'x1')} ROOT root = pred[] copy(g)"
+    before = f"a = {dtype}[] constant({start}) b = {dtype}[] constant({limit}) c = {dtype}[] constant({step}) d = pred[] constant(true)"
+    text = loop_of(types, " ".join(lines), condition, before, "a, b, c, d")
+
+    i, n, s, o = kind(start), kind(limit), kind(step), kind(offset)
+    go, count = True, 0
+    with np.errstate(over="ignore"):
+        while count <= ENOUGH:
+            if not (go if flag else DIRECTIONS[direction](i + o if shifted else i, n)):
+                return text, count
+            for opcode in updates:
+                i = kind(OPERATIONS[opcode](i, s))
+            n, s = (n + s if moves == "limit" else n), (s + s if moves == "step" else s)
+            go = bool(DIRECTIONS[direction](i + o if shifted else i, n))
+            count += 1
+    return text, None
+
+
+@settings(max_examples=examples(300, 3_000), deadline=None)
+@given(random_loops())
+def test_no_count_is_wrong_and_no_short_loop_is_missed(loop: tuple[str, int | None]) -> None:
+    text, expected = loop
+    found, is_known = count(text)
+    if expected is not None:
+        assert (found, is_known) == (float(expected), True)
+    elif is_known:
+        assert found > ENOUGH
+
+
+def test_counters_that_overflow_do_not_count_to_the_end_of_their_type() -> None:
+    for dtype, limit in (("u64", 2**64 - 1), ("s64", 2**63 - 1)):
+        text = LOOP.replace("s32", dtype).replace("constant(12)", f"constant({limit})")
+        assert count(text) == UNKNOWN
+        assert count(text.replace("direction=LT", "direction=LE")) == UNKNOWN
+    # 127 is the greatest s8: the counter goes from 126 to -127, and meets 127 when it has gone around three times.
+    text = LOOP.replace("s32", "s8").replace("constant(12)", "constant(127)").replace("constant(1)", "constant(3)")
+    assert count(text) == (213.0, True)
+    assert count(text.replace("direction=LT", "direction=LE")) == UNKNOWN
 
 
 @given(

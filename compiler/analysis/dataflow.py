@@ -296,7 +296,7 @@ class _Builder:
         elements = nodes.shapes[0].elements
         count = len(self.positions.nodes[t])
         base = instruction.opcode.removesuffix("-done")
-        if base in ("copy", "recv") and elements:
+        if base in ("copy", "recv", "send") and elements:
             part = nodes.element(0)
             count = min(count, len(part)) if base == "copy" else len(part)
         elif (base in _PAIRED and len(elements) > 1) or (len(elements) > 1 and elements[0].is_tuple):
@@ -304,7 +304,9 @@ class _Builder:
         else:
             part = range(len(nodes))
         first = self.positions.first[source] + part.start
-        if base == "recv" and elements and instruction.shape.is_tuple:
+        if base in ("recv", "send") and elements and instruction.shape.elements:
+            if len(self.positions.nodes[t].element(0)) != count:
+                return False
             self.define(t, 0, 1)
             self.forward(t, self.positions.nodes[t].elements[0], first, count)
         elif base != "send":

@@ -259,3 +259,13 @@ def test_reads_that_may_be_overwritten_end_before_the_result_begins() -> None:
     assert [(v, p) for v, p, _ in values.uses[:2]] == [(0, PHASES * 1 + 1), (1, PHASES * 2 + 2)]
     trusted = values_of("HloModule m, is_scheduled=true\n" + text)
     assert [(v, p) for v, p, _ in trusted.uses[:2]] == [(0, PHASES * 1 + 1), (1, PHASES * 2 + 1)]
+
+
+def test_a_send_done_with_an_array_gives_what_was_sent() -> None:
+    """XLA's own tests have such; the one that it prints gives a token alone."""
+    values = values_of(
+        """ENTRY e { a = f32[16] parameter(0) t = token[] after-all()
+          s = (f32[16], u32[], token[]) send(a, t), channel_id=1
+          ROOT d = (f32[16], token[]) send-done(s), channel_id=1 }"""
+    )
+    assert {"a", "s{0}", "d{0}"} in groups(values)

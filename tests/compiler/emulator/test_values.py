@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 from plan_builder import FAST, PlanBuilder, mutated, random_plan
+from random_programs import SIZE, random_function
 from traced_programs import PROGRAMS, Arrays, array, built, example
 
 from memplan import planners
@@ -72,6 +73,20 @@ def test_random_valid_plans_give_the_right_numbers(name: str, seed: int) -> None
     plan = random_plan(problem.problem, random.Random(seed))
     assert verify(problem.problem, plan) == []
     assert same(execute(problem, plan, *args), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 30))
+def test_random_control_flow_gives_the_right_numbers(seed: int) -> None:
+    """Its copies are made, at the right time: sums and maxima of whole arrays are JAX's bit for bit."""
+    rng = random.Random(seed)
+    fun = random_function(rng.randint)
+    args = (np.int32(seed % 4), array(SIZE, seed=seed), array(SIZE, seed=seed + 1))
+    problem = built(fun, *args)
+    expected = jax.tree.leaves(jax.jit(fun)(*args))
+    for plan in (PlanBuilder(problem.problem).plan(), random_plan(problem.problem, rng)):
+        assert verify(problem.problem, plan) == []
+        assert same(execute(problem, plan, *args), expected)
 
 
 def test_random_plans_use_fast_memory_and_copies() -> None:

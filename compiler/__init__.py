@@ -4,5 +4,5 @@ The stages, each of which imports only stages before it:
 
     ir -> frontends -> analysis -> hardware -> mapping -> emulator -> report
 
-Beside them stand what all may import: `errors.py`, `registry.py`, `files.py`, `kernels.py` and `lazy.py`.
+Beside them stands what all may import, such as `errors.py`, `files.py`, `cache.py` and `kernels.py`.
 """

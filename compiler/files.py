@@ -320,12 +320,3 @@ def _within(content: bytes, limit: int, name: str | Path) -> bytes:
 
 def _too_large(name: str | Path, limit: int) -> FileError:
     return FileError(f"it holds more than the {print_limit(limit)} that memplan reads", str(name))
-
-
-def cache_folder() -> Path:
-    """Returns where what is slow to make is kept: `$MEMPLAN_CACHE`, or `memplan` in the user's cache folder."""
-    if chosen := os.environ.get("MEMPLAN_CACHE"):
-        return Path(chosen)
-    from platformdirs import user_cache_path
-
-    return Path(user_cache_path("memplan"))

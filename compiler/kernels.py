@@ -4,27 +4,36 @@
     @internal   called from compiled functions only: an entry from Python would be most of what compiling takes
     @inlined    as `internal`, and copied into each caller: for what inner loops call at every step
 
-Compiled code is kept in the user's cache folder, never beside the sources. By itself, numba notices a change of the
-file that holds a function, but not of a function that it calls, nor of a type that it takes. So all sources that matter
-share one fingerprint, and each fingerprint has a folder of its own.
+Compiled code is kept in the user's cache folder, never beside the sources: a file for each function and signature, with
+a checksum. By itself, numba notices a change of the file that holds a function, but not of a function that it calls,
+nor of a type that it takes. So all sources that matter share one fingerprint, and each fingerprint has a folder of its
+own. Nor does numba notice that a file is damaged: it fails, or runs what it finds there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import inspect
+import pickle
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
-from numba.core import event
+import llvmlite
+import numba
+from numba import njit
+from numba.core import event, sigutils
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
-from memplan.compiler.files import cache_folder
+from memplan.compiler.cache import Cache, opened, sealed
 
 _IMPORT = re.compile(r"^from memplan\.([\w.]++) import ([^(\n]++|\([^)]*+\))", re.MULTILINE)
 
@@ -59,7 +68,7 @@ def fingerprint(folders: dict[str, Path]) -> str:
 
 
 def _folders() -> dict[str, Path]:
-    specs = {package: find_spec(f"memplan.{package}") for package in ("compiler", "planners", "rl_agent")}
+    specs = {package: find_spec(f"memplan.{package}") for package in ("compiler", "passes", "planners", "rl_agent")}
     return {
         package: Path(spec.submodule_search_locations[0])
         for package, spec in specs.items()
@@ -67,20 +76,17 @@ def _folders() -> dict[str, Path]:
     }
 
 
-def _prepared() -> str:
-    """Returns the cache's folder, which exists then; "" if there can be none."""
+def _prepared() -> tuple[Cache, str]:
+    """Returns the cache, and the folder in it, which exists then if it can."""
     folders = _folders()
+    cache = Cache()
     installation = hashlib.sha256(str(folders["compiler"].resolve()).encode()).hexdigest()[:16]
-    root = cache_folder() / "kernels" / installation
-    folder = root / fingerprint(folders)
-    try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            _forget_older(root)
-    except OSError as error:
-        warnings.warn(f"kernels are compiled in every process: no cache in {root}: {error.strerror}", stacklevel=2)
-        return ""
-    return str(folder)
+    root = f"kernels/{installation}"
+    name = f"{root}/{fingerprint(folders)}"
+    is_new = cache.folder is not None and not (cache.folder / name).is_dir()
+    if cache.is_usable(name) and is_new and cache.folder is not None:
+        _forget_older(cache.folder / root)
+    return cache, name
 
 
 def _forget_older(root: Path) -> None:
@@ -91,18 +97,44 @@ def _forget_older(root: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-_CACHE = _prepared()
+_CACHE, FOLDER = _prepared()
+
+# What else the code depends on.
+_VERSIONS = (numba.__version__, llvmlite.__version__, sys.version)
 
 
-@contextlib.contextmanager
-def _cache() -> Iterator[None]:
-    """Lets numba use our cache for what is decorated here, and leaves the functions of others alone."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = _CACHE
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
+class _KernelCache(NullCache):
+    """What numba asks for the compiled code of one function, and gives it to."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self._name = f"{function.__module__.removeprefix('memplan.')}.{function.__qualname__}"
+        self._source = (_digest_of(inspect.getfile(function)), function.__code__.co_firstlineno)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Returns the code for a signature; None if there is none, or if it is damaged."""
+        target_context.refresh()
+
+        def decode(content: bytes) -> Any:
+            return CompileResult._rebuild(target_context, *pickle.loads(opened(content)))
+
+        return _CACHE.load(self._entry(sig, target_context.codegen()), decode)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keeps the code for a signature, unless it has addresses of this process in it."""
+        if not data.library.has_dynamic_globals and all(lifted.can_cache for lifted in data.lifted):
+            _CACHE.store(self._entry(sig, data.codegen), sealed(dumps(data._reduce())))
+
+    def _entry(self, signature: Any, codegen: Any) -> str:
+        arguments, _ = sigutils.normalize_signature(signature)
+        what = repr((self._name, self._source, arguments, codegen.magic_tuple(), _VERSIONS))
+        return f"{FOLDER}/{self._name}-{hashlib.sha256(what.encode()).hexdigest()[:32]}"
+
+
+@functools.cache
+def _digest_of(file: str) -> str:
+    with contextlib.suppress(OSError):
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return ""
 
 
 class _FirstCompile(event.Listener):
@@ -126,8 +158,10 @@ def telling_of_compiles(tell: Callable[[], None]) -> contextlib.AbstractContextM
 
 def _decorator(**options: bool) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
-        with _cache():
-            return njit(cache=bool(_CACHE), **options)(function)
+        dispatcher = njit(**options)(function)
+        if not numba.config.DISABLE_JIT:
+            dispatcher._cache = _KernelCache(function)
+        return dispatcher
 
     return decorate
 

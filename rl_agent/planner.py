@@ -120,21 +120,10 @@ def ready_to_play() -> Iterator[None]:
     from memplan.rl_agent.devices import use_all_devices
 
     use_all_devices()  # JAX reads what this sets when it is imported.
-    import jax
+    from memplan.rl_agent.compile_cache import keeping_compiled
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    with keeping_compiled():
         yield
-        return
-    from jax.experimental.compilation_cache.compilation_cache import reset_cache
-
-    from memplan.compiler.files import cache_folder
-
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
-    try:
-        yield
-    finally:
-        jax.config.update("jax_compilation_cache_dir", None)
-        reset_cache()  # Otherwise JAX goes on with it.
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:

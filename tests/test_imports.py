@@ -42,6 +42,7 @@ MAY_IMPORT = {
 
 # What planners and the agent see: problems and plans, the types in them, hardware, and the emulator that scores.
 PLANNERS_SEE = (
+    "memplan.compiler.cache",
     "memplan.compiler.child_process",
     "memplan.compiler.errors",
     "memplan.compiler.registry",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import os
 import queue
 import tempfile
@@ -17,16 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
-
-from filelock import FileLock
+from typing import Any, BinaryIO, cast
 
 from memplan.backends import order_hook
 from memplan.backends.tpu.worker import read_frame, write_frame
-from memplan.compiler import child_process
+from memplan.compiler import child_process, limits
+from memplan.compiler.cache import Cache
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.files import cache_folder as default_folder
-from memplan.compiler.files import write_atomically
+from memplan.compiler.files import unpacked
 
 # The topology whose first chip stands for each target.
 TOPOLOGY_OF_TARGET: dict[str, str] = {
@@ -82,24 +81,17 @@ class CompiledModule:
     memory: dict[str, int] | None = None
 
 
-def lock_of(entry: Path) -> FileLock:
-    """Returns the lock of an entry of the cache, in a folder beside the entries."""
-    locks = entry.parent.with_name(f"{entry.parent.name}.locks")
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / entry.name)
-
-
 class TpuCompiler:
     """Compiles StableHLO modules for TPU topologies in a process of its own, started when first needed.
 
     Args:
-      cache_folder: where compiled modules are kept; None for `compiler.files.cache_folder()`.
+      cache_folder: where compiled modules are kept; None for `compiler.cache.cache_folder()`.
       use_cache: whether to look there and to keep what was compiled.
       timeout: seconds that one compile may take before the worker is ended.
     """
 
     def __init__(self, cache_folder: Path | None = None, use_cache: bool = True, timeout: float = 600.0):
-        self._folder = cache_folder or default_folder()
+        self._cache = Cache(cache_folder)
         self._use_cache, self._timeout = use_cache, timeout
         self._worker: _Worker | None = None
 
@@ -146,17 +138,15 @@ class TpuCompiler:
             _demand_hook()
         if not self._use_cache:
             return self._compiled_now(module, request)
-        path = self._folder / f"{self._key(module, request)}.hlo.txt.gz"
-        if (found := _read_cached(path)) is not None:
+        name = f"{self._key(module, request)}.hlo.txt.gz"
+        if (found := self._cache.load(name, _decoded)) is not None:
             return found
-        path.parent.mkdir(parents=True, exist_ok=True)
         # If several processes want the same module at once, one compiles it and the others wait.
-        with lock_of(path):
-            if (found := _read_cached(path)) is not None:
+        with self._cache.locked(name, self._timeout):
+            if (found := self._cache.load(name, _decoded)) is not None:
                 return found
             compiled = self._compiled_now(module, request)
-            line = json.dumps({"seconds": compiled.seconds, "memory": compiled.memory}) + "\n"
-            write_atomically(path, gzip.compress((line + compiled.text).encode(), 6, mtime=0))
+            self._cache.store(name, _encoded(compiled))
         return compiled
 
     def _compiled_now(self, module: bytes, request: dict[str, Any]) -> CompiledModule:
@@ -214,7 +204,7 @@ class _Worker:
 
     def __init__(self, timeout: float):
         _demand_libtpu()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
+        self._log = _log_file()
         reading, writing = os.pipe()
         self._process = child_process.start(
             "memplan.backends.tpu.worker",
@@ -265,6 +255,14 @@ class _Worker:
         self._log.close()
 
 
+def _log_file() -> BinaryIO:
+    """Returns a file for what the worker says, which nobody reads where no file can be made."""
+    try:
+        return cast(BinaryIO, tempfile.TemporaryFile())
+    except OSError:
+        return open(os.devnull, "r+b")
+
+
 def _demand_libtpu() -> None:
     if find_spec("libtpu") is None:
         raise CompileError("the TPU compiler is not installed: pip install 'memplan[tpu]'", "missing")
@@ -294,11 +292,28 @@ def _libtpu_version() -> str:
         return ""
 
 
-def _read_cached(path: Path) -> CompiledModule | None:
-    """Returns the result of an earlier compile; None if there is none, or if it is damaged."""
-    try:
-        header, _, text = gzip.decompress(path.read_bytes()).decode().partition("\n")
-        fields = json.loads(header)
-        return CompiledModule(text, float(fields["seconds"]), cached=True, memory=fields.get("memory"))
-    except (OSError, EOFError, ValueError, KeyError):
-        return None
+def _encoded(module: CompiledModule) -> bytes:
+    """Returns an entry of the cache: a line of JSON, then the text, gzipped."""
+    text = module.text.encode()
+    header = {"seconds": module.seconds, "memory": module.memory, "sha256": hashlib.sha256(text).hexdigest()}
+    return gzip.compress(json.dumps(header).encode() + b"\n" + text, 6, mtime=0)
+
+
+def _decoded(entry: bytes) -> CompiledModule:
+    """Returns what an entry of the cache holds; entries of older versions have no checksum beside that of gzip.
+
+    Raises:
+      ValueError, ParseError: the entry is damaged.
+    """
+    header, _, text = unpacked(entry, "the entry", limits.CACHED).partition(b"\n")
+    fields = json.loads(header)
+    if not isinstance(fields, dict) or not text.startswith(b"HloModule"):
+        raise ValueError("it holds no module")
+    seconds, memory = fields.get("seconds"), fields.get("memory")
+    if type(seconds) not in (int, float) or not 0.0 <= seconds < math.inf:
+        raise ValueError("the time is no number")
+    if memory is not None and not (isinstance(memory, dict) and all(type(size) is int for size in memory.values())):
+        raise ValueError("the sizes are no numbers")
+    if fields.get("sha256", digest := hashlib.sha256(text).hexdigest()) != digest:
+        raise ValueError("the checksum is not that of the module")
+    return CompiledModule(text.decode(), float(seconds), cached=True, memory=memory)

@@ -6,10 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from memplan.compiler import cache as caches
+from memplan.compiler import kernels
+from memplan.compiler.cache import Cache, CacheWarning, opened
 from memplan.compiler.kernels import fingerprint
 
 KERNEL = """from memplan.planners import rules
@@ -27,7 +31,7 @@ from memplan.compiler import kernels
 import numba
 kernel = kernels.entry(timing_kernel.append.py_func)
 assert numba.config.CACHE_DIR == "", "the cache of others moved"
-print(kernels._CACHE)
+print(kernels._CACHE.folder / kernels.FOLDER)
 """
 
 
@@ -88,3 +92,49 @@ def test_without_a_cache_folder_kernels_work_and_that_is_said_once(tmp_path: Pat
     done = run(tmp_path / "file")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("no cache in") == 1
+
+
+def added(a: int, b: int) -> int:
+    return a + b
+
+
+def flip(content: bytes) -> bytes:
+    """Changes a bit of the machine code."""
+    place = content.index(b"ELF") + 100
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [flip, lambda content: content[:-1], lambda content: b"", lambda content: b"x" * 99])
+def test_damaged_code_is_not_run_and_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(kernels, "_CACHE", Cache(tmp_path))
+    monkeypatch.setattr(caches, "_said", set())
+    assert kernels.entry(added)(2, 3) == 5
+    (entry,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    whole = entry.read_bytes()
+    assert kernels.entry(added)(2, 3) == 5
+    assert entry.read_bytes() == whole
+    entry.write_bytes(damage(whole))
+    again = kernels.entry(added)
+    with pytest.warns(CacheWarning, match="damaged entry"):
+        assert again(2, 3) == 5
+    assert opened(entry.read_bytes())
+    compiled: list[None] = []
+    with kernels.telling_of_compiles(lambda: compiled.append(None)):
+        assert kernels.entry(added)(2, 3) == 5
+    assert not compiled
+
+
+def test_each_signature_has_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_CACHE", Cache(tmp_path))
+    for _ in range(2):
+        function = kernels.entry(added)
+        assert [repr(function(2, 3)), repr(function(2.0, 3)), repr(function(2.0, 3.5))] == ["5", "5.0", "5.5"]
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
+
+
+def test_all_packages_with_kernels_are_in_the_fingerprint() -> None:
+    root = Path(__file__).parent.parent.parent
+    holding = {path.relative_to(root).parts[0] for path in root.glob("[a-z]*/**/*_kernel.py")} - {"tests"}
+    assert holding == set(kernels._folders())

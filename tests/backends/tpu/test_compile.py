@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -16,11 +17,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from memplan.backends import order_hook
 from memplan.backends.tpu import compile as tpu_compile
-from memplan.backends.tpu.compile import CompileError, TpuCompiler, lock_of
+from memplan.backends.tpu.compile import CompiledModule, CompileError, TpuCompiler
+from memplan.compiler import cache as caches
+from memplan.compiler.cache import Cache, CacheWarning
 from memplan.compiler.frontends import hlo_text
 from memplan.compiler.ir.graph import Computation, Graph
 
@@ -85,14 +89,73 @@ def test_compiles_with_the_options_given_and_remembers(compiler: TpuCompiler, mo
     assert "S(1)}" not in slow.text
 
 
-def test_a_damaged_cache_entry_is_compiled_again(compiler: TpuCompiler, module: bytes, tmp_path: Path) -> None:
+def test_a_damaged_cache_entry_is_compiled_again(
+    module: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with TpuCompiler(tmp_path) as first:
         text = first.compile(module, "v5e:2x2").text
         (entry,) = tmp_path.glob("*.gz")
         entry.write_bytes(entry.read_bytes()[:-20])
-        again = first.compile(module, "v5e:2x2")
+        monkeypatch.setattr(caches, "_said", set())
+        with pytest.warns(CacheWarning, match="damaged entry"):
+            again = first.compile(module, "v5e:2x2")
     assert not again.cached
     assert again.text == text
+
+
+KEPT = CompiledModule("HloModule kept\n\nENTRY %main { … }\n" * 20, 1.5, cached=True, memory={"temp_size_in_bytes": 8})
+
+
+def test_what_is_kept_is_found_as_it_was(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.store("entry", tpu_compile._encoded(KEPT))
+    assert cache.load("entry", tpu_compile._decoded) == KEPT
+
+
+@pytest.mark.filterwarnings("ignore::memplan.compiler.cache.CacheWarning")
+def test_no_damage_to_an_entry_is_taken_for_a_module(tmp_path: Path) -> None:
+    cache, random = Cache(tmp_path), np.random.default_rng(0)
+    whole = tpu_compile._encoded(KEPT)
+    for number in range(2000):
+        damaged = bytearray(whole)
+        if number % 2:
+            del damaged[random.integers(len(whole)) :]
+        else:
+            damaged[random.integers(len(whole))] ^= 1 << random.integers(8)
+        (tmp_path / "entry").write_bytes(damaged)
+        # What does not belong to the content, such as the time in the header of gzip, may change.
+        assert cache.load("entry", tpu_compile._decoded) in (None, KEPT), number
+
+
+@pytest.mark.filterwarnings("ignore::memplan.compiler.cache.CacheWarning")
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"", b"\n", b"null\nHloModule x", b"[]\nHloModule x", b"1.5\nHloModule x", b"{}\nHloModule x",
+        b'{"seconds": "1.5"}\nHloModule x', b'{"seconds": null}\nHloModule x', b'{"seconds": true}\nHloModule x',
+        b'{"seconds": NaN}\nHloModule x', b'{"seconds": -1}\nHloModule x', b'{"seconds": 1.5}\n', b'{"seconds": 1.5}',
+        b'{"seconds": 1.5}\nHloModule \xff', b'{"seconds": 1.5, "memory": []}\nHloModule x',
+        b'{"seconds": 1.5, "memory": {"temp": "8"}}\nHloModule x', b'{"seconds": 1.5, "sha256": "00"}\nHloModule x',
+        b'{"seconds": 1.5, "sha256": null}\nHloModule x', b"[" * 100_000 + b"\nHloModule x",
+    ],
+)  # fmt: skip
+def test_an_entry_of_wrong_content_is_none(tmp_path: Path, entry: bytes) -> None:
+    cache = Cache(tmp_path)
+    for content in (entry, gzip.compress(entry)):
+        cache.store("entry", content)
+        assert cache.load("entry", tpu_compile._decoded) is None
+        assert not (tmp_path / "entry").exists()
+
+
+def test_a_compile_works_without_a_cache(module: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder should be, and where temporary files would be, is a file."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    monkeypatch.setattr(caches, "_said", set())
+    with TpuCompiler(tmp_path / "file" / "cache") as compiler:
+        with pytest.warns(CacheWarning, match="there is no cache in") as said:
+            assert [compiler.compile(module, "v5e:2x2").cached for _ in range(2)] == [False, False]
+        assert len(said) == 1
 
 
 def test_a_refusal_is_an_error_and_the_worker_goes_on(compiler: TpuCompiler, module: bytes) -> None:
@@ -160,7 +223,7 @@ def test_what_another_process_compiles_is_waited_for(module: bytes, tmp_path: Pa
     """The test is the other process: it holds the lock of the entry while it compiles, then writes the entry."""
     with TpuCompiler(tmp_path) as compiler, ThreadPoolExecutor() as pool:
         entry = tmp_path / f"{compiler._key(module, {'topology': 'v5e:2x2', 'options': {}})}.hlo.txt.gz"
-        with lock_of(entry):
+        with Cache(tmp_path).locked(entry.name, 60.0):
             asked = pool.submit(compiler.compile, module, "v5e:2x2")
             with pytest.raises(TimeoutError):
                 asked.result(0.5)

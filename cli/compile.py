@@ -16,7 +16,8 @@ from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.outcome import BufferDecision, Candidate, Outcome
 from memplan.cli import console
 from memplan.cli.arguments import DEFAULT_PLANNER, AsJson, PlannerName, ReportFolder
-from memplan.cli.console import Stages
+from memplan.cli.console import Stages, note
+from memplan.cli.interrupts import interrupted
 from memplan.cli.outputs import check_file, check_folder
 from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.compiler.files import write_atomically
@@ -80,8 +81,15 @@ def command(
             module = lower_for_tpu(find_program(program))
         with stages.stage(f"compiling for {target}"):
             outcome = optimizer.optimize(
-                module, described, planner=planner, compile_budget=compile_budget, time_limit=time_limit
+                module,
+                described,
+                planner=planner,
+                compile_budget=compile_budget,
+                time_limit=time_limit,
+                interrupted=interrupted,
             )
+        if interrupted():
+            note("interrupted: this is the best module so far")
         with stages.stage("writing"):
             if out is not None:
                 write_atomically(out, _packed(out.name, outcome.best.text))

@@ -7,12 +7,15 @@ import io
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from memplan.compiler.cache import CacheWarning
 from memplan.compiler.errors import MemplanError, ReaderGoneError
 from memplan.compiler.printable import printable
 from memplan.compiler.report.terminal import PlainConsole
@@ -127,6 +130,25 @@ def note(message: str) -> None:
     """Tells the person something about what is being done, in one line; it is lost if standard error is broken."""
     with suppress(OSError):
         print(f"memplan: {printable(message)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def cache_notes() -> Iterator[None]:
+    """Tells warnings of caches within the block in the way of `note`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CacheWarning)
+        show_other = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: TextIO | str | None
+        ) -> None:
+            if issubclass(category, CacheWarning):
+                note(f"warning: {message}")
+            else:
+                show_other(message, category, filename, lineno, *rest)  # type: ignore[arg-type]
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def on_standard_error() -> Console:

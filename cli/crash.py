@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from memplan.compiler.files import cache_folder
+from memplan.compiler.cache import cache_folder
 from memplan.compiler.printable import printable
 
 # Packages that most bugs depend on.
@@ -30,6 +30,8 @@ def write_crash(error: BaseException, arguments: Sequence[str]) -> str:
     for find in (cache_folder, lambda: Path(tempfile.gettempdir())):
         try:
             folder = find()
+            if folder is None:
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             handle, path = tempfile.mkstemp(prefix="crash-", suffix=".txt", dir=folder)
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -25,8 +25,10 @@ class ExitStatus(IntEnum):
     FAILED = 2, "A mistake in the command line or a file, or no means to go on: one line on standard error says which."
     TIME_RAN_OUT = 3, "The time limit came before an answer: whether the blocks fit is not known."
     CRASHED = 70, "A bug in memplan: one line on standard error names the file with what to report."
+    HUNG_UP = 129, "SIGHUP ended the command: its terminal was closed."
     INTERRUPTED = 130, "Ctrl-C ended the command."
     READER_GONE = 141, "Nobody read the rest of standard output."
+    TERMINATED = 143, "SIGTERM ended the command."
 
 
 def print_statuses() -> str:

@@ -10,9 +10,10 @@ import typer
 
 from memplan.cli.bench.main import bench_group
 from memplan.cli.commands import add_commands
-from memplan.cli.console import forget_output, note, standard_streams
+from memplan.cli.console import cache_notes, forget_output, note, standard_streams
 from memplan.cli.crash import write_crash
 from memplan.cli.exit_status import ExitStatus, print_statuses
+from memplan.cli.interrupts import end_interrupted, interrupts, status_of_signal
 from memplan.compiler.errors import MemplanError, ReaderGoneError
 from memplan.compiler.printable import printable
 
@@ -51,19 +52,18 @@ def application(arguments: Sequence[str]) -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status; `arguments` are those of the process by default."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with standard_streams():
+    with standard_streams(), cache_notes(), interrupts():
         try:
             status = _run(given)
             sys.stdout.flush()
-            return status
+            return status_of_signal() if status == ExitStatus.INTERRUPTED else status
         except ReaderGoneError:
             forget_output()
             return ExitStatus.READER_GONE
         except MemplanError as error:
             return _fail(str(error))
         except (KeyboardInterrupt, typer.Abort):
-            note("interrupted")
-            return ExitStatus.INTERRUPTED
+            return end_interrupted()
         except MemoryError:
             return _fail("memory ran out")
         except Exception as error:

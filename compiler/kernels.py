@@ -25,7 +25,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import llvmlite
 import numba
 from numba import njit
 from numba.core import event, sigutils
@@ -39,6 +38,9 @@ _IMPORT = re.compile(r"^from memplan\.([\w.]++) import ([^(\n]++|\([^)]*+\))", r
 
 # Folders of earlier fingerprints that stay: switching between two versions compiles nothing.
 _KEPT = 2
+
+# Seconds for which a process waits for another one that compiles everything; most take a minute or two.
+_SECONDS_TO_COMPILE = 600.0
 
 
 def fingerprint(folders: dict[str, Path]) -> str:
@@ -100,7 +102,7 @@ def _forget_older(root: Path) -> None:
 _CACHE, FOLDER = _prepared()
 
 # What else the code depends on.
-_VERSIONS = (numba.__version__, llvmlite.__version__, sys.version)
+_VERSIONS = (numba.__version__, sys.version)
 
 
 class _KernelCache(NullCache):
@@ -154,6 +156,11 @@ def telling_of_compiles(tell: Callable[[], None]) -> contextlib.AbstractContextM
     """Calls `tell` within a block when the first function is compiled; what is loaded from the cache does not count."""
     listening: contextlib.AbstractContextManager[Any] = event.install_listener("numba:compile", _FirstCompile(tell))
     return listening
+
+
+def alone() -> contextlib.AbstractContextManager[None]:
+    """Lets no other process compile within the block that asks for the same."""
+    return _CACHE.locked(FOLDER.replace("/", "-"), _SECONDS_TO_COMPILE)
 
 
 def _decorator(**options: bool) -> Callable[[Callable[..., Any]], Any]:

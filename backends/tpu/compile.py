@@ -310,7 +310,7 @@ def _decoded(entry: bytes) -> CompiledModule:
     if not isinstance(fields, dict) or not text.startswith(b"HloModule"):
         raise ValueError("it holds no module")
     seconds, memory = fields.get("seconds"), fields.get("memory")
-    if type(seconds) not in (int, float) or not 0.0 <= seconds < math.inf:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0.0 <= seconds < math.inf:
         raise ValueError("the time is no number")
     if memory is not None and not (isinstance(memory, dict) and all(type(size) is int for size in memory.values())):
         raise ValueError("the sizes are no numbers")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from memplan.backends import order_hook
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
@@ -65,8 +65,10 @@ class CompileSearch:
         time_limit: float,
         compiler: TpuCompiler,
         options: dict[str, str],
+        interrupted: Callable[[], bool] | None,
     ):
         self.module, self.target, self.compiler, self.user_options = module, target, compiler, options
+        self.interrupted = interrupted
         self.planner = planners.get(planner)
         self.compile_budget, self.seconds_per_plan = compile_budget, max(0.5, time_limit / 4)
         self.candidates: list[Candidate] = []
@@ -81,6 +83,14 @@ class CompileSearch:
         first = self._compile("default", {})
         assert first is not None, "the default is compiled, or an error raised"
         self.default = self.best = self.unsteered = first
+        try:
+            self._try_all(first)
+        except KeyboardInterrupt:
+            if self.interrupted is None:
+                raise
+        return self._outcome()
+
+    def _try_all(self, first: ScoredModule) -> None:
         self._try_without_cross_program()
         self._try_scoped(2)
         self._try_plan(STEERING[0], self.unsteered)
@@ -95,7 +105,6 @@ class CompileSearch:
             tried = len(self.candidates)
             for steering in STEERING:
                 self._try_plan(steering, self._base_of_best())
-        return self._outcome()
 
     def _try_without_cross_program(self) -> None:
         if CROSS_PROGRAM not in self.user_options and "cross_program_prefetch_index" in self.best.candidate.text:
@@ -286,6 +295,9 @@ class CompileSearch:
         return done.latency < (1.0 - _TIE) * self.best.latency
 
     def _spent(self) -> bool:
+        # A planner that is interrupted returns its best plan, and says nothing.
+        if self.candidates and self.interrupted is not None and self.interrupted():
+            return True
         return len(self.candidates) >= self.compile_budget
 
     def _outcome(self) -> Outcome:

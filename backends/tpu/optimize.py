@@ -23,7 +23,7 @@ instructions (`learning.py`). The search itself is `compile_search.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler, no_compiler
@@ -44,6 +44,7 @@ def optimize(
     time_limit: float = 60.0,
     compiler: TpuCompiler | None = None,
     options: Mapping[str, str] | None = None,
+    interrupted: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Returns the best of several compiles of a module, the compiler's default among them.
 
@@ -55,6 +56,8 @@ def optimize(
       time_limit: seconds that the planner may search, over all plans.
       compiler: keeps its worker for other calls; if None, a compiler for this call only.
       options: the user's own compiler options, which are part of every candidate; what they set is not varied.
+      interrupted: tells whether the user has interrupted; the best so far is the answer then, if the default was
+        compiled. If None, KeyboardInterrupt is raised.
 
     Raises:
       MemplanError: there is no compiler for the target, the planner is not known, or the budget is below 1.
@@ -62,7 +65,10 @@ def optimize(
     """
     check(target, planner, compile_budget, time_limit)
     with TpuCompiler() if compiler is None else nullcontext(compiler) as used:
-        return CompileSearch(module, target, planner, compile_budget, time_limit, used, dict(options or {})).run()
+        search = CompileSearch(
+            module, target, planner, compile_budget, time_limit, used, dict(options or {}), interrupted
+        )
+        return search.run()
 
 
 def check(target: Target, planner: str, compile_budget: int, time_limit: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from memplan.cli import targets
 from memplan.cli.exit_status import ExitStatus
-from memplan.compiler import files
+from memplan.compiler import cache
 
 Run = Callable[..., Any]
 
@@ -153,4 +153,4 @@ def test_standard_error_that_nobody_reads() -> None:
 
 def test_the_cache_folder_is_where_crashes_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MEMPLAN_CACHE", str(tmp_path))
-    assert files.cache_folder() == tmp_path
+    assert cache.cache_folder() == tmp_path

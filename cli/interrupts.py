@@ -25,6 +25,7 @@ _STATUSES = {
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 _received: list[int] = []
+_terminals: list[int] = []
 
 
 @contextmanager
@@ -34,11 +35,11 @@ def interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread can handle signals.
         return
-    terminals = [number for number in (0, 1, 2) if os.isatty(number)]
+    _terminals[:] = [number for number in (0, 1, 2) if os.isatty(number)]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         _received.append(number)
-        _forget_closed(terminals)
+        forget_closed_terminals()
         raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in _STATUSES}
@@ -72,9 +73,9 @@ def end_interrupted() -> ExitStatus:
     return status_of_signal()
 
 
-def _forget_closed(terminals: list[int]) -> None:
+def forget_closed_terminals() -> None:
     """Leads what is still written to a terminal that was closed to nowhere: it would be an error otherwise."""
-    closed = [number for number in terminals if not os.isatty(number)]
+    closed = [number for number in _terminals if not os.isatty(number)]
     if closed:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for number in closed:

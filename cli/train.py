@@ -15,6 +15,7 @@ from rich.table import Table
 from memplan import pipeline
 from memplan.cli.arguments import TargetName
 from memplan.cli.console import Stages, note, on_standard_error, show
+from memplan.cli.interrupts import forget_closed_terminals
 from memplan.cli.outputs import check_folder
 from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError
@@ -119,6 +120,7 @@ def _run(training: Any, seconds: float, compared: Sequence[dict[str, float]]) ->
             note(f"compiled in {told - begin:.0f} s")
 
     def interrupted() -> None:
+        forget_closed_terminals()
         note("interrupted: this iteration is the last one; interrupt again to lose it")
 
     def table(progress: Any) -> Table:

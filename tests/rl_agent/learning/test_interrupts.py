@@ -24,17 +24,18 @@ def test_the_first_is_noted_and_the_second_acts_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_handler_of_the_command_for_sigterm_waits_too() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_handler_of_the_command_waits_too(number: signal.Signals) -> None:
     calls: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: calls.append(number))
+    before = signal.signal(number, lambda number, _: calls.append(number))
     try:
         with Interrupts() as interrupts:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             assert (interrupts.is_asked, calls) == (True, [])
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert calls == [signal.SIGTERM]
+            os.kill(os.getpid(), number)
+            assert calls == [number]
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 def test_outside_of_the_main_thread_signals_are_left_alone() -> None:

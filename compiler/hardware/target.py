@@ -300,7 +300,7 @@ def parse_target(text: str, file: str = "<string>") -> Target:
         spaces=spaces,
         links=links,
         compute=_compute(table.table("compute")),
-        cross_program_prefetches=table.integer("cross_program_prefetches", 0, minimum=0),
+        cross_program_prefetches=table.integer("cross_program_prefetches", 0, below=2**31),
         sources={key: table.table("sources").text(key) for key in table.table("sources").data},
         file=file,
     )
@@ -326,7 +326,7 @@ def _space(table: TomlTable, names: list[str], channels: list[str]) -> TargetSpa
     exposed = table.table("exposed")
     space = TargetSpace(
         name=name,
-        xla_number=table.integer("xla_number", None, minimum=0),
+        xla_number=table.integer("xla_number", None, below=2**31),
         size=table.size("size"),
         system_reserved=table.size("system_reserved", 0),
         scoped_limit=table.size("scoped_limit", 0),
@@ -407,7 +407,7 @@ def _compute(table: TomlTable) -> Compute:
         matrix_unit=(unit[0], unit[1]),
         vector_flops=table.number("vector_flops"),
         transcendental_rate=table.number("transcendental_rate"),
-        f32_passes={precision: passes.integer(precision, minimum=1) for precision in passes.data},
+        f32_passes={precision: passes.integer(precision, minimum=1, below=1000) for precision in passes.data},
         launch_seconds=table.number("launch_seconds", 0.0, positive=False),
         exposed={kind: exposed.number(kind, 1.0) for kind in KINDS},
     )

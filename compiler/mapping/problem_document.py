@@ -18,7 +18,7 @@ from memplan.compiler.mapping.documents import boolean, check_fields, integer, n
 SCHEMA = "memplan.problem/1"
 
 # Sizes and times of real programs, and their sums, stay far below these. No planner's arithmetic overflows then.
-MAX_BYTES = 2**60
+MAX_BYTES = 2**62
 MAX_SECONDS = 1e30
 
 # Memories, links, queues and channels: the emulator keeps a figure per operation and channel.

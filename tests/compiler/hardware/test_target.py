@@ -268,6 +268,14 @@ WRONG = [
     ("highest = 6", "higher = 6", r"compute.f32_passes.higher: not a precision; known: high, highest"),
     ("highest = 6", "highest = 0", r"compute.f32_passes.highest: must be an integer of at least 1"),
     ('book = "A book"', "book = 3", r"sources.book: must be a text"),
+    ("clock = 1e9", "clock = 1e31", "clock: must be from 1e-30 to 1e"),
+    ("clock = 1e9", "clock = " + "9" * 400, "clock: must be zero or more and finite, not inf"),
+    ("clock = 1e9", "clock = 0x" + "f" * 5000, "clock: must be zero or more and finite, not inf"),
+    ("alignment = 64", "alignment = 0x" + "f" * 5000, r"alignment: must be an integer below .*thousands of digits"),
+    ('size = "1 GiB"', "size = 0x" + "f" * 5000, r"space\[0\].size: .* not a number of thousands of digits"),
+    ("peak_bandwidth = 100e9", "peak_bandwidth = 1e-300", r"space\[0\].peak_bandwidth: must be from 1e-30 to 1e"),
+    ("matrix_unit = [8, 16]", "matrix_unit = [8, 5000000000]", r"compute.matrix_unit: must be integers below 2\^31"),
+    ("highest = 6", "highest = 1000", r"compute.f32_passes.highest: must be an integer below 1,000"),
     ("[sources]", "[[sources]]", r"sources: must be a table"),
 ]  # fmt: skip
 
@@ -326,3 +334,10 @@ def test_a_target_that_can_write_nothing_is_refused() -> None:
 def test_what_python_refuses_to_convert_is_a_target_error(text: str, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         parse_target(text, "long.toml")
+
+
+def test_a_target_has_a_limited_number_of_memories() -> None:
+    space = SMALL[SMALL.index("[[space]]") : SMALL.index("[[space]]", SMALL.index("[[space]]") + 1)]
+    many = "".join(space.replace('name = "slow"', f'name = "s{i}"').replace("xla_number = 0\n", "") for i in range(65))
+    with pytest.raises(TargetError, match="space: there are 67 of them, more than 64"):
+        parse_target(SMALL.replace("[[space]]", many + "[[space]]", 1))

@@ -75,7 +75,7 @@ class Outcome:
 
 def serve(name: str, seed: int, first: int, last: int, tally_file: str) -> None:
     """Makes the tries `[first, last)`; a fault is a line of JSON on standard output."""
-    sys.path[:0] = [str(ROOT / "tests/fuzz"), str(ROOT / "tests/planners")]
+    sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("fuzz", "planners", "compiler/frontends")]
     from fuzzed_readers import READERS, NotReadBack, input_of
 
     from memplan.compiler.errors import MemplanError
@@ -197,7 +197,7 @@ def row(name: str, outcome: Outcome) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path[:0] = [str(ROOT / "tests/fuzz"), str(ROOT / "tests/planners")]
+    sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("fuzz", "planners", "compiler/frontends")]
     if given[:1] == ["--serve"]:
         name, seed, first, last, tally = given[1:]
         serve(name, int(seed), int(first), int(last), tally)

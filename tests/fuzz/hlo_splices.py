@@ -32,28 +32,28 @@ class Pool:
     Attributes:
       statements: instructions of a module, with the shapes of its values.
       shapes: of the values, by name.
-      called: texts of the computations that are not the entry.
+      called: texts of the computations that are not the entry, by name, callees before callers.
     """
 
     statements: tuple[Statement, ...]
     shapes: dict[str, str]
-    called: str
+    called: dict[str, str]
 
 
 def pool_of(text: str) -> Pool | None:
     """Returns the parts of a module, None if it has no entry that this simple grammar can take apart."""
     statements: list[Statement] = []
     shapes: dict[str, str] = {}
-    called = []
+    called: dict[str, str] = {}
     for match in _COMPUTATION.finditer(text):
         if not match[1]:
-            called.append(match.group())
+            called[match[2]] = match.group()
             continue
         for name, shape, opcode, rest in _INSTRUCTION.findall(match[3]):
             shapes[name] = shape
             if opcode != "parameter":
                 statements.append(Statement(shape, opcode, rest))
-    return Pool(tuple(statements), shapes, "\n\n".join(called)) if statements else None
+    return Pool(tuple(statements), shapes, called) if statements else None
 
 
 def spliced_module(chance: random.Random, pools: Sequence[Pool]) -> str:
@@ -83,4 +83,15 @@ def spliced_module(chance: random.Random, pools: Sequence[Pool]) -> str:
     lines[-1] = lines[-1].replace("  ", "  ROOT ", 1)
     body = "\n".join([*parameters, *lines])
     scheduled = chance.choice((", is_scheduled=true", ""))
-    return f"HloModule spliced{scheduled}\n\n{pool.called}\n\nENTRY %main {{\n{body}\n}}\n"
+    return f"HloModule spliced{scheduled}\n\n{_called_by(body, pool)}ENTRY %main {{\n{body}\n}}\n"
+
+
+def _called_by(body: str, pool: Pool) -> str:
+    """Returns the computations that instructions call, and those that these call."""
+    named = set(_NAME.findall(body))
+    found: list[str] = []
+    for name, text in reversed(pool.called.items()):
+        if name in named:
+            found.append(text + "\n\n")
+            named.update(_NAME.findall(text))
+    return "".join(reversed(found))

@@ -85,8 +85,8 @@ class BufferAssignment:
         return sum(allocation.size for allocation in self.allocations if allocation.is_temporary)
 
 
-_ALLOCATION = re.compile(r"allocation (\d+): size (\d++)(.*):$")
-_VALUE = re.compile(r" value: <\d+ (.+?)(?: \(phi\))? @-?\d+> \(size=(\d+),offset=(\d+)\): ")
+_ALLOCATION = re.compile(r"allocation ([0-9]{1,18}): size ([0-9]{1,18})\b(.*):$")
+_VALUE = re.compile(r" value: <[0-9]+ (.+?)(?: \(phi\))? @-?[0-9]+> \(size=([0-9]{1,18}),offset=([0-9]{1,18})\): ")
 _SHAPE = re.compile(r"\|[^|]*\|")
 
 
@@ -121,8 +121,8 @@ def read_buffer_assignment(path: str | Path) -> BufferAssignment:
 
 def _allocation(head: tuple[int, int, str], values: tuple[AssignedValue, ...]) -> Allocation:
     index, size, rest = head
-    color = re.search(r"\bcolor (\d+)", rest)
-    parameter = re.search(r"\bparameter (\d+)", rest)
+    color = re.search(r"\bcolor ([0-9]{1,18})\b", rest)
+    parameter = re.search(r"\bparameter ([0-9]{1,18})\b", rest)
     return Allocation(
         index,
         size,
@@ -136,7 +136,7 @@ def _allocation(head: tuple[int, int, str], values: tuple[AssignedValue, ...]) -
     )
 
 
-_RANGE = re.compile(r"    (\S.*?)(\{[\d,]*\}):(-?\d+)-(-?\d+)$")
+_RANGE = re.compile(r"    (\S.*?)(\{[0-9,]*\}):(-?[0-9]{1,18})-(-?[0-9]{1,18})$")
 
 
 def parse_live_ranges(text: str, file: str = "<string>") -> dict[str, tuple[int, int]]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import re
 
+from memplan.compiler.ir.names import CONTROL, without_controls
+
 
 class MalformedText(Exception):
     """Text that breaks the grammar, before the file and the line are known.
@@ -135,6 +137,23 @@ def unescape(text: str) -> str:
         return bytes([int(octal or hexadecimal, 8 if octal else 16) & 255])
 
     return _ESCAPE.sub(replacement, text.encode()).decode(errors="replace")
+
+
+_ODD = re.compile(rf"{STRING}|{COMMENT}|({CONTROL.pattern}|[^\x00-\x7f])")
+
+
+def plain(text: str) -> str:
+    """Returns a module's text with its control characters, which only strings may hold, as escapes.
+
+    Raises MalformedText if one of them, or a character that is not ASCII, stands outside of strings and comments.
+    """
+    has_controls = CONTROL.search(text) is not None
+    if text.isascii() and not has_controls:
+        return text
+    for match in _ODD.finditer(text):
+        if match[1]:
+            raise MalformedText(f"the character U+{ord(match[1]):04X} may stand in strings only", match.start())
+    return without_controls(text) if has_controls else text
 
 
 _SKIPPED = re.compile(SPACE)

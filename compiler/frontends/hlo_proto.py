@@ -17,7 +17,7 @@ from typing import TypeVar
 from memplan.compiler.errors import GraphError, ParseError
 from memplan.compiler.frontends import protobuf
 from memplan.compiler.frontends.hlo_attributes import called_computations
-from memplan.compiler.frontends.hlo_lexical import MalformedText, end_of_value
+from memplan.compiler.frontends.hlo_lexical import MalformedText, end_of_value, plain
 from memplan.compiler.frontends.hlo_source import SourceTables, source_of
 from memplan.compiler.frontends.proto_attributes import attributes_of, output_aliasing
 from memplan.compiler.frontends.proto_common import Attributes, common_attributes, frontend_attributes, late_attributes
@@ -101,15 +101,18 @@ class _Computation:
 
 
 def _checked(attributes: Attributes) -> tuple[tuple[str, str], ...]:
-    """Returns attributes; raises MalformedMessage if a value is none that HLO text can hold."""
+    """Returns attributes as HLO text holds them; raises MalformedMessage if a value is none that it can hold."""
+    checked = []
     for key, value in attributes:
         try:
-            end = end_of_value(value, 0)
+            held = plain(value)
+            end = end_of_value(held, 0)
         except MalformedText:
-            end = -1
-        if end != len(value):
+            held, end = value, -1
+        if end != len(held):
             raise MalformedMessage(f"the attribute {key} holds {value[:40]!r}")
-    return tuple(attributes)
+        checked.append((key, held))
+    return tuple(checked)
 
 
 def _only_wraps_root(draft: _Computation) -> bool:

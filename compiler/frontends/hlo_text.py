@@ -22,6 +22,7 @@ from memplan.compiler.frontends.hlo_lexical import (
     end_of_brackets,
     excerpt,
     line_and_column,
+    plain,
     skip_space,
 )
 from memplan.compiler.frontends.hlo_shape import shape_at
@@ -51,6 +52,10 @@ def parse(text: str, file: str = "<string>") -> Graph:
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n")
+    try:
+        text = plain(text)
+    except MalformedText as error:
+        _fail(error.message, file, text, error.offset)
     parser = _Parser(text, file)
     try:
         return parser.module()

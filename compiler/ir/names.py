@@ -13,7 +13,7 @@ _LEGAL_OPCODE = re.compile(r"[A-Za-z][A-Za-z0-9_\-]*+")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_.\-]")
 
 # What XLA never prints raw either: control characters but white space, and controls of the direction of writing.
-_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def legal_name(name: str) -> str:
@@ -48,7 +48,7 @@ def without_controls(text: str) -> str:
 
     In HLO they can stand in strings only, where an octal escape means the same.
     """
-    return _CONTROL.sub(_octal, text)
+    return CONTROL.sub(_octal, text)
 
 
 def _octal(match: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 
 operands and control predecessors exist; the order of instructions is legal; no computation calls itself
 each opcode has as many operands as it takes; parameters are numbered 0 … n-1
+a tuple has an element for each operand
 what a caller hands over has the tuple structure that the callee expects, and likewise what comes back
 aliases name existing outputs and parameters
 """
@@ -115,6 +116,8 @@ def _check_computation(computation: Computation) -> None:
             numbers[int(number)] = instruction.name
         elif instruction.opcode == "get-tuple-element":
             _check_get_tuple_element(computation, instruction)
+        elif instruction.opcode == "tuple":
+            _check_tuple(computation, instruction)
     for expected in range(len(numbers)):
         if expected not in numbers:
             worst = max(numbers)
@@ -135,6 +138,18 @@ def _check_get_tuple_element(computation: Computation, instruction: Instruction)
             f"element {index} of its operand is {_brief(shape.elements[int(index)])}, not {_brief(instruction.shape)}"
         )
         raise InstructionError(reason, computation.name, instruction.name)
+
+
+def _check_tuple(computation: Computation, instruction: Instruction) -> None:
+    elements = instruction.shape.elements
+    if not instruction.shape.is_tuple or len(elements) != len(instruction.operands):
+        reason = f"a tuple of {len(instruction.operands)} operands cannot be {_brief(instruction.shape)}"
+        raise InstructionError(reason, computation.name, instruction.name)
+    for number, (operand, element) in enumerate(zip(instruction.operands, elements, strict=True)):
+        shape = computation.instructions[operand].shape
+        if not same_structure(shape, element):
+            reason = f"element {number} is {_brief(element)}, but its operand is {_brief(shape)}"
+            raise InstructionError(reason, computation.name, instruction.name)
 
 
 def same_structure(a: Shape, b: Shape) -> bool:

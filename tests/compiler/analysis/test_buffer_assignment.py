@@ -161,3 +161,16 @@ def test_a_loop_carried_operand_is_taken_over_too(dumps: Path) -> None:
     possible = takeovers(program)
     only_ours = [takeover for takeover in possible if not holds_one_value(program, takeover)]
     assert 1048576 in [program.storages[takeover.result].size for takeover in only_ours]
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 19, "\u0661", "1_0", "-1"])
+def test_numbers_that_are_none_are_refused(number: str) -> None:
+    value = " value: <0 x @0> (size={size},offset={offset}): f32[2]"
+    for line in (
+        f"allocation 0: size {number}, constant:",
+        f"allocation {number}: size 8, constant:",
+        "allocation 0: size 8, constant:\n" + value.format(size=number, offset=0),
+        "allocation 0: size 8, constant:\n" + value.format(size=8, offset=number),
+    ):
+        with pytest.raises(ParseError, match="expected an allocation or a value"):
+            parse_buffer_assignment(f"BufferAssignment:\n{line}\n")

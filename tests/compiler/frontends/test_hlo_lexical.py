@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memplan.compiler.frontends import hlo_lexical
 from memplan.compiler.frontends.hlo_lexical import (
     SHAPE,
     SPACE,
@@ -127,3 +128,12 @@ def test_places() -> None:
     assert excerpt(text, 2) == "the end of the line"
     assert excerpt(text, 6) == "the end of the file"
     assert excerpt("x" * 50, 0, 3) == "'xxx…'"
+
+
+def test_control_characters_are_escaped_in_strings_and_refused_elsewhere() -> None:
+    assert hlo_lexical.plain('a = "x\x1b\u009b"') == 'a = "x\\033\\302\\233"'
+    assert hlo_lexical.plain('a = "é" /* é */ // é\n\tb') == 'a = "é" /* é */ // é\n\tb'
+    for text, offset in (("v\u010c = f32[]", 1), ('"a" \0', 4), ('"a\x7f" \u2028', 5), ("k=\x7fLoop", 2)):
+        with pytest.raises(MalformedText, match=rf"U\+{ord(text[offset]):04X} may stand in strings only") as caught:
+            hlo_lexical.plain(text)
+        assert caught.value.offset == offset

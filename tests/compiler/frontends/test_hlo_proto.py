@@ -221,3 +221,11 @@ def test_every_field_of_the_damaged_kind_is_reachable() -> None:
     for data in SMALL:
         assert hlo_proto.is_hlo_proto(data)
         assert protobuf.read_message(data)
+
+
+def test_control_characters_in_a_proto_are_escaped_in_strings_and_refused_elsewhere() -> None:
+    config = field(43, b'{"a\x7f":"\x1b"}')
+    graph = hlo_proto.parse(module(computation("e", 1, instruction("x", "parameter", 1, more=config))))
+    assert graph.entry_computation.instructions[0].attribute("backend_config") == '{"a\\177":"\\033"}'
+    with pytest.raises(ParseError, match="the attribute backend_config holds"):
+        hlo_proto.parse(module(computation("e", 1, instruction("x", "parameter", 1, more=field(43, b"{a\x7f}")))))

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from memplan.compiler.errors import GraphError
+from memplan.compiler.errors import GraphError, ParseError
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.ir import Alias, Computation, Graph, Instruction, Shape
 from memplan.compiler.ir.validate import InstructionError, callees_first, check_graph, same_structure
@@ -119,3 +119,18 @@ def test_same_structure_ignores_types_and_layouts() -> None:
     assert same_structure(PAIR, Shape("tuple", elements=(Shape("s8"), Shape("token"))))
     assert not same_structure(PAIR, Shape("tuple", elements=(PAIR, F32)))
     assert not same_structure(F32, PAIR)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ("(f32[])", "a tuple of 2 operands cannot be (f32[])"),
+        ("(f32[], f32[], f32[])", "a tuple of 2 operands cannot be (f32[], f32[], f32[])"),
+        ("f32[]", "a tuple of 2 operands cannot be f32[]"),
+        ("((f32[]), f32[])", "element 0 is (f32[]), but its operand is f32[]"),
+    ],
+)
+def test_a_tuple_has_an_element_for_each_operand(shape: str, reason: str) -> None:
+    with pytest.raises(ParseError, match=r"^<string>:3:8: ") as caught:
+        parse_hlo(f"ENTRY e {{\n  x = f32[] parameter(0)\n  ROOT t = {shape} tuple(x, x)\n}}\n")
+    assert reason in str(caught.value)

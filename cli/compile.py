@@ -17,9 +17,9 @@ from memplan.backends.tpu.outcome import BufferDecision, Candidate, Outcome
 from memplan.cli import console
 from memplan.cli.arguments import DEFAULT_PLANNER, AsJson, PlannerName, ReportFolder
 from memplan.cli.console import Stages, note
-from memplan.cli.interrupts import interrupted
 from memplan.cli.outputs import check_file, check_folder
 from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
+from memplan.cli.signals import interrupted
 from memplan.compiler.files import write_atomically
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.report.files import FILES, write_report

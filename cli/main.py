@@ -13,7 +13,7 @@ from memplan.cli.commands import add_commands
 from memplan.cli.console import cache_notes, forget_output, note, standard_streams
 from memplan.cli.crash import write_crash
 from memplan.cli.exit_status import ExitStatus, print_statuses
-from memplan.cli.interrupts import end_interrupted, interrupts, status_of_signal
+from memplan.cli.signals import end_interrupted, interrupts, status_of_signal
 from memplan.compiler.errors import MemplanError, ReaderGoneError
 from memplan.compiler.printable import printable
 

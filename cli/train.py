@@ -15,8 +15,8 @@ from rich.table import Table
 from memplan import pipeline
 from memplan.cli.arguments import TargetName
 from memplan.cli.console import Stages, note, on_standard_error, show
-from memplan.cli.interrupts import forget_closed_terminals
 from memplan.cli.outputs import check_folder
+from memplan.cli.signals import forget_closed_terminals
 from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import read_text

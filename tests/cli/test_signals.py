@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from memplan.cli.exit_status import ExitStatus
-from memplan.cli.interrupts import interrupted, interrupts
+from memplan.cli.signals import interrupted, interrupts
 
 STATUSES = {
     signal.SIGINT: ExitStatus.INTERRUPTED,

@@ -26,7 +26,7 @@ def find_values(schedule: Schedule, in_place: InPlace, elementwise: Elementwise,
       pointer_bytes: bytes of a pointer, if tuples shall own a table of pointers to their elements; 0 if they own none.
 
     Raises:
-      GraphError: a value would have to be in two memories at once.
+      GraphError: an instruction states an alias of what does not exist.
     """
     return _Builder(schedule, in_place, elementwise, pointer_bytes).build()
 
@@ -109,22 +109,8 @@ class _Builder:
     def forward(self, t: int, node: int, source: int, count: int) -> None:
         """Gives `count` nodes of a step, from `node` on, the values of the positions from `source` on."""
         of, first = self.values.of, self.positions.first[t]
-        shapes = self.positions.nodes[t].shapes
         for k in range(count):
-            value = of[source + k]
-            of[first + node + k] = value
-            if value >= 0 and shapes[node + k].memory_space != self.values.space[value]:
-                self.fail_spaces(value, first + node + k)
-
-    def fail_spaces(self, value: int, position: int) -> None:
-        graph, positions = self.schedule.graph, self.positions
-        places = [
-            f"{positions.name(other)!r} in memory space {positions.shape(other).memory_space}"
-            for other in (self.values.position[value], position)
-        ]
-        raise GraphError(
-            f"{graph.file or graph.name}: {' and '.join(places)} are the same value, so they must be in one memory"
-        )
+            of[first + node + k] = of[source + k]
 
     def is_view(self, t: int, instruction: Instruction) -> bool:
         """Whether a reshape leaves all bytes where they are. A reshape that a compiler left in a module moves them."""
@@ -159,11 +145,7 @@ class _Builder:
             if phis is None:
                 phis = self.carried[owner] = self.enter_loop(t, owner)
             first = self.positions.first[t]
-            shapes = self.positions.nodes[t].shapes
-            for node, value in enumerate(phis):
-                self.values.of[first + node] = value
-                if value >= 0 and shapes[node].memory_space != self.values.space[value]:
-                    self.fail_spaces(value, first + node)
+            self.values.of[first : first + count] = phis
             return
         operand = part + 1 if opcode == "conditional" else number
         source = self.operand_time_of(owner, operand)
@@ -200,10 +182,9 @@ class _Builder:
                 continue
             if node in unchanged:
                 values.of[first + node] = phi
-                self.check_space(phi, init + node)
                 continue
-            result = self.values.new(PHASES * t, step.region, first + node)
-            following = self.values.new(PHASES * region.end - 1, condition.region, root + node)
+            result = values.new(PHASES * t, step.region, first + node, place=phi)
+            following = values.new(PHASES * region.end - 1, condition.region, root + node, place=phi)
             values.of[first + node] = result
             values.spans.append((following, PHASES * region.end - 1, PHASES * region.end))
             values.uses.append((phi, PHASES * (condition.times[-1] + 1), condition.region))
@@ -212,9 +193,6 @@ class _Builder:
             values.back_edges.append(Handover(values.of[root + node], following, region.end - 1, first + node))
             values.uses.append((values.of[init + node], PHASES * region.start - 1, step.region))
             values.entries.append(Handover(values.of[init + node], phi, region.start - 1, first + node))
-            self.check_space(phi, root + node)
-            self.check_space(phi, init + node)
-            self.check_space(phi, first + node)
 
     def conditional(self, t: int) -> None:
         values = self.values
@@ -235,12 +213,11 @@ class _Builder:
             result = values.of[first + node] = self.values.new(PHASES * t, step.region, first + node)
             for branch, root, value in zip(branches, roots, given, strict=True):
                 end = self.schedule.regions[branch.region].end
-                left = self.values.new(PHASES * end - 1, branch.region, root + node)
+                left = values.new(PHASES * end - 1, branch.region, root + node, place=result)
                 values.spans.append((left, PHASES * end - 1, PHASES * end))
                 values.same_place.append((result, left))
                 values.uses.append((value, PHASES * end - 1, branch.region))
                 values.exits.append(Handover(value, left, end - 1, first + node))
-                self.check_space(result, root + node)
 
     def results(self) -> None:
         """Hands every result over to a place of its own, and pairs donated arguments with them."""
@@ -332,7 +309,6 @@ class _Builder:
             return
         for source in sources[1:]:
             values.equate(values.of[source], values.of[sources[0]])
-            self.check_space(values.of[sources[0]], source)
         self.forward(t, 0, sources[0], 1)
 
     # -- Operations ----------------------------------------------------------------------------------------------------
@@ -414,10 +390,6 @@ class _Builder:
 
     def use(self, value: int, phase: int, t: int) -> None:
         self.values.uses.append((value, phase, self.schedule.steps[t].region))
-
-    def check_space(self, value: int, position: int) -> None:
-        if self.positions.shape(position).memory_space != self.values.space[value]:
-            self.fail_spaces(value, position)
 
 
 def _is_asynchronous(instruction: Instruction, num_operands: int) -> bool:

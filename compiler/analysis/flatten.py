@@ -40,8 +40,8 @@ def flatten(graph: Graph, pointer_bytes: int = 0) -> FlatProgram:
         tuples own nothing, as on TPUs; on the CPU XLA stores them, 8 bytes each.
 
     Raises:
-      GraphError: one value would have to be in two memories, computations call each other in a circle, or the calls of
-        the program multiply to millions of instructions.
+      GraphError: computations call each other in a circle, the calls of the program multiply to millions of
+        instructions, or an instruction states an alias of what does not exist.
 
     >>> from memplan.compiler.frontends import parse_hlo
     >>> program = flatten(parse_hlo("ENTRY e { x = f32[8] parameter(0) y = f32[8] negate(x) ROOT z = f32[8] abs(y) }"))

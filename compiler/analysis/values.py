@@ -10,6 +10,8 @@ value of another position. Where control flow joins, a value of its own (XLA's "
            └──► [W] ──►
     [P], [N] and [W] are one place; init and R are handed over to it.
 
+A value is in the memory that the shape of its definition says, also where a tuple or a view of it says otherwise.
+
 A loop-carried element that the body returns as it came, or as the initial value itself, is no phi: it is the value of
 `init` (`phi(x, phi) = phi(x, x) = x`).
 
@@ -119,9 +121,9 @@ class Values:
     arguments: list[tuple[int, int, int]] = field(default_factory=list)
     _equal: list[int] = field(default_factory=list)
 
-    def new(self, phase: int, region: int, position: int, fixed: bool = False) -> int:
-        """Adds a value and returns its number."""
-        self.space.append(self.positions.shape(position).memory_space)
+    def new(self, phase: int, region: int, position: int, fixed: bool = False, place: int = NONE) -> int:
+        """Adds a value, in the memory of the value `place` or else where its shape says; returns its number."""
+        self.space.append(self.positions.shape(position).memory_space if place == NONE else self.space[place])
         self.defined.append(phase)
         self.region.append(region)
         self.position.append(position)

@@ -16,10 +16,22 @@ CALLING = frozenset(
     }
 )  # fmt: skip
 
+# Those of them that take a list, between braces of its own.
+LISTS_OF_COMPUTATIONS = frozenset({"branch_computations", "called_computations"})
+
 _INDEX = r"\{[\s,]*+(?:\d{1,9}\s*+(?:,[\s,]*+|(?=\})))*\}"
 _ALIAS = re.compile(
     rf"{SPACE}({_INDEX})\s*+:\s*+\(\s*+(\d{{1,9}})\s*+,\s*+({_INDEX})\s*+(?:,\s*+(may|must)-alias\s*+)?\){SPACE}(,|$)"
 )
+
+
+def holds_computations(key: str, value: str) -> bool:
+    """Tells whether an attribute's value is computations themselves, `{ x = f32[] parameter(0) … }`, and not names.
+
+    >>> holds_computations("to_apply", "{x = f32[] parameter(0)}"), holds_computations("to_apply", "%add")
+    (True, False)
+    """
+    return key in CALLING and value.startswith("{") and "=" in value
 
 
 def called_computations(attributes: Iterable[tuple[str, str]]) -> tuple[str, ...]:

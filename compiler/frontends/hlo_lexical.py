@@ -58,6 +58,30 @@ VALUE = f"(?:{BARE}|{STRING}|{_nested('{', '}', 8)}|{_nested('(', ')', 3)}|{_nes
 _OPENING = {"{": "}", "(": ")", "[": "]"}
 _BRACKET_OR_STRING = re.compile(rf'[(){{}}\[\]]|{STRING}|"|/\*')
 
+# XLA's own marks, which stand only between operands, between the elements of a tuple's shape, and in literals.
+_UNUSUAL_COMMENT = re.compile(r"/(?:/|\*(?!(?:index|i\d{1,9})=\d{1,19}\*/))")
+# What never ends is passed over as a whole, so that each character is looked at once.
+_COMMENT_OR_STRING = re.compile(rf"{STRING}|'[^'\\\n]*+(?:\\.[^'\\\n]*+)*'|({COMMENT})|\"(?s:.*+)|'[^\n]*+|/\*(?s:.*+)")
+_VISIBLE = re.compile(r"[^\n]")
+
+
+def without_comments(text: str) -> str:
+    """Returns a text with blanks in place of its comments, so that every offset means what it did.
+
+    Comments may stand between any two tokens. A text whose only comments are the marks that XLA prints stays as it is.
+
+    >>> without_comments('f32[/*rows*/8] "//" // end')
+    'f32[        8] "//"       '
+    """
+    if _UNUSUAL_COMMENT.search(text) is None:
+        return text
+
+    def replacement(match: re.Match[str]) -> str:
+        found = match.group()
+        return found if match.group(1) is None else _VISIBLE.sub(" ", found)
+
+    return _COMMENT_OR_STRING.sub(replacement, text)
+
 
 def end_of_brackets(text: str, start: int) -> int:
     """Returns the offset after the bracket that closes the one at `start`; only brackets of its kind are counted.

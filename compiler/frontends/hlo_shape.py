@@ -16,8 +16,9 @@ MAX_BYTES = 2**63 - 1  # what XLA counts bytes and elements with
 _MAX_NESTING = 64
 _NUMBER = r"\d{1,19}(?!\d)"  # longer ones exceed 64 bits
 
+# A brace begins a layout if a number or a colon follows it; `{}` right after a shape is the layout of a scalar.
 # Its braces may hold the braces of one physical shape, `P(f32[8]{0})`.
-_ARRAY = re.compile(r"([A-Za-z]\w*+)\[([^\]]*+)\](\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*\})?")
+_ARRAY = re.compile(r"([A-Za-z]\w*+)\s*+\[([^\]]*+)\](?:\s*+(\{\s*+[\d:][^{}]*+(?:\{[^{}]*+\}[^{}]*+)*\})|(\{\s*+\}))?")
 _DIMENSION = re.compile(rf"\s*+(<=)?\s*+({_NUMBER}|\?)\s*+(?:,|$)")
 _INTEGERS = re.compile(rf"\s*+{_NUMBER}\s*+(?:,\s*+{_NUMBER}\s*+)*")
 _TILE = re.compile(rf"\(\s*+((?:\*|{_NUMBER})\s*+(?:,\s*+(?:\*|{_NUMBER})\s*+)*)?\)")
@@ -84,7 +85,7 @@ def _array(text: str) -> Shape:
     """Returns the shape of one array, token or opaque; equal texts give the same object."""
     match = _ARRAY.fullmatch(text)
     assert match is not None
-    dtype, dims_text, layout_text = match.groups()
+    dtype, dims_text, layout_text, empty_layout = match.groups()
     if dtype not in BITS_PER_ELEMENT:
         known = ", ".join(BITS_PER_ELEMENT)
         raise MalformedText(f"data type {dtype!r} is not known; known are {known}", 0)
@@ -94,6 +95,8 @@ def _array(text: str) -> Shape:
             raise MalformedText(f"a {dtype} has no dimensions", match.start(2))
         return Shape(dtype)
     layout = None
+    if empty_layout is not None and dims:
+        raise MalformedText(f"layout {{}} does not order the {len(dims)} dimensions of its array", match.start(4) + 1)
     if layout_text is not None:
         layout = _layout(layout_text[1:-1], len(dims), match.start(3) + 1)
     shape = Shape(dtype, dims, layout, dynamic)
@@ -127,7 +130,7 @@ def _dimensions(text: str, offset: int) -> tuple[tuple[int, ...], tuple[bool, ..
 
 def _layout(text: str, rank: int, offset: int) -> Layout | None:
     """Parses what stands between the braces of a layout."""
-    order_text, colon, attributes = text.partition(":")
+    order_text, _, attributes = text.partition(":")
     minor_to_major: tuple[int, ...] = ()
     if order_text.strip():
         if _INTEGERS.fullmatch(order_text) is None:
@@ -135,8 +138,6 @@ def _layout(text: str, rank: int, offset: int) -> Layout | None:
         minor_to_major = tuple(map(int, order_text.split(",")))
     if sorted(minor_to_major) != list(range(rank)):
         raise MalformedText(f"layout {{{order_text}}} does not order the {rank} dimensions of its array", offset)
-    if not colon and not minor_to_major:
-        return None  # a scalar's `{}` says nothing
     tiles: list[tuple[int, ...]] = []
     numbers = {"L": 1, "E": 0, "S": 0}
     extra: dict[str, str] = {}

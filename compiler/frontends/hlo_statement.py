@@ -1,6 +1,7 @@
 """One instruction of HLO text, and attributes: what stands there, before names are looked up.
 
-    instruction  ::= [ROOT] NAME = shape opcode(operands) {, attribute}
+    instruction  ::= [ROOT] NAME = [shape] opcode(operands) {, attribute}
+    operand      ::= [shape] NAME {# NUMBER} | [shape] opcode(operands)
     attribute    ::= KEY=value
 
 One regular expression takes an instruction up to its operands, another each attribute; shapes are parsed once per
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from memplan.compiler.frontends.hlo_attributes import holds_computations
 from memplan.compiler.frontends.hlo_lexical import (
     COMMENT,
     NAME,
@@ -50,6 +53,8 @@ _OPCODE = re.compile(r"[a-zA-Z][\w\-]*+")
 # Opcodes whose parentheses hold no operands.
 _WITH_PAYLOAD = frozenset({"parameter", "constant"})
 
+_MAX_NESTING = 64  # of operands that are instructions themselves
+
 
 @dataclass(slots=True)
 class Statement:
@@ -57,15 +62,18 @@ class Statement:
 
     Attributes:
       name: without `%`.
+      shape: None where the text leaves it out.
       operands: names; `x#1` is element 1 of `x`.
       payload: what stands between the parentheses of a parameter or a constant.
       name_at, operands_at: offsets of the name, and of the text between the parentheses.
       has_elements: whether an operand is an element of a tuple.
+      nested: instructions that stand among the operands, before those that they are operands of.
+      inline: `(index of an attribute, offset of its value)` where an attribute holds computations themselves.
     """
 
     name: str
     opcode: str
-    shape: Shape
+    shape: Shape | None
     operands: list[str]
     attributes: list[tuple[str, str]]
     payload: str
@@ -73,16 +81,22 @@ class Statement:
     name_at: int
     operands_at: int
     has_elements: bool = False
+    nested: list[Statement] = field(default_factory=list)
+    inline: list[tuple[int, int]] = field(default_factory=list)
 
 
-def statement_at(text: str, position: int, shapes: dict[str, Shape]) -> tuple[Statement | None, int]:
+def statement_at(
+    text: str, position: int, shapes: dict[str, Shape], new_name: Callable[[str], str]
+) -> tuple[Statement | None, int]:
     """Returns the instruction that follows, or None where a closing brace does, and the offset after either.
 
     Args:
       shapes: those met so far in this text, by their spelling.
+      new_name: gives a name to an instruction of some opcode that stands among operands, where it has none.
 
     Raises MalformedText if neither follows.
     """
+    shape: Shape | None
     match = _HEAD.match(text, position, position + _WINDOW)
     if match is not None:
         root, name, shape_text, opcode = match.groups()
@@ -104,19 +118,17 @@ def statement_at(text: str, position: int, shapes: dict[str, Shape]) -> tuple[St
     else:
         position = end_of_brackets(text, operands_at - 1)
         inside = text[operands_at : position - 1]
-    payload = ""
-    operands: list[str] = []
+    statement = Statement(name, sys.intern(opcode), shape, [], [], "", is_root, name_at, operands_at)
     if opcode in _WITH_PAYLOAD:
-        payload = inside
+        statement.payload = inside.strip()
     elif inside:
-        operands = _operands(inside, operands_at)
+        statement.operands = _operands(inside, operands_at, statement, new_name)
+        statement.has_elements = "#" in inside
     found, position = attributes_at(text, position)
-    attributes = [(key, value) for key, value, _ in found]
-    opcode = sys.intern(opcode)
-    has_elements = bool(operands) and "#" in inside
-    statement = Statement(
-        name, opcode, shape, operands, attributes, payload, is_root, name_at, operands_at, has_elements
-    )
+    for key, value, at in found:
+        if holds_computations(key, value):
+            statement.inline.append((len(statement.attributes), at))
+        statement.attributes.append((key, value))
     return statement, position
 
 
@@ -137,13 +149,14 @@ def with_elements_taken(statements: list[Statement]) -> list[Statement]:
         if source is None:
             reason = f"{whole!r}, which {user.name!r} names, is not defined in its computation"
             raise MalformedText(reason, user.operands_at)
-        if number >= len(source.shape.elements):
+        if source.shape is not None and number >= len(source.shape.elements):
             reason = f"{whole!r} is {source.shape!s:.60}, which has no element {number}"
             raise MalformedText(reason, user.operands_at)
         name = f"{whole}_{number}"
         while name in known:
             name += "_"
-        shape, attributes = source.shape.elements[number], [("index", str(number))]
+        shape = None if source.shape is None else source.shape.elements[number]
+        attributes = [("index", str(number))]
         added = Statement(
             name, "get-tuple-element", shape, [whole], attributes, "", False, user.name_at, user.operands_at
         )
@@ -173,7 +186,10 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
             start, position = match.span(2)
             seen = match.endpos
             following = text[position : position + 1]
-            if following and (
+            if key == "literal":
+                position = _end_of_literal(text, start)
+                value = text[start:position]
+            elif following and (
                 following in '{(["'
                 or position == seen
                 or (following == " " and text[seen - 1] == " " and seen < len(text))
@@ -191,15 +207,24 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
         if name is None or not text.startswith("=", name.end()):
             raise MalformedText(f"expected an attribute KEY=VALUE, found {excerpt(text, key_at)}", key_at)
         start = skip_space(text, name.end() + 1)
-        position = end_of_value(text, start)
+        position = _end_of_literal(text, start) if name.group() == "literal" else end_of_value(text, start)
         found.append((sys.intern(name.group()), text[start:position], start))
 
 
-def _operands(inside: str, offset: int) -> list[str]:
-    """Returns the operands' names; each may stand after its shape, as old versions print it."""
+def _end_of_literal(text: str, start: int) -> int:
+    """Returns the offset after a literal that stands after its shape, such as `f32[2] {1, 2}`."""
+    _, position = shape_at(text, start)
+    return end_of_value(text, skip_space(text, position))
+
+
+def _operands(inside: str, offset: int, user: Statement, new_name: Callable[[str], str], depth: int = 0) -> list[str]:
+    """Returns the operands' names; each may stand after its shape, as old versions print it.
+
+    Adds to `user.nested` the operands that are instructions themselves.
+    """
     plain = _COMMENT.sub(r"\1", inside) if "/" in inside else inside
     if "[" in plain or "(" in plain:
-        return _typed_operands(inside, offset)
+        return _typed_operands(inside, offset, user, new_name, depth)
     names = [name.strip().removeprefix("%") for name in plain.split(",")]
     for name in names:
         if _OPERAND.fullmatch(name) is None:
@@ -210,30 +235,70 @@ def _operands(inside: str, offset: int) -> list[str]:
     return names
 
 
-def _typed_operands(inside: str, offset: int) -> list[str]:
+def _typed_operands(inside: str, offset: int, user: Statement, new_name: Callable[[str], str], depth: int) -> list[str]:
     found: list[str] = []
     position = 0
     while position < len(inside) or inside.rstrip().endswith(","):
         match = _TYPED_OPERAND.match(inside, position)
         if match is None:
-            start = skip_space(inside, position)
-            try:
-                _, end = shape_at(inside, start)  # deeper than the expression takes
-            except MalformedText as error:
-                reason = f"expected an operand, found {excerpt(inside, start)}: {error.message}"
-                raise MalformedText(reason, offset + error.offset) from None
-            match = _TYPED_OPERAND.match(inside, end)
-            if match is None:
-                raise MalformedText(f"expected an operand's name, found {excerpt(inside, end)}", offset + end)
-        found.append(match.group(1))
-        position = match.end()
-        if position == len(inside) and not match.group().rstrip().endswith(","):
+            name, position = _unusual_operand(inside, position, offset, user, new_name, depth)
+        else:
+            name, position = match.group(1), match.end()
+        found.append(name)
+        if position == len(inside) and not inside[:position].rstrip().endswith(","):
             break
     return found
 
 
-def _head_slowly(text: str, position: int) -> tuple[bool, str, int, Shape, str, int]:
-    """Parses an instruction up to its opening parenthesis, step by step, to say what is wrong."""
+def _unusual_operand(
+    inside: str, position: int, offset: int, user: Statement, new_name: Callable[[str], str], depth: int
+) -> tuple[str, int]:
+    """Returns the name of an operand with a deep shape, or that is an instruction, and the offset after its comma."""
+    start = skip_space(inside, position)
+    try:
+        shape, end = _optional_shape(inside, start)
+    except MalformedText as error:
+        reason = f"expected an operand, found {excerpt(inside, start)}: {error.message}"
+        raise MalformedText(reason, offset + error.offset) from None
+    match = _TYPED_OPERAND.match(inside, end)
+    if match is not None:
+        return match.group(1), match.end()
+    name = _OPCODE.match(inside, skip_space(inside, end))
+    opening = len(inside) if name is None else skip_space(inside, name.end())
+    if name is None or not inside.startswith("(", opening):
+        raise MalformedText(f"expected an operand's name, found {excerpt(inside, end)}", offset + end)
+    if depth == _MAX_NESTING:
+        raise MalformedText(f"operands nest deeper than {_MAX_NESTING} instructions", offset + start)
+    try:
+        closing = end_of_brackets(inside, opening)
+    except MalformedText as error:
+        raise MalformedText(error.message, offset + error.offset) from None
+    content, content_at = inside[opening + 1 : closing - 1], offset + opening + 1
+    opcode = sys.intern(name.group())
+    nested = Statement("", opcode, shape, [], [], "", False, offset + start, content_at)
+    if opcode in _WITH_PAYLOAD:
+        nested.payload = content.strip()
+    elif content:
+        nested.operands = _operands(content, content_at, user, new_name, depth + 1)
+        nested.has_elements = any("#" in operand for operand in nested.operands)
+    nested.name = new_name(opcode)  # after those of its operands
+    user.nested.append(nested)
+    position = skip_space(inside, closing)
+    if position < len(inside) and not inside.startswith(",", position):
+        raise MalformedText(f"expected , after an operand, found {excerpt(inside, position)}", offset + position)
+    return nested.name, min(position + 1, len(inside))
+
+
+def _optional_shape(text: str, position: int) -> tuple[Shape | None, int]:
+    """Returns the shape that begins at `position` and the offset after it, or None where an opcode does."""
+    opcode = _OPCODE.match(text, position)
+    if opcode is not None and opcode.group() != "b" and text.startswith("(", skip_space(text, opcode.end())):
+        return None, position
+    return shape_at(text, position)
+
+
+def _head_slowly(text: str, position: int) -> tuple[bool, str, int, Shape | None, str, int]:
+    """Parses an instruction up to its opening parenthesis, step by step, and says what is wrong."""
     if position >= len(text):
         raise MalformedText("the computation is never closed: is the file truncated?", len(text))
     root = _ROOT.match(text, position)
@@ -245,7 +310,7 @@ def _head_slowly(text: str, position: int) -> tuple[bool, str, int, Shape, str, 
     position = name.end()
     if not text.startswith("=", position):
         raise MalformedText(f"expected = after the name {name.group(1)!r}, found {excerpt(text, position)}", position)
-    shape, position = shape_at(text, skip_space(text, position + 1))
+    shape, position = _optional_shape(text, skip_space(text, position + 1))
     position = skip_space(text, position)
     opcode = _OPCODE.match(text, position)
     if opcode is None:

@@ -3,6 +3,7 @@
     module       ::= [HloModule NAME {, attribute}] tables {computation}
     computation  ::= [ENTRY] NAME [(parameters) -> shape] { {instruction} } {, attribute}
 
+A computation may also stand in the attribute that calls it, and an instruction among the operands of another.
 The grammar is that of XLA's own parser (xla/hlo/parser/hlo_parser.cc), but this one is tolerant: opcodes and attributes
 that it does not know are kept, so that dumps of a newer compiler can be read. Line breaks mean nothing. The time is
 linear in the length of the text.
@@ -14,7 +15,7 @@ import re
 from typing import NoReturn
 
 from memplan.compiler.errors import GraphError, ParseError
-from memplan.compiler.frontends.hlo_attributes import called_computations, parse_aliases
+from memplan.compiler.frontends.hlo_attributes import LISTS_OF_COMPUTATIONS, called_computations, parse_aliases
 from memplan.compiler.frontends.hlo_lexical import (
     NAME,
     SPACE,
@@ -24,17 +25,22 @@ from memplan.compiler.frontends.hlo_lexical import (
     line_and_column,
     plain,
     skip_space,
+    without_comments,
 )
-from memplan.compiler.frontends.hlo_shape import shape_at
+from memplan.compiler.frontends.hlo_shape import MAX_BYTES, shape_at
 from memplan.compiler.frontends.hlo_source import SourceTables, read_tables, source_of
 from memplan.compiler.frontends.hlo_statement import Statement, attributes_at, statement_at, with_elements_taken
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction, Source
+from memplan.compiler.ir.inference.infer import SHAPES_IMPLIED, implied_shape, infer_shape
+from memplan.compiler.ir.inference.operation import ShapeUnknown
 from memplan.compiler.ir.opcodes import is_known
 from memplan.compiler.ir.ordering import reordered, topological_order
 from memplan.compiler.ir.shape import Shape
 from memplan.compiler.ir.validate import InstructionError, callees_first, check_graph
 
 _MODULE = re.compile(rf"{SPACE}HloModule\s++([^\s,:]++):?")
+_NAME_HERE = re.compile(rf"%?+({NAME})")
+_MAX_NESTING = 64  # of computations that stand in the attributes that call them
 _COMPUTATION = re.compile(rf"{SPACE}(?:(ENTRY\s++)|(?!ENTRY\s))%?+({NAME}){SPACE}")
 
 
@@ -53,7 +59,7 @@ def parse(text: str, file: str = "<string>") -> Graph:
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     try:
-        text = plain(text)
+        text = without_comments(plain(text))
     except MalformedText as error:
         _fail(error.message, file, text, error.offset)
     parser = _Parser(text, file)
@@ -79,6 +85,9 @@ class _Parser:
       places: (computation, instruction) to the offset of its name, for messages; instruction "" is the computation.
       aliases_at: offset of the header's aliases.
       shapes: by their spelling.
+      computations: those parsed so far, by name.
+      numbers: the last number given to names, by `(computation, name)`.
+      depth: how many attributes the computation that is parsed stands in.
       unknown_opcodes: to the offset of the first one.
     """
 
@@ -87,6 +96,9 @@ class _Parser:
         self.places: dict[tuple[str, str], int] = {}
         self.aliases_at = 0
         self.shapes: dict[str, Shape] = {}
+        self.computations: dict[str, Computation] = {}
+        self.depth = 0
+        self.numbers: dict[tuple[str, str], int] = {}
         self.sources: dict[str, Source] = {}
         self.unknown_opcodes: dict[str, int] = {}
         self.tables = SourceTables()
@@ -95,11 +107,12 @@ class _Parser:
     def module(self) -> Graph:
         text = self.text
         name, attributes, aliases, position = self.header()
-        computations: dict[str, Computation] = {}
-        entry = ""
+        computations = self.computations
+        entry = last = ""
         while (position := skip_space(text, position)) < len(text):
             computation, is_entry, position = self.computation(position, is_first=not computations)
             computations[computation.name] = computation
+            last = computation.name
             if is_entry:
                 if entry:
                     place = self.places[computation.name, ""]
@@ -110,7 +123,7 @@ class _Parser:
                 raise MalformedText("the file is empty", 0)
             raise MalformedText("there is no computation: is the file truncated?", len(text))
         if not entry:
-            entry = next(reversed(computations))  # as XLA does
+            entry = last  # as XLA does
         self.check_callees(computations)
         graph = Graph(
             name or entry,
@@ -206,10 +219,22 @@ class _Parser:
         found: list[Statement] = []
         root = ""
         has_elements = False
+
+        def new_name(opcode: str) -> str:
+            return self.unused(f"{opcode}.anon", computation)
+
         while True:
-            statement, position = statement_at(text, position, shapes)
+            statement, position = statement_at(text, position, shapes, new_name)
             if statement is None:
                 return with_elements_taken(found) if has_elements else found, position
+            if statement.nested:
+                for nested in statement.nested:
+                    places[computation, nested.name] = nested.name_at
+                    has_elements |= nested.has_elements
+                found.extend(statement.nested)
+            for index, at in statement.inline:
+                key = statement.attributes[index][0]
+                statement.attributes[index] = key, self.named(key, at)
             if statement.is_root:
                 if root:
                     raise MalformedText(f"a second ROOT; the first is {root!r}", statement.name_at)
@@ -221,6 +246,49 @@ class _Parser:
             has_elements |= statement.has_elements
             found.append(statement)
 
+    def unused(self, base: str, computation: str = "") -> str:
+        """Returns a name for what has none: `base`, with a number after it if that is taken. XLA gives the same."""
+        key = (computation, base)
+        while True:
+            number = self.numbers[key] = self.numbers.get(key, -1) + 1
+            name = f"{base}.{number}" if number else base
+            if ((computation, name) if computation else (name, "")) not in self.places:
+                return name
+
+    def named(self, key: str, position: int) -> str:
+        """Parses the computations that stand in an attribute's value at `position`; returns a value that names them."""
+        if key not in LISTS_OF_COMPUTATIONS:
+            return "%" + self.inline(position)[0]
+        text, names = self.text, []
+        position = skip_space(text, position + 1)
+        while not text.startswith("}", position):
+            if text.startswith("{", position):
+                name, position = self.inline(position)
+            else:
+                match = _NAME_HERE.match(text, position)
+                if match is None:
+                    raise MalformedText(f"expected a computation, found {excerpt(text, position)}", position)
+                name, position = match.group(1), match.end()
+            names.append(f"%{name}")
+            position = skip_space(text, position)
+            if text.startswith(",", position):
+                position = skip_space(text, position + 1)
+            elif not text.startswith("}", position):
+                raise MalformedText(f"expected , after a computation, found {excerpt(text, position)}", position)
+        return "{" + ", ".join(names) + "}"
+
+    def inline(self, position: int) -> tuple[str, int]:
+        """Parses a computation between braces; returns the name that it is given, and the offset after it."""
+        if self.depth == _MAX_NESTING:
+            raise MalformedText(f"computations nest deeper than {_MAX_NESTING} attributes", position)
+        name = self.unused("_")
+        self.places[name, ""] = position
+        self.depth += 1
+        statements, position = self.statements(name, position + 1)
+        self.computations[name] = self.resolved(name, statements, ())
+        self.depth -= 1
+        return name, position
+
     def resolved(self, name: str, statements: list[Statement], attributes: tuple[tuple[str, str], ...]) -> Computation:
         """Turns the names of operands into indices, and sorts where the text is in no legal order."""
         index = {statement.name: i for i, statement in enumerate(statements)}
@@ -228,7 +296,7 @@ class _Parser:
         root = len(statements) - 1  # unless one says that it is the root
         is_legal = True
         for i, statement in enumerate(statements):
-            instruction = self.instruction(statement, index)
+            instruction = self.instruction(name, statement, index, instructions)
             instructions.append(instruction)
             if statement.is_root:
                 root = i
@@ -245,7 +313,9 @@ class _Parser:
             raise InstructionError(reason, name, instructions[early].name)
         return reordered(computation, order)
 
-    def instruction(self, statement: Statement, index: dict[str, int]) -> Instruction:
+    def instruction(
+        self, computation: str, statement: Statement, index: dict[str, int], earlier: list[Instruction]
+    ) -> Instruction:
         try:
             operands = tuple([index[operand] for operand in statement.operands])
         except KeyError as error:
@@ -265,16 +335,22 @@ class _Parser:
                     predecessors += self.predecessors(value, statement, index)
                 elif key == "channel_id" and value == "0":  # none: a proto of the module does not state it
                     attributes = [pair for pair in attributes if pair[0] != "channel_id"]
+                elif key == "dim_labels" and value.endswith("?"):
+                    # XLA forgets dimensions without a meaning at the end of a convolution's result.
+                    attributes = [(k, v.rstrip("?") if k == key else v) for k, v in attributes]
             if predecessors:
                 attributes = [pair for pair in attributes if pair[0] != "control-predecessors"]
             called = called_computations(attributes)
         opcode = statement.opcode
         if opcode not in self.unknown_opcodes and not is_known(opcode):
             self.unknown_opcodes[opcode] = statement.operands_at - 1 - len(opcode)
+        shape = statement.shape
+        if shape is None or opcode in SHAPES_IMPLIED:
+            shape = self.shape(computation, statement, operands, called, earlier)
         return Instruction(
             statement.name,
             opcode,
-            statement.shape,
+            shape,
             operands,
             called,
             tuple(attributes),
@@ -282,6 +358,33 @@ class _Parser:
             predecessors,
             source,
         )
+
+    def shape(
+        self,
+        computation: str,
+        statement: Statement,
+        operands: tuple[int, ...],
+        called: tuple[str, ...],
+        earlier: list[Instruction],
+    ) -> Shape:
+        """Returns the shape of a result that the text leaves out, or states otherwise than XLA understands it."""
+        try:
+            if any(operand >= len(earlier) for operand in operands):
+                if statement.shape is not None:
+                    return statement.shape
+                raise ShapeUnknown("an operand stands after it")
+            shapes = [earlier[operand].shape for operand in operands]
+            if statement.shape is not None:
+                return implied_shape(statement.opcode, statement.shape, shapes)
+            callees = [self.computations[name] for name in called if name in self.computations]
+            if len(callees) < len(called):
+                raise ShapeUnknown("a computation that it calls stands after it")
+            shape = infer_shape(statement.opcode, shapes, dict(statement.attributes), callees)
+        except ShapeUnknown as error:
+            raise InstructionError(f"its shape is left out, and {error}", computation, statement.name) from None
+        if shape.num_elements > MAX_BYTES or shape.bytes > MAX_BYTES:
+            raise InstructionError("its result takes more than 2^63 - 1 bytes", computation, statement.name)
+        return shape
 
     def predecessors(self, value: str, statement: Statement, index: dict[str, int]) -> tuple[int, ...]:
         found = []

@@ -8,11 +8,10 @@ text cannot hold, which only protos have, are replaced by others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction
 from memplan.compiler.ir.names import with_legal_names, without_controls
-from memplan.compiler.ir.shape import Shape, print_shape
+from memplan.compiler.ir.shape import print_shape
 
 
 def print_graph(graph: Graph) -> str:
@@ -89,15 +88,9 @@ def _signature(computation: Computation) -> str:
     parameters = []
     for i in computation.parameters:
         parameter = computation.instructions[i]
-        parameters.append(f"{parameter.name}: {print_shape(_without_layout(parameter.shape))}")
-    result = print_shape(_without_layout(computation.root_instruction.shape))
+        parameters.append(f"{parameter.name}: {print_shape(parameter.shape.without_layout())}")
+    result = print_shape(computation.root_instruction.shape.without_layout())
     return f"%{computation.name} ({', '.join(parameters)}) -> {result}"
-
-
-def _without_layout(shape: Shape) -> Shape:
-    if shape.is_tuple:
-        return replace(shape, elements=tuple(map(_without_layout, shape.elements)))
-    return replace(shape, layout=None)
 
 
 def _alias(alias: Alias) -> str:

@@ -90,6 +90,12 @@ class Shape:
         layout = self.layout or Layout(tuple(reversed(range(len(self.dims)))))
         return replace(self, layout=replace(layout, memory_space=memory_space))
 
+    def without_layout(self) -> Shape:
+        """Returns the same shape with no layouts: its data types, dimensions and structure."""
+        if self.is_tuple:
+            return replace(self, elements=tuple([element.without_layout() for element in self.elements]))
+        return replace(self, layout=None) if self.layout is not None else self
+
     def leaves(self, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Shape]]:
         """Yields `(tuple index, shape)` of every leaf that is not a tuple, in order."""
         if not self.is_tuple:

@@ -54,7 +54,7 @@ def test_parse(text: str, shape: Shape) -> None:
         ("f32[2]{0,1}", "layout {0,1} does not order the 1 dimensions", 7),
         ("f32[2,2]{1,1}", "does not order the 2 dimensions", 9),
         ("f32[2]{}", "does not order the 1 dimensions", 7),
-        ("f32[2]{x}", "expected the order of dimensions, found 'x'", 7),
+        ("f32[2]{x}", "expected the end of the shape, found '{x}'", 6), ("f32[2]{0x}", "expected the order of dimensions, found '0x'", 7),
         ("f32[2]{0:T(0)}", "a tile's sizes lie between 1 and 2^63 - 1, not (0)", 10),
         ("f32[2]{0:T(8,*)}", "a tile's last size combines with nothing", 10),
         ("f32[2]{0:T}", "expected a layout's attribute", 9),

@@ -8,8 +8,12 @@ from memplan.compiler.ir import Shape
 F32 = Shape("f32")
 
 
+def new_name(opcode: str) -> str:
+    return f"{opcode}.anon"
+
+
 def statement(text: str):
-    found, end = statement_at(text, 0, {})
+    found, end = statement_at(text, 0, {}, new_name)
     assert text[end:].strip() in ("", "}")
     return found
 
@@ -51,7 +55,7 @@ def test_no_operands() -> None:
 
 
 def test_closing_brace_ends_the_computation() -> None:
-    assert statement_at("  // done\n } rest", 0, {}) == (None, 12)
+    assert statement_at("  // done\n } rest", 0, {}, new_name) == (None, 12)
 
 
 def test_deep_attributes_and_shapes_take_the_slow_way() -> None:
@@ -77,10 +81,10 @@ def test_values_with_a_deep_tail() -> None:
     ],
 )
 def test_what_the_expressions_see_changes_no_statement(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = statement_at(text, 0, {})
+    whole = statement_at(text, 0, {}, new_name)
     for window in range(1, len(text) + 2):
         monkeypatch.setattr(hlo_statement, "_WINDOW", window)
-        assert statement_at(text, 0, {}) == whole
+        assert statement_at(text, 0, {}, new_name) == whole
 
 
 @pytest.mark.parametrize("name", ["ROOT", "ROOTS", "ENTRY"])
@@ -98,7 +102,7 @@ def test_names_that_look_like_marks(name: str) -> None:
         ("  ", "never closed", 2),
         ("= f32[]", "expected an instruction, found '= f32[]'", 0),
         ("%a f32[] add(%b)", "expected = after the name 'a', found 'f32[]", 3),
-        ("%a = add(%b)", "expected a shape such as f32[8,128]{1,0}, found 'add(%b)'", 5),
+        ("%a = add %b", "expected a shape such as f32[8,128]{1,0}, found 'add %b'", 5),
         ("%a = f99[] add(%b)", "data type 'f99' is not known", 5),
         ("%a = f32[] = add", "expected an opcode, found '= add'", 11),
         ("%a = f32[] add %b", "expected ( after 'add', found '%b'", 15),
@@ -116,7 +120,7 @@ def test_names_that_look_like_marks(name: str) -> None:
 )
 def test_malformed_statements_are_located(text: str, message: str, offset: int) -> None:
     with pytest.raises(MalformedText) as caught:
-        statement_at(text, 0, {})
+        statement_at(text, 0, {}, new_name)
     assert message in caught.value.message
     assert caught.value.offset == offset
 
@@ -124,7 +128,7 @@ def test_malformed_statements_are_located(text: str, message: str, offset: int) 
 def statements(text: str):
     found, position = [], 0
     while True:
-        statement, position = statement_at(text, position, {})
+        statement, position = statement_at(text, position, {}, new_name)
         if statement is None:
             return found
         found.append(statement)

@@ -332,6 +332,8 @@ HOSTILE = {
     "long name": entry("y" * 200_000 + " = f32[8] negate(x)"),
     "many aliases": "HloModule m, input_output_alias={" + ", ".join(f"{{{i}}}: (0, {{}})" for i in range(50_000)) + "}",
     "open comments among operands": entry("y = f32[8] add(" + "/* " * 100_000 + ")"),
+    "open string of quotes": "HloModule m // x\n" + '"' + '\\"' * 100_000,
+    "open quotes": "HloModule m // x\n" + "'" + "\\'" * 100_000,
     "comments of stars": entry("y = f32[8] negate(/*" + "* " * 100_000 + "*/x), /*" + "* " * 100_000 + "*/k=1"),
     "long value": entry("y = f32[8] negate(x), k={" + '{"\\\\"}' * 100_000 + "}"),
     "many long spaces": entry("y = f32[8] negate(x)" + ", k=1" + " " * 200_000),

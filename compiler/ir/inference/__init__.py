@@ -1,0 +1,1 @@
+"""Shapes that follow from operands, attributes and called computations. Read `infer.py` first."""

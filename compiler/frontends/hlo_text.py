@@ -39,6 +39,8 @@ from memplan.compiler.ir.shape import Shape
 from memplan.compiler.ir.validate import InstructionError, callees_first, check_graph
 
 _MODULE = re.compile(rf"{SPACE}HloModule\s++([^\s,:]++):?")
+# Dimensions without a meaning at the end of an array's labels, `b01f?_01i?o->b01f?`, which XLA forgets.
+_LAST_UNUSED = re.compile(r"\?++(?=_|->|$)")
 _NAME_HERE = re.compile(rf"%?+({NAME})")
 _MAX_NESTING = 64  # of computations that stand in the attributes that call them
 _COMPUTATION = re.compile(rf"{SPACE}(?:(ENTRY\s++)|(?!ENTRY\s))%?+({NAME}){SPACE}")
@@ -335,9 +337,8 @@ class _Parser:
                     predecessors += self.predecessors(value, statement, index)
                 elif key == "channel_id" and value == "0":  # none: a proto of the module does not state it
                     attributes = [pair for pair in attributes if pair[0] != "channel_id"]
-                elif key == "dim_labels" and value.endswith("?"):
-                    # XLA forgets dimensions without a meaning at the end of a convolution's result.
-                    attributes = [(k, v.rstrip("?") if k == key else v) for k, v in attributes]
+                elif key == "dim_labels" and "?" in value:
+                    attributes = [(k, _LAST_UNUSED.sub("", v) if k == key else v) for k, v in attributes]
             if predecessors:
                 attributes = [pair for pair in attributes if pair[0] != "control-predecessors"]
             called = called_computations(attributes)

@@ -6,6 +6,7 @@ Each function ties stages of the compiler together; `memplan` exports them, and 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from memplan.compiler.errors import GraphError, PlanError, PlannerError
 from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.hardware.target import Target, known_target, load_target
 from memplan.compiler.ir import Graph
+from memplan.compiler.ir.trip_count import with_trip_counts
 from memplan.compiler.mapping.build import build, build_problem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -30,17 +32,22 @@ DEFAULT_TIME_LIMIT = 10.0
 _MAX_LISTED = 20
 
 
-def problem(graph: Graph, target: str | Path | Target) -> MappingProblem:
+def problem(
+    graph: Graph, target: str | Path | Target, *, trip_counts: Mapping[str, int] | None = None
+) -> MappingProblem:
     """Returns the problem of mapping a program's buffers to a target's memories.
 
     Args:
       graph: the program.
       target: a target, its name, or a TOML file that describes it.
+      trip_counts: name of a loop to how often it runs. The problem's `assumptions` are the loops whose counts the
+        program does not say.
 
     Raises:
       TargetError: the target is not known or makes no sense.
-      GraphError: the Graph breaks a rule of the IR.
+      GraphError: the Graph breaks a rule of the IR, or has no loop of such a name.
     """
+    graph = with_trip_counts(graph, trip_counts or {})
     return build_problem(graph, target if isinstance(target, Target) else load_target(target))
 
 

@@ -19,6 +19,25 @@ Dump = Annotated[
         "input.",
     ),
 ]
+TripCounts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trip-count",
+        metavar="NAME=N",
+        show_default=False,
+        help="How often the loop NAME runs, where the program does not say it. May be repeated; the report names the "
+        "loops whose counts are assumed.",
+    ),
+]
+Dims = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dim",
+        metavar="NAME=N",
+        show_default=False,
+        help="The size of the dimension NAME, which the program leaves open. May be repeated.",
+    ),
+]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", show_default=False, help="A plan that --out wrote.")]
 TargetName = Annotated[
     str | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from memplan import pipeline
+from memplan.cli.bindings import Bindings
 from memplan.cli.console import Stages, note
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
@@ -16,10 +17,10 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import check_belongs
 
 
-def read_dump(dump: Path, stages: Stages) -> Graph:
+def read_dump(dump: Path, stages: Stages, bindings: Bindings) -> Graph:
     """Returns the program of a file, and prints the warnings of its reader, each once."""
     with stages.stage(f"reading {dump.name}"):
-        graph = read(dump)
+        graph = read(dump, dims=bindings.dims, trip_counts=bindings.trip_counts)
     for warning in dict.fromkeys(graph.warnings):
         note(f"warning: {warning}")
     return graph
@@ -35,13 +36,15 @@ def target_for(graph: Graph, target: str | None) -> Target:
     return load_target(target)
 
 
-def problem_of(plan: Plan, plan_file: Path, dump: Path, target: str | None, stages: Stages) -> MappingProblem:
+def problem_of(
+    plan: Plan, plan_file: Path, dump: Path, target: str | None, bindings: Bindings, stages: Stages
+) -> MappingProblem:
     """Returns the problem that a plan is for, made from the program's file.
 
     Raises:
       PlanError: the plan is for another program or target; the message names the plan's file.
     """
-    graph = read_dump(dump, stages)
+    graph = read_dump(dump, stages, bindings)
     described = load_target(target) if target is not None else known_target(plan.target)
     with stages.stage("building the problem"):
         problem = pipeline.problem(graph, described)

@@ -12,10 +12,12 @@ from memplan.cli.arguments import (
     DEFAULT_PLANNER,
     DEFAULT_TIME_LIMIT,
     AsJson,
+    Dims,
     Dump,
     PlannerName,
     ReportFolder,
     TargetName,
+    TripCounts,
 )
 from memplan.compiler.errors import MemplanError
 
@@ -35,6 +37,8 @@ def command(
     ] = None,
     report: ReportFolder = None,
     json: AsJson = False,
+    trip_count: TripCounts = None,
+    dim: Dims = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -67,6 +71,7 @@ def command(
     decided, and with the bound that no plan beats.
     """
     from memplan import pipeline
+    from memplan.cli.bindings import Bindings
     from memplan.cli.console import Stages
     from memplan.cli.dumps import read_dump, target_for
     from memplan.cli.outputs import check_file, check_folder
@@ -81,8 +86,9 @@ def command(
     maker = planner_with(planner, checkpoint)
     options = PassOptions(passes, print_after, print_to)
     chosen = chosen_passes(options)
+    bindings = Bindings.of(trip_count, dim)
     with Stages(total=9, quiet=json) as stages:
-        graph = read_dump(dump, stages)
+        graph = read_dump(dump, stages, bindings)
         described = target_for(graph, target)
         with stages.stage("running passes"):
             outcome = run_passes(graph, described, chosen, options)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from memplan.cli.arguments import AsJson, Dump, PlanFile, ReportFolder, TargetName
+from memplan.cli.arguments import AsJson, Dims, Dump, PlanFile, ReportFolder, TargetName, TripCounts
 
 
 def command(
-    plan_file: PlanFile, dump: Dump, target: TargetName = None, report: ReportFolder = None, json: AsJson = False
+    plan_file: PlanFile,
+    dump: Dump,
+    target: TargetName = None,
+    report: ReportFolder = None,
+    json: AsJson = False,
+    trip_count: TripCounts = None,
+    dim: Dims = None,
 ) -> None:
     """Report on an existing plan.
 
     The report is that of `memplan plan`.
     """
+    from memplan.cli.bindings import Bindings
     from memplan.cli.console import Stages
     from memplan.cli.dumps import problem_of
     from memplan.cli.outputs import check_folder
@@ -20,9 +27,10 @@ def command(
     from memplan.compiler.report.files import write_report
 
     check_folder(report)
+    bindings = Bindings.of(trip_count, dim)
     plan = Plan.load(plan_file)
     with Stages(total=6, quiet=json) as stages:
-        problem = problem_of(plan, plan_file, dump, target, stages)
+        problem = problem_of(plan, plan_file, dump, target, bindings, stages)
         result = checked_report(problem, plan, stages)
         with stages.stage("writing"):
             if report is not None:

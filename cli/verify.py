@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from memplan.cli.arguments import Dump, PlanFile, TargetName
+from memplan.cli.arguments import Dims, Dump, PlanFile, TargetName, TripCounts
 
 
-def command(plan_file: PlanFile, dump: Dump, target: TargetName = None) -> None:
+def command(
+    plan_file: PlanFile, dump: Dump, target: TargetName = None, trip_count: TripCounts = None, dim: Dims = None
+) -> None:
     """Check a plan against its program.
 
     The exit status is 0 if it is valid, and 1 if it breaks rules: every violation is listed.
     """
     from memplan import pipeline
+    from memplan.cli.bindings import Bindings
     from memplan.cli.console import Stages, write
     from memplan.cli.dumps import problem_of
     from memplan.cli.reports import stop_if_violated
     from memplan.compiler.mapping.plan import Plan
 
+    bindings = Bindings.of(trip_count, dim)
     plan = Plan.load(plan_file)
     with Stages(total=3) as stages:
-        problem = problem_of(plan, plan_file, dump, target, stages)
+        problem = problem_of(plan, plan_file, dump, target, bindings, stages)
         with stages.stage("verifying"):
             violations = pipeline.verify(problem, plan)
     stop_if_violated(violations)

@@ -12,7 +12,7 @@ itself with JAX's own implementation of the primitive, so that a Graph can be ex
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from memplan.compiler.frontends.jaxpr_control import CONTROL_RULES
 from memplan.compiler.frontends.jaxpr_equation import Rules, Scope, lower_jaxpr
 from memplan.compiler.frontends.jaxpr_rules import SIMPLE_RULES
 from memplan.compiler.ir import Alias, Graph, Shape, Source
+from memplan.compiler.ir.trip_count import with_trip_counts
 
 RULES: Rules = {**SIMPLE_RULES, **COMBINATOR_RULES, **CONTROL_RULES}
 
@@ -35,6 +36,7 @@ def trace(
     *args: Any,
     donate_argnums: int | Sequence[int] = (),
     static_argnums: int | Sequence[int] = (),
+    trip_counts: Mapping[str, int] | None = None,
 ) -> Graph:
     """Returns the program that a function is for arguments of these shapes and types.
 
@@ -49,15 +51,18 @@ def trace(
       *args: arrays, `jax.ShapeDtypeStruct`s or Python numbers, in any pytrees; values of static arguments.
       donate_argnums: numbers of the arguments whose memory the results may reuse, as for `jax.jit`.
       static_argnums: numbers of the arguments that are Python values, as for `jax.jit`.
+      trip_counts: name of a loop of the Graph to how often it runs, where the program does not say it.
 
     Raises:
-      GraphError: the function computes on what a Graph cannot hold, such as mutable references.
+      GraphError: the function computes on what a Graph cannot hold, such as mutable references, or has no loop of such
+        a name.
     """
     if not (hasattr(fun, "trace") and hasattr(fun, "lower")) or donate_argnums or static_argnums:
         fun = jax.jit(fun, donate_argnums=donate_argnums, static_argnums=static_argnums)
     traced = fun.trace(*args)  # type: ignore[attr-defined]
     donated = [info.donated for info in jax.tree.leaves(traced.args_info)]
     graph = graph_of_jaxpr(traced.jaxpr, traced.fun_name, donated)
+    graph = with_trip_counts(graph, trip_counts or {})
     return replace(graph, result_tree=jax.tree.structure(traced.out_info))
 
 

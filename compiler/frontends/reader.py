@@ -10,7 +10,7 @@ jax.export      a flatbuffer around it      stablehlo
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,9 +19,12 @@ from memplan.compiler.errors import FileError, ParseError
 from memplan.compiler.files import read_bytes, unpacked
 from memplan.compiler.ir.graph import Graph
 from memplan.compiler.ir.memory_order import scheduled
+from memplan.compiler.ir.trip_count import with_trip_counts
 
 
-def read(path: str | Path) -> Graph:
+def read(
+    path: str | Path, *, dims: Mapping[str, int] | None = None, trip_counts: Mapping[str, int] | None = None
+) -> Graph:
     """Returns the program in a regular file, or in standard input for `-`, every computation in order of execution.
 
     A module that the compiler scheduled keeps its order; any other gets one that keeps little memory alive.
@@ -36,6 +39,8 @@ def read(path: str | Path) -> Graph:
     content = unpacked(packed, file, limits.PROGRAM)
     with _collection_paused():
         graph = parse_bytes(content, file)
+        if trip_counts:
+            graph = with_trip_counts(graph, trip_counts)
         return graph if graph.is_scheduled else scheduled(graph)
 
 

@@ -22,6 +22,7 @@ from memplan.compiler.analysis.program import AccessKind, FlatProgram
 from memplan.compiler.hardware.calibration import InstructionCosts, Touched
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.assumptions import assumptions_of
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
 from memplan.compiler.mapping.given import given_plan
 from memplan.compiler.mapping.given_copies import AccessIndex, GivenCopy, find_given_copies
@@ -92,6 +93,7 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
         buffers=tuple(_buffer(target, program, storages, space_of, written, times) for storages in storages_of_buffer),
         clock=target.clock,
         cross_program_prefetches=target.cross_program_prefetches,
+        assumptions=assumptions_of(program),
     )
     problem.check()
     given = given_plan(problem, program, times, given_copies, space_of, storages_of_buffer, served_storage)

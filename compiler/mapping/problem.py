@@ -33,6 +33,7 @@ from memplan.compiler.analysis.program import AccessKind, RegionKind, repetition
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
 from memplan.compiler.hardware import roofline
+from memplan.compiler.mapping.assumptions import Assumption
 from memplan.compiler.mapping.documents import document_of, parse_json
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem_document import SCHEMA, check_problem_document
@@ -202,6 +203,7 @@ class MappingProblem:
       clock: cycles per second, to print cycles; 0 where the target has none.
       cross_program_prefetches: how many arguments may be in a fast memory when the program starts, because its
         previous run left them there (see `plan.Copy`).
+      assumptions: loops whose trip counts the program does not say, and what is taken in their place.
     """
 
     name: str
@@ -214,6 +216,7 @@ class MappingProblem:
     given: Plan | None = field(default=None, compare=False)
     clock: float = 0.0
     cross_program_prefetches: int = 0
+    assumptions: tuple[Assumption, ...] = field(default=(), compare=False)
 
     def with_given(self, given: Plan | None) -> MappingProblem:
         """Returns the problem with another `given`; it keeps what is cached here, none of which depends on `given`."""
@@ -321,6 +324,7 @@ class MappingProblem:
             ),
             clock=data["clock"],
             cross_program_prefetches=data["cross_program_prefetches"],
+            assumptions=tuple(Assumption(*row) for row in data.get("assumptions", ())),
         )  # fmt: skip
         if given is not None:
             given.check_indices(len(problem.buffers), len(problem.spaces), len(problem.accesses), f"{file}: given")
@@ -362,4 +366,5 @@ def _to_dict(problem: MappingProblem, with_given: bool) -> dict[str, Any]:
     }  # fmt: skip
     if with_given:
         data["given"] = problem.given.to_dict() if problem.given is not None else None
+        data["assumptions"] = [[a.loop, a.trip_count, a.reason] for a in problem.assumptions]
     return data

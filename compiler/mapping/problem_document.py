@@ -32,6 +32,7 @@ _ACCESS_ORDER = {AccessKind.READ.value: 0, AccessKind.UPDATE.value: 0, AccessKin
 
 _seconds = number(at_least=0.0, at_most=MAX_SECONDS)
 _rate = number(above=0.0, at_most=MAX_SECONDS)
+_count = number(at_least=0.0, at_most=MAX_SECONDS)
 _size = integer(0, MAX_BYTES)
 
 _SPACE = row(
@@ -43,6 +44,8 @@ def check_problem_document(data: dict[str, Any], file: str) -> None:
     """Checks all of a problem's document but `given`; raises PlanError that names the file and the place."""
     check_fields(data, file, spaces=rows(_SPACE, at_least=1, at_most=MAX_PARTS), buffers=rows(documents.anything))
     check_fields(data, file, operations=rows(documents.anything), regions=rows(documents.anything, at_least=1))
+    if "assumptions" in data:
+        check_fields(data, file, assumptions=rows(row(loop=text, trip_count=_count, reason=text)))
     num_spaces, n = len(data["spaces"]), len(data["operations"])
     part, space, time = integer(0, MAX_PARTS), integer(0, num_spaces), integer(0, n + 1)
     access = row(

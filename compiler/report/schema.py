@@ -23,6 +23,10 @@ def report_json(report: Report) -> dict[str, Any]:
             "clock": problem.clock,
             "spaces": [{"name": space.name, "capacity": space.capacity} for space in problem.spaces],
         },
+        "assumptions": [
+            {"loop": assumption.loop, "trip_count": assumption.trip_count, "reason": assumption.reason}
+            for assumption in problem.assumptions
+        ],
         "bound": report.bound,
         "mappings": [_mapping(report, contender) for contender in report.contenders],
         "plan": report.contenders.index(report.subject),

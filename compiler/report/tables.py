@@ -15,6 +15,8 @@ from memplan.compiler.report.units import print_bytes, print_cycles, print_frequ
 
 # Where there is no terminal that says how wide it is.
 _WIDTH = 140
+# More loops than these are counted rather than listed; the JSON lists them all.
+_MOST_ASSUMPTIONS = 20
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -28,6 +30,7 @@ def print_report(report: Report, console: Console) -> None:
         ),
         soft_wrap=True,
     )
+    _print_assumptions(report, console)
     console.print()
     console.print(_mappings(report))
     console.print()
@@ -37,6 +40,18 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Text(f"The {len(report.stories)} buffers that cost most, and why they are where they are", "bold"))
     console.print()
     _print_stories(report, console)
+
+
+def _print_assumptions(report: Report, console: Console) -> None:
+    assumptions = report.problem.assumptions
+    if not assumptions:
+        return
+    console.print()
+    console.print(Text("Assumed, because the program does not say it (--trip-count NAME=N does):"), soft_wrap=True)
+    for assumption in assumptions[:_MOST_ASSUMPTIONS]:
+        console.print(Text(f"  - {assumption}"), soft_wrap=True)
+    if len(assumptions) > _MOST_ASSUMPTIONS:
+        console.print(Text(f"  - and so do {len(assumptions) - _MOST_ASSUMPTIONS:,} more loops"), soft_wrap=True)
 
 
 def report_text(report: Report) -> str:

@@ -132,6 +132,8 @@ def _schedule(
     stay.run_last, stay.run_start, stay.run_end = high, item.start, s.items[high].end
     stay.prefetch_start = stay.prefetch_done = stay.eviction_start = stay.eviction_done = NONE
     stay.late = 0.0
+    if repetitions == 0.0:  # in a loop that never runs nothing is saved
+        return False
     if not has_room(s, stay.run_start, stay.run_end, buffer.size):
         return False
     if item.reads:

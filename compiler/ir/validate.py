@@ -1,6 +1,7 @@
 """The rules that every Graph keeps, so that what works on Graphs need not check them again.
 
-operands and control predecessors exist; the order of instructions is legal; no computation calls itself
+operands and control predecessors exist; the order of instructions is legal
+no computation calls itself, and computations nest to a limit
 each opcode has as many operands as it takes; parameters are numbered 0 … n-1
 a tuple has an element for each operand
 what a caller hands over has the tuple structure that the callee expects, and likewise what comes back
@@ -15,6 +16,9 @@ from memplan.compiler.errors import GraphError
 from memplan.compiler.ir.graph import Computation, Graph, Instruction
 from memplan.compiler.ir.opcodes import operand_limits
 from memplan.compiler.ir.shape import Shape
+
+# Computations that call each other, the entry included. What follows calls may then recurse; programs nest ten deep.
+MAX_NESTING = 100
 
 
 class InstructionError(GraphError):
@@ -41,13 +45,23 @@ def check_graph(graph: Graph) -> None:
         for name in instruction.called:
             if name not in graph.computations:
                 raise InstructionError(f"calls {name!r}, which does not exist", computation.name, instruction.name)
-    callees_first(graph.computations)
+    _check_nesting(graph)
     if graph.origin == "hlo":
         for computation in graph.computations.values():
             for instruction in computation.instructions:
                 if instruction.called or instruction.opcode in _MUST_CALL:
                     _check_calls(graph, computation, instruction)
     _check_aliases(graph)
+
+
+def _check_nesting(graph: Graph) -> None:
+    depth: dict[str, int] = {}
+    for name in callees_first(graph.computations):
+        instructions = graph.computations[name].instructions
+        depth[name] = 1 + max((depth[called] for i in instructions for called in i.called), default=0)
+        if depth[name] > MAX_NESTING:
+            caller = next(i.name for i in instructions if any(depth[called] == MAX_NESTING for called in i.called))
+            raise InstructionError(f"computations call each other more than {MAX_NESTING} deep", name, caller)
 
 
 def callees_first(computations: Mapping[str, Computation]) -> list[str]:

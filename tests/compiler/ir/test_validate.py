@@ -4,8 +4,13 @@ import pytest
 
 from memplan.compiler.errors import GraphError, ParseError
 from memplan.compiler.frontends import parse_hlo
+from memplan.compiler.hardware.target import load_target
 from memplan.compiler.ir import Alias, Computation, Graph, Instruction, Shape
-from memplan.compiler.ir.validate import InstructionError, callees_first, check_graph, same_structure
+from memplan.compiler.ir.memory_order import scheduled
+from memplan.compiler.ir.printer import print_graph
+from memplan.compiler.ir.validate import MAX_NESTING, InstructionError, callees_first, check_graph, same_structure
+from memplan.compiler.mapping.build import build_problem
+from memplan.compiler.mapping.problem import MappingProblem
 
 F32 = Shape("f32", (8,))
 PAIR = Shape("tuple", elements=(F32, F32))
@@ -134,3 +139,33 @@ def test_a_tuple_has_an_element_for_each_operand(shape: str, reason: str) -> Non
     with pytest.raises(ParseError, match=r"^<string>:3:8: ") as caught:
         parse_hlo(f"ENTRY e {{\n  x = f32[] parameter(0)\n  ROOT t = {shape} tuple(x, x)\n}}\n")
     assert reason in str(caught.value)
+
+
+CALLS = {
+    "fusion": "fusion({operand}), kind=kLoop, calls={callee}",
+    "call": "call({operand}), to_apply={callee}",
+    "while": "while({operand}), condition=never, body={callee}",
+}
+
+
+def nested(kind: str, depth: int) -> str:
+    """Returns a module of `depth` computations, each of which calls the one before it."""
+    lines = ["HloModule deep", "never { n = f32[8] parameter(0) ROOT no = pred[] constant(false) }"]
+    lines.append("c1 { p = f32[8] parameter(0) ROOT r = f32[8] negate(p) }")
+    for level in range(2, depth + 1):
+        call = CALLS[kind].format(operand="p", callee=f"c{level - 1}")
+        entry = "ENTRY " if level == depth else ""
+        lines.append(f"{entry}c{level} {{ p = f32[8] parameter(0) ROOT r = f32[8] {call} }}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_calls_nest_to_a_limit_and_all_stages_take_what_does(kind: str) -> None:
+    graph = parse_hlo(nested(kind, MAX_NESTING))
+    assert parse_hlo(print_graph(graph)) == graph
+    problem = build_problem(scheduled(graph), load_target("tpu-v5e"))
+    assert problem.faults == ()
+    assert MappingProblem.from_json(problem.to_json()) == problem
+    for depth in (MAX_NESTING + 1, 3000):
+        with pytest.raises(ParseError, match=rf"computations call each other more than {MAX_NESTING} deep"):
+            parse_hlo(nested(kind, depth))

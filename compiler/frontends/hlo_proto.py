@@ -26,7 +26,7 @@ from memplan.compiler.frontends.proto_metadata import escaped
 from memplan.compiler.frontends.proto_shape import shape_from_proto
 from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integers, raw, raws, string
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction, Source
-from memplan.compiler.ir.names import renamed
+from memplan.compiler.ir.names import renamed, without_controls
 from memplan.compiler.ir.opcodes import is_known
 from memplan.compiler.ir.ordering import reordered, topological_order
 from memplan.compiler.ir.shape import Shape, print_shape
@@ -164,7 +164,7 @@ class _Reader:
             bool(sequences),
             self.aliases(),
             _checked(self.header()),
-            self.tables.text,
+            without_controls(self.tables.text),
             "hlo",
             self.file,
             tuple(self.warnings.values()),

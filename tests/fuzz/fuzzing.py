@@ -27,6 +27,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
+# Of modules that the readers under test need.
+FOLDERS = [str(ROOT / "tests" / folder) for folder in ("fuzz", "planners", "compiler/frontends")]
+
 # Limits of a try. The second limit of time, on the clock, is for a try that waits for something.
 CPU_SECONDS, WALL_SECONDS = 10, 120
 MEMORY = 2 << 30
@@ -42,6 +45,9 @@ TRACEBACK, CHANGED, HANG, MEMORY_EXCEEDED, CRASH = FAULTS = (
 
 # Tries of one child; its memory is new then.
 BATCH = 20_000
+
+# Tries of another seed that a child makes before its memory is limited: they load what tries need.
+WARM = 20
 
 # The number of the try, and how many were accepted and refused so far.
 _TALLY = struct.Struct("<qqq")
@@ -75,7 +81,7 @@ class Outcome:
 
 def serve(name: str, seed: int, first: int, last: int, tally_file: str) -> None:
     """Makes the tries `[first, last)`; a fault is a line of JSON on standard output."""
-    sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("fuzz", "planners", "compiler/frontends")]
+    sys.path[:0] = FOLDERS
     from fuzzed_readers import READERS, NotReadBack, input_of
 
     from memplan.compiler.errors import MemplanError
@@ -84,7 +90,7 @@ def serve(name: str, seed: int, first: int, last: int, tally_file: str) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     reader = READERS[name]
-    for number in range(first, min(first + 20, last)):  # loads what tries need
+    for number in range(first, min(first + WARM, last)):
         try:
             reader.read(input_of(name, seed + 1, number))
         except Exception:  # counted when its turn comes
@@ -138,15 +144,14 @@ def fuzz(name: str, tries: int, seed: int, first: int = 0) -> Outcome:
             tally.seek(0)
             tally.write(_TALLY.pack(start, 0, 0))
             tally.flush()
-            command = [sys.executable, "-P", __file__, "--serve", name, str(seed), str(start), str(last), tally.name]
-            done = subprocess.run(command, capture_output=True, check=False)
-            faults = [Fault(*json.loads(line)) for line in done.stdout.splitlines()]
+            status, output, errors = run_child(name, seed, start, last, tally.name)
+            faults = [Fault(*json.loads(line)) for line in output.splitlines()]
             tally.seek(0)
             number, accepted, refused = _TALLY.unpack(tally.read(_TALLY.size))
-            if number == start and done.returncode > 0:
-                raise RuntimeError(f"the fuzzer of {name} does not start:\n{done.stderr.decode(errors='replace')}")
-            if done.returncode != 0:
-                faults.append(Fault(number, *_end_of(done.returncode)))
+            if number == start and status > 0:
+                raise RuntimeError(f"the fuzzer of {name} does not start:\n{errors.decode(errors='replace')}")
+            if status != 0:
+                faults.append(Fault(number, *_end_of(status)))
                 number += 1
             outcome.tries += number - start
             outcome.accepted += accepted
@@ -155,6 +160,13 @@ def fuzz(name: str, tries: int, seed: int, first: int = 0) -> Outcome:
             start = number
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def run_child(name: str, seed: int, first: int, last: int, tally: str) -> tuple[int, bytes, bytes]:
+    """Returns the exit status, standard output and standard error of a child that makes the tries `[first, last)`."""
+    command = [sys.executable, "-P", __file__, "--serve", name, str(seed), str(first), str(last), tally]
+    done = subprocess.run(command, capture_output=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def _end_of(status: int) -> tuple[str, str]:
@@ -188,16 +200,21 @@ def kinds_of(faults: Sequence[Fault]) -> Iterator[tuple[int, Fault]]:
         yield count, first[key]
 
 
+def head() -> str:
+    """Returns the head of the table."""
+    return f"{'reader':18}" + "".join(f"{title:>15}" for title in ("tries", "accepted", "refused", *FAULTS, "tries/s"))
+
+
 def row(name: str, outcome: Outcome) -> str:
     """Returns the line of a reader in the table."""
     rate = outcome.tries / outcome.seconds if outcome.seconds else 0.0
     counts = (outcome.tries, outcome.accepted, outcome.refused, *map(outcome.count, FAULTS))
-    return f"{name:18}" + "".join(f"{count:>12,}" for count in counts) + f"{rate:>12,.0f}"
+    return f"{name:18}" + "".join(f"{count:>15,}" for count in counts) + f"{rate:>15,.0f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("fuzz", "planners", "compiler/frontends")]
+    sys.path[:0] = FOLDERS
     if given[:1] == ["--serve"]:
         name, seed, first, last, tally = given[1:]
         serve(name, int(seed), int(first), int(last), tally)
@@ -217,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.show is not None:
         sys.stdout.buffer.write(input_of(names[0], options.seed, options.show))
         return 0
-    print(f"{'reader':18}" + "".join(f"{head:>12}" for head in ("tries", "accepted", "refused", *FAULTS, "tries/s")))
+    print(head(), flush=True)
 
     def work(name: str) -> tuple[str, Outcome]:
         return name, fuzz(name, options.tries, options.seed, options.first)

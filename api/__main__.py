@@ -2,7 +2,9 @@
 
 import sys
 
-from memplan.cli.main import main
-
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the current folder, which holds the user's files and no code of ours
+    from memplan.cli.main import main
+
     sys.exit(main())

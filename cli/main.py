@@ -107,7 +107,3 @@ def _options(
 def _fail(message: str) -> int:
     note(f"error: {printable(' '.join(message.splitlines()), limit=_LONGEST_MESSAGE)}")
     return ExitStatus.FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

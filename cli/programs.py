@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 from memplan.compiler.errors import MemplanError
@@ -46,7 +47,8 @@ def find_program(name: str) -> Program:
     """Returns the workload of a name, or what `module:function` builds.
 
     The function takes no arguments and returns `(fun, args)`, as that of a workload does; a `Workload` may stand in its
-    place. The module is looked for in the current folder as well, and so is all that it imports, also later.
+    place. The module is looked for in the current folder first. What it imports, also later, is looked for there after
+    what is installed.
 
     Raises:
       MemplanError: there is no such thing, or it builds something else.
@@ -87,11 +89,10 @@ def lower_for_tpu(program: Program) -> bytes:
 def _imported(name: str, module_name: str, attribute: str) -> Any:
     if not module_name or not attribute:
         raise MemplanError(f"{name} is neither a workload nor module:function")
-    # For good, as `python -m` does: functions import more when they are called.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(module_name)
+        module = _module(module_name)
+    except MemplanError:
+        raise
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise MemplanError(f"{module_name} cannot be imported: {_one_line(error)}") from error
@@ -101,6 +102,36 @@ def _imported(name: str, module_name: str, attribute: str) -> Any:
     if not hasattr(module, attribute):
         raise MemplanError(f"{module_name} has no {attribute}")
     return getattr(module, attribute)
+
+
+def _module(name: str) -> Any:
+    """Imports a module, of the current folder if it is there.
+
+    What that module imports is looked for among what is installed first, and in the current folder last. The folder
+    stays on the path: functions import more when they are called.
+    """
+    import jax  # noqa: F401  (so that no file of the folder takes the name of what every program needs)
+
+    try:
+        here = os.getcwd()
+    except OSError:  # The folder was removed.
+        return importlib.import_module(name)
+    if here not in sys.path:
+        sys.path.append(here)
+    top = name.partition(".")[0]
+    spec = PathFinder.find_spec(top, [here])
+    if spec is not None and spec.loader is not None and spec.origin is not None:
+        loaded = sys.modules.get(top)
+        if loaded is None:
+            sys.modules[top] = module_from_spec(spec)
+            try:
+                spec.loader.exec_module(sys.modules[top])
+            except BaseException:
+                del sys.modules[top]
+                raise
+        elif getattr(loaded, "__file__", None) != spec.origin:
+            raise MemplanError(f"{top} is the name of a module that memplan needs itself: rename {spec.origin}")
+    return importlib.import_module(name)
 
 
 def _built(name: str, build: Any, donate_argnums: tuple[int, ...]) -> Program:

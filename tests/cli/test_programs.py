@@ -113,3 +113,26 @@ def test_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_of_programs_are_the_users() -> None:
     assert Program("a", len, ()).name == "a"
+
+
+def test_what_is_installed_is_not_hidden_by_the_current_folder(folder: Path) -> None:
+    for name in ("jax", "numpy", "colorsys"):
+        (folder / f"{name}.py").write_text("raise AssertionError('a file of the folder was imported')\n")
+    (folder / "programs_of_mine.py").write_text(f"import colorsys, jax, numpy\n{SOURCE}")
+    assert lower_for_tpu(find_program("programs_of_mine:late"))[:4] == b"ML\xefR"
+    with pytest.raises(MemplanError, match=r"jax is the name of a module that memplan needs itself: rename .*/jax\.py"):
+        find_program("jax:tiny")
+
+
+def test_a_module_that_is_named_hides_what_is_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    (folder / "this.py").write_text(SOURCE)
+    assert lower_for_tpu(find_program("this:tiny"))[:4] == b"ML\xefR"
+
+
+def test_a_module_of_a_package_of_the_current_folder(folder: Path) -> None:
+    for package in ("package_of_mine", "package_without_init"):
+        (folder / package).mkdir()
+        (folder / package / "inner.py").write_text(SOURCE)
+        assert find_program(f"{package}.inner:tiny").args[0].shape == (8, 8)
+        (folder / "package_of_mine" / "__init__.py").write_text("")

@@ -212,7 +212,9 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
 
 
 def _end_of_literal(text: str, start: int) -> int:
-    """Returns the offset after a literal that stands after its shape, such as `f32[2] {1, 2}`."""
+    """Returns the offset after a literal, such as `f32[2] {1, 2}`, or a tuple of literals between parentheses."""
+    if text.startswith("(", start):
+        return end_of_brackets(text, start)
     _, position = shape_at(text, start)
     return end_of_value(text, skip_space(text, position))
 

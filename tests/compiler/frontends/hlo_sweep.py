@@ -36,13 +36,14 @@ Record = dict[str, Any]
 # --- the child ---
 
 
-def serve(path: Path) -> None:
+def serve(path: Path, with_plans: bool) -> None:
     """Examines the texts whose indices come on standard input, one record a line on standard output."""
     from hlo_examination import Examination, Verdict, examine, verdict_of_xla
 
-    import memplan
+    if with_plans:
+        import memplan
 
-    memplan.plan(memplan.trace(lambda x: x, 1.0), "generic", planner="bestfit")  # loads what planning needs
+        memplan.plan(memplan.trace(lambda x: x, 1.0), "generic", planner="bestfit")  # loads what planning needs
     texts = [entry["text"] for entry in json.loads(path.read_text())]
     out = os.fdopen(os.dup(1), "w")
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -59,7 +60,7 @@ def serve(path: Path) -> None:
             verdict = verdict_of_xla(texts[index], only_parses=stage == PARSED_BY_XLA)
             print(json.dumps({"stage": WITHOUT_XLA}), file=out, flush=True)
         try:
-            found = examine(texts[index], verdict)
+            found = examine(texts[index], verdict, with_plans)
         except MemoryError:
             found = Examination(xla=verdict.message, traceback="MemoryError")
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -121,6 +122,11 @@ class _Child:
             self.process.stdout.close()
             self.process.wait()
             self.process = None
+
+
+def child_command(path: Path, with_plans: bool) -> list[str]:
+    """Returns what starts a child that examines the texts of a file."""
+    return [sys.executable, __file__, str(path), "--serve", *([] if with_plans else ["--no-plans"])]
 
 
 def sweep(command: Sequence[str], indices: Iterable[int], jobs: int) -> Iterator[Record]:
@@ -248,17 +254,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=Path, help="where records are kept, a line each; a run goes on with what is missing"
     )
     parser.add_argument("--list", type=int, default=25, help="kinds of refusal to print per step")
+    parser.add_argument("--no-plans", action="store_true", help="only read: build no problems and plan none")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
-        serve(options.file)
+        serve(options.file, not options.no_plans)
         return
     entries = json.loads(options.file.read_text())
     stop = len(entries) if options.count is None else min(options.start + options.count, len(entries))
     records = {index: record for index, record in _saved(options.out).items() if options.start <= index < stop}
     missing = [index for index in range(options.start, stop) if index not in records]
     out = options.out.open("a") if options.out else None
-    command = [sys.executable, __file__, str(options.file), "--serve"]
+    command = child_command(options.file, not options.no_plans)
     for number, record in enumerate(sweep(command, missing, options.jobs), start=1):
         records[record["index"]] = record
         if out is not None:

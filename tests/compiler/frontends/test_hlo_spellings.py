@@ -63,6 +63,8 @@ ENTRY /*here*/ e /* it is */ { // a brace {
     "a literal with dimensions": """ENTRY e { a = f32[8] parameter(0)
   ROOT c = f32[8] custom-call(a), custom_call_target="t", literal=s32[2,2]{1,0}
     { { 1, 2 }, { 3, 4 } } }""",
+    "a literal that is a tuple": """ENTRY e { a = f32[8] parameter(0)
+  ROOT c = f32[8] custom-call(a), custom_call_target="t", literal=( s32[2]{0} {1, 2}, (pred[] true, f32[] -inf) ) }""",
     "a sparse convolution": """ENTRY e { a = f32[128,256] parameter(0) v = f32[64,64] parameter(1) i = s32[64,64] parameter(2)
   k = (f32[64,64], s32[64,64]) tuple(v, i)
   ROOT c = f32[128,64] convolution(a, k), dim_labels=bf_io->bf, sparsity_config={rhs={sparsity=1x4 dimension=0 stride=1}} }""",

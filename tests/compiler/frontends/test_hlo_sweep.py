@@ -30,7 +30,7 @@ def test_a_text_that_all_is_well_with() -> None:
 def test_what_is_wrong_is_said_of_the_step() -> None:
     other = verdict_of_xla(GOOD.replace("f32[8]", "f32[9]"))
     found = examine(GOOD, other)
-    assert found.shapes == "parameter: f32[8] | f32[9]{0}"
+    assert found.shapes == "parameter: f32[8] | f32[9]"
     assert found.again == found.planned == found.proto == OK
     assert examine("HloModule m\n$0", verdict_of_xla("HloModule m\n$0")).read.startswith("<bytes>:2:1: expected")
     huge = examine(HUGE, Verdict(OK))

@@ -247,7 +247,7 @@ class _Run:
             there = []
             for number in self._residencies_of[buffer]:
                 r = self._plan.residencies[number]
-                is_known = not expected.persistent or r.start == expected.start
+                is_known = not expected.ends_at_home or r.start == expected.start
                 if r.space == expected.final_space and r.end == problem.end + 1 and is_known:
                     there.append(number)
             results.append(array_of(self._bytes(self._latest(buffer, there)), shape))

@@ -73,6 +73,7 @@ def find_given_copies(program: FlatProgram, accesses: AccessIndex) -> list[Given
         (copy for copy in _candidates(program, accesses) if _is_one_buffer(program, accesses, copy)),
         key=lambda copy: (copy.start, copy.done),
     )
+    copies = _with_one_result(program, copies)
     while outdated := _outdated(program, accesses, copies):
         copies = [copy for i, copy in enumerate(copies) if i not in outdated]
     return copies
@@ -179,6 +180,24 @@ def _others(program: FlatProgram, accesses: AccessIndex, storage: int, copy: Giv
         if access.kind is not AccessKind.READ:
             writes.append(access.time)
     return times, writes
+
+
+def _with_one_result(program: FlatProgram, copies: list[GivenCopy]) -> list[GivenCopy]:
+    """Returns the copies that join no two results: the caller looks at both, each in its own memory."""
+    joined = DisjointSets(len(program.storages))
+    results = {number for number, storage in enumerate(program.storages) if storage.result_indices}
+    kept = []
+    for copy in copies:
+        parts = {joined.find(storage) for storage in (copy.source, *copy.destinations)}
+        returned = parts & results
+        if len(returned) > 1:
+            continue
+        kept.append(copy)
+        for part in parts:
+            joined.join(part, copy.source)
+        if returned:
+            results.add(joined.find(copy.source))
+    return kept
 
 
 def _outdated(program: FlatProgram, accesses: AccessIndex, copies: list[GivenCopy]) -> set[int]:

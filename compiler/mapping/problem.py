@@ -156,8 +156,9 @@ class Buffer:
       spaces: where it may lie, indices, the slow memory first.
       initial_space: where it lies when the program starts (arguments, constants); None for what the program writes.
       final_space: where it must lie when the program ends (results); None for what is not a result.
-      persistent: whether one residency in its initial (or final) space must last over its whole live range, because the
-        caller knows its address: arguments that are not donated, constants, results that reuse an argument.
+      persistent: whether one residency in its `home` must last over its whole live range, because the caller knows its
+        address: arguments that are not donated, constants, results that reuse an argument. An argument that is returned
+        in another space is there as well when the program ends.
       values: names of all values in it.
     """
 
@@ -170,6 +171,18 @@ class Buffer:
     final_space: int | None = None
     persistent: bool = False
     values: tuple[str, ...] = ()
+
+    @property
+    def home(self) -> int:
+        """The space where the program wants it: where an argument starts, a result ends, and else the first allowed."""
+        if self.initial_space is not None:
+            return self.initial_space
+        return self.final_space if self.final_space is not None else self.spaces[0]
+
+    @property
+    def ends_at_home(self) -> bool:
+        """Whether it is a result at the very place that the caller knows."""
+        return self.persistent and self.final_space == self.home
 
 
 @dataclass(frozen=True, slots=True)

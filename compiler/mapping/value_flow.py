@@ -125,11 +125,11 @@ def _final(checked: CheckedPlan, number: int, state: _FlowState, before: Sequenc
     lasting = [r for r in sorted(current) if plan.residencies[r].end == problem.end + 1]
     if buffer.final_space is not None:
         there = [r for r in lasting if plan.residencies[r].space == buffer.final_space]
-        if buffer.persistent:
+        if buffer.ends_at_home:
             there = [r for r in there if plan.residencies[r].start == buffer.start]
         if not there:
             space = problem.spaces[buffer.final_space].name
-            where = "at the place that the caller knows" if buffer.persistent else f"in {space}"
+            where = "at the place that the caller knows" if buffer.ends_at_home else f"in {space}"
             yield Violation("final", f"{buffer.name} is not {where} when the program ends", number, problem.end)
     for copy in before:
         place = plan.residencies[plan.copies[copy].destination]

@@ -309,8 +309,7 @@ def _ends(checked: CheckedPlan) -> Iterator[Violation]:
             buffer = problem.buffers[r.buffer]
             if r.start == 0 and r.space == buffer.initial_space:
                 at_start.setdefault(r.buffer, []).append(number)
-            home = buffer.final_space if buffer.initial_space is None else buffer.initial_space
-            if r.space == home and (r.start, r.end) == (buffer.start, buffer.end):
+            if r.space == buffer.home and (r.start, r.end) == (buffer.start, buffer.end):
                 whole.add(r.buffer)
     for number, buffer in enumerate(problem.buffers):
         if buffer.initial_space is not None:

@@ -69,10 +69,7 @@ class Assembly:
 
 def home_of(problem: MappingProblem, buffer: int) -> int:
     """Returns the space that is a buffer's home: it lies there unless a stay moves it."""
-    described = problem.buffers[buffer]
-    if described.initial_space is not None:
-        return described.initial_space
-    return described.final_space if described.final_space is not None else described.spaces[0]
+    return problem.buffers[buffer].home
 
 
 def assemble(

@@ -254,6 +254,27 @@ def with_home_in_fast(problem: MappingProblem, buffer: int) -> MappingProblem:
     return replace(problem, buffers=tuple(buffers), spaces=(slow, replace(fast, capacity=fast.capacity + 2)))
 
 
+def with_ends_anywhere(problem: MappingProblem, pick: Pick) -> MappingProblem:
+    """Returns a problem whose arguments start, and whose results end, in either memory, whether or not they fit there.
+
+    An argument that stays where it is may be a result in the other memory too.
+    """
+    buffers = []
+    for buffer in problem.buffers:
+        initial, final = buffer.initial_space, buffer.final_space
+        if initial is not None:
+            initial = pick(0, 1)
+        if final is not None or (buffer.persistent and pick(0, 3) == 0):
+            final = pick(0, 1)
+        if buffer.persistent and buffer.final_space is not None:  # a result in the memory of the argument
+            final = initial if initial is not None else final
+        spaces = tuple(sorted({*buffer.spaces, *(space for space in (initial, final) if space is not None)}))
+        buffers.append(replace(buffer, initial_space=initial, final_space=final, spaces=spaces))
+    slow, fast = problem.spaces
+    fast = replace(fast, capacity=fast.capacity + fast.alignment * pick(0, 16))
+    return replace(problem, buffers=tuple(buffers), spaces=(slow, fast))
+
+
 @st.composite
 def problems(draw: st.DrawFn, max_length: int = 14, scale: Scale = TINY, depth: int = 2) -> MappingProblem:
     """Strategy of problems that hypothesis can shrink."""

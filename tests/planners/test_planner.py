@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 from literal_problems import plan, problem
-from random_problems import REAL, problems, seeded_problem
+from random_problems import REAL, problems, seeded_problem, with_ends_anywhere
 
 from memplan import planners
 from memplan.compiler.emulator.timing import latency
 from memplan.compiler.errors import PlannerError
+from memplan.compiler.frontends import parse_hlo
+from memplan.compiler.hardware.target import load_target
+from memplan.compiler.mapping.build import build_problem
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import check_belongs, verify
 from memplan.planners import Budget, Planner
@@ -59,6 +64,53 @@ def test_larger_plans_are_valid_and_reproducible(name: str, seed: int) -> None:
     assert verify(mapped, made) == []
     again = planners.get(name).solve(mapped, Budget(seconds=30.0, seed=seed))
     assert again == made
+
+
+@st.composite
+def problems_with_ends_anywhere(draw: st.DrawFn) -> MappingProblem:
+    return with_ends_anywhere(draw(problems(max_length=12)), lambda low, high: draw(st.integers(low, high)))
+
+
+@pytest.mark.parametrize("name", [*SEARCHING, "search", "ilp", "evolution"])
+@settings(max_examples=40, deadline=None)
+@given(mapped=problems_with_ends_anywhere())
+def test_arguments_and_results_in_any_memory_are_planned_or_refused(name: str, mapped: MappingProblem) -> None:
+    try:
+        made = planners.get(name).solve(mapped, Budget(seconds=2.0))
+    except PlannerError as error:
+        event("refused")
+        assert re.search(r"do not fit (slow|fast), which has [\d,]+, where the program wants them", str(error))
+        return
+    event("planned")
+    assert verify(mapped, made) == []
+
+
+RETURNED = """
+HloModule returned, is_scheduled=true
+ENTRY e {
+  a = f32[1024]{0} parameter(0)
+  b = f32[1024]{0} parameter(1)
+  s = (f32[1024]{0:S(1)}, f32[1024]{0}, u32[]) copy-start(a)
+  n = f32[1024]{0} negate(b)
+  ROOT d = f32[1024]{0:S(1)} copy-done(s)
+}
+"""
+
+
+@pytest.mark.parametrize("name", [*SEARCHING, "search", "ilp", "evolution", "xla"])
+def test_an_argument_that_is_returned_in_fast_memory(name: str) -> None:
+    """It stays where the caller has it, and is in fast memory too when the program ends."""
+    mapped = build_problem(parse_hlo(RETURNED), load_target("tpu-v5e"))
+    made = planners.get(name).plan(mapped, Budget(seconds=5.0))
+    argument = [(r.space, r.end) for r in made.residencies if mapped.buffers[r.buffer].name == "a"]
+    assert sorted(argument) == [(0, mapped.end + 1), (1, mapped.end + 1)]
+
+
+def test_a_plan_that_breaks_a_rule_is_not_returned() -> None:
+    mapped = problem("w a", "r a")
+    broken = Planner("broken", "Forgets.", lambda problem, budget: plan(problem, [("a", 0, 0, 0, 1)]))
+    with pytest.raises(PlannerError, match=r"^the plan of 'broken' for literal is not valid; index: op1 \(t=1\)"):
+        broken.plan(mapped, Budget())
 
 
 @pytest.mark.parametrize("name", SEARCHING)

@@ -242,7 +242,7 @@ class _Run:
             holding = [r for r in lasting if self._holds(r)]
             if buffer.final_space is not None:
                 places = [r for r in holding if self.plan.residencies[r].space == buffer.final_space]
-                if buffer.persistent:
+                if buffer.persistent and buffer.initial_space in (None, buffer.final_space):
                     places = [r for r in places if self.plan.residencies[r].start == buffer.start]
                 if not places:
                     return False

@@ -283,3 +283,17 @@ def test_each_call_of_a_computation_makes_its_own_moves() -> None:
     assert problem.given is not None
     assert [(copy.start, copy.done) for copy in problem.given.copies] == [(0, 1), (2, 3)]
     assert not violations_beside_offsets(problem)
+
+
+def test_two_results_are_two_buffers() -> None:
+    """The caller looks at a value in fast memory and at its copy in slow memory."""
+    text = PREFETCH.replace("ROOT %e", "%e").replace("->f32[8,128]{1,0:T(8,128)}}", "->(f32[8,128]{1,0:T(8,128)S(1)})}")
+    text = text.replace(
+        "\n}\n", "\n  ROOT %r = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}) tuple(%c, %copy-done.1)\n}\n"
+    )
+    problem = built(text).problem
+    assert sorted((b.name, b.final_space) for b in problem.buffers if b.final_space is not None) == [
+        ("c", 1),
+        ("copy-start.1{0}", 0),
+    ]
+    assert "copy-start.1" in [operation.name for operation in problem.operations]

@@ -28,21 +28,13 @@ _PATIENCE = 2.0
 
 # What our own words have beyond ASCII, for a terminal that has no more.
 _ASCII = str.maketrans(
-    {
-        "→": "->",
-        "←": "<-",
-        "×": "x",
-        "÷": "/",
-        "…": "...",
-        "·": "|",
-        "µ": "u",
-        "≤": "<=",
-        "≥": ">=",
-        "–": "-",
-        "±": "+-",
-    }
+    {"→": "->", "×": "x", "÷": "/", "…": "...", "·": "|", "µ": "u", "≤": "<=", "≥": ">=", "–": "-", "±": "+-"}
 )
 _ENCODING_ERRORS = "memplan.ascii"
+
+
+# Whether standard output is for a file that the user wants there, and results go to standard error.
+_is_taken = False
 
 
 class _Output(io.TextIOWrapper):
@@ -82,6 +74,7 @@ def standard_streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    leave_standard_output(False)
     codecs.register_error(_ENCODING_ERRORS, _in_ascii)
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors=_ENCODING_ERRORS)
@@ -111,15 +104,21 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     return text.encode("ascii", errors="backslashreplace").decode(), error.end
 
 
+def leave_standard_output(is_taken: bool = True) -> None:
+    """Makes results go to standard error, since a file goes to standard output."""
+    global _is_taken
+    _is_taken = is_taken
+
+
 def write(text: str) -> None:
     """Writes a result to standard output, with a newline; it may have several lines."""
-    print(printable(text, keep="\n"), flush=True)
+    print(printable(text, keep="\n"), file=sys.stderr if _is_taken else sys.stdout, flush=True)
 
 
 def show(print_to: Callable[[Console], None]) -> None:
     """Prints a result: in color and fitting on a terminal, as plain text of a fixed width elsewhere."""
-    if sys.stdout.isatty():
-        print_to(PlainConsole())
+    if (sys.stderr if _is_taken else sys.stdout).isatty():
+        print_to(PlainConsole(stderr=_is_taken))
         return
     buffer = io.StringIO()
     print_to(PlainConsole(file=buffer, width=_WIDTH, color_system=None))

@@ -114,6 +114,11 @@ def check_writable(path: str | Path) -> None:
         raise MemplanError(f"cannot write {path}: the folder {folder} is read-only")
 
 
+def is_standard_output(path: str | Path) -> bool:
+    """Tells whether `write_atomically` writes to standard output: `-`, `/dev/stdout` and the like."""
+    return _destination(path).descriptor == 1
+
+
 def make_folder(path: str | Path, what: str = "files") -> None:
     """Makes a folder, and those above it, if it is not there.
 

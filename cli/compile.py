@@ -22,6 +22,7 @@ from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.cli.signals import interrupted
 from memplan.compiler.files import write_atomically
 from memplan.compiler.hardware.target import load_target
+from memplan.compiler.printable import printable
 from memplan.compiler.report.files import FILES, write_report
 from memplan.compiler.report.units import print_bytes, ratio
 
@@ -108,7 +109,8 @@ def command(
             more = len(largest) - _SHOWN
             console.write(f"and {more:,} smaller (--report DIR writes all)")
     if report is not None:
-        console.write(f"\nReport in {report}: {', '.join((*FILES, *MODULES, *DECISIONS))}")
+        console.write("")
+        console.write_line(f"Report in {report}: {', '.join((*FILES, *MODULES, *DECISIONS))}")
 
 
 def headline(program: str, outcome: Outcome) -> str:
@@ -225,7 +227,7 @@ def _write_report(outcome: Outcome, folder: Path) -> None:
             f"{decision.state}: {decision.instruction} {place}, {decision.value}, {print_bytes(decision.size)}: "
             f"wanted {decision.wanted}, found {decision.found}{why}"
         )
-    write_atomically(folder / DECISIONS[0], "\n".join(lines) + "\n")
+    write_atomically(folder / DECISIONS[0], "\n".join(map(printable, lines)) + "\n")
 
 
 def _packed(name: str, text: str) -> bytes:

@@ -38,9 +38,17 @@ _is_taken = False
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output, whose errors are those of memplan: typer and rich would take some for their own."""
+    """Standard output, whose errors are those of memplan: typer and rich would take some for their own.
+
+    Where the encoding is ASCII, this writes nothing else but says that it is UTF-8: typer takes a stream of ASCII for
+    one that was set up wrongly, and goes round it.
+    """
+
+    only_ascii = False
 
     def write(self, text: str, /) -> int:
+        if self.only_ascii:
+            text = text.encode("ascii", _ENCODING_ERRORS).decode("ascii")
         with _output_errors():
             return super().write(text)
 
@@ -82,7 +90,10 @@ def standard_streams() -> Iterator[None]:
     if not isinstance(before, io.TextIOWrapper):
         yield
         return
-    output = _Output(before.buffer, before.encoding, _ENCODING_ERRORS, line_buffering=before.line_buffering)
+    only_ascii = codecs.lookup(before.encoding).name == "ascii"
+    encoding = "utf-8" if only_ascii else before.encoding
+    output = _Output(before.buffer, encoding, _ENCODING_ERRORS, line_buffering=before.line_buffering)
+    output.only_ascii = only_ascii
     sys.stdout = output
     try:
         yield
@@ -113,6 +124,11 @@ def leave_standard_output(is_taken: bool = True) -> None:
 def write(text: str) -> None:
     """Writes a result to standard output, with a newline; it may have several lines."""
     print(printable(text, keep="\n"), file=sys.stderr if _is_taken else sys.stdout, flush=True)
+
+
+def write_line(text: str) -> None:
+    """Writes a result of one line: a line feed in a name of it is escaped."""
+    write(printable(text))
 
 
 def show(print_to: Callable[[Console], None]) -> None:

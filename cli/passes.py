@@ -124,4 +124,4 @@ def show_passes(outcome: GraphOutcome) -> None:
         if len(report.findings) > _LISTED:
             places.append(f"{report.name}: … and {len(report.findings) - _LISTED:,} more")
     console.show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, ("pass",))))
-    console.write("\n".join(["", *places, ""]))
+    console.write("\n".join(["", *map(printable, places), ""]))

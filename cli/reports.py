@@ -15,7 +15,6 @@ from memplan.cli.references import reference_planners
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation
-from memplan.compiler.printable import printable
 from memplan.compiler.report.files import FILES
 from memplan.compiler.report.report import Report, make_report
 from memplan.compiler.report.schema import report_json
@@ -27,7 +26,7 @@ def stop_if_violated(violations: list[Violation]) -> None:
     if not violations:
         return
     for violation in violations:
-        console.write(printable(f"{violation.rule}: {violation.message}"))
+        console.write_line(f"{violation.rule}: {violation.message}")
     note(f"the plan breaks the rules in {len(violations):,} place{'s' if len(violations) > 1 else ''}")
     raise typer.Exit(ExitStatus.NO)
 
@@ -54,4 +53,5 @@ def print_result(report: Report, folder: Path | None, as_json: bool) -> None:
         return
     console.show(lambda terminal: print_report(report, terminal))
     if folder is not None:
-        console.write(f"\nReport in {folder}: {', '.join(FILES)} (ui.perfetto.dev opens the trace)")
+        console.write("")
+        console.write_line(f"Report in {folder}: {', '.join(FILES)} (ui.perfetto.dev opens the trace)")

@@ -14,7 +14,7 @@ def command(
     """
     from memplan import pipeline
     from memplan.cli.bindings import Bindings
-    from memplan.cli.console import Stages, write
+    from memplan.cli.console import Stages, write_line
     from memplan.cli.dumps import problem_of
     from memplan.cli.reports import stop_if_violated
     from memplan.compiler.mapping.plan import Plan
@@ -26,7 +26,7 @@ def command(
         with stages.stage("verifying"):
             violations = pipeline.verify(problem, plan)
     stop_if_violated(violations)
-    write(
+    write_line(
         f"{plan_file} is valid for {problem.name} on {problem.target}: {len(plan.residencies):,} residencies, "
         f"{len(plan.copies):,} copies."
     )

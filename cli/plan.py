@@ -77,8 +77,9 @@ def command(
     from memplan.cli.outputs import check_file, check_folder
     from memplan.cli.passes import PassOptions, chosen_passes, run_passes, show_passes
     from memplan.cli.preparation import prepare_with
-    from memplan.cli.reports import checked_report, print_result
+    from memplan.cli.reports import checked_report, print_result, stop_if_violated
     from memplan.compiler.report.files import write_report
+    from memplan.planners.planner import InvalidPlanError
 
     check_file(out)
     check_folder(report)
@@ -96,7 +97,11 @@ def command(
             problem = pipeline.problem(outcome.graph, described)
         prepare_with(maker.prepare, stages)
         with stages.stage(f"planning with {planner}"):
-            plan = pipeline.plan(problem, planner=maker, time_limit=time_limit)
+            try:
+                plan = pipeline.plan(problem, planner=maker, time_limit=time_limit)
+            except InvalidPlanError as error:
+                stop_if_violated(error.violations)
+                raise
         result = checked_report(problem, plan, stages)
         with stages.stage("writing"):
             if out is not None:

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.mapping.verify import verify
+from memplan.compiler.mapping.verify import Violation, verify
 from memplan.compiler.registry import Registry
 
 # The planner that makes the plans unless another one is named.
@@ -65,6 +65,22 @@ class Role(Enum):
     LATER = "later"
 
 
+class InvalidPlanError(PlannerError):
+    """A planner made a plan that breaks rules: a bug of the planner.
+
+    Attributes:
+      violations: all of them.
+    """
+
+    def __init__(self, message: str, violations: list[Violation]):
+        more = f" (and {len(violations) - 1:,} more)" if len(violations) > 1 else ""
+        super().__init__(f"{message}; {violations[0].rule}: {violations[0].message}{more}")
+        self.message, self.violations = message, violations
+
+    def __reduce__(self) -> tuple[type[InvalidPlanError], tuple[str, list[Violation]]]:
+        return InvalidPlanError, (self.message, self.violations)
+
+
 @dataclass(frozen=True)
 class Planner:
     """A method to answer a MappingProblem.
@@ -90,17 +106,14 @@ class Planner:
 
         Raises:
           PlanError: the problem has faults, so that no plan answers it.
-          PlannerError: the planner found no plan, or made one that breaks a rule.
+          PlannerError: the planner found no plan.
+          InvalidPlanError: it made one that breaks a rule.
         """
         problem.check()
         self.prepare()
         plan = self.solve(problem, budget)
         if violations := verify(problem, plan):
-            more = f" (and {len(violations) - 1:,} more)" if len(violations) > 1 else ""
-            raise PlannerError(
-                f"the plan of {self.name!r} for {problem.name} is not valid; "
-                f"{violations[0].rule}: {violations[0].message}{more}"
-            )
+            raise InvalidPlanError(f"the plan of {self.name!r} for {problem.name} is not valid", violations)
         return plan
 
     def missing(self) -> list[str]:

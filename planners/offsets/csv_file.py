@@ -5,7 +5,9 @@
 
 `upper` is exclusive. `begin` and `start` are synonyms of `lower`, and `buffer` and `buffer_id` of `id`. `end` is the
 last time, inclusive, as in older files of MiniMalloc; the ends of gaps are inclusive then, too. Gaps are pairs
-`lower-upper`, separated by spaces. An empty offset is not fixed. A hint is copied to the output and otherwise ignored.
+`lower-upper`, separated by spaces. A gap may have a window, as in `0-5@16:32`: the block takes its bytes from 16 to 32,
+exclusive, meanwhile, and nothing in other gaps. An empty offset is not fixed. A hint is copied to the output and
+otherwise ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _SYNONYMS = {"begin": "lower", "start": "lower", "buffer": "id", "buffer_id": "i
 _REQUIRED = ("id", "lower", "upper", "size")
 _OPTIONAL = ("alignment", "hint", "offset", "gaps")
 _NUMBER = re.compile(r"[+-]?[0-9]+")
-_GAP = re.compile(r"([+-]?[0-9]+)-([+-]?[0-9]+)")
+_GAP = re.compile(r"([+-]?[0-9]+)-([+-]?[0-9]+)(?:@([+-]?[0-9]+):([+-]?[0-9]+))?")
 
 # More digits than any number of 64 bits has; Python refuses to convert thousands of digits.
 _MAX_DIGITS = 40
@@ -145,11 +147,18 @@ def _number(field: str, name: str, where: str) -> int:
     return int(field)
 
 
-def _gaps(field: str, past: int, where: str) -> list[tuple[int, int]]:
-    gaps = []
+def _gaps(field: str, past: int, where: str) -> list[tuple[int, int] | tuple[int, int, int, int]]:
+    gaps: list[tuple[int, int] | tuple[int, int, int, int]] = []
     for text in field.split():
         match = _GAP.fullmatch(text)
         if match is None:
-            raise InstanceError(f"{where}: gap {text!r:.60} is not of the form lower-upper")
-        gaps.append((_number(match[1], "gap", where), _number(match[2], "gap", where) + past))
+            raise InstanceError(f"{where}: gap {text!r:.60} is not of the form lower-upper or lower-upper@low:high")
+        times = _number(match[1], "gap", where), _number(match[2], "gap", where) + past
+        if match[3] is None:
+            gaps.append(times)
+            continue
+        low, high = _number(match[3], "window", where), _number(match[4], "window", where)
+        if low >= high:
+            raise InstanceError(f"{where}: window {low}:{high} of a gap is empty or reversed")
+        gaps.append((*times, low, high))
     return gaps

@@ -14,6 +14,7 @@ import numpy as np
 from memplan.planners.offsets.geometry import Sections, components
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.race import decide
+from memplan.planners.offsets.windows import decide_windows
 
 # The share of the remaining time that one decision may take.
 _SHARE = 0.25
@@ -56,7 +57,10 @@ class _Reduction:
     def _fits(self, blocks: Integers, share: float) -> bool | None:
         now = time.monotonic()
         deadline = now + share * max(0.0, self._deadline - now)
-        return decide(self._instance.subset(blocks), self._capacity, deadline, self._seed).fits
+        chosen = self._instance.subset(blocks)
+        if chosen.has_windows:
+            return decide_windows(chosen, self._capacity, deadline, self._seed)
+        return decide(chosen, self._capacity, deadline, self._seed).fits
 
     def run(self, within: Integers | None) -> InfeasibleSubset | None:
         overloaded = self._overloaded()
@@ -88,7 +92,7 @@ class _Reduction:
         return InfeasibleSubset(np.sort(kept), irreducible)
 
     def _overloaded(self) -> Integers | None:
-        """Returns the blocks of the fullest section if it is over the capacity."""
+        """Returns the blocks of the fullest section if it is over the capacity; windows do not count."""
         sections = Sections.of(self._instance)
         loads = sections.loads(self._instance.size)
         if int(np.max(loads, initial=0)) <= self._capacity:

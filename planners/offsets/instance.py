@@ -7,6 +7,8 @@
       │ │block 0│      (gap) │block 2
       └─┴───────┴────────────┴──────┴──► time
 
+A gap may have a window, the bytes of the block that are still taken then (`windows.py`).
+
 This is dynamic storage allocation (Garey and Johnson, "Computers and Intractability", 1979, problem SR2) with the gaps,
 alignments and fixed offsets of MiniMalloc (Moffitt, ASPLOS 2023).
 """
@@ -48,7 +50,8 @@ class Instance:
       fixed: `[num_blocks] int64` the only offset that is allowed, bytes; `FREE` (-1) where any is.
       gap_block: `[num_gaps] int64` block that each gap belongs to, ascending.
       gap_lower, gap_upper: `[num_gaps] int64` half-open times within the block's, ascending for each block, in which it
-        takes no memory.
+        takes no memory, or only a window of itself.
+      gap_low, gap_high: `[num_gaps] int64` the window, half-open bytes of the block; 0 and 0 where there is none.
     """
 
     ids: tuple[str, ...]
@@ -60,6 +63,13 @@ class Instance:
     gap_block: Integers
     gap_lower: Integers
     gap_upper: Integers
+    gap_low: Integers
+    gap_high: Integers
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether a block takes only a part of itself for a while."""
+        return bool((self.gap_low < self.gap_high).any())
 
     def __len__(self) -> int:
         return len(self.size)
@@ -71,7 +81,7 @@ class Instance:
         size: Sequence[int] | Integers,
         alignment: Sequence[int] | Integers | None = None,
         fixed: Sequence[int] | Integers | None = None,
-        gaps: Sequence[Sequence[tuple[int, int]]] | None = None,
+        gaps: Sequence[Sequence[tuple[int, int] | tuple[int, int, int, int]]] | None = None,
         ids: Sequence[str] | None = None,
         place: Callable[[int], str] | None = None,
     ) -> Instance:
@@ -81,7 +91,8 @@ class Instance:
           lower, upper, size: `[num_blocks]` as in the class.
           alignment: `[num_blocks]`; 1 by default.
           fixed: `[num_blocks]`; all are `FREE` by default.
-          gaps: `[num_blocks]` lists of half-open times, in any order; none by default.
+          gaps: `[num_blocks]` lists of half-open times, in any order, each perhaps with the half-open bytes that are
+            taken meanwhile: `(lower, upper)` or `(lower, upper, low, high)`; none by default.
           ids: `[num_blocks]`; "0", "1", … by default.
           place: says where a block comes from, for messages; `block 'id'` by default.
 
@@ -98,7 +109,7 @@ class Instance:
             "alignment": alignment if alignment is not None else [1] * count,
             "fixed": fixed if fixed is not None else [FREE] * count,
         }
-        gap_lists = [sorted(own) for own in gaps] if gaps is not None else [[] for _ in range(count)]
+        gap_lists = [sorted(map(_with_window, own)) for own in gaps] if gaps is not None else [[] for _ in range(count)]
         for name, column in {**columns, "gaps": gap_lists, "ids": names}.items():
             if len(column) != count:
                 raise InstanceError(f"{len(column)} entries of {name} for {count} blocks")
@@ -111,18 +122,22 @@ class Instance:
             room += block["size"] + block["alignment"] - 1
             if max(room, block["fixed"] + room) > LARGEST:
                 raise InstanceError(f"{where(number)}: the sum of the sizes up to here overflows 64 bits")
-        flat = [(number, first, last) for number, own in enumerate(gap_lists) for first, last in own]
-        table = np.array(flat, np.int64).reshape(-1, 3)
+        table = np.array([(number, *gap) for number, own in enumerate(gap_lists) for gap in own], np.int64).reshape(
+            -1, 5
+        )
         made = Instance(
             names,
             *(np.array(rows[name], np.int64) for name in ("lower", "upper", "size", "alignment", "fixed")),
-            *(np.ascontiguousarray(table[:, column]) for column in range(3)),
+            *(np.ascontiguousarray(table[:, column]) for column in range(5)),
         )
         _check_fixed(made, where)
         return made
 
     def intervals(self) -> tuple[Integers, Integers, Integers]:
-        """Returns `(block, lower, upper)`, each `[num_intervals] int64`: when blocks take memory, by block and time."""
+        """Returns `(block, lower, upper)`, each `[num_intervals] int64`: when blocks take all of themselves.
+
+        They are sorted by block, then by time.
+        """
         # The pieces lie between the ends of the block and of its gaps.
         block = np.concatenate([np.arange(len(self)), self.gap_block])
         lower, upper = np.concatenate([self.lower, self.gap_upper]), np.concatenate([self.upper, self.gap_lower])
@@ -132,6 +147,25 @@ class Instance:
         block, lower, upper = block[starts], lower[starts], upper[ends]
         is_real = lower < upper
         return block[is_real], lower[is_real], upper[is_real]
+
+    def pieces(self) -> tuple[Integers, Integers, Integers, Integers, Integers]:
+        """Returns `(block, lower, upper, low, high)`, each `[num_pieces] int64`: when blocks take which of their bytes.
+
+        They are sorted by block, then by time. Blocks of size 0 take nothing.
+        """
+        block, lower, upper = self.intervals()
+        is_window = self.gap_low < self.gap_high
+        columns = (
+            np.concatenate([block, self.gap_block[is_window]]),
+            np.concatenate([lower, self.gap_lower[is_window]]),
+            np.concatenate([upper, self.gap_upper[is_window]]),
+            np.concatenate([np.zeros(len(block), np.int64), self.gap_low[is_window]]),
+            np.concatenate([self.size[block], self.gap_high[is_window]]),
+        )
+        order = np.lexsort((columns[1], columns[0]))
+        order = order[(columns[3] < columns[4])[order]]
+        block, lower, upper, low, high = (column[order] for column in columns)
+        return block, lower, upper, low, high
 
     def subset(self, blocks: Sequence[int] | Integers) -> Instance:
         """Returns the instance of some of the blocks, in the order given."""
@@ -151,6 +185,8 @@ class Instance:
             gap_block[kept],
             self.gap_lower[kept],
             self.gap_upper[kept],
+            self.gap_low[kept],
+            self.gap_high[kept],
         )
 
     def check_capacity(self, capacity: int, place: Callable[[int], str] | None = None) -> None:
@@ -166,6 +202,12 @@ class Instance:
             raise InstanceError(f"{where(number)}: the fixed offset ends at {top:,}, over the capacity of {capacity:,}")
 
 
+def _with_window(gap: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Returns a gap with its window, 0 and 0 where it has none."""
+    first, last, low, high = (*gap, 0, 0)[:4]
+    return first, last, low, high
+
+
 def _check_ids(ids: tuple[str, ...], where: Callable[[int], str]) -> None:
     first: dict[str, int] = {}
     for number, name in enumerate(ids):
@@ -173,7 +215,7 @@ def _check_ids(ids: tuple[str, ...], where: Callable[[int], str]) -> None:
             raise InstanceError(f"{where(number)}: id {name!r} is taken by {where(first[name])}")
 
 
-def _check_block(block: dict[str, int], gaps: Sequence[tuple[int, int]], where: str) -> None:
+def _check_block(block: dict[str, int], gaps: Sequence[tuple[int, int, int, int]], where: str) -> None:
     """Raises InstanceError if a block makes no sense by itself."""
     for name, value in block.items():
         if not -(2**63) <= value < 2**63:
@@ -191,7 +233,9 @@ def _check_block(block: dict[str, int], gaps: Sequence[tuple[int, int]], where: 
     if block["fixed"] > 0 and block["fixed"] % block["alignment"]:
         raise InstanceError(f"{where}: offset {block['fixed']} is no multiple of the alignment {block['alignment']}")
     before = block["lower"]
-    for first, last in gaps:
+    for first, last, low, high in gaps:
+        if (low, high) != (0, 0) and not 0 <= low < high <= block["size"]:
+            raise InstanceError(f"{where}: window {low}:{high} of a gap is not within the size {block['size']}")
         if first >= last:
             raise InstanceError(f"{where}: gap {first}-{last} is empty or reversed")
         if first < block["lower"] or last > block["upper"]:
@@ -203,22 +247,22 @@ def _check_block(block: dict[str, int], gaps: Sequence[tuple[int, int]], where: 
 
 def _check_fixed(instance: Instance, where: Callable[[int], str]) -> None:
     """Raises InstanceError if two blocks whose offsets are fixed overlap."""
-    block, lower, upper = instance.intervals()
-    chosen = (instance.fixed[block] >= 0) & (instance.size[block] > 0)
+    block, lower, upper, low, high = instance.pieces()
+    chosen = np.flatnonzero(instance.fixed[block] >= 0).tolist()
+    bottom, top = instance.fixed[block] + low, instance.fixed[block] + high
     events = [
-        *((time, 1, number) for number, time in zip(block[chosen].tolist(), lower[chosen].tolist(), strict=True)),
-        *((time, 0, number) for number, time in zip(block[chosen].tolist(), upper[chosen].tolist(), strict=True)),
+        *((time, 1, piece) for piece, time in zip(chosen, lower[chosen].tolist(), strict=True)),
+        *((time, 0, piece) for piece, time in zip(chosen, upper[chosen].tolist(), strict=True)),
     ]
     alive: list[tuple[int, int]] = []
-    for _, starts, number in sorted(events):
-        entry = (int(instance.fixed[number]), number)
+    for _, starts, piece in sorted(events):
+        entry = (int(bottom[piece]), piece)
         index = bisect.bisect_left(alive, entry)
         if not starts:
             alive.pop(index)
             continue
         for _, other in alive[max(index - 1, 0) : index + 1]:
-            low, high = sorted((number, other), key=lambda one: int(instance.fixed[one]))
-            if instance.fixed[low] + instance.size[low] > instance.fixed[high]:
-                late, early = max(number, other), min(number, other)
+            if bottom[piece] < top[other] and bottom[other] < top[piece]:
+                early, late = sorted((int(block[piece]), int(block[other])))
                 raise InstanceError(f"{where(late)}: its fixed offset overlaps that of {where(early)}")
         alive.insert(index, entry)

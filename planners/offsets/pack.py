@@ -17,6 +17,7 @@ from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.preparation import prepare
 from memplan.planners.offsets.race import search_part
 from memplan.planners.offsets.reduction import InstancePart, reduced
+from memplan.planners.offsets.windows import WindowModel, first_fit, height_of, maximum_load_of_pieces
 
 # The seconds for the first height in the first round of lowering, and how many heights a round tries.
 _PATIENCE, _HEIGHTS = 2.0, 6
@@ -82,6 +83,8 @@ def pack(instance: Instance, capacity: int | None = None, seconds: float = 60.0,
         raise PlannerError(f"a time limit must be a positive number of seconds, not {seconds}")
     if capacity is not None and capacity < 0:
         raise PlannerError(f"a capacity must be a number of bytes, not {capacity}")
+    if instance.has_windows:
+        return _pack_windows(instance, capacity, seconds, seed)
     prepare()
     work = _PackCall(instance, capacity, seconds, seed)
     interrupted = False
@@ -247,3 +250,46 @@ class _PackCall:
             conflict=self._conflict,
             interrupted=interrupted,
         )
+
+
+def _pack_windows(instance: Instance, capacity: int | None, seconds: float, seed: int) -> Packing:
+    """Returns the packing of blocks of which some take only a window of themselves for a while."""
+    started = time.monotonic()
+    deadline = started + seconds
+    offsets, method = first_fit(instance, started + min(_HEURISTIC_SECONDS, _HEURISTIC_SHARE * seconds)), "first fit"
+    load = maximum_load_of_pieces(instance)
+    tops = np.maximum(instance.fixed, 0) + instance.size
+    bound, interrupted = max(load, int(np.max(tops[instance.size > 0], initial=0))), False
+    height = height_of(instance, offsets)
+    if height > (bound if capacity is None else capacity) and (capacity is None or bound <= capacity):
+        limit = height if capacity is None else capacity
+        if WindowModel.can_hold(instance, limit):
+            model = WindowModel(instance, limit, offsets, capacity is None, seed)
+            fits, found, proven, interrupted = model.solve(deadline - time.monotonic())
+            if fits:
+                offsets, height, method = found, height_of(instance, found), "constraint program"
+                bound = max(bound, proven)
+            elif fits is False:
+                bound, method = limit + 1, "constraint program"
+    elif capacity is not None and bound > capacity:
+        method = "lower bound"
+    if capacity is None:
+        status = Status.OPTIMAL if height <= bound else Status.TIMED_OUT
+    elif height <= capacity:
+        status = Status.FITS
+    else:
+        status = Status.INFEASIBLE if bound > capacity else Status.TIMED_OUT
+    wrong = check(instance, offsets, capacity if status == Status.FITS else None)
+    if wrong:
+        raise AssertionError(f"{method} gave a wrong packing: {wrong[0]}")
+    return Packing(
+        status=status,
+        offsets=offsets,
+        height=height,
+        lower_bound=bound,
+        maximum_load=load,
+        method=method,
+        seconds=time.monotonic() - started,
+        conflict=np.arange(len(instance)) if status == Status.INFEASIBLE else np.empty(0, np.int64),
+        interrupted=interrupted,
+    )

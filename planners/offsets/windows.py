@@ -1,0 +1,186 @@
+"""Packing of blocks that take only a window of themselves for a while.
+
+    offset                                    In a gap with a window, a block takes the bytes `[low, high)` of itself.
+      ▲   ┌─────┐
+      │ ┌─┘     └───┐                         Two of them may interlock, so neither is above the other at all times.
+      └─┴───────────┴──► time
+
+First fit in some orders finds a packing. CP-SAT makes it as low as it can be, or fits it to a capacity: each piece of a
+block in time is a rectangle whose place follows from the block's offset.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+from ortools.sat.python import cp_model
+
+from memplan.planners.offsets.instance import Instance, Integers
+
+# The largest value of the solver's variables; instances with larger numbers are only packed by first fit.
+_LARGEST = 2**50
+
+# Seconds between two looks for Ctrl-C while the solver runs in its thread.
+_LOOK = 0.1
+
+
+def maximum_load_of_pieces(instance: Instance) -> int:
+    """Returns the most bytes that pieces take at one time."""
+    _, lower, upper, low, high = instance.pieces()
+    times = np.concatenate([lower, upper])
+    changes = np.concatenate([high - low, low - high])
+    order = np.lexsort((changes, times))  # what ends makes room before what starts takes it
+    return int(np.max(np.cumsum(changes[order]), initial=0))
+
+
+def first_fit(instance: Instance, deadline: float) -> Integers:
+    """Returns `[num_blocks] int64` the offsets of the lowest packing of first fit in some orders.
+
+    Args:
+      instance: any.
+      deadline: on the monotonic clock. One order is tried in any case.
+    """
+    duration = instance.upper - instance.lower
+    orders = (
+        np.lexsort((instance.lower, -duration, -instance.size)),
+        np.lexsort((instance.lower, -instance.size, -duration)),
+        np.lexsort((instance.lower, -instance.size.astype(np.float64) * duration)),
+        np.lexsort((-instance.size, instance.lower)),
+    )
+    best: Integers | None = None
+    for order in orders:
+        if best is not None and time.monotonic() > deadline:
+            break
+        offsets = _fitted(instance, order)
+        if best is None or height_of(instance, offsets) < height_of(instance, best):
+            best = offsets
+    assert best is not None
+    return best
+
+
+def height_of(instance: Instance, offsets: Integers) -> int:
+    """Returns the top of the highest block; all of a block counts, also where only a window of it is taken."""
+    return int(np.max((offsets + instance.size)[instance.size > 0], initial=0))
+
+
+def _fitted(instance: Instance, order: Integers) -> Integers:
+    """Returns the offsets when blocks choose the lowest place in an order; those that are fixed come first."""
+    block, lower, upper, low, high = instance.pieces()
+    pointer = np.searchsorted(block, np.arange(len(instance) + 1))
+    offsets = np.maximum(instance.fixed, 0)
+    is_placed = (instance.fixed >= 0)[block]
+    for number in order.tolist():
+        if instance.fixed[number] >= 0:
+            continue
+        mine = range(int(pointer[number]), int(pointer[number + 1]))
+        blocked: list[tuple[int, int]] = []
+        for i in mine:
+            met = np.flatnonzero(is_placed & (lower < upper[i]) & (lower[i] < upper))
+            bottom = offsets[block[met]] + low[met]
+            top = offsets[block[met]] + high[met]
+            # Offsets strictly between these make the two pieces share a byte.
+            blocked += zip((bottom - high[i]).tolist(), (top - low[i]).tolist(), strict=True)
+        alignment, chosen = int(instance.alignment[number]), 0
+        for start, end in sorted(blocked):
+            if start >= chosen:
+                break
+            if end > chosen:
+                chosen = -(-end // alignment) * alignment
+        offsets[number] = chosen
+        is_placed[pointer[number] : pointer[number + 1]] = True
+    return offsets
+
+
+def decide_windows(instance: Instance, capacity: int, deadline: float, seed: int = 0) -> bool | None:
+    """Returns whether an instance fits a capacity, None if that could not be told until a deadline.
+
+    Raises:
+      KeyboardInterrupt: the user stopped it.
+    """
+    tops = (np.maximum(instance.fixed, 0) + instance.size)[instance.size > 0]
+    if max(maximum_load_of_pieces(instance), int(np.max(tops, initial=0))) > capacity:
+        return False
+    offsets = first_fit(instance, 0.0)
+    if height_of(instance, offsets) <= capacity:
+        return True
+    if not WindowModel.can_hold(instance, capacity):
+        return None
+    fits, _, _, interrupted = WindowModel(instance, capacity, offsets, False, seed).solve(deadline - time.monotonic())
+    if interrupted:
+        raise KeyboardInterrupt
+    return fits
+
+
+class WindowModel:
+    """An instance as a constraint program, which is solved in a thread, so that Ctrl-C can stop it.
+
+    Args:
+      instance: any whose numbers `can_hold` takes.
+      capacity: bytes that no block may end above.
+      hint: offsets to begin with.
+      minimized: whether to make the packing as low as possible, otherwise any within the capacity will do.
+      seed: of what is drawn at random.
+    """
+
+    def __init__(self, instance: Instance, capacity: int, hint: Integers, minimized: bool, seed: int):
+        self._model = model = cp_model.CpModel()
+        self._solver = cp_model.CpSolver()
+        self._solver.parameters.num_workers = 1
+        self._solver.parameters.catch_sigint_signal = False
+        self._solver.parameters.random_seed = seed % 2**31
+        self._offsets: list[cp_model.LinearExprT] = []
+        for number, (size, alignment, fixed) in enumerate(
+            zip(instance.size.tolist(), instance.alignment.tolist(), instance.fixed.tolist(), strict=True)
+        ):
+            if fixed >= 0 or size == 0:
+                self._offsets.append(model.new_constant(max(fixed, 0)))
+                continue
+            units = model.new_int_var(0, (capacity - size) // alignment, "")
+            model.add_hint(units, int(hint[number]) // alignment)
+            self._offsets.append(units * alignment)
+        block, lower, upper, low, high = (column.tolist() for column in instance.pieces())
+        model.add_no_overlap_2d(
+            [model.new_fixed_size_interval_var(a, b - a, "") for a, b in zip(lower, upper, strict=True)],
+            [
+                model.new_fixed_size_interval_var(self._offsets[number] + a, b - a, "")
+                for number, a, b in zip(block, low, high, strict=True)
+            ],
+        )
+        if minimized:
+            height = model.new_int_var(0, capacity, "")
+            for offset, size in zip(self._offsets, instance.size.tolist(), strict=True):
+                if size > 0:
+                    model.add(height >= offset + size)
+            model.minimize(height)
+
+    @staticmethod
+    def can_hold(instance: Instance, capacity: int) -> bool:
+        """Whether the solver takes an instance: its numbers are small enough, and each block fits by itself."""
+        is_small = capacity < _LARGEST and int(np.max(instance.upper, initial=0)) < _LARGEST
+        fits = (np.maximum(instance.fixed, 0) + instance.size <= capacity) | (instance.size == 0)
+        return is_small and bool(fits.all())
+
+    def solve(self, seconds: float) -> tuple[bool | None, Integers, int, bool]:
+        """Solves for some seconds, or until Ctrl-C.
+
+        Returns: whether there is a packing (None if that is not known), its offsets if there is one, a proven lower
+        bound of the height that is minimized, and whether the user interrupted it.
+        """
+        self._solver.parameters.max_time_in_seconds = max(seconds, 0.0)
+        found: list[int] = []
+        thread = threading.Thread(target=lambda: found.append(int(self._solver.solve(self._model))), daemon=True)
+        interrupted = False
+        thread.start()
+        while thread.is_alive():
+            try:
+                thread.join(_LOOK)
+            except KeyboardInterrupt:
+                interrupted = True
+                self._solver.stop_search()
+        status = found[0]
+        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            offsets = np.array([self._solver.value(offset) for offset in self._offsets], np.int64)
+            return True, offsets, round(self._solver.best_objective_bound), interrupted
+        return (False if status == cp_model.INFEASIBLE else None), np.empty(0, np.int64), 0, interrupted

@@ -224,11 +224,12 @@ class Function:
 
     def plan(self, *args: Any, **kwargs: Any) -> PlanResult:
         """Returns the plan for arguments of these shapes and types, and what it is worth."""
-        place = self._place(jax.tree.leaves((args, kwargs)))
+        leaves = jax.tree.leaves((args, kwargs))
+        place = self._place(leaves)
         target = place.target or load_target(ANY_TARGET)
         traced = self.plain.trace(*args, **kwargs)
         if not has_compiler(target):
-            return plan_jaxpr(traced, target, self.settings)
+            return plan_jaxpr(traced, leaves, target, self.settings)
         with beside_this_process() if place.is_here else nullcontext():
             outcome = plan_module(lower_for_tpu(traced), target, self.settings)
         return PlanResult(outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan), outcome)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
-
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, no_compiler
 from memplan.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.frontends.jaxpr import graph_of_jaxpr
+from memplan.compiler.frontends.jaxpr import graph_of_traced
+from memplan.compiler.frontends.jaxpr_devices import SeveralDevicesError
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.mapping.build import build_problem
 from memplan.compiler.mapping.plan import Plan
@@ -78,10 +77,10 @@ def module_of(lowered: Any, name: str = "the program") -> bytes:
     """Returns the StableHLO bytecode of what `jax.jit(…).lower(…)` returned.
 
     Raises:
-      MemplanError: it is a program of several devices; the message calls it `name`.
+      SeveralDevicesError: it is a program of several devices; the message calls it `name`.
     """
     if (devices := number_of_devices(lowered)) > 1:
-        raise MemplanError(f"{name} is for {devices} devices: memplan plans programs of one device")
+        raise SeveralDevicesError(name, devices)
     stream = io.BytesIO()
     lowered.compiler_ir("stablehlo").operation.write_bytecode(stream)
     return stream.getvalue()
@@ -113,10 +112,9 @@ def plan_module(
     return optimize(module, target, planner=settings.planner, compile_budget=settings.compile_budget, options=options)
 
 
-def plan_jaxpr(traced: Any, target: Target, settings: Settings) -> PlanResult:
-    """Returns a plan by our own model alone, for what `jax.jit(…).trace(…)` returned."""
-    donated = [info.donated for info in jax.tree.leaves(traced.args_info)]
-    problem = build_problem(graph_of_jaxpr(traced.jaxpr, traced.fun_name, donated), target)
+def plan_jaxpr(traced: Any, arguments: Iterable[Any], target: Target, settings: Settings) -> PlanResult:
+    """Returns a plan by our own model alone, for what `jax.jit(…).trace(…)` returned for some arguments' leaves."""
+    problem = build_problem(graph_of_traced(traced, arguments), target)
     plan = planners.get(settings.planner).plan(problem, Budget(seconds=_SECONDS))
     return PlanResult(plan, problem, report_of(problem, plan))
 

@@ -12,7 +12,7 @@ itself with JAX's own implementation of the primitive, so that a Graph can be ex
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from memplan.compiler.frontends.jaxpr_arrays import shape_of
 from memplan.compiler.frontends.jaxpr_builder import ComputationBuilder, ModuleBuilder
 from memplan.compiler.frontends.jaxpr_combinators import COMBINATOR_RULES
 from memplan.compiler.frontends.jaxpr_control import CONTROL_RULES
+from memplan.compiler.frontends.jaxpr_devices import demand_one_device
 from memplan.compiler.frontends.jaxpr_equation import Rules, Scope, lower_jaxpr
 from memplan.compiler.frontends.jaxpr_rules import SIMPLE_RULES
 from memplan.compiler.ir import Alias, Graph, Shape, Source
@@ -56,13 +57,27 @@ def trace(
     Raises:
       GraphError: the function computes on what a Graph cannot hold, such as mutable references, or has no loop of such
         a name.
+      SeveralDevicesError: the program is for several devices, by the shardings of its arguments or by its own.
     """
     if not (hasattr(fun, "trace") and hasattr(fun, "lower")) or donate_argnums or static_argnums:
         fun = jax.jit(fun, donate_argnums=donate_argnums, static_argnums=static_argnums)
     traced = fun.trace(*args)  # type: ignore[attr-defined]
+    return with_trip_counts(graph_of_traced(traced, jax.tree.leaves(args)), trip_counts or {})
+
+
+def graph_of_traced(traced: Any, arguments: Iterable[Any]) -> Graph:
+    """Returns the Graph of what `jax.jit(…).trace(…)` returned.
+
+    Args:
+      traced: JAX's stage.
+      arguments: the leaves of what it was traced for.
+
+    Raises:
+      GraphError, SeveralDevicesError: see `trace`.
+    """
+    demand_one_device(traced, arguments)
     donated = [info.donated for info in jax.tree.leaves(traced.args_info)]
     graph = graph_of_jaxpr(traced.jaxpr, traced.fun_name, donated)
-    graph = with_trip_counts(graph, trip_counts or {})
     return replace(graph, result_tree=jax.tree.structure(traced.out_info))
 
 

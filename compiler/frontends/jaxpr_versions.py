@@ -27,6 +27,12 @@ def is_jaxpr(value: Any) -> bool:
     return hasattr(value, "jaxpr") or hasattr(value, "eqns")
 
 
+def stated_shardings(traced: Any) -> list[Any]:
+    """Returns the shardings that `jax.jit` was given for what its `trace` returned; there is no public way."""
+    params = getattr(traced, "_params", {})
+    return [*params.get("in_shardings", ()), *params.get("out_shardings", ())]
+
+
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
     """Returns how many operands of a `scan` are constants and how many are carried from one iteration to the next."""
     if "num_consts" in params:

@@ -12,6 +12,7 @@ import subprocess
 from memplan.compiler import child_process
 from memplan.compiler.errors import ParseError
 from memplan.compiler.ir.graph import Graph
+from memplan.compiler.ir.partitions import sharding_devices
 
 _BYTECODE = b"ML\xefR"
 _TIME_LIMIT = 600  # seconds; the largest modules take a few
@@ -29,10 +30,21 @@ def is_stablehlo(content: bytes) -> bool:
 
 
 def parse(content: bytes, file: str = "<bytes>") -> Graph:
-    """Returns the Graph of a StableHLO program in any of its forms; raises ParseError."""
+    """Returns the Graph of a StableHLO program in any of its forms.
+
+    Raises:
+      ParseError: jaxlib cannot read it, or its sizes are those of several devices together.
+    """
     from memplan.compiler.frontends import hlo_proto
 
-    return hlo_proto.parse(_to_hlo_proto(mlir_of(content), file), file)
+    graph = hlo_proto.parse(_to_hlo_proto(mlir_of(content), file), file)
+    if (devices := sharding_devices(graph)) > 1:
+        raise ParseError(
+            f"the program is for {devices:,} devices, and no compiler has divided it yet, so its sizes are those of "
+            "all of them together: memplan plans the program of one device, such as the HLO that XLA compiled it to",
+            file,
+        )
+    return graph
 
 
 def mlir_of(content: bytes) -> bytes:

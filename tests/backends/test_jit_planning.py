@@ -44,7 +44,7 @@ def outcome_of(*others: Candidate) -> Outcome:
     """Returns an outcome with these candidates beside the default; problem and plan are those of some function."""
     target = load_target("tpu-v5e")
     settings = planning.Settings(target, "greedy", 8, {})
-    small = planning.plan_jaxpr(jax.jit(jnp.tanh).trace(X), target, settings)
+    small = planning.plan_jaxpr(jax.jit(jnp.tanh).trace(X), [X], target, settings)
     candidates = (DEFAULT, *others)
     best = min((one for one in candidates if one.score), key=lambda one: one.score.latency if one.score else 0.0)
     return Outcome("tpu-v5e", DEFAULT, best, candidates, (), small.problem, small.plan)

@@ -114,3 +114,40 @@ def test_same_as_jaxlib_translates_in_this_process() -> None:
     assert [(i.name, i.opcode, i.shape, i.operands) for i in ours] == [
         (i.name, i.opcode, i.shape, i.operands) for i in theirs
     ]
+
+
+DIVIDED = """
+module @m attributes {{mhlo.num_partitions = {devices} : i32, mhlo.num_replicas = 1 : i32}} {{{mesh}
+  func.func public @main(%arg0: tensor<64x64xf32> {{{sharding}}}) -> tensor<64x64xf32> {{
+    %0 = stablehlo.tanh %arg0 : tensor<64x64xf32>
+    return %0 : tensor<64x64xf32>
+  }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mesh", "sharding"),
+    [
+        ("", 'mhlo.sharding = "{devices=[2,2]<=[4]}"'),
+        ('\n  sdy.mesh @mesh = <["a"=2, "b"=2]>', 'sdy.sharding = #sdy.sharding<@mesh, [{"a"}, {"b"}]>'),
+        ('\n  sdy.mesh @mesh = <["a"=2, "b"=2]>', "sdy.sharding = #sdy.sharding<@mesh, [{}, {}]>"),
+    ],
+)
+def test_a_program_that_is_not_divided_yet_is_refused(mesh: str, sharding: str) -> None:
+    text = DIVIDED.format(devices=4, mesh=mesh, sharding=sharding)
+    with pytest.raises(ParseError, match="the program is for 4 devices, and no compiler has divided it yet"):
+        stablehlo.parse(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("mesh", "sharding"),
+    [
+        ("", 'mhlo.sharding = "{replicated}"'),
+        ("\n  sdy.mesh @mesh = <[]>", "sdy.sharding = #sdy.sharding<@mesh, [{}, {}]>"),
+        ('\n  sdy.mesh @mesh = <["a"=1]>', 'sdy.sharding = #sdy.sharding<@mesh, [{"a"}, {}]>'),
+    ],
+)
+def test_shardings_of_one_device_are_read(mesh: str, sharding: str) -> None:
+    graph = stablehlo.parse(DIVIDED.format(devices=1, mesh=mesh, sharding=sharding).encode())
+    assert [i.opcode for i in graph.entry_computation.instructions] == ["parameter", "tanh"]

@@ -335,8 +335,37 @@ def _optimization_barrier(context: EquationContext) -> list[int]:
     return context.builder.elements(value)
 
 
+def _ragged_dot_general(context: EquationContext) -> list[int]:
+    if len(context.operands) != 3:
+        return context.emit(context.name)
+    numbers = context.params["ragged_dot_dimension_numbers"]
+    (left, right), (left_batch, right_batch) = numbers.dot_dimension_numbers
+    dimensions = {
+        "lhs_contracting_dims": left, "rhs_contracting_dims": right,
+        "lhs_batch_dims": left_batch, "rhs_batch_dims": right_batch,
+        "lhs_ragged_dims": numbers.lhs_ragged_dimensions, "rhs_group_dims": numbers.rhs_group_dimensions,
+    }  # fmt: skip
+    return context.emit("ragged-dot", [(key, braced(dims)) for key, dims in dimensions.items() if len(dims)])
+
+
+def _scaled_matmul(context: EquationContext) -> list[int]:
+    """Products of `[batch, rows, k]` and `[batch, columns, k]`, whose blocks have scales."""
+    sides = [("lhs_batch_dims", "{0}"), ("rhs_batch_dims", "{0}")]
+    return context.emit("scaled-dot", [("lhs_contracting_dims", "{2}"), ("rhs_contracting_dims", "{2}"), *sides])
+
+
 def _pallas_call(context: EquationContext) -> list[int]:
-    return _custom_call(context, "pallas_call", [("kernel_name", quoted(str(context.params.get("name") or "")))])
+    """A custom call, whose `backend_config` holds the kernel's estimate as in a compiled module."""
+    name, estimate = str(context.params.get("name") or ""), context.params.get("cost_estimate")
+    attributes = [("kernel_name", quoted(name))]
+    left_out = "its arithmetic counts as nothing without a cost_estimate, and what it does inside is not planned"
+    if estimate is not None:
+        left_out = "what it does inside is not planned"
+        counts = f'"flops":{int(estimate.flops)},"transcendentals":{int(estimate.transcendentals)}'
+        attributes.append(("backend_config", f'{{"cost_estimate":{{{counts}}}}}'))
+    kernel = f"the Pallas kernel {name!r}" if name else "a Pallas kernel without a name"
+    context.builder.module.warnings[f"{kernel} is kept as one custom call: {left_out}"] = None
+    return _custom_call(context, "pallas_call", attributes)
 
 
 def _ffi_call(context: EquationContext) -> list[int]:
@@ -377,6 +406,8 @@ SIMPLE_RULES: dict[str, Rule] = {
     "optimization_barrier": _optimization_barrier,
     "pad": _pad,
     "pallas_call": _pallas_call,
+    "ragged_dot_general": _ragged_dot_general,
+    "scaled_matmul_wrapper": _scaled_matmul,
     "reduce_precision": _reduce_precision,
     "reshape": _reshape,
     "rev": _reverse,

@@ -34,7 +34,7 @@ class MatrixWork:
 
 
 def dot_work(instruction: Instruction, left: Shape, right: Shape) -> MatrixWork:
-    """Returns the work of a `dot`; dimensions that are not named are contracted as XLA does, last with first."""
+    """Returns the work of a `dot` or a `scaled-dot`; without dimensions it contracts none, as in XLA."""
     contracting = _dimensions(instruction.attribute("lhs_contracting_dims"))
     batch = _dimensions(instruction.attribute("lhs_batch_dims"))
     right_contracting = _dimensions(instruction.attribute("rhs_contracting_dims"))
@@ -45,17 +45,37 @@ def dot_work(instruction: Instruction, left: Shape, right: Shape) -> MatrixWork:
     return _matrix_work(instruction, left.dtype, instruction.shape.num_elements * contracted, contracted, rows, columns)
 
 
-def convolution_work(instruction: Instruction, left: Shape, right: Shape) -> MatrixWork:
+def ragged_dot_work(instruction: Instruction, left: Shape, right: Shape) -> MatrixWork:
+    """Returns the work of a `ragged-dot`: each row of a group is multiplied by the matrix of that group alone.
+
+    If the contracted dimension is the ragged one, each of its elements belongs to one of the results.
+    """
+    contracted = math.prod(left.dims[d] for d in _dimensions(instruction.attribute("lhs_contracting_dims")))
+    batches = math.prod(left.dims[d] for d in _dimensions(instruction.attribute("lhs_batch_dims")))
+    names = ("rhs_contracting_dims", "rhs_batch_dims", "rhs_group_dims")
+    taken = {d for name in names for d in _dimensions(instruction.attribute(name))}
+    columns = math.prod(size for d, size in enumerate(right.dims) if d not in taken)
+    rows = left.num_elements // max(1, contracted * batches)
+    return _matrix_work(instruction, left.dtype, left.num_elements * columns, contracted, rows, columns)
+
+
+def product_work(instruction: Instruction, dtype: str, contracted: int, rows: int, columns: int) -> MatrixWork:
+    """Returns the work of a product of which every element of the result sums over `contracted` products."""
+    return _matrix_work(instruction, dtype, instruction.shape.num_elements * contracted, contracted, rows, columns)
+
+
+def convolution_work(instruction: Instruction, left: Shape) -> MatrixWork:
     """Returns the work of a `convolution`, without the multiplications by padding and by the zeros of dilation.
 
-    Every output element sums over the kernel's input features and over those window positions that hit an element of
-    the input. Groups need no extra care: the kernel's input features are those of one group.
+    Every output element sums over the input features of one group, and over those window positions that hit an element
+    of the input. A sparse kernel counts as a dense one. In a vectorized convolution, the dimension with the label `?`
+    holds a part of the features.
     """
     labels = re.fullmatch(r"([^_]*)_([^-]*)->(.*)", instruction.attribute("dim_labels"))
     result = instruction.shape
     if labels is None:
         raise ValueError(f"dim_labels={instruction.attribute('dim_labels')!r} are no labels of a convolution")
-    inputs, kernel, outputs = labels.groups()
+    inputs, _, outputs = labels.groups()
     window = Window.parse(instruction.attribute("window"))
     hits, positions = 1, 1
     for d in range(len(window.size)):
@@ -63,10 +83,10 @@ def convolution_work(instruction: Instruction, left: Shape, right: Shape) -> Mat
         size = left.dims[inputs.index(label)], result.dims[outputs.index(label)]
         hits *= window.hits(d, *size)
         positions *= size[1]
-    features = right.dims[kernel.index("i")]
     batch_groups = int(instruction.attribute("batch_group_count") or 1)
     feature_groups = int(instruction.attribute("feature_group_count") or 1)
-    output_features = result.dims[outputs.index("f")]
+    features = _features(left, inputs) // feature_groups
+    output_features = _features(result, outputs)
     # With batch groups, each output feature sees one group of the batch, which is what the result's batch counts.
     multiply_adds = result.dims[outputs.index("b")] * output_features * features * hits
     contracted = max(1, round(features * hits / max(1, positions)))
@@ -78,6 +98,10 @@ def convolution_work(instruction: Instruction, left: Shape, right: Shape) -> Mat
         max(1, result.dims[outputs.index("b")] * positions),
         max(1, output_features // (feature_groups * batch_groups)),
     )
+
+
+def _features(shape: Shape, labels: str) -> int:
+    return shape.dims[labels.index("f")] * (shape.dims[labels.index("?")] if "?" in labels else 1)
 
 
 def _matrix_work(

@@ -9,10 +9,19 @@ sum over its body. They differ where its figure is a bound rather than a count:
              operations, N the number of elements
     complex  a multiply-add of complex numbers is four real ones, instead of one
     top-k    log2 n operations for each element, instead of none
+    ragged   a ragged dot multiplies each row by the matrix of its group alone, instead of another number of them
+    scan     once for each step, instead of once
+    loops    in the body of a fusion or of an asynchronous operation run as often as they do there, instead of once
+    solves   triangular ones and batch norms are counted, each element of a triangle once
+    reduce   across devices: one application for each element that is sent, in a reduce-scatter as well
+    views    a bitcast-convert is nothing, instead of an operation for each element
+    random   bits are the operations of a generator, instead of one transcendental operation each
+    calls    of libraries that are known by name, instead of nothing
     windows  that all see a whole dimension (as in a softmax, whose maximum is one such) are one reduction of it,
              instead of one for each window
 
 What a `while`, a `conditional` or a `call` calls is executed as instructions of its own: they have no work themselves.
+`uncosted.py` lists what cannot be counted.
 """
 
 from __future__ import annotations
@@ -20,19 +29,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memplan.compiler.errors import GraphError
-from memplan.compiler.hardware.matrix_work import MatrixWork, convolution_work, dot_work
+from memplan.compiler.hardware.library_calls import library_arithmetic
+from memplan.compiler.hardware.linear_algebra import factorization, factorization_flops
+from memplan.compiler.hardware.matrix_work import MatrixWork, convolution_work, dot_work, ragged_dot_work
 from memplan.compiler.ir import Computation, Graph, Instruction, Shape
+from memplan.compiler.ir.trip_count import trip_count
 from memplan.compiler.ir.window import Window
 
 # HloCostAnalysis::HandleElementwiseOp counts these as transcendental.
 TRANSCENDENTAL = frozenset(
     {
-        "acos", "acosh", "asin", "asinh", "atan2", "atanh", "cbrt", "cosh", "cosine", "erf", "exponential",
-        "exponential-minus-one", "log", "log-plus-one", "logistic", "power", "rsqrt", "sine", "sinh", "sqrt", "tan",
-        "tanh",
+        "acos", "acosh", "asin", "asinh", "atan2", "atanh", "cbrt", "cosh", "cosine", "erf", "exp2", "exponential",
+        "exponential-minus-one", "log", "log2", "log-plus-one", "logistic", "power", "rsqrt", "sine", "sinh", "sqrt",
+        "tan", "tanh",
+        # Primitives of JAX that HLO has no opcode for.
+        "bessel_i0e", "bessel_i1e", "digamma", "erf_inv", "erfc", "igamma", "igamma_grad_a", "igammac", "lgamma",
+        "polygamma", "random_gamma", "random_gamma_grad", "regularized_incomplete_beta", "zeta",
     }
 )  # fmt: skip
 # One operation for each element of the result.
@@ -43,6 +58,8 @@ ELEMENTWISE = frozenset(
         "or", "popcnt", "real", "reduce-precision", "remainder", "round-nearest-afz", "round-nearest-even", "select",
         "shift-left", "shift-right-arithmetic", "shift-right-logical", "sign", "stochastic-convert", "subtract",
         "xor",
+        # Primitives of JAX that HLO has no opcode for.
+        "conj", "nextafter",
     }
 )  # fmt: skip
 # Calls whose callee's instructions are executed, and counted, one by one.
@@ -109,12 +126,16 @@ class WorkCounter:
         Raises:
           GraphError: its attributes and shapes contradict each other.
         """
-        opcode, elements = instruction.opcode, _elements(instruction.shape)
+        opcode = instruction.opcode
+        if opcode.endswith("-start") and (begun := opcode.removesuffix("-start")) in COUNTED:
+            # An asynchronous operation gives its operands, its result, and what it needs meanwhile.
+            opcode, instruction = begun, _begun(instruction, begun)
+        elements = _elements(instruction.shape)
         if opcode in ELEMENTWISE:
             return Work(flops=elements)
         if opcode in TRANSCENDENTAL:
             return Work(transcendentals=elements)
-        if opcode in FLATTENED:
+        if opcode in FLATTENED or opcode.endswith(("-update", "-done")):
             return NOTHING
         operands = [computation.instructions[operand].shape for operand in instruction.operands]
         rule = _RULES.get(opcode)
@@ -135,9 +156,20 @@ class WorkCounter:
         known = self._bodies.get(name)
         if known is None:
             computation = self._graph.computations[name]
-            known = add_work(self.of(computation, instruction) for instruction in computation.instructions)
+            known = add_work(self._within(computation, instruction) for instruction in computation.instructions)
             self._bodies[name] = known
         return known
+
+    def _within(self, computation: Computation, instruction: Instruction) -> Work:
+        """Returns the work of an instruction whose computation is not executed one by one, so that calls count."""
+        if instruction.opcode == "while":
+            times, _ = trip_count(self._graph, instruction, computation)
+            return add_work(self.body(name) for name in instruction.called) * times
+        if instruction.opcode == "conditional":
+            return max(map(self.body, instruction.called), key=lambda work: work.total_flops, default=NOTHING)
+        if instruction.opcode in FLATTENED:
+            return add_work(self.body(name) for name in instruction.called)
+        return self.of(computation, instruction)
 
     def applied(self, instruction: Instruction, key: str = "to_apply") -> Work:
         """Returns the work of one application of the computation that an attribute names; one operation if none."""
@@ -171,6 +203,18 @@ def _elements(shape: Shape) -> int:
         if leaf.is_array:
             return leaf.num_elements
     return 0
+
+
+def _begun(instruction: Instruction, opcode: str) -> Instruction:
+    """Returns what an asynchronous operation does, as an instruction of its own."""
+    shape = instruction.shape
+    is_wrapped = shape.is_tuple and len(shape.elements) > 1 and shape.elements[0].is_tuple
+    return replace(instruction, opcode=opcode, shape=shape.elements[1] if is_wrapped else shape)
+
+
+def _array(shape: Shape) -> Shape:
+    """Returns an array, or the first one of a tuple: a sparse operand is a tuple of its values and their places."""
+    return next((leaf for _, leaf in shape.leaves() if leaf.is_array), shape)
 
 
 def _reduce(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
@@ -226,21 +270,46 @@ def _fft(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) 
 
 
 def _dot(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
-    return Work(matrix=(dot_work(instruction, operands[0], operands[1]),))
+    return Work(matrix=(dot_work(instruction, _array(operands[0]), _array(operands[1])),))
+
+
+def _ragged_dot(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    return Work(matrix=(ragged_dot_work(instruction, operands[0], operands[1]),))
 
 
 def _convolution(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
-    return Work(matrix=(convolution_work(instruction, operands[0], operands[1]),))
+    return Work(matrix=(convolution_work(instruction, _array(operands[0])),))
+
+
+def _scan(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """One application for each step along the dimension that is scanned."""
+    dimension = re.search(r"\d+", instruction.attribute("dimensions"))
+    dims = operands[0].dims
+    return counter.applied(instruction) * (dims[int(dimension[0])] if dimension and dims else 1)
+
+
+def _cumulative(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    elements = float(_elements(operands[0]))
+    return Work(elements, 2.0 * elements if instruction.opcode == "cumlogsumexp" else 0.0)
+
+
+def _reduce_all(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """One application for each element that is folded into that of another device."""
+    return counter.applied(instruction) * sum(map(_elements, operands))
+
+
+def _factorization(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    return Work(flops=factorization_flops(factorization(instruction.opcode), operands[0]))
+
+
+def _tridiagonal_solve(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
+    """The Thomas algorithm: eight operations for each row and right side (Golub and Van Loan, section 4.3)."""
+    return Work(flops=8.0 * _elements(instruction.shape))
 
 
 def _triangular_solve(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
     """A multiply-add for each element of the solution and each row before it, half of them on average."""
     return Work(flops=float(operands[0].dims[-1] * _elements(instruction.shape)))
-
-
-def _cholesky(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
-    """n^3 / 3 (Golub and Van Loan, Matrix Computations, section 4.2)."""
-    return Work(flops=operands[0].dims[-1] * _elements(operands[0]) / 3.0)
 
 
 def _random(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
@@ -260,10 +329,11 @@ def _batch_norm(counter: WorkCounter, instruction: Instruction, operands: list[S
 
 
 def _custom_call(counter: WorkCounter, instruction: Instruction, operands: list[Shape]) -> Work:
-    """What a Pallas kernel says of itself (`pl.CostEstimate`); nothing where it says nothing."""
+    """What a Pallas kernel says of itself (`pl.CostEstimate`), what the name says, or what it calls."""
     config = instruction.attribute("backend_config")
     if "cost_estimate" not in config:
-        return add_work(counter.body(name) for name in instruction.called) if instruction.called else NOTHING
+        known = library_arithmetic(instruction, operands)
+        return Work(*known) if known is not None else add_work(counter.body(name) for name in instruction.called)
     flops, transcendentals = (
         float(found[1]) if (found := re.search(rf'"{key}"\s*:\s*"?(\d+)', config)) else 0.0
         for key in ("flops", "transcendentals")
@@ -280,10 +350,23 @@ _RULES = {
     "sort": _sort,
     "topk": _top_k,
     "fft": _fft,
+    "all-reduce": _reduce_all,
+    "collective-reduce": _reduce_all,
+    "reduce-scatter": _reduce_all,
+    "scan": _scan,
     "dot": _dot,
+    "scaled-dot": _dot,
+    "ragged-dot": _ragged_dot,
     "convolution": _convolution,
     "triangular-solve": _triangular_solve,
-    "cholesky": _cholesky,
+    **dict.fromkeys(
+        ("cholesky", "lu", "qr", "householder_product", "eigh", "svd", "eig", "schur", "tridiagonal", "hessenberg"),
+        _factorization,
+    ),
+    "tridiagonal_solve": _tridiagonal_solve,
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "argmax", "argmin"), _cumulative),
+    "random_bits": _random_bits,
+    "random_seed": _random_bits,
     "rng": _random,
     "rng-bit-generator": _random_bits,
     "batch-norm-inference": _batch_norm,
@@ -291,3 +374,6 @@ _RULES = {
     "batch-norm-grad": _batch_norm,
     "custom-call": _custom_call,
 }
+
+# The opcodes whose arithmetic is counted.
+COUNTED = ELEMENTWISE | TRANSCENDENTAL | _RULES.keys()

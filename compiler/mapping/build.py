@@ -21,7 +21,9 @@ from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.program import AccessKind, FlatProgram
 from memplan.compiler.hardware.calibration import InstructionCosts, Touched
 from memplan.compiler.hardware.target import Target
+from memplan.compiler.hardware.uncosted import uncosted
 from memplan.compiler.ir import Graph
+from memplan.compiler.ir.partitions import partition_note
 from memplan.compiler.mapping.assumptions import assumptions_of
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
 from memplan.compiler.mapping.given import given_plan
@@ -94,10 +96,17 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
         clock=target.clock,
         cross_program_prefetches=target.cross_program_prefetches,
         assumptions=assumptions_of(program),
+        notes=_notes(graph, target),
     )
     problem.check()
     given = given_plan(problem, program, times, given_copies, space_of, storages_of_buffer, served_storage)
     return BuiltProblem(problem.with_given(given), program, times, tuple(buffer_of), tuple(given_copies))
+
+
+def _notes(graph: Graph, target: Target) -> tuple[str, ...]:
+    """Returns what sizes and costs leave out."""
+    note = partition_note(graph)
+    return (*([note] if note else []), *uncosted(graph, target))
 
 
 def memory_spaces(target: Target) -> tuple[MemorySpace, ...]:

@@ -217,6 +217,7 @@ class MappingProblem:
       cross_program_prefetches: how many arguments may be in a fast memory when the program starts, because its
         previous run left them there (see `plan.Copy`).
       assumptions: loops whose trip counts the program does not say, and what is taken in their place.
+      notes: what its sizes and costs leave out, one sentence each.
     """
 
     name: str
@@ -230,6 +231,7 @@ class MappingProblem:
     clock: float = 0.0
     cross_program_prefetches: int = 0
     assumptions: tuple[Assumption, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def with_given(self, given: Plan | None) -> MappingProblem:
         """Returns the problem with another `given`; it keeps what is cached here, none of which depends on `given`."""
@@ -305,7 +307,7 @@ class MappingProblem:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of everything but `given`: a plan belongs to exactly one problem."""
+        """Hexadecimal digest of all but `given`, `assumptions` and `notes`: a plan belongs to exactly one problem."""
         return hashlib.sha256(json.dumps(_to_dict(self, with_given=False)).encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -338,6 +340,7 @@ class MappingProblem:
             clock=data["clock"],
             cross_program_prefetches=data["cross_program_prefetches"],
             assumptions=tuple(Assumption(*row) for row in data.get("assumptions", ())),
+            notes=tuple(data.get("notes", ())),
         )  # fmt: skip
         if given is not None:
             given.check_indices(len(problem.buffers), len(problem.spaces), len(problem.accesses), f"{file}: given")
@@ -378,6 +381,8 @@ def _to_dict(problem: MappingProblem, with_given: bool) -> dict[str, Any]:
         ],
     }  # fmt: skip
     if with_given:
+        if problem.notes:
+            data["notes"] = problem.notes
         data["given"] = problem.given.to_dict() if problem.given is not None else None
         data["assumptions"] = [[a.loop, a.trip_count, a.reason] for a in problem.assumptions]
     return data

@@ -89,6 +89,8 @@ def check_problem_document(data: dict[str, Any], file: str) -> None:
         clock=_seconds,
         cross_program_prefetches=integer(0, 2**31),
     )
+    if "notes" in data:
+        check_fields(data, file, notes=rows(text))
     for check in (_links, _regions, _operations, _buffers):
         for place, message in check(data):
             raise PlanError(f"{file}: {place}: {message}")

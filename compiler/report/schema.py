@@ -27,6 +27,7 @@ def report_json(report: Report) -> dict[str, Any]:
             {"loop": assumption.loop, "trip_count": assumption.trip_count, "reason": assumption.reason}
             for assumption in problem.assumptions
         ],
+        "notes": list(problem.notes),
         "bound": report.bound,
         "mappings": [_mapping(report, contender) for contender in report.contenders],
         "plan": report.contenders.index(report.subject),

@@ -31,6 +31,8 @@ def print_report(report: Report, console: Console) -> None:
         soft_wrap=True,
     )
     _print_assumptions(report, console)
+    for note in problem.notes:
+        console.print(Text(f"Note: {printable(note)}"), soft_wrap=True)
     console.print()
     console.print(_mappings(report))
     console.print()

@@ -34,7 +34,7 @@ def test_complex_products_are_four_real_ones() -> None:
 
 def convolution(left: Shape, right: Shape, result: Shape, labels: str, window: str, **more: str) -> MatrixWork:
     attributes = (("window", window), ("dim_labels", labels), *more.items())
-    return convolution_work(Instruction("c", "convolution", result, attributes=attributes), left, right)
+    return convolution_work(Instruction("c", "convolution", result, attributes=attributes), left)
 
 
 def test_a_convolution_with_padding() -> None:

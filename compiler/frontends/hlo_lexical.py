@@ -68,7 +68,7 @@ _VISIBLE = re.compile(r"[^\n]")
 def without_comments(text: str) -> str:
     """Returns a text with blanks in place of its comments, so that every offset means what it did.
 
-    Comments may stand between any two tokens. A text whose only comments are the marks that XLA prints stays as it is.
+    Comments may stand between any two tokens. The marks that XLA prints stay as they are.
 
     >>> without_comments('f32[/*rows*/8] "//" // end')
     'f32[        8] "//"       '
@@ -78,7 +78,8 @@ def without_comments(text: str) -> str:
 
     def replacement(match: re.Match[str]) -> str:
         found = match.group()
-        return found if match.group(1) is None else _VISIBLE.sub(" ", found)
+        is_kept = match.group(1) is None or _UNUSUAL_COMMENT.match(found) is None
+        return found if is_kept else _VISIBLE.sub(" ", found)
 
     return _COMMENT_OR_STRING.sub(replacement, text)
 

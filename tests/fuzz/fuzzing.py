@@ -47,7 +47,7 @@ TRACEBACK, CHANGED, HANG, MEMORY_EXCEEDED, CRASH = FAULTS = (
 BATCH = 20_000
 
 # Tries of another seed that a child makes before its memory is limited: they load what tries need.
-WARM = 20
+WARM = 200
 
 # The number of the try, and how many were accepted and refused so far.
 _TALLY = struct.Struct("<qqq")

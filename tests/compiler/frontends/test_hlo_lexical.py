@@ -137,3 +137,10 @@ def test_control_characters_are_escaped_in_strings_and_refused_elsewhere() -> No
         with pytest.raises(MalformedText, match=rf"U\+{ord(text[offset]):04X} may stand in strings only") as caught:
             hlo_lexical.plain(text)
         assert caught.value.offset == offset
+
+
+def test_the_marks_that_xla_prints_stay_beside_other_comments() -> None:
+    text = "(f32[], /*index=5*/f32[]) // end"
+    assert hlo_lexical.without_comments(text) == "(f32[], /*index=5*/f32[])" + " " * 7
+    text = 'k={(f32[], /*index=5*/f32[])}, op_name="a//b/*c"'
+    assert hlo_lexical.without_comments(text) == text

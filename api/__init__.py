@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from memplan import ops as ops
     from memplan import workloads as workloads
     from memplan.backends.jit import jit as jit
+    from memplan.compiler.effort import Effort as Effort
     from memplan.compiler.emulator.timing import Timeline as Timeline
     from memplan.compiler.emulator.timing import TimingEmulator as TimingEmulator
     from memplan.compiler.errors import GraphError as GraphError
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "Budget": "memplan.planners.planner:Budget",
     "Copy": "memplan.compiler.mapping.plan:Copy",
+    "Effort": "memplan.compiler.effort:Effort",
     "Graph": "memplan.compiler.ir.graph:Graph",
     "GraphError": "memplan.compiler.errors:GraphError",
     "Instance": "memplan.planners.offsets:Instance",

@@ -5,14 +5,14 @@ Each function ties stages of the compiler together; `memplan` exports them, and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memplan.compiler.effort import Effort, check_time_limit, effort_of
 from memplan.compiler.emulator.timing import Timeline
 from memplan.compiler.emulator.timing import emulate as emulate_problem
-from memplan.compiler.errors import GraphError, PlanError, PlannerError
+from memplan.compiler.errors import GraphError, PlanError
 from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.hardware.target import Target, known_target, load_target
 from memplan.compiler.ir import Graph
@@ -25,8 +25,6 @@ from memplan.compiler.mapping.verify import verify as verify_problem
 from memplan.planners import planner as planners
 from memplan.planners.planner import DEFAULT_PLANNER as DEFAULT_PLANNER
 from memplan.planners.planner import Budget
-
-DEFAULT_TIME_LIMIT = 10.0
 
 # More violations than these are counted rather than listed.
 _MAX_LISTED = 20
@@ -55,7 +53,8 @@ def plan(
     program: Graph | MappingProblem,
     target: str | Path | Target | None = None,
     planner: str | planners.Planner = DEFAULT_PLANNER,
-    time_limit: float = DEFAULT_TIME_LIMIT,
+    effort: str | Effort = Effort.NORMAL,
+    time_limit: float | None = None,
 ) -> Plan:
     """Returns a plan for a program.
 
@@ -64,15 +63,17 @@ def plan(
       target: what to plan for: a target, its name, or a TOML file. By default, a Graph is planned for what it was
         compiled for. A problem states its own target.
       planner: what makes the plan, or its name.
-      time_limit: seconds that the planner may search.
+      effort: how much work the planner does: `fast`, `normal` or `high`. The work is counted, so the same program and
+        effort give the same plan on every machine.
+      time_limit: seconds after which the best plan so far is returned; None for no limit. If it cuts the work short,
+        the plan's `info` says so (`stopped`), and another machine may give another plan.
 
     Raises:
-      MemplanError: the planner or target is not known, or the planner cannot solve this problem.
+      MemplanError: the planner, target or effort is not known, or the planner cannot solve this problem.
     """
-    if not (time_limit > 0 and math.isfinite(time_limit)):
-        raise PlannerError(f"a time limit must be a positive number of seconds, not {time_limit}")
+    check_time_limit(time_limit)
     chosen = planners.get(planner) if isinstance(planner, str) else planner
-    return chosen.plan(_as_problem(program, target), Budget(seconds=time_limit))
+    return chosen.plan(_as_problem(program, target), Budget(effort_of(effort), time_limit=time_limit))
 
 
 def verify(program: Graph | MappingProblem, plan: Plan, target: str | Path | Target | None = None) -> list[Violation]:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-# The same values as in `planners/planner.py` and `api/pipeline.py`, which are too slow to import for a help text.
-DEFAULT_PLANNER, DEFAULT_TIME_LIMIT = "auto", 10.0
+from memplan.compiler.effort import Effort
+
+# The same value as in `planners/planner.py`, which is too slow to import for a help text.
+DEFAULT_PLANNER = "auto"
 
 Dump = Annotated[
     Path,
@@ -51,6 +53,24 @@ TargetName = Annotated[
 ]
 PlannerName = Annotated[
     str, typer.Option("--planner", "-p", metavar="P", help="The planner to use; see `memplan planners`.")
+]
+EffortName = Annotated[
+    Effort,
+    typer.Option(
+        "--effort",
+        help="How much work to do. The work is counted, so the result does not depend on the machine: `fast` is meant "
+        "for seconds, `normal` for a minute, `high` for ten minutes.",
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        metavar="S",
+        show_default=False,
+        help="Seconds after which the best result so far is taken. A guard: a result that it cut short may differ "
+        "from machine to machine. Left out, there is none.",
+    ),
 ]
 ReportFolder = Annotated[
     Path | None,

@@ -15,11 +15,12 @@ from rich.table import Table
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.outcome import BufferDecision, Candidate, Outcome
 from memplan.cli import console
-from memplan.cli.arguments import DEFAULT_PLANNER, AsJson, PlannerName, ReportFolder
+from memplan.cli.arguments import DEFAULT_PLANNER, AsJson, EffortName, PlannerName, ReportFolder, TimeLimit
 from memplan.cli.console import Stages, note
 from memplan.cli.outputs import check_file, check_folder
 from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
 from memplan.cli.signals import interrupted
+from memplan.compiler.effort import Effort
 from memplan.compiler.files import write_atomically
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.printable import printable
@@ -51,9 +52,8 @@ def command(
     compile_budget: Annotated[
         int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made.")
     ] = 8,
-    time_limit: Annotated[
-        float, typer.Option("--time-limit", metavar="S", help="Seconds that the planner may search, over all plans.")
-    ] = 60.0,
+    effort: EffortName = Effort.NORMAL,
+    time_limit: TimeLimit = None,
     report: ReportFolder = None,
     out: Annotated[
         Path | None,
@@ -86,6 +86,7 @@ def command(
                 described,
                 planner=planner,
                 compile_budget=compile_budget,
+                effort=effort,
                 time_limit=time_limit,
                 interrupted=interrupted,
             )

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from memplan.cli.arguments import EffortName, TimeLimit
 from memplan.cli.console import Stages, note, show
 from memplan.cli.exit_status import ExitStatus
 from memplan.cli.outputs import check_file
 from memplan.cli.preparation import prepare_with
+from memplan.compiler.effort import Effort, Guard
 from memplan.planners.offsets.csv_file import InstanceFile, read_instance
 from memplan.planners.offsets.infeasible import irreducible_infeasible_subset
 from memplan.planners.offsets.pack import Packing, Status, pack
@@ -32,9 +34,8 @@ def command(
             "--capacity", "-c", metavar="B", show_default=False, help="Bytes. Left out, the height is minimized."
         ),
     ] = None,
-    time_limit: Annotated[
-        float, typer.Option("--time-limit", metavar="S", help="Seconds that may be searched.")
-    ] = 60.0,
+    effort: EffortName = Effort.NORMAL,
+    time_limit: TimeLimit = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="OUT.csv", show_default=False, help="Write the file with offsets here."),
@@ -42,7 +43,7 @@ def command(
 ) -> None:
     """Give offsets to blocks whose times are fixed.
 
-    The exit status is 0 if they fit, 1 if it is proven that they do not, and 3 if neither could be told in time.
+    The exit status is 0 if they fit, 1 if it is proven that they do not, and 3 if neither could be told.
     """
     check_file(out)
     table = read_instance(file)
@@ -51,11 +52,11 @@ def command(
     with Stages(total=3) as stages:
         prepare_with(prepare, stages)
         with stages.stage("packing"):
-            packing = pack(table.instance, capacity, time_limit)
+            packing = pack(table.instance, capacity, effort, time_limit)
         subset = ""
         if packing.status == Status.INFEASIBLE and capacity is not None and not packing.interrupted:
             with stages.stage("reducing what does not fit"):
-                subset = _reduced(table, packing, capacity, time_limit - packing.seconds)
+                subset = _reduced(table, packing, capacity, effort, Guard(time_limit and time_limit - packing.seconds))
     show(lambda terminal: terminal.print(_summary(table, packing, capacity)))
     if subset:
         show(lambda terminal: terminal.print(subset, soft_wrap=True))
@@ -66,7 +67,7 @@ def command(
         raise typer.Exit(ExitStatus.INTERRUPTED)
     if packing.status == Status.INFEASIBLE:
         raise typer.Exit(ExitStatus.NO)
-    if packing.status == Status.TIMED_OUT and capacity is not None:
+    if packing.status == Status.UNDECIDED and capacity is not None:
         raise typer.Exit(ExitStatus.TIME_RAN_OUT)
 
 
@@ -99,19 +100,20 @@ def _result(packing: Packing, capacity: int | None) -> str:
     if packing.status == Status.OPTIMAL:
         return "proven: no packing is lower"
     over = packing.height / packing.lower_bound - 1 if packing.lower_bound else 0.0
-    why = "interrupted" if packing.interrupted else "the time ran out"
+    ran_out = "the time ran out" if packing.stopped else "the effort ran out"
+    why = "interrupted" if packing.interrupted else ran_out
     if capacity is not None:
         return f"not decided: {why}; the height is the best one found"
     return f"not proven to be the lowest: {why}, {over:.2%} above the lower bound"
 
 
-def _reduced(table: InstanceFile, packing: Packing, capacity: int, seconds: float) -> str:
+def _reduced(table: InstanceFile, packing: Packing, capacity: int, effort: Effort, guard: Guard) -> str:
     """Returns the sentence that names the blocks that do not fit together."""
-    subset = irreducible_infeasible_subset(table.instance, capacity, max(seconds, 0.0), within=packing.conflict)
+    subset = irreducible_infeasible_subset(table.instance, capacity, effort, guard, within=packing.conflict)
     if subset is None:
         raise AssertionError("what was proven not to fit was not recognized")
     ids = [table.instance.ids[block] for block in subset.blocks.tolist()]
     listed = ", ".join(ids[:_MAX_IDS]) + (f" and {len(ids) - _MAX_IDS} more" if len(ids) > _MAX_IDS else "")
     if subset.irreducible:
         return f"These {len(ids)} blocks do not fit, and would without any one of them: {listed}"
-    return f"These {len(ids)} blocks do not fit; time was too short to tell whether fewer would not either: {listed}"
+    return f"These {len(ids)} blocks do not fit; it was not decided whether fewer would not either: {listed}"

@@ -10,15 +10,17 @@ import typer
 
 from memplan.cli.arguments import (
     DEFAULT_PLANNER,
-    DEFAULT_TIME_LIMIT,
     AsJson,
     Dims,
     Dump,
+    EffortName,
     PlannerName,
     ReportFolder,
     TargetName,
+    TimeLimit,
     TripCounts,
 )
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 
 if TYPE_CHECKING:
@@ -29,9 +31,8 @@ def command(
     dump: Dump,
     target: TargetName = None,
     planner: PlannerName = DEFAULT_PLANNER,
-    time_limit: Annotated[
-        float, typer.Option("--time-limit", metavar="S", help="Seconds that the planner may search.")
-    ] = DEFAULT_TIME_LIMIT,
+    effort: EffortName = Effort.NORMAL,
+    time_limit: TimeLimit = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="PLAN.json", show_default=False, help="Write the plan here.")
     ] = None,
@@ -98,7 +99,7 @@ def command(
         prepare_with(maker.prepare, stages)
         with stages.stage(f"planning with {planner}"):
             try:
-                plan = pipeline.plan(problem, planner=maker, time_limit=time_limit)
+                plan = pipeline.plan(problem, planner=maker, effort=effort, time_limit=time_limit)
             except InvalidPlanError as error:
                 stop_if_violated(error.violations)
                 raise

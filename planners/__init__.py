@@ -5,6 +5,6 @@
 ['agent', 'auto', 'bestfit', 'evolution', 'greedy', 'hybrid', 'ilp', 'search', 'slow', 'xla']
 """
 
-from memplan.planners.planner import Budget, Planner, get, names, register
+from memplan.planners.planner import Budget, Effort, Planner, get, names, register
 
-__all__ = ["Budget", "Planner", "get", "names", "register"]
+__all__ = ["Budget", "Effort", "Planner", "get", "names", "register"]

@@ -19,7 +19,7 @@ from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.rules import Rules
-from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
+from memplan.planners.stays.small_problem import small_problem
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
@@ -43,7 +43,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
     prepare_packing()
-    solve(small_problem(), Budget(FOR_PREPARATION))
+    solve(small_problem(), Budget())
 
 
 PLANNER = Planner(

@@ -5,7 +5,7 @@ There are three bounds, and the greatest counts:
 - `no capacity`: every access is served by the cheapest space that its buffer may lie in, and everything fits.
 - `windows`: the program is cut into windows of time, and each has a linear relaxation of its own
   (`ilp/relaxation.py`), which begins with every value in every memory and may end in any state. Their bounds add up.
-- `linear program`: the relaxation of the whole program, where there is time for it.
+- `linear program`: the relaxation of the whole program, if it is not too long.
 
 The linear programs' bounds come from dual solutions by weak duality, and hold whatever the solver's tolerances
 (`ilp/linear.py`).
@@ -13,12 +13,12 @@ The linear programs' bounds come from dual solutions by weak duality, and hold w
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from memplan.compiler.effort import Effort, Guard
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.mapping.problem import MappingProblem
@@ -29,6 +29,9 @@ from memplan.planners.stays.chains import make_slots
 
 # Operations of a window, and of the longest program that is solved at once.
 _WINDOW, _WHOLE = 192, 1500
+
+# The deterministic seconds of the linear programs, by effort: of all windows together, and of the whole program.
+_FOR_WINDOWS, _FOR_WHOLE = (1, 20, 200), (1, 20, 200)
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class WindowBound(NamedTuple):
     seconds: float
 
 
-def lower_bound(problem: MappingProblem, seconds: float = 10.0) -> Bound:
-    """Returns the best bound that was found in time.
+def lower_bound(problem: MappingProblem, effort: Effort = Effort.NORMAL, guard: Guard | None = None) -> Bound:
+    """Returns the best bound that the effort affords.
 
     >>> from memplan.compiler.analysis.program import RegionKind
     >>> from memplan.compiler.mapping.problem import MappingProblem, MemorySpace, Operation, Region
@@ -66,18 +69,19 @@ def lower_bound(problem: MappingProblem, seconds: float = 10.0) -> Bound:
 
     Args:
       problem: whose plans are bounded.
-      seconds: of wall-clock time; the same problem has the same bound, as long as the time suffices.
+      effort: how much work to do.
+      guard: ends it early.
     """
-    deadline = time.monotonic() + seconds
+    guard = guard or Guard()
     values = {"no capacity": TimingEmulator(problem).lower_bound()}
     most = longest(problem)
     spans = windows(problem, _WINDOW)
     if len(problem.spaces) > 1:
         if len(spans) > 1:
-            pieces = window_bounds(problem, spans, deadline - (0.5 * seconds if problem.end <= _WHOLE else 0.0))
+            pieces = window_bounds(problem, spans, effort.of(*_FOR_WINDOWS), guard)
             values["windows"] = sum(piece.seconds for piece in pieces)
-        if problem.end <= _WHOLE and time.monotonic() < deadline:
-            values["linear program"] = span_bound(problem, Span(0, problem.end), deadline)
+        if problem.end <= _WHOLE and not guard.reached():
+            values["linear program"] = span_bound(problem, Span(0, problem.end), effort.of(*_FOR_WHOLE), guard)
     # Every column of the relaxation is limited to what it may be in a plan that is no slower than `most`.
     values = {name: min(value, most) for name, value in values.items()}
     method = max(values, key=lambda name: values[name])
@@ -96,23 +100,32 @@ def windows(problem: MappingProblem, operations: int) -> list[Span]:
     return spans
 
 
-def window_bounds(problem: MappingProblem, spans: list[Span], deadline: float) -> list[WindowBound]:
-    """Returns the least time of each window; where the time runs out, it is the no-capacity bound."""
-    found = []
-    for number, span in enumerate(spans):
-        now = time.monotonic()
-        share = now + (deadline - now) / (len(spans) - number) * 2.0
-        found.append(WindowBound(span, span_bound(problem, span, min(share, deadline))))
-    return found
+def window_bounds(problem: MappingProblem, spans: list[Span], work: float, guard: Guard) -> list[WindowBound]:
+    """Returns the least time of each window; where the work or the time does not suffice, its no-capacity bound.
+
+    Args:
+      problem: of the windows.
+      spans: the windows.
+      work: deterministic seconds of all linear programs together.
+      guard: ends it early.
+    """
+    share = 2.0 * work / len(spans)  # Few windows need as much as that.
+    return [WindowBound(span, span_bound(problem, span, share, guard)) for span in spans]
 
 
-def span_bound(problem: MappingProblem, span: Span, deadline: float) -> float:
-    """Returns the least time of a span's operations and of the waits between them, in seconds."""
+def span_bound(problem: MappingProblem, span: Span, work: float, guard: Guard) -> float:
+    """Returns the least time of a span's operations and of the waits between them, in seconds.
+
+    Args:
+      problem, span: what is bounded.
+      work: deterministic seconds of the linear program.
+      guard: ends it early.
+    """
     least = no_capacity(problem, span)
-    if time.monotonic() >= deadline:
+    if guard.reached():
         return least
     model = relax(problem, span)
-    solution = solve_linear(model.program.finished(), deadline - time.monotonic())
+    solution = solve_linear(model.program.finished(), work, guard)
     return max(least, solution.bound * model.unit)
 
 

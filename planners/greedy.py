@@ -19,13 +19,13 @@ end. These are the differences, each with its switch in `GreedyOptions`:
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -38,7 +38,7 @@ from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.must_fit import place_all
 from memplan.planners.stays.packing import UNPLACED, pack
 from memplan.planners.stays.rules import Rules
-from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
+from memplan.planners.stays.small_problem import small_problem
 from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]
@@ -51,9 +51,6 @@ _ROUNDS_PER_RUN = 2
 
 # Placements that an exact search for offsets may try where heuristics leave stays over.
 _EXACT_NODES = 10_000
-
-# The share of the budget that the search may take; packing and emulating come on top.
-_SHARE_OF_TIME = 0.7
 
 
 @dataclass(frozen=True)
@@ -90,13 +87,12 @@ def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) 
     Raises:
       PlannerError: the buffers do not fit their homes.
     """
-    deadline = time.monotonic() + _SHARE_OF_TIME * budget.seconds
     emulator = TimingEmulator(problem)
     stays: list[Stay] = []
     home_offsets: dict[int, int] = {}
     for space in fast_spaces(problem):
         frame = Frame(problem, space, stays, "all" if options.keep_between_uses else "single")
-        search = _OrderTrials(frame, emulator, options, np.random.default_rng(budget.seed), deadline)
+        search = _OrderTrials(frame, emulator, options, np.random.default_rng(budget.seed), budget.guard)
         decisions, offsets = search.packed()
         home_offsets.update(zip(frame.homes, offsets.tolist(), strict=False))
         stays += decisions.stays(offsets)
@@ -112,10 +108,10 @@ class _OrderTrials:
         emulator: TimingEmulator,
         options: GreedyOptions,
         generator: np.random.Generator,
-        deadline: float,
+        guard: Guard,
     ):
         self.frame, self.emulator, self.options = frame, emulator, options
-        self.generator, self.deadline = generator, deadline
+        self.generator, self.guard = generator, guard
         self.bound = emulator.lower_bound() * (1.0 + 1e-9)
         self.affordable = max(1, _WORK // max(1, len(frame.lows)))
 
@@ -137,7 +133,7 @@ class _OrderTrials:
             placed, offsets, left_out = self._placed(found, _EXACT_NODES)
             if (latency := self.latency(placed)) < best_latency:
                 best, best_offsets, best_latency = placed, offsets, latency
-            if not len(left_out) or attempt == repacks:
+            if not len(left_out) or attempt == repacks or self.guard.reached():
                 break
             found = self._improved(found.squeezed(left_out), rounds // 4)
         return best, best_offsets
@@ -166,11 +162,15 @@ class _OrderTrials:
         best, chosen = self._decided(options.orders[0]), options.orders[0]
         best_latency = self.latency(best)
         for order in options.orders[1 : self.affordable]:
+            if self.guard.reached():
+                break
             found = self._decided(order)
             if (latency := self.latency(found)) < best_latency:
                 best, best_latency, chosen = found, latency, order
         if options.cross_program:
             for buffer in kept_choices(self.frame)[1 : 1 + self.affordable]:
+                if self.guard.reached():
+                    break
                 found = self._decided(chosen, buffer)
                 if (latency := self.latency(found)) < best_latency:
                     best, best_latency = found, latency
@@ -187,7 +187,7 @@ class _OrderTrials:
         """Returns the best of the plans that result when parts are given up and decided again."""
         best_latency = self.latency(best)
         for _ in range(rounds):
-            if best_latency <= self.bound or time.monotonic() > self.deadline:
+            if best_latency <= self.bound or self.guard.reached():
                 break
             trial = best.partly_redecided(self.generator)
             if (latency := self.latency(trial)) <= best_latency:
@@ -218,7 +218,9 @@ class _OrderTrials:
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
-    """Returns the best plan of `solve_with` under the default options."""
+    """Returns the best plan of `solve_with` under the default options, or the one that the budget knows."""
+    if budget.known is not None:
+        return budget.known
     return solve_with(problem, budget, GreedyOptions())
 
 
@@ -226,7 +228,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
     prepare_packing()
-    solve(small_problem(), Budget(FOR_PREPARATION))
+    solve(small_problem(), Budget())
 
 
 PLANNER = Planner(

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.util import find_spec
 
+from memplan.compiler.effort import Effort as Effort
+from memplan.compiler.effort import Guard
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -24,6 +26,9 @@ from memplan.compiler.registry import Registry
 
 # The planner that makes the plans unless another one is named.
 DEFAULT_PLANNER = "auto"
+
+# What the `info` of a plan says under `stopped` if a time limit ended the work.
+STOPPED = "stopped by its time limit: a slower machine may give another plan"
 
 
 def _nothing() -> None:
@@ -38,31 +43,51 @@ def _ignore(plan: Plan) -> None:
 class Budget:
     """What a planner may spend, and what it calls with the plans that it finds.
 
+    A planner spends work, which is counted, and not time: the same problem, effort and seed give the same plan on an
+    idle and on a busy machine, with few cores and with many. For this to hold, a planner
+
+    - counts its work (rounds, nodes, a solver's iterations or its deterministic time). The amount follows from the
+      effort and the size of the problem;
+    - draws random numbers from the seed alone;
+    - never lets the result depend on which of two threads or processes is done first.
+
+    A time limit is a guard against work that takes unexpectedly long. Each loop asks the guard. A plan that was cut
+    short by it may differ from machine to machine, and `Planner.plan` notes it in `info["stopped"]`.
+
     A planner that searches returns the best plan so far when the user interrupts it (KeyboardInterrupt), if it has one.
 
     Attributes:
-      seconds: of wall-clock time; a planner that needs less returns earlier.
-      seed: of all random numbers. The same problem and seed give the same plan, as long as the time suffices.
+      effort: how much work to do.
+      seed: of all random numbers.
+      time_limit: seconds of wall-clock time after which the best plan so far is returned; None for no limit.
       on_plan: called with each valid plan that is better than those before, as soon as it is found.
+      known: greedy's plan of the same problem, effort and seed, if it is known already: those that start from it need
+        not make it again.
+      guard: of the time limit. It starts with the budget. A planner that calls another one hands its own guard on.
     """
 
-    seconds: float = 60.0
+    effort: Effort = Effort.NORMAL
     seed: int = 0
+    time_limit: float | None = None
     on_plan: Callable[[Plan], None] = _ignore
+    known: Plan | None = None
+    guard: Guard = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.guard is None:
+            object.__setattr__(self, "guard", Guard(self.time_limit))
 
 
 class Role(Enum):
-    """How a planner takes part in the portfolio of `auto`. Cores are given out in the order of the roles, then by name.
+    """How a planner takes part in the portfolio of `auto`. Its members are in the order of the roles, then by name.
 
     Attributes:
-      SEEDED: it runs from the start, and again with another seed on each core that nothing else needs.
-      MEMBER: it runs from the start.
-      LATER: it gets a core that is free, or becomes free, if there is time enough.
+      MEMBER: it runs at the efforts `normal` and `high`.
+      SEEDED: it runs at every effort, at `high` with several seeds.
     """
 
-    SEEDED = "seeded"
     MEMBER = "member"
-    LATER = "later"
+    SEEDED = "seeded"
 
 
 class InvalidPlanError(PlannerError):
@@ -102,7 +127,9 @@ class Planner:
     prepare: Callable[[], None] = _nothing
 
     def plan(self, problem: MappingProblem, budget: Budget) -> Plan:
-        """Returns the plan of `solve`, whose budget begins when it is prepared, and which is verified.
+        """Returns the plan of `solve`, whose time begins when it is prepared, and which is verified.
+
+        The plan's `info` says whether the time limit ended the work (`stopped`).
 
         Raises:
           PlanError: the problem has faults, so that no plan answers it.
@@ -111,9 +138,12 @@ class Planner:
         """
         problem.check()
         self.prepare()
+        budget = replace(budget, guard=Guard(budget.time_limit))
         plan = self.solve(problem, budget)
         if violations := verify(problem, plan):
             raise InvalidPlanError(f"the plan of {self.name!r} for {problem.name} is not valid", violations)
+        if budget.guard.met:
+            plan = replace(plan, info={**plan.info, "stopped": STOPPED})
         return plan
 
     def missing(self) -> list[str]:

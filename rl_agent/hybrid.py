@@ -8,7 +8,6 @@ agent's plan and its compiler's.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners.planner import Budget, Planner, Role, get
+from memplan.planners.planner import Budget, Planner, get
 from memplan.planners.search.solve import SearchOptions
 from memplan.planners.search.solve import solve_with as search_with
 from memplan.rl_agent.planner import LIBRARIES, AgentOptions, make_trainer, ready_to_play
@@ -56,14 +55,14 @@ def solve_with(problem: MappingProblem, budget: Budget, checkpoint: Path | None 
     Raises:
       CheckpointError, PlannerError: as `prior_of`, and `search`.
     """
-    end = time.monotonic() + budget.seconds
-    prior = prior_of(problem, get("greedy").plan(problem, budget), checkpoint)
+    start = get("greedy").solve(problem, replace(budget, on_plan=lambda _: None))
+    prior = prior_of(problem, start, checkpoint)
 
     def tell(plan: Plan) -> None:
         budget.on_plan(replace(plan, planner="hybrid"))
 
-    left = replace(budget, seconds=max(0.0, end - time.monotonic()), on_plan=tell)
-    return replace(search_with(problem, left, SearchOptions(prior=prior)), planner="hybrid")
+    guided = replace(budget, on_plan=tell, known=start)
+    return replace(search_with(problem, guided, SearchOptions(prior=prior)), planner="hybrid")
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
@@ -77,5 +76,5 @@ def prepare() -> None:
 
 
 PLANNER = Planner(
-    "hybrid", "Simulated annealing as in search, guided by the agent's policy.", solve, LIBRARIES, Role.LATER, prepare
+    "hybrid", "Simulated annealing as in search, guided by the agent's policy.", solve, LIBRARIES, prepare=prepare
 )

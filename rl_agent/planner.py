@@ -1,6 +1,6 @@
 """The planner `agent`: a trained agent plays the mallocGame of the problem, and goes on playing and learning.
 
-    greedy's plan ─► whole games by the agent ─► windows of the best game, played and learned from, until time is up
+    greedy's plan ─► whole games by the agent ─► windows of the best game, played and learned from, in iterations
 
 The networks come from a checkpoint, by default from that of the generalist that is shipped with the package. What JAX
 compiles is kept between runs, by the sizes of problems: the first problem of a size takes some seconds longer.
@@ -9,7 +9,6 @@ compiles is kept between runs, by the sizes of problems: the first problem of a 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,13 +24,17 @@ from memplan.planners.planner import Budget, Planner, get
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
+# Iterations of playing windows, by effort.
+_ITERATIONS = (0, 40, 600)
+
+
 @dataclass(frozen=True)
 class AgentOptions:
     """How the agent plans.
 
     Attributes:
       checkpoint: folder that `memplan train` wrote; None for the generalist that comes with the package.
-      iterations: of playing windows, at most; None for as many as time allows, 0 for whole games only.
+      iterations: of playing windows; None for what the effort affords, 0 for whole games only.
       games: whole games that are played first; the first of them without noise.
       learns: whether it learns from what it plays here.
     """
@@ -53,14 +56,14 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AgentOptions) -
       PlannerError: libraries for learning are not installed; the problem has no fast memory, or the buffers do not fit
         their homes.
     """
-    deadline = time.monotonic() + budget.seconds
-    start = get("greedy").plan(problem, budget)
+    start = get("greedy").solve(problem, budget)
     with ready_to_play():
-        return _played(problem, budget, options, start, deadline)
+        return _played(problem, budget, options, start)
 
 
-def _played(problem: MappingProblem, budget: Budget, options: AgentOptions, start: Plan, deadline: float) -> Plan:
-    """Goes on from a plan until the deadline."""
+def _played(problem: MappingProblem, budget: Budget, options: AgentOptions, start: Plan) -> Plan:
+    """Goes on from a plan."""
+    iterations = budget.effort.of(*_ITERATIONS) if options.iterations is None else options.iterations
     trainer = make_trainer(problem, start, options, budget.seed)
     contest = trainer.contests[0]
     emulator = TimingEmulator(problem)
@@ -76,10 +79,10 @@ def _played(problem: MappingProblem, budget: Budget, options: AgentOptions, star
     budget.on_plan(best[0])
     tell()
     with contextlib.suppress(KeyboardInterrupt):
-        if options.games and time.monotonic() < deadline:
+        if options.games and not budget.guard.reached():
             info["whole_games"] = trainer.play_whole_games(options.games)
             tell()
-        while time.monotonic() < deadline and info["iterations"] != options.iterations:
+        while info["iterations"] < iterations and not budget.guard.reached():
             report = trainer.step()
             info["iterations"] += 1
             if report.improved:

@@ -44,6 +44,7 @@ MAY_IMPORT = {
 PLANNERS_SEE = (
     "memplan.compiler.cache",
     "memplan.compiler.child_process",
+    "memplan.compiler.effort",
     "memplan.compiler.errors",
     "memplan.compiler.registry",
     "memplan.compiler.files",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, no_compiler
 from memplan.backends.tpu.outcome import Candidate, Outcome
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.jaxpr import graph_of_traced
 from memplan.compiler.frontends.jaxpr_devices import SeveralDevicesError
@@ -23,9 +24,6 @@ from memplan.passes.base import Pass
 from memplan.planners import planner as planners
 from memplan.planners.planner import Budget
 
-# The seconds that a planner may search where no compiler is asked.
-_SECONDS = 10.0
-
 # How many candidates are run to find the fastest, besides the compiler's default.
 MOST_TIMED = 2
 
@@ -37,6 +35,7 @@ class Settings:
     Attributes:
       target: that was given; None for the TPU of this machine.
       planner: name of the planner.
+      effort: how much work it does for each plan.
       compile_budget: how often the real compiler may be asked for each signature.
       options: the caller's own compiler options.
       passes: the passes before the compile, as for `memplan.passes.manager.chosen`.
@@ -49,6 +48,7 @@ class Settings:
     options: Mapping[str, Any]
     passes: str | tuple[str | Pass, ...] = "auto"
     fft_precision: Literal["highest", "default"] = "highest"
+    effort: Effort = Effort.NORMAL
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,20 @@ def plan_module(
 
     # XLA always reads "True" and "False" for a bool, and "true" only in some options.
     options = {name: str(value) for name, value in {**settings.options, **(more_options or {})}.items()}
-    return optimize(module, target, planner=settings.planner, compile_budget=settings.compile_budget, options=options)
+    return optimize(
+        module,
+        target,
+        planner=settings.planner,
+        compile_budget=settings.compile_budget,
+        effort=settings.effort,
+        options=options,
+    )
 
 
 def plan_jaxpr(traced: Any, arguments: Iterable[Any], target: Target, settings: Settings) -> PlanResult:
     """Returns a plan by our own model alone, for what `jax.jit(…).trace(…)` returned for some arguments' leaves."""
     problem = build_problem(graph_of_traced(traced, arguments), target)
-    plan = planners.get(settings.planner).plan(problem, Budget(seconds=_SECONDS))
+    plan = planners.get(settings.planner).plan(problem, Budget(settings.effort))
     return PlanResult(plan, problem, report_of(problem, plan))
 
 

@@ -15,6 +15,7 @@ import jax
 from memplan.backends.jit.dispatch import make_dispatcher
 from memplan.backends.jit.function import Function
 from memplan.backends.jit.planning import PlanResult, Settings
+from memplan.compiler.effort import Effort, effort_of
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.passes.base import Pass, PassReport
@@ -111,6 +112,7 @@ def jit(
     *,
     target: str | Path | Target | None = None,
     planner: str = DEFAULT_PLANNER,
+    effort: str | Effort = Effort.NORMAL,
     compile_budget: int = 8,
     passes: str | Iterable[str | Pass] = "auto",
     fft_precision: Literal["highest", "default"] = "highest",
@@ -123,6 +125,7 @@ def jit(
     *,
     target: str | Path | Target | None = None,
     planner: str = DEFAULT_PLANNER,
+    effort: str | Effort = Effort.NORMAL,
     compile_budget: int = 8,
     passes: str | Iterable[str | Pass] = "auto",
     fft_precision: Literal["highest", "default"] = "highest",
@@ -136,6 +139,7 @@ def jit(
     *,
     target: str | Path | Target | None = None,
     planner: str = DEFAULT_PLANNER,
+    effort: str | Effort = Effort.NORMAL,
     compile_budget: int = 8,
     passes: str | Iterable[str | Pass] = "auto",
     fft_precision: Literal["highest", "default"] = "highest",
@@ -158,6 +162,7 @@ def jit(
       fun: as for `jax.jit`; without it, a decorator is returned.
       target: what to plan for: a target, its name, or a TOML file; by default the TPU of this machine, if there is one.
       planner: name of the planner.
+      effort: how much work the planner does for each plan: `fast`, `normal` or `high`.
       compile_budget: how often the real compiler may be asked for each signature.
       passes: rewrites of the program before the compile: "auto" for those that are known to pay on the platform,
         "none", names with commas between, or a sequence of names and passes.
@@ -166,10 +171,15 @@ def jit(
       **jit_kwargs: everything that `jax.jit` takes. Compiler options given here are part of every candidate.
 
     Raises:
-      MemplanError: the target, the planner or a pass is not known.
+      MemplanError: the target, the planner, the effort or a pass is not known.
     """
     if fun is None:
-        options: dict[str, Any] = {"target": target, "planner": planner, "compile_budget": compile_budget}
+        options: dict[str, Any] = {
+            "target": target,
+            "planner": planner,
+            "effort": effort,
+            "compile_budget": compile_budget,
+        }
         return functools.partial(jit, **options, passes=passes, fft_precision=fft_precision, **jit_kwargs)
     if not callable(fun):
         jax.jit(fun, **jit_kwargs)  # raises the error that JAX raises
@@ -188,6 +198,7 @@ def jit(
         dict(jit_kwargs.get("compiler_options") or {}),
         passes if isinstance(passes, str) else tuple(passes),
         fft_precision,
+        effort_of(effort),
     )
     return remade(fun, settings, jit_kwargs)
 

@@ -62,7 +62,7 @@ class CompileSearch:
         target: Target,
         planner: str,
         compile_budget: int,
-        time_limit: float,
+        budget: Budget,
         compiler: TpuCompiler,
         options: dict[str, str],
         interrupted: Callable[[], bool] | None,
@@ -70,7 +70,7 @@ class CompileSearch:
         self.module, self.target, self.compiler, self.user_options = module, target, compiler, options
         self.interrupted = interrupted
         self.planner = planners.get(planner)
-        self.compile_budget, self.seconds_per_plan = compile_budget, max(0.5, time_limit / 4)
+        self.compile_budget, self.budget = compile_budget, budget
         self.candidates: list[Candidate] = []
         self.compiled: list[ScoredModule] = []
         self.dropped: dict[str, str] = {}
@@ -232,7 +232,7 @@ class CompileSearch:
         model = learned(base.built.problem, base.where, [done.lesson for done in others])
         problem = plannable(base, model, self.dropped)
         try:
-            plan = self.planner.plan(problem, Budget(seconds=self.seconds_per_plan))
+            plan = self.planner.plan(problem, self.budget)
         except PlannerError:
             return None
         # The latency by the module's own estimates, and what the plan changes by our model.
@@ -303,7 +303,7 @@ class CompileSearch:
     def _outcome(self) -> Outcome:
         problem = self.best.built.problem
         # A module states no offsets: the planner that reads it back finds some.
-        plan = planners.get("xla").solve(problem, Budget(seconds=self.seconds_per_plan))
+        plan = planners.get("xla").solve(problem, self.budget)
         return Outcome(
             target=self.target.name,
             default=self.default.candidate,

@@ -22,17 +22,17 @@ instructions (`learning.py`). The search itself is `compile_search.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler, no_compiler
 from memplan.backends.tpu.compile_search import CompileSearch
 from memplan.backends.tpu.outcome import Outcome
+from memplan.compiler.effort import Effort, check_time_limit
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
 from memplan.planners import planner as planners
-from memplan.planners.planner import DEFAULT_PLANNER
+from memplan.planners.planner import DEFAULT_PLANNER, Budget
 
 
 def optimize(
@@ -41,7 +41,8 @@ def optimize(
     *,
     planner: str = DEFAULT_PLANNER,
     compile_budget: int = 8,
-    time_limit: float = 60.0,
+    effort: Effort = Effort.NORMAL,
+    time_limit: float | None = None,
     compiler: TpuCompiler | None = None,
     options: Mapping[str, str] | None = None,
     interrupted: Callable[[], bool] | None = None,
@@ -53,7 +54,8 @@ def optimize(
       target: a TPU for which there is a compiler.
       planner: name of the planner.
       compile_budget: how many compiles may be made; refused ones, which end early, do not count.
-      time_limit: seconds that the planner may search, over all plans.
+      effort: how much work the planner does for each plan.
+      time_limit: seconds that the planner may take for each plan; None for no limit.
       compiler: keeps its worker for other calls; if None, a compiler for this call only.
       options: the user's own compiler options, which are part of every candidate; what they set is not varied.
       interrupted: tells whether the user has interrupted; the best so far is the answer then, if the default was
@@ -64,19 +66,18 @@ def optimize(
       CompileError: not even the default can be compiled.
     """
     check(target, planner, compile_budget, time_limit)
+    budget = Budget(effort, time_limit=time_limit)
     with TpuCompiler() if compiler is None else nullcontext(compiler) as used:
-        search = CompileSearch(
-            module, target, planner, compile_budget, time_limit, used, dict(options or {}), interrupted
-        )
-        return search.run()
+        return CompileSearch(
+            module, target, planner, compile_budget, budget, used, dict(options or {}), interrupted
+        ).run()
 
 
-def check(target: Target, planner: str, compile_budget: int, time_limit: float) -> None:
+def check(target: Target, planner: str, compile_budget: int, time_limit: float | None) -> None:
     """Raises MemplanError if `optimize` cannot be called with these arguments."""
     if target.name not in TOPOLOGY_OF_TARGET:
         raise MemplanError(no_compiler(target.name))
     if compile_budget < 1:
         raise MemplanError(f"a compile budget must be at least 1, not {compile_budget}")
-    if not (time_limit > 0 and math.isfinite(time_limit)):
-        raise MemplanError(f"a time limit must be a positive number of seconds, not {time_limit}")
+    check_time_limit(time_limit)
     planners.get(planner)

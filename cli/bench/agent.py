@@ -36,7 +36,7 @@ from memplan.compiler.report.picture import texts_as_they_are
 from memplan.compiler.report.units import print_seconds, ratio
 from memplan.planners.auto.member import Member, News
 from memplan.planners.bound import lower_bound
-from memplan.planners.planner import Budget
+from memplan.planners.planner import Budget, Effort
 from memplan.planners.planner import get as planner_called
 
 # The first ten, by name, of the shipped programs of a TPU v5e with up to 1,000 decisions.
@@ -51,9 +51,6 @@ _SEARCHERS = ("evolution", "search")
 
 # Random games that are played at once.
 _BATCH = 256
-
-# Seconds for the bound.
-_BOUND_SECONDS = 20.0
 
 # What is this close to the bound is at the bound: the game adds in single precision.
 _AT_BOUND = 1.0 + 1e-6
@@ -93,7 +90,7 @@ def command(
         for file in files:
             with stages.stage(dump_name(file)):
                 problem = read_problem(file, None)
-                bound = lower_bound(problem, seconds=_BOUND_SECONDS).value
+                bound = lower_bound(problem).value
                 measure = _ablated if ablations else _compared
                 rows.append(
                     {"dump": dump_name(file), "bound": bound, **measure(problem, minutes, seed, _AT_BOUND * bound)}
@@ -139,7 +136,7 @@ def _searched(
     violations = 0
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
     proven: set[Member] = set()
-    running = [Member(name, problem, Budget(seconds, seed), news) for name in _SEARCHERS]
+    running = [Member(name, problem, Budget(Effort.HIGH, seed, seconds), news) for name in _SEARCHERS]
     try:
         while running:
             told = news.get()

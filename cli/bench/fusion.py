@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memplan import pipeline
-from memplan.cli.arguments import JsonFile, Markdown, PlannerName, WorkloadNames
+from memplan.cli.arguments import EffortName, JsonFile, Markdown, PlannerName, TimeLimit, WorkloadNames
 from memplan.cli.bench.rows import Row, markdown_of, table_of, write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
+from memplan.compiler.effort import Effort
 from memplan.compiler.emulator.timing import Timeline, emulate
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
@@ -46,7 +47,8 @@ def command(
     workloads: WorkloadNames = None,
     target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="What to fuse and plan for.")] = "tpu-v5e",
     planner: PlannerName = "greedy",
-    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that the planner may search, each.")] = 60.0,
+    effort: EffortName = Effort.NORMAL,
+    time_limit: TimeLimit = None,
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -67,7 +69,7 @@ def command(
     with Stages(total=len(chosen)) as stages:
         for workload in chosen:
             with stages.stage(workload.name):
-                rows.append(fusion_row(workload, described, planner, time_limit))
+                rows.append(fusion_row(workload, described, planner, effort, time_limit))
     lines = [_cells(row) for row in rows]
     if markdown:
         write(markdown_of(_COLUMNS, lines, ("workload",)))
@@ -76,7 +78,9 @@ def command(
     write_bench(json_file, "fusion", rows, summarize(rows))
 
 
-def fusion_row(workload: Workload, target: Target, planner: str, time_limit: float) -> Row:
+def fusion_row(
+    workload: Workload, target: Target, planner: str, effort: Effort = Effort.NORMAL, time_limit: float | None = None
+) -> Row:
     """Returns the figures of a workload: bytes and seconds.
 
     Raises:
@@ -99,17 +103,19 @@ def fusion_row(workload: Workload, target: Target, planner: str, time_limit: flo
         graphs["xla"] = without_estimates(read(dump))
     row: dict[str, Any] = {"workload": workload.name, "target": target.name, "planner": planner}
     for name, graph in graphs.items():
-        row[name] = figures(build_problem(graph, target), planner, time_limit)
+        row[name] = figures(build_problem(graph, target), planner, effort, time_limit)
     return {**row, "groups": len(outcome.reports[0].changed), "seconds": seconds}
 
 
-def figures(problem: MappingProblem, planner: str, time_limit: float) -> dict[str, float]:
+def figures(
+    problem: MappingProblem, planner: str, effort: Effort = Effort.NORMAL, time_limit: float | None = None
+) -> dict[str, float]:
     """Returns operations, bytes of slow memory with nothing planned and under a plan, and the plan's latency.
 
     Raises:
       MemplanError: the plan is not valid.
     """
-    plan = pipeline.plan(problem, planner=planner, time_limit=time_limit)
+    plan = pipeline.plan(problem, planner=planner, effort=effort, time_limit=time_limit)
     violations = verify(problem, plan)
     if violations:
         raise MemplanError(f"{planner}'s plan of {problem.name} is not valid: {violations[0].message}")

@@ -17,11 +17,12 @@ import typer
 from rich.table import Table
 
 from memplan import pipeline
-from memplan.cli.arguments import JsonFile, Markdown
+from memplan.cli.arguments import EffortName, JsonFile, Markdown, TimeLimit
 from memplan.cli.bench.rows import write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners
+from memplan.compiler.effort import Effort
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
@@ -46,7 +47,8 @@ def command(
     planners: Annotated[
         str, typer.Option(metavar="P,P,…", help="Planners to compare; see `memplan planners`.")
     ] = "slow,xla,greedy,auto",
-    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that each planner may search.")] = 60.0,
+    effort: EffortName = Effort.NORMAL,
+    time_limit: TimeLimit = None,
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -63,7 +65,7 @@ def command(
     with Stages(total=len(files)) as stages:
         for file in files:
             with stages.stage(dump_name(file)):
-                rows.extend(_rows(file, names, time_limit))
+                rows.extend(_rows(file, names, effort, time_limit))
     summary = summarize(rows)
     if markdown:
         write(markdown_table(rows))
@@ -95,21 +97,23 @@ class _Made:
     latency: float
 
 
-def _make(emulator: TimingEmulator, planner: str, time_limit: float) -> _Made:
+def _make(emulator: TimingEmulator, planner: str, effort: Effort, time_limit: float | None) -> _Made:
     started = time.perf_counter()
-    plan = pipeline.plan(emulator.problem, planner=planner, time_limit=time_limit)
+    plan = pipeline.plan(emulator.problem, planner=planner, effort=effort, time_limit=time_limit)
     seconds = time.perf_counter() - started
     return _Made(plan, seconds, emulator.latency(plan))
 
 
-def _rows(file: Path, names: list[str], time_limit: float) -> Iterator[dict[str, Any]]:
+def _rows(
+    file: Path, names: list[str], effort: Effort = Effort.NORMAL, time_limit: float | None = None
+) -> Iterator[dict[str, Any]]:
     graph = read(file)
     described = guessed_target(graph)
     problem, target = pipeline.problem(graph, described), described.name
     emulator = TimingEmulator(problem)
     carried = {planner for _, planner in reference_planners(problem)}
-    own = _make(emulator, OWN, time_limit) if OWN in carried else None
-    found = {name: own if name == OWN else _make(emulator, name, time_limit) for name in names}
+    own = _make(emulator, OWN, effort, time_limit) if OWN in carried else None
+    found = {name: own if name == OWN else _make(emulator, name, effort, time_limit) for name in names}
     bound = max([emulator.lower_bound(), *(made.plan.info.get("bound", 0.0) for made in found.values() if made)])
     for name, made in found.items():
         if made is None:

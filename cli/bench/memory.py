@@ -10,15 +10,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from rich.table import Table
 
 from memplan.backends import order_hook
 from memplan.backends.cpu import CpuModule, compile_for_cpu
-from memplan.cli.arguments import JsonFile, Markdown, WorkloadNames
+from memplan.cli.arguments import EffortName, JsonFile, Markdown, WorkloadNames
 from memplan.cli.bench.rows import table_of, write_bench
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
@@ -27,6 +26,7 @@ from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.liveness import peak_memory
 from memplan.compiler.analysis.program import FlatProgram
 from memplan.compiler.analysis.takeover import Takeover, takeovers
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
 from memplan.compiler.report.units import print_bytes, ratio
@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 def command(
     workloads: WorkloadNames = None,
-    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that packing may take, of each.")] = 30.0,
+    effort: EffortName = Effort.NORMAL,
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -68,7 +68,7 @@ def command(
         for program in programs:
             for order in ORDERS:
                 with stages.stage(f"{program.name}, {order}'s order"):
-                    rows.extend(_rows(program, order, time_limit))
+                    rows.extend(_rows(program, order, effort))
     if not rows:
         raise MemplanError("no program could be compiled")
     summary = summarize(rows)
@@ -79,7 +79,7 @@ def command(
     write_bench(json_file, "memory", rows, summary)
 
 
-def _rows(program: Program, order: str, time_limit: float) -> Iterator[Row]:
+def _rows(program: Program, order: str, effort: Effort) -> Iterator[Row]:
     rule = order_hook.memory_order if order == "memplan" else None
     if rule is not None and not order_hook.is_supported("cpu"):
         note("this JAX takes no order of ours (0.10.2 does): only XLA's is measured")
@@ -89,13 +89,13 @@ def _rows(program: Program, order: str, time_limit: float) -> Iterator[Row]:
     except MemplanError as error:
         note(f"{program.name}, {order}'s order: {error}")
         return
-    yield {"workload": program.name, "order": order, **measured(module, time_limit)}
+    yield {"workload": program.name, "order": order, **measured(module, effort)}
 
 
-def measured(module: CpuModule, time_limit: float) -> Row:
+def measured(module: CpuModule, effort: Effort) -> Row:
     """Returns bytes of a module: by XLA's assignment, by ours, and what is live at its peak."""
     program = flatten(module.graph, pointer_bytes=_POINTER_BYTES)
-    arena = smallest(program, time_limit)
+    arena = smallest(program, effort)
     return {
         "buffers": len(program.storages),
         "xla": module.assignment.total,
@@ -121,7 +121,7 @@ class Arena:
     seconds: float
 
 
-def smallest(program: FlatProgram, time_limit: float) -> Arena:
+def smallest(program: FlatProgram, effort: Effort) -> Arena:
     """Returns the smallest arena that was found.
 
     What takes over what is a choice: all that is possible, only where both are of one size, or nothing. Whether results
@@ -134,19 +134,19 @@ def smallest(program: FlatProgram, time_limit: float) -> Arena:
     load = peak_memory(program, use_holes=True, takeovers=possible)
     variants = [(chosen, apart) for apart in (False, True) for chosen in choices]
     best: Arena | None = None
-    left = time_limit
-    for number, (chosen, apart) in enumerate(variants):
-        arena = _arena(program, chosen, apart, max(left / (len(variants) - number), 0.1))
-        left -= arena.seconds
+    seconds = 0.0
+    for chosen, apart in variants:
+        arena = _arena(program, chosen, apart, effort)
+        seconds += arena.seconds
         if best is None or arena.total < best.total:
             best = arena
         if best.total <= arena.load:
             break  # No packing of these buffers is smaller.
     assert best is not None
-    return Arena(best.total, load, time_limit - left)
+    return Arena(best.total, load, seconds)
 
 
-def _arena(program: FlatProgram, chosen: Sequence[Takeover], results_apart: bool, time_limit: float) -> Arena:
+def _arena(program: FlatProgram, chosen: Sequence[Takeover], results_apart: bool, effort: Effort) -> Arena:
     end = len(program.steps) + 1
     groups = DisjointSets(len(program.storages))
     for taken in chosen:
@@ -176,7 +176,7 @@ def _arena(program: FlatProgram, chosen: Sequence[Takeover], results_apart: bool
     if not blocks:
         return Arena(apart, apart, 0.0)
     lower, upper, size_of, gaps_of = zip(*blocks, strict=True)
-    packing = pack(Instance.of(lower, upper, size_of, [ALIGNMENT] * len(blocks), gaps=gaps_of), seconds=time_limit)
+    packing = pack(Instance.of(lower, upper, size_of, [ALIGNMENT] * len(blocks), gaps=gaps_of), effort=effort)
     return Arena(apart + packing.height, apart + packing.maximum_load, packing.seconds)
 
 

@@ -18,12 +18,13 @@ import typer
 from rich.table import Table
 
 from memplan import pipeline
-from memplan.cli.arguments import JsonFile, Markdown
+from memplan.cli.arguments import EffortName, JsonFile, Markdown, TimeLimit
 from memplan.cli.bench.mapping import dump_name
 from memplan.cli.bench.rows import markdown_of, table_of, write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.guess import guessed_target
@@ -35,6 +36,9 @@ from memplan.planners.offsets.pack import Packing, pack
 
 # Blocks of the made-up instances.
 _SYNTHETIC = (5_000, 100_000)
+
+# The effort, and a time limit in seconds.
+Limits = tuple[Effort, float | None]
 
 # A height that is this much above the maximum load is printed as 1.000 and counts as such.
 _TOLERANCE = 0.0005
@@ -49,7 +53,8 @@ def command(
             help="Pack only this instance (repeatable); a name like x.1024.csv says its capacity.",
         ),
     ] = None,
-    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds that may be searched, for each row.")] = 60.0,
+    effort: EffortName = Effort.NORMAL,
+    time_limit: TimeLimit = None,
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -62,17 +67,18 @@ def command(
     files = instances or _shipped()
     dumps = [] if instances else _dumps()
     sizes = () if instances else _SYNTHETIC
+    limits = (effort, time_limit)
     rows: list[dict[str, Any]] = []
     with Stages(total=len(files) + len(dumps) + len(sizes)) as stages:
         for file in files:
             with stages.stage(file.name):
-                rows.append(_instance_row(file, time_limit))
+                rows.append(_instance_row(file, limits))
         for dump in dumps:
             with stages.stage(dump_name(dump)):
-                rows.extend(_dump_rows(dump, time_limit))
+                rows.extend(_dump_rows(dump, limits))
         for size in sizes:
             with stages.stage(f"{size:,} blocks"):
-                rows.append(_row("synthetic", f"{size:,} blocks", synthetic(size), None, time_limit))
+                rows.append(_row("synthetic", f"{size:,} blocks", synthetic(size), None, limits))
     summary = summarize(rows)
     if markdown:
         write(markdown_table(rows, summary))
@@ -84,7 +90,7 @@ def command(
 def _warm_up() -> None:
     """Compiles what numba compiles, so that no row pays for it."""
     # No order of first fit gets this below 6, so that the exact search runs as well.
-    pack(Instance.of([0, 1, 2, 0, 3], [2, 3, 4, 1, 5], [2, 3, 2, 3, 3]), seconds=30.0)
+    pack(Instance.of([0, 1, 2, 0, 3], [2, 3, 4, 1, 5], [2, 3, 2, 3, 3]))
     greedy_by_size(Instance.of([0], [1], [1]))
 
 
@@ -110,23 +116,23 @@ def capacity_of(file: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _instance_row(file: Path, time_limit: float) -> dict[str, Any]:
+def _instance_row(file: Path, limits: Limits) -> dict[str, Any]:
     table = read_instance(file)
     capacity = capacity_of(file)
     if capacity is not None:
         table.check_capacity(capacity)
-    return _row("instance", file.name, table.instance, capacity, time_limit)
+    return _row("instance", file.name, table.instance, capacity, limits)
 
 
-def _dump_rows(file: Path, time_limit: float) -> Iterator[dict[str, Any]]:
+def _dump_rows(file: Path, limits: Limits) -> Iterator[dict[str, Any]]:
     graph = read(file)
     problem = pipeline.problem(graph, guessed_target(graph))
-    yield _row("live ranges", f"{dump_name(file)} slow", slow_buffers(problem), None, time_limit)
+    yield _row("live ranges", f"{dump_name(file)} slow", slow_buffers(problem), None, limits)
     if len(problem.spaces) > 1:
         carried = any(planner == "xla" for _, planner in reference_planners(problem))
         residents = residencies(problem, "xla" if carried else "greedy", 1)
         if len(residents):
-            yield _row("live ranges", f"{dump_name(file)} fast", residents, None, time_limit)
+            yield _row("live ranges", f"{dump_name(file)} fast", residents, None, limits)
 
 
 def slow_buffers(problem: MappingProblem) -> Instance:
@@ -158,10 +164,10 @@ def synthetic(count: int) -> Instance:
     return Instance.of(lower, lower + duration, 512 * np.maximum(1, draw.lognormal(3.0, 2.0, count).astype(np.int64)))
 
 
-def _row(kind: str, name: str, instance: Instance, capacity: int | None, time_limit: float) -> dict[str, Any]:
+def _row(kind: str, name: str, instance: Instance, capacity: int | None, limits: Limits) -> dict[str, Any]:
     greedy = greedy_by_size(instance)
     started = time.perf_counter()
-    packing: Packing = pack(instance, capacity, time_limit)
+    packing: Packing = pack(instance, capacity, *limits)
     seconds = time.perf_counter() - started
     load = max(packing.maximum_load, 1)
     return {

@@ -135,7 +135,7 @@ def worker(file: Path, started: float) -> dict[str, float]:
 
     graph = timed("parse", read, file)
     problem = timed("build", build_problem, graph, target)
-    plan = timed("greedy", solve, problem, Budget(seconds=600.0))
+    plan = timed("greedy", solve, problem, Budget())
     violations = timed("verify", verify, problem, plan)
     timed("emulate", emulate, problem, plan)
     seconds["total"] = time.monotonic() - started

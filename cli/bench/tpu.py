@@ -19,12 +19,13 @@ from rich.table import Table
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.backends.tpu.outcome import Outcome
-from memplan.cli.arguments import JsonFile, Markdown, PlannerName, WorkloadNames
+from memplan.cli.arguments import EffortName, JsonFile, Markdown, PlannerName, TimeLimit, WorkloadNames
 from memplan.cli.bench.rows import write_bench
 from memplan.cli.compile import in_short
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.compiler.report.units import ratio
@@ -39,9 +40,8 @@ def command(
     workloads: WorkloadNames = None,
     planner: PlannerName = "auto",
     compile_budget: Annotated[int, typer.Option(metavar="N", help="How many compiles may be made of each.")] = 8,
-    time_limit: Annotated[
-        float, typer.Option(metavar="S", help="Seconds that the planner may search, of each.")
-    ] = 60.0,
+    effort: EffortName = Effort.NORMAL,
+    time_limit: TimeLimit = None,
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -69,7 +69,7 @@ def command(
             for target in described:
                 with stages.stage(f"{name} for {target.name}"):
                     started = time.perf_counter()
-                    row = _measured(name, module, target, planner, compile_budget, time_limit, compiler)
+                    row = _measured(name, module, target, planner, compile_budget, effort, time_limit, compiler)
                     row["seconds"] = time.perf_counter() - started
                     rows.append(row)
                     write_bench(json_file, "tpu", rows, summarize(rows))
@@ -96,7 +96,8 @@ def _measured(
     target: Target,
     planner: str,
     compile_budget: int,
-    time_limit: float,
+    effort: Effort,
+    time_limit: float | None,
     compiler: TpuCompiler,
 ) -> Row:
     """Returns the row of a program, or of why it has none; raises CompileError where no row could be had."""
@@ -108,6 +109,7 @@ def _measured(
             target,
             planner=planner,
             compile_budget=compile_budget,
+            effort=effort,
             time_limit=time_limit,
             compiler=compiler,
         )

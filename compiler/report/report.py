@@ -2,7 +2,8 @@
 
 Several mappings of the same problem are set side by side, all scored by the same emulator: nothing in fast memory,
 what the dump's compiler decided, and the plan that the report is about. The bound is what none of them can beat: the
-latency when every access is served by its fastest memory and nothing has to fit.
+best that a planner proved and wrote into its plan, or else the latency when every access is served by its fastest
+memory and nothing has to fit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from memplan.compiler.report.reasons import BufferStory, StoryTeller
 from memplan.compiler.report.usage import Usage, usage
 
 MOST_COSTLY = 10
+
+# Bounds that differ by less are the same.
+_ROUNDING = 1.0 + 1e-9
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Report:
       problem: what was planned.
       contenders: mappings to compare, the plan of the report last.
       bound: seconds that no plan beats.
+      bound_by: the planner that proved it; None if it is the latency without capacities.
       costs: what each buffer costs under the plan.
       stories: the buffers that cost most, most costly first, and why they are where they are.
     """
@@ -63,6 +68,7 @@ class Report:
     problem: MappingProblem
     contenders: tuple[Contender, ...]
     bound: float
+    bound_by: str | None
     costs: BufferCosts
     stories: tuple[BufferStory, ...]
 
@@ -70,6 +76,19 @@ class Report:
     def subject(self) -> Contender:
         """The plan that the report is about."""
         return self.contenders[-1]
+
+    @property
+    def bound_origin(self) -> str:
+        """What the bound is, in a sentence."""
+        if self.bound_by is None:
+            return "The bound is the latency with all memories large enough."
+        return f"The bound was proven by {self.bound_by}."
+
+    @property
+    def stopped(self) -> str | None:
+        """What cut the planner short; None if nothing did."""
+        said = self.subject.plan.info.get("stopped")
+        return None if said is None else str(said)
 
     def contender(self, planner: str) -> Contender | None:
         """Returns the first contender whose plan some planner made; None if there is none."""
@@ -85,15 +104,28 @@ def make_report(problem: MappingProblem, plan: Plan, others: Sequence[tuple[str,
       others: `(label, plan)` of what it is compared with.
     """
     emulator = TimingEmulator(problem)
-    bound = emulator.lower_bound()
-    contenders = tuple(
-        _score(emulator, label, contender, bound) for label, contender in (*others, (plan.planner, plan))
-    )
+    every = (*others, (plan.planner, plan))
+    bound, bound_by = _best_bound(emulator, [contender for _, contender in every])
+    contenders = tuple(_score(emulator, label, contender, bound) for label, contender in every)
     subject = contenders[-1]
     costs = buffer_costs(problem, plan, subject.timeline)
     teller = StoryTeller(problem, plan, subject.timeline, subject.usage, costs)
     stories = tuple(teller.tell(buffer) for buffer in costs.most_costly(MOST_COSTLY))
-    return Report(problem, contenders, bound, costs, stories)
+    return Report(problem, contenders, bound, bound_by, costs, stories)
+
+
+def _best_bound(emulator: TimingEmulator, plans: Sequence[Plan]) -> tuple[float, str | None]:
+    """Returns the best bound that plans state, and the planner that proved it; None if it is that of no capacity.
+
+    A plan file may state anything: a bound that one of the plans beats is not believed.
+    """
+    best, proven_by = emulator.lower_bound(), None
+    fastest = min(emulator.latency(plan) for plan in plans)
+    for plan in plans:
+        stated = plan.info.get("bound")
+        if isinstance(stated, float) and best * _ROUNDING < stated <= fastest * _ROUNDING:
+            best, proven_by = stated, str(plan.info.get("bound_by", plan.planner))
+    return min(best, fastest), proven_by
 
 
 def _score(emulator: TimingEmulator, label: str, plan: Plan, bound: float) -> Contender:

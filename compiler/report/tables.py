@@ -35,6 +35,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(f"Note: {printable(note)}"), soft_wrap=True)
     console.print()
     console.print(_mappings(report))
+    console.print(_remarks(report), soft_wrap=True)
     console.print()
     if not report.stories:
         console.print("No buffer would be faster elsewhere: this plan is as fast as if everything fitted.")
@@ -75,6 +76,14 @@ def _mappings(report: Report) -> Table:
     cycles = [print_cycles(report.bound, problem.clock)] if problem.clock else []
     table.add_row("bound that no plan beats", print_seconds(report.bound), *cycles, style="dim")
     return table
+
+
+def _remarks(report: Report) -> Text:
+    """Returns what the bound is, and whether a time limit cut the planner short."""
+    remarks = [report.bound_origin]
+    if report.stopped is not None:
+        remarks.append(f"The planner was {report.stopped}.")
+    return Text(printable(" ".join(remarks)), "dim")
 
 
 def _cells(report: Report, contender: Contender) -> list[str]:

@@ -28,7 +28,7 @@ from memplan.compiler import child_process
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import planner as planners
-from memplan.planners.planner import Budget
+from memplan.planners.planner import Budget, Effort
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,22 @@ class Member:
     Args:
       planner: name of the planner.
       problem: to be answered.
-      budget: seconds and seed; starting the process is part of the seconds.
+      budget: effort, seed, time limit, and what is known; starting the process is part of the time.
       news: queue for its plans as they come, and for the message that it has ended.
     """
 
     def __init__(self, planner: str, problem: MappingProblem, budget: Budget, news: queue.SimpleQueue[News]):
-        self.planner, self.seed = planner, budget.seed
+        self.planner, self.entry = planner, (planner, budget.seed)
         self._news = news
         self._process = child_process.start(__name__)
-        # All processes of a machine read the same monotonic clock: starting up takes about a second of the budget.
-        request = {"planner": planner, "until": time.monotonic() + budget.seconds, "seed": budget.seed}
+        request = {
+            "planner": planner,
+            "effort": budget.effort.value,
+            "seed": budget.seed,
+            # All processes of a machine read the same monotonic clock: starting up takes about a second.
+            "until": None if budget.time_limit is None else time.monotonic() + budget.time_limit,
+            "known": None if budget.known is None else budget.known.to_dict(),
+        }
         threading.Thread(target=self._talk, args=(json.dumps(request), problem), daemon=True).start()
 
     def _talk(self, request: str, problem: MappingProblem) -> None:
@@ -70,7 +76,7 @@ class Member:
             stdin, stdout = self._process.stdin, self._process.stdout
             assert stdin is not None
             assert stdout is not None
-            stdin.write(f"{request}\n{problem.with_given(None).to_json()}\n".encode())
+            stdin.write(f"{request}\n{problem.to_json()}\n".encode())
             stdin.flush()
             for line in stdout:
                 told = json.loads(line)
@@ -110,8 +116,10 @@ def main(arguments: Sequence[str]) -> None:
     try:
         chosen = planners.get(request["planner"])
         chosen.prepare()
-        seconds = max(0.0, request["until"] - time.monotonic())
-        tell_plan(chosen.solve(problem, Budget(seconds, request["seed"], tell_plan)))
+        known = None if request["known"] is None else Plan.from_dict(request["known"], "what is known")
+        limit = None if request["until"] is None else max(0.0, request["until"] - time.monotonic())
+        budget = Budget(Effort(request["effort"]), request["seed"], limit, tell_plan, known)
+        tell_plan(chosen.plan(problem, budget))
     except Exception as error:
         tell({"done": f"{type(error).__name__}: {error}"})
     else:

@@ -1,30 +1,34 @@
-"""The planner `auto`: a portfolio under one time limit.
+"""The planner `auto`: a portfolio of planners.
 
 Which method is best differs from program to program (Huberman, Lukose and Hogg, "An economics approach to hard
-computational problems", 1997; Gomes and Selman, "Algorithm portfolios", 2001), so several run beside each other, one to
-a core, and the best plan that any of them finds is the answer:
+computational problems", 1997; Gomes and Selman, "Algorithm portfolios", 2001), so several do their work, and the best
+plan that any of them finds is the answer:
 
-    time        0 ───────────────────────────────────────────────► limit
-    here        greedy │ xla │ receives plans and keeps the best one
-    core 1             ├── a member ───────────────────────────────┤
-    core 2             └── another one: proves, or runs out of time┤
-    more cores, and those of members that end: later members, then members with other seeds
+    here        greedy │ xla │ receives plans
+    core 1             ├── member 1 ──┤├── member 3 ──────────┤
+    core 2             ├── member 2 ──────────┤
 
-The members are the registered planners whose `Role` says so. The portfolio ends early when a plan reaches the bound or
-is proven to be the best. Each plan, whichever member made it, is scored and checked here.
+The members are the registered planners whose `Role` says so. Which of them run depends on the effort, and each does all
+of its own work, so more cores make `auto` faster and not better. The result is the same for any number of cores:
+
+- Members do not hear of each other's plans.
+- Their plans are merged in the order of the members, not in the order in which they come; a later member counts only if
+  its plan is faster.
+- The portfolio ends early only when the best plan of the first members, all of which have ended, reaches the best bound
+  that these proved. What later members found until then is ignored.
+
+Each plan, whichever member made it, is scored and checked here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import queue
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from memplan.compiler.effort import Effort
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
@@ -37,11 +41,14 @@ from memplan.planners.planner import Budget, Planner, Role, names_of, num_cores
 # A plan that is relatively this close to the bound counts as optimal.
 _TOLERANCE = 1e-4
 
-# The share of the budget that is kept back for members' last plans to arrive and be checked, and its most in seconds.
+# The share of a time limit that is kept back for members' last plans to arrive and be checked, and its most in seconds.
 _RESERVE, _MAX_RESERVE = 0.03, 1.0
 
-# The time that a new process needs to do anything useful, and one that compiles networks first.
-_LEAST_SECONDS, _LEAST_SECONDS_LATER = 3.0, 30.0
+# With how many seeds planners run that are SEEDED, by effort.
+_SEEDS = (1, 1, 3)
+
+# Seconds between looks at the guard.
+_PULSE = 0.25
 
 
 @dataclass(frozen=True)
@@ -50,142 +57,230 @@ class AutoOptions:
 
     Attributes:
       first: the planner whose plan is the first to beat; it runs in the caller's process.
-      members: planners that run beside each other from the start, each in a process of its own.
-      later: planners that get the cores that are left, and those of members that end early, if there is time enough.
-        Names that are not registered, and planners whose libraries are not installed, are left out. After them, the
-        first member gets cores, with other seeds.
-      processes: how many members run at once, at least each of `members`; None for as many as there are cores.
+      members: planners that run after it, each once; None for those that the effort affords, by their roles. Their
+        order decides between plans that are equally fast.
+      processes: how many members run at once, each in a process of its own; 0 for one after another in the caller's
+        process. By default it is 0 at the effort `fast`, which is over sooner than a process starts, and the number of
+        cores otherwise. It has no influence on the plan.
     """
 
     first: str = "greedy"
-    members: tuple[str, ...] = field(default_factory=lambda: names_of(Role.SEEDED) + names_of(Role.MEMBER))
-    later: tuple[str, ...] = field(default_factory=lambda: names_of(Role.LATER))
+    members: tuple[str, ...] | None = None
     processes: int | None = None
 
-    @property
-    def num_processes(self) -> int:
-        """The number of members that run at once."""
-        return max(len(self.members), self.processes if self.processes is not None else num_cores())
+    def entries(self, effort: Effort, seed: int) -> list[tuple[str, int]]:
+        """Returns the planners and their seeds, in their order."""
+        if self.members is not None:
+            return [(name, seed) for name in self.members]
+        chosen = [] if effort is Effort.FAST else [(name, seed) for name in names_of(Role.MEMBER)]
+        for number in range(effort.of(*_SEEDS)):
+            chosen += [(name, seed + number) for name in names_of(Role.SEEDED)]
+        return chosen
 
 
-class _BestPlan:
-    """The best plan so far, and the bound.
+class _Found:
+    """What a planner found: its best plan, and the best bound that it proved.
 
     Attributes:
-      problem, budget: as given; the budget is told of each better plan.
-      emulator: of the problem.
-      bound: the highest lower bound on the latency that is known, in seconds.
       plan: the best plan; None before the first.
       latency: its seconds; infinite before the first.
+      bound: seconds.
+      error: why it failed; empty if it did not.
+      has_ended: whether all of its plans have come.
+    """
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self.latency = float("inf")
+        self.bound = 0.0
+        self.error = ""
+        self.has_ended = False
+
+
+class _Portfolio:
+    """What all planners found, in their order.
+
+    Args:
+      problem, budget: as given; the budget is told of each plan that is better than all before, in the order in which
+        they come.
     """
 
     def __init__(self, problem: MappingProblem, budget: Budget):
         self.problem, self.budget = problem, budget
         self.emulator = TimingEmulator(problem)
-        self.bound = self.emulator.lower_bound()
-        self.plan: Plan | None = None
-        self.latency = float("inf")
+        self.least = self.emulator.lower_bound()
+        self.found: dict[tuple[str, int], _Found] = {}
+        self._told = float("inf")
 
-    def hear(self, plan: Plan) -> None:
-        """Takes a plan if it is better and valid, and the bound that it states if that is higher."""
+    def hear(self, entry: tuple[str, int], plan: Plan) -> None:
+        """Takes a plan of a planner if it is better than its others and valid, and the bound that it states."""
+        found = self.found.setdefault(entry, _Found())
         bound = plan.info.get("bound")
         if isinstance(bound, float):
-            self.bound = max(self.bound, bound)
+            found.bound = max(found.bound, bound)
+        if "stopped" in plan.info:
+            self.budget.guard.met = True
         latency = self.emulator.latency(plan)
-        if latency < self.latency and not verify(self.problem, plan):
-            self.latency = latency
-            self.plan = replace(plan, planner="auto", info={**plan.info, "member": plan.planner})
-            self.budget.on_plan(self.plan)
+        if latency < found.latency and not verify(self.problem, plan):
+            found.plan, found.latency = plan, latency
+            if latency < self._told:
+                self._told = latency
+                self.budget.on_plan(self._named(plan))
+
+    def end(self, entry: tuple[str, int], error: str = "") -> None:
+        """Notes that a planner has ended."""
+        found = self.found.setdefault(entry, _Found())
+        found.error, found.has_ended = error, True
+
+    def run_here(self, name: str, seed: int) -> None:
+        """Lets a planner make its plan in this process."""
+        entry = (name, seed)
+
+        def tell(plan: Plan) -> None:
+            self.hear(entry, plan)
+
+        budget = replace(self.budget, seed=seed, on_plan=tell, known=self.known(seed))
+        try:
+            self.hear(entry, planners.get(name).solve(self.problem, budget))
+        except PlannerError as error:
+            self.end(entry, str(error))
+        else:
+            self.end(entry)
+
+    def known(self, seed: int) -> Plan | None:
+        """Returns a plan that was made with a seed and that planners begin with: greedy's, if there is one."""
+        found = self.found.get(("greedy", seed))
+        return found.plan if found is not None and found.has_ended else None
+
+    def counted(self) -> list[_Found]:
+        """Returns the planners that count, in their order: before the first one that has not ended, and as few of them
+        as have a plan that they proved to be the best. Which others have ended by now depends on the machine.
+        """
+        chosen: list[_Found] = []
+        for found in self.found.values():
+            if not found.has_ended or self._are_done(chosen):
+                break
+            chosen.append(found)
+        return chosen
 
     @property
     def is_optimal(self) -> bool:
-        """Whether no plan can be better."""
-        return self.latency <= self.bound * (1.0 + _TOLERANCE)
+        """Whether the first planners, all of which have ended, found a plan that they proved to be the best."""
+        return self._are_done(self.counted())
+
+    def _are_done(self, chosen: list[_Found]) -> bool:
+        best = min((found.latency for found in chosen), default=float("inf"))
+        return best <= self._bound_of(chosen) * (1.0 + _TOLERANCE)
+
+    def _bound_of(self, chosen: list[_Found]) -> float:
+        return max([self.least, *(found.bound for found in chosen)])
+
+    def result(self, everything: bool) -> Plan | None:
+        """Returns the best plan; None if there is none.
+
+        Args:
+          everything: whether what was found by planners that have not ended counts as well.
+        """
+        chosen = list(self.found.values()) if everything else self.counted()
+        best = min(chosen, key=lambda found: found.latency, default=None)  # the first of several
+        if best is None or best.plan is None:
+            return None
+        info: dict[str, Any] = {**best.plan.info, "bound": self._bound_of(chosen)}
+        for (name, _), found in self.found.items():
+            if found in chosen and found.bound == info["bound"] > self.least:
+                info.setdefault("bound_by", name)
+        if failed := self.failed(chosen):
+            info["failed"] = failed
+        return replace(self._named(best.plan), info={**info, "member": best.plan.planner})
+
+    def failed(self, chosen: list[_Found]) -> dict[str, str]:
+        """Returns the errors of the planners that failed, by name."""
+        return {name: found.error for (name, _), found in self.found.items() if found.error and found in chosen}
+
+    @staticmethod
+    def _named(plan: Plan) -> Plan:
+        return replace(plan, planner="auto", info={**plan.info, "member": plan.planner})
 
 
 def solve_with(problem: MappingProblem, budget: Budget, options: AutoOptions) -> Plan:
     """Returns the best plan of all members.
 
     Its `info` is that of the member that made it, with that member's name (`member`), the best bound on the latency
-    that any member proved (`bound`), and the errors of the members that failed, by name (`failed`).
+    that is known (`bound`), the member that proved it (`bound_by`, if any did), and the errors of the members that
+    failed, by name (`failed`).
 
     Raises:
       PlannerError: no member found a plan; the message is that of the first one that failed.
     """
-    end = time.monotonic() + budget.seconds
-    best = _BestPlan(problem, budget)
-    failed: dict[str, str] = {}
+    portfolio = _Portfolio(problem, budget)
+    is_cut = True
     with contextlib.suppress(KeyboardInterrupt):
-        try:
-            first = planners.get(options.first)
-            best.hear(first.solve(problem, Budget(budget.seconds, budget.seed, best.hear)))
-        except PlannerError as error:
-            failed[options.first] = str(error)
-        if not best.is_optimal:
-            _run(problem, budget, options, best, failed, end)
-    if best.plan is None:
+        portfolio.run_here(options.first, budget.seed)
+        if problem.given is not None:  # The mapping that the program's compiler chose is one to beat.
+            portfolio.run_here("xla", budget.seed)
+        if not portfolio.is_optimal and not budget.guard.reached():
+            _run(portfolio, options)
+        is_cut = budget.guard.met
+    plan = portfolio.result(everything=is_cut)
+    if plan is None:
+        failed = portfolio.failed(list(portfolio.found.values()))
         if not failed:
             raise KeyboardInterrupt
         raise PlannerError(next(iter(failed.values())))
-    info: dict[str, Any] = {**best.plan.info, "bound": best.bound}
-    if failed:
-        info["failed"] = failed
-    return replace(best.plan, info=info)
+    return plan
 
 
-def _run(
-    problem: MappingProblem,
-    budget: Budget,
-    options: AutoOptions,
-    best: _BestPlan,
-    failed: dict[str, str],
-    end: float,
-) -> None:
-    """Runs members until the time is over, a plan is known to be the best, or all have ended by themselves."""
-    deadline = end - min(_MAX_RESERVE, _RESERVE * budget.seconds)
+def _run(portfolio: _Portfolio, options: AutoOptions) -> None:
+    """Runs members until all have ended, a plan is proven to be the best, or the guard is reached."""
+    budget = portfolio.budget
+    entries = [entry for entry in options.entries(budget.effort, budget.seed) if entry not in portfolio.found]
+    processes = options.processes
+    if processes is None:
+        processes = 0 if budget.effort is Effort.FAST else num_cores()
+    if processes > 0:
+        _run_beside(portfolio, entries, processes)
+        return
+    for name, seed in entries:
+        if portfolio.is_optimal or budget.guard.reached():
+            return
+        portfolio.run_here(name, seed)
+
+
+def _run_beside(portfolio: _Portfolio, entries: list[tuple[str, int]], processes: int) -> None:
+    """Runs members in processes of their own, and starts them in their order."""
+    problem, budget = portfolio.problem, portfolio.budget
+    portfolio.found |= {entry: _Found() for entry in entries}  # in their order
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
-    waiting = _entries(options, budget.seed, deadline)
-    running: list[Member] = []
-
-    def start() -> None:
-        planner, seed = next(waiting)
-        running.append(Member(planner, problem, Budget(deadline - time.monotonic(), seed), news))
-
+    waiting, running = list(reversed(entries)), list[Member]()
+    problem = problem.with_given(None)
     try:
-        for _ in range(options.num_processes):
-            start()
-        if problem.given is not None:  # The mapping that the program's compiler chose is one to beat.
-            with contextlib.suppress(PlannerError):
-                best.hear(planners.get("xla").solve(problem, Budget(budget.seconds, budget.seed)))
-        while running and not best.is_optimal and (left := end - time.monotonic()) > 0:
+        while (waiting or running) and not portfolio.is_optimal and not budget.guard.reached():
+            if waiting and len(running) < processes:
+                name, seed = waiting.pop()
+                running.append(Member(name, problem, _budget_of(portfolio, seed), news))
+                continue
             try:
-                told = news.get(timeout=left)
+                told = news.get(timeout=min(_PULSE, max(budget.guard.left(), 0.0)))
             except queue.Empty:
-                break
+                continue
             if told.plan is not None:
-                best.hear(told.plan)
+                portfolio.hear(told.member.entry, told.plan)
                 continue
             running.remove(told.member)
             told.member.stop()
-            if told.error:
-                failed[told.member.planner] = told.error
-            elif time.monotonic() < deadline - _LEAST_SECONDS:
-                start()
+            portfolio.end(told.member.entry, told.error)
     except OSError as error:  # Processes cannot be started here.
-        failed[options.members[0]] = f"no process for it: {error.strerror}"
+        portfolio.end(entries[0], f"no process for it: {error.strerror}")
     finally:
         for member in running:
             member.stop()
 
 
-def _entries(options: AutoOptions, seed: int, deadline: float) -> Iterator[tuple[str, int]]:
-    """Yields planners and their seeds in the order in which they get a core."""
-    yield from ((planner, seed) for planner in options.members)
-    for planner in options.later:
-        known = planner in planners.names() and not planners.get(planner).missing()
-        if known and deadline - time.monotonic() >= _LEAST_SECONDS_LATER:
-            yield planner, seed
-    yield from ((options.members[0], number) for number in itertools.count(seed + 1))
+def _budget_of(portfolio: _Portfolio, seed: int) -> Budget:
+    """Returns a member's budget."""
+    left = portfolio.budget.guard.left()
+    limit = None if left == float("inf") else max(left - min(_MAX_RESERVE, _RESERVE * left), 0.01)
+    return Budget(portfolio.budget.effort, seed, limit, known=portfolio.known(seed))
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
@@ -196,8 +291,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
 @cache
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
-    options = AutoOptions()
-    for name in (options.first, *options.members):
+    for name in (AutoOptions.first, *names_of(Role.SEEDED), *names_of(Role.MEMBER)):
         planners.get(name).prepare()
 
 

@@ -11,7 +11,6 @@ generation are packed, and the best plan that results is the answer. Several fas
 from __future__ import annotations
 
 import contextlib
-import time
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -32,10 +31,13 @@ from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.packing import UNPLACED, pack
 from memplan.planners.stays.rules import Rules
-from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
+from memplan.planners.stays.small_problem import small_problem
 
-# Children that are bred before the clock is looked at.
+# Children that are bred before the guard is asked.
 _AT_ONCE = 16
+
+# The children times the genes of each in all generations, by effort, and the most generations.
+_WORK, _MOST_GENERATIONS = (2_000_000, 100_000_000, 1_000_000_000), (100, 3_000, 30_000)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class EvolutionOptions:
 
     Attributes:
       population: individuals.
-      generations: as many children as individuals each, in each fast space, at most; None for as many as time allows.
+      generations: as many children as individuals each, in each fast space; None for what the effort affords.
       tournament: of how many a parent is the best.
       crossover: probability that a child has two parents.
       mutation: genes that change in a child, on average.
@@ -65,13 +67,10 @@ def solve_with(problem: MappingProblem, budget: Budget, options: EvolutionOption
     Raises:
       PlannerError: the buffers do not fit their homes.
     """
-    deadline = time.monotonic() + budget.seconds
     evolution = _Evolution(problem, budget, options, slow.solve(problem, budget))
-    spaces = fast_spaces(problem)
     with contextlib.suppress(KeyboardInterrupt):  # What was found until then is the answer.
-        for number, space in enumerate(spaces):
-            now = time.monotonic()
-            evolution.run(space, now + (deadline - now) / (len(spaces) - number))
+        for space in fast_spaces(problem):
+            evolution.run(space)
     return evolution.best
 
 
@@ -88,27 +87,26 @@ class _Evolution:
         self.best, self.best_latency = replace(first, planner="evolution"), self.emulator.latency(first)
         budget.on_plan(self.best)
 
-    def run(self, space: int, deadline: float) -> None:
+    def run(self, space: int) -> None:
         """Evolves decisions for one fast space; those of the spaces before stay as they are."""
         frame = Frame(self.problem, space, self.elsewhere)
         decisions = [Decisions(frame, Rules(), kept) for kept in kept_choices(frame)]
         best = self._packed(decisions[0])
         if len(frame.lows):
-            best = self._evolved(frame, decisions, deadline, best)
+            best = self._evolved(frame, decisions, best)
         self.home_offsets |= best.home_offsets
         self.elsewhere += best.stays
 
-    def _evolved(
-        self, frame: Frame, decisions: list[Decisions], deadline: float, best: _PackedDecisions
-    ) -> _PackedDecisions:
-        """Returns the best packed decisions that evolve from random ones before a deadline."""
-        options = self.options
+    def _evolved(self, frame: Frame, decisions: list[Decisions], best: _PackedDecisions) -> _PackedDecisions:
+        """Returns the best packed decisions that evolve from random ones."""
+        options, guard = self.options, self.budget.guard
+        generations = self._generations(frame) if options.generations is None else options.generations
         evaluation = make_evaluation(frame, self.emulator)
         tables, _, now = in_one_piece(decisions[0].tables)
         population = self._first_population(frame, decisions, now)
         for number, genes in enumerate(population.genes):
             population.fitness[number] = decode(tables, evaluation, population, genes)
-            if time.monotonic() >= deadline:
+            if guard.reached():
                 break  # The fitness of the others stays infinite.
         done, tried = 0, set[bytes]()
         while True:
@@ -124,14 +122,19 @@ class _Evolution:
                 packed = self._packed(trial)
                 population.fitness[number] = packed.latency
                 best = packed if packed.latency < best.latency else best
-            is_enough = options.generations is not None and done >= options.generations * options.population
-            if is_enough or best.latency <= self.bound or time.monotonic() >= deadline:
+            is_enough = done >= generations * options.population
+            if is_enough or best.latency <= self.bound or guard.reached():
                 return best
             for _ in range(0, options.population, _AT_ONCE):
-                if time.monotonic() < deadline:
+                if not guard.reached():
                     rates = (options.tournament, options.crossover, options.mutation)
                     evolve(tables, evaluation, population, _AT_ONCE, *rates)
             done += options.population
+
+    def _generations(self, frame: Frame) -> int:
+        """Returns how many generations the effort affords."""
+        genes = self.options.population * (len(frame.chains.chain) + self.problem.end)
+        return max(1, min(self.budget.effort.of(*_MOST_GENERATIONS), self.budget.effort.of(*_WORK) // genes))
 
     def _first_population(self, frame: Frame, decisions: list[Decisions], now: NDArray[np.int64]) -> Population:
         """Returns individuals each of which draws its genes with probabilities of its own."""
@@ -191,7 +194,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
     greedy.prepare()
-    solve_with(small_problem(), Budget(FOR_PREPARATION), EvolutionOptions(generations=10))
+    solve_with(small_problem(), Budget(), EvolutionOptions(generations=10))
 
 
 PLANNER = Planner(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.effort import Effort, Guard
 from memplan.planners.ilp.linear import ONE, ZERO, Affine, add_up
 from memplan.planners.ilp.runs import Realization
 from memplan.planners.offsets.infeasible import irreducible_infeasible_subset
@@ -38,19 +39,19 @@ def found_offsets(decisions: Decisions) -> Integers | None:
     return offsets if (offsets != UNPLACED).all() else None
 
 
-def add_cut(realization: Realization, decisions: Decisions, seconds: float) -> bool:
+def add_cut(realization: Realization, decisions: Decisions, guard: Guard) -> bool:
     """Adds a cut for a solution whose stays have no offsets to its program; returns whether there is such a cut.
 
     Args:
       realization: of the solution.
       decisions: what the solution became, before anything else is changed.
-      seconds: of wall-clock time for the subset; if it takes longer, the cut is for all that is alive together with a
+      guard: ends the search for the subset early. If none is found, the cut is for all that is alive together with a
         stay that found no offset.
     """
     frame = decisions.frame
     instance = _instance(frame, decisions)
     capacity = frame.problem.spaces[frame.space].capacity // frame.unit
-    subset = irreducible_infeasible_subset(instance, capacity, seconds)
+    subset = irreducible_infeasible_subset(instance, capacity, Effort.FAST, guard)
     if subset is not None:
         chosen = subset.blocks
     else:

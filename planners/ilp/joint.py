@@ -17,7 +17,6 @@ window, and none is shorter than its latency and its bytes. The timing emulator 
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.planners.ilp.model import longest, longest_durations
@@ -100,14 +100,14 @@ class Joint:
         num_candidates = int((lengths * (lengths + 1) // 2).sum())
         return frame.problem.end <= _MAX_OPERATIONS and num_candidates <= _MAX_CANDIDATES and not frame.elsewhere
 
-    def solve(self, hint: Plan, emulator: TimingEmulator, effort: float, until: float) -> Packed | None:
+    def solve(self, hint: Plan, emulator: TimingEmulator, effort: float, guard: Guard) -> Packed | None:
         """Returns the best decisions found, with offsets; None if none were found.
 
         Args:
           hint: a plan to start from.
           emulator: of the problem.
           effort: deterministic seconds of the solver, so that results can be reproduced.
-          until: the time of `time.monotonic()` at which it stops in any case.
+          guard: ends it early.
         """
         from ortools.sat.python import cp_model
 
@@ -117,12 +117,11 @@ class Joint:
         solver.parameters.num_workers = 1
         solver.parameters.catch_sigint_signal = False
         solver.parameters.max_deterministic_time = effort
-        solver.parameters.max_time_in_seconds = max(until - time.monotonic(), 0.01)
         status: list[Any] = []
         thread = threading.Thread(target=lambda: status.append(solver.solve(self.model)), daemon=True)
         thread.start()
         try:
-            while thread.is_alive():
+            while thread.is_alive() and not guard.reached():
                 thread.join(_PULSE)
         finally:
             while thread.is_alive():

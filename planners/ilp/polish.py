@@ -7,13 +7,13 @@ queues, latencies of links, and offsets.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.planners.stays.booking_kernel import book_run, has_room
 from memplan.planners.stays.decisions import Decisions
@@ -29,22 +29,20 @@ _SHARE_OF_SHIFTS = 0.5
 # Constraint programming looks for offsets where at most this many runs found none.
 _FEW = 6
 
-# How often the search goes on with less memory around what found no offset.
-_REPACKS = 6
+# How often the search goes on with less memory around what found no offset, and by how much it tries less then.
+_REPACKS, _LESS = 6, 4
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How long to look.
+class PolishWork:
+    """How much to try.
 
     Attributes:
-      rounds: how many changes are tried.
-      deadline: of `time.monotonic()`.
+      rounds: how many changes are tried at first; fewer are tried after each packing.
       exact: deterministic seconds of constraint programming for each run that finds no offset otherwise.
     """
 
     rounds: int
-    deadline: float
     exact: float = 0.0
 
 
@@ -64,19 +62,29 @@ class Packed:
 
 
 class Polish:
-    """The improvement of decisions on one fast space."""
+    """The improvement of decisions on one fast space.
 
-    def __init__(self, frame: Frame, emulator: TimingEmulator, generator: np.random.Generator, goal: float):
-        self.frame, self.emulator, self.generator, self.goal = frame, emulator, generator, goal
+    Args:
+      frame: of the space.
+      emulator: of the frame's problem.
+      generator: of random numbers.
+      goal: seconds of latency that are low enough.
+      guard: ends it early.
+    """
 
-    def packed(self, found: Decisions, effort: Effort) -> Iterator[Packed]:
+    def __init__(
+        self, frame: Frame, emulator: TimingEmulator, generator: np.random.Generator, goal: float, guard: Guard
+    ):
+        self.frame, self.emulator, self.generator = frame, emulator, generator
+        self.goal, self.guard = goal, guard
+
+    def packed(self, found: Decisions, work: PolishWork) -> Iterator[Packed]:
         """Yields improved decisions that have offsets, each time that there are new ones."""
         for attempt in range(_REPACKS + 1):
-            found = self.improved(found, effort)
-            is_late = time.monotonic() > effort.deadline
-            placed, left_out = self._placed(found, 0.0 if is_late else effort.exact)
+            found = self.improved(found, work if attempt == 0 else replace(work, rounds=work.rounds // _LESS))
+            placed, left_out = self._placed(found, 0.0 if self.guard.reached() else work.exact)
             yield placed
-            if not len(left_out) or attempt == _REPACKS or time.monotonic() > effort.deadline:
+            if not len(left_out) or attempt == _REPACKS or self.guard.reached():
                 return
             found = found.squeezed(left_out)
 
@@ -84,11 +92,11 @@ class Polish:
         """Returns the seconds of the program under the decisions."""
         return self.emulator.latency_of(*decisions.arrays())
 
-    def improved(self, best: Decisions, effort: Effort) -> Decisions:
+    def improved(self, best: Decisions, work: PolishWork) -> Decisions:
         """Returns the best of what results from random changes."""
         best_latency = self.latency(best)
-        for _ in range(effort.rounds):
-            if best_latency <= self.goal or time.monotonic() > effort.deadline:
+        for _ in range(work.rounds):
+            if best_latency <= self.goal or self.guard.reached():
                 break
             if self.generator.random() < _SHARE_OF_SHIFTS:
                 trial = best.copy()

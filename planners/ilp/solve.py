@@ -18,7 +18,6 @@ linear relaxations (`bound.py`).
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, cached_property, partial
@@ -33,9 +32,10 @@ from memplan.planners import greedy
 from memplan.planners.bound import lower_bound
 from memplan.planners.ilp.cuts import add_cut, found_offsets
 from memplan.planners.ilp.joint import Joint, kept_in
+from memplan.planners.ilp.linear import Rows
 from memplan.planners.ilp.linear_solver import ProgramSolution, SolverTask
 from memplan.planners.ilp.model import Precision, Relaxation, longest
-from memplan.planners.ilp.polish import Effort, Polish
+from memplan.planners.ilp.polish import Polish, PolishWork
 from memplan.planners.ilp.relaxation import relax
 from memplan.planners.ilp.runs import Realization
 from memplan.planners.ilp.windows import improve_windows
@@ -45,7 +45,7 @@ from memplan.planners.stays.booking_kernel import has_room
 from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.rules import Rules
-from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
+from memplan.planners.stays.small_problem import small_problem
 
 Integers = NDArray[np.int64]
 
@@ -55,24 +55,29 @@ OPTIMAL_WITHIN = 1e-4
 # Programs with more accesses than this are solved window by window.
 _MAX_ACCESSES = 2000
 
-# The shares of the budget for greedy, the linear relaxations and the integer programs; polishing takes the rest.
-_FOR_GREEDY, _FOR_BOUND, _FOR_INTEGERS = 0.3, 0.15, 0.75
+# The work on each integer program by effort: the nodes of its tree are this many for each entry of its rows, but at
+# least `_LEAST_NODES`.
+_WORK, _LEAST_NODES = (500_000, 10_000_000, 200_000_000), 10
 
-# Changes tried by a polish, in all and for each access, and the deterministic seconds of constraint programming for
-# each run that finds no offset otherwise.
-_ROUNDS, _ROUNDS_PER_ACCESS, _EXACT_EFFORT = 3000, 20, 0.2
+# Rounds of cuts that SCIP adds to the relaxation before it branches, by effort. Each may take as long as many nodes.
+_CUTS = (0, 5, 20)
 
-# The ratios of the models (see `Precision`), one after another; those of programs with more than `_MAX_FINE_ACCESSES`.
-# A finer model is tried if at least `_LEAST_ROUND` seconds are left, and `_FINER` times those that the last one took to
-# write.
-_RATIOS, _COARSE_RATIOS, _MAX_FINE_ACCESSES, _LEAST_ROUND = (0.5, 0.1, 0.02), (1.0, 0.5, 0.1), 700, 2.0
-_FINER = 10.0
+# Programs of more entries than this are not solved as integer programs, by effort: the first node takes too long.
+_MOST_ENTRIES = (20_000, 150_000, 2_000_000)
 
-# How often a solution without offsets is cut off in each round, and the share of the time for finding the reason.
-_MAX_CUTS, _FOR_SUBSET = 8, 0.1
+# Changes tried by a polish, in all by effort and for each access, and the deterministic seconds of constraint
+# programming for each run that finds no offset otherwise.
+_ROUNDS, _ROUNDS_PER_ACCESS, _EXACT_EFFORT = (300, 3000, 10_000), 20, 0.03
 
-# The deterministic seconds of the constraint program of small problems.
-_JOINT_EFFORT = 1.0
+# The ratios of the models (see `Precision`), one after another, and how many of them are tried by effort; those of
+# programs with more than `_MAX_FINE_ACCESSES`.
+_RATIOS, _COARSE_RATIOS, _NUM_RATIOS, _MAX_FINE_ACCESSES = (0.5, 0.1, 0.02), (1.0, 0.5, 0.1), (1, 2, 3), 700
+
+# How often a solution without offsets is cut off in each round.
+_MAX_CUTS = 8
+
+# The deterministic seconds of the constraint program of small problems, by effort.
+_JOINT_EFFORT = (1, 1, 10)
 
 
 class _Incumbent:
@@ -129,37 +134,33 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     Raises:
       PlannerError: the buffers do not fit their homes.
     """
-    start = time.monotonic()
-    plan = greedy.solve(problem, replace(budget, seconds=_FOR_GREEDY * budget.seconds, on_plan=lambda _: None))
+    plan = greedy.solve(problem, replace(budget, on_plan=lambda _: None))
     best = _Incumbent(problem, budget, plan)
     with contextlib.suppress(KeyboardInterrupt):
         if not best.is_optimal:
-            _search(problem, budget, best, start)
+            _search(problem, budget, best)
     return best.finished()
 
 
-def _search(problem: MappingProblem, budget: Budget, best: _Incumbent, start: float) -> None:
-    deadline = start + 0.97 * budget.seconds
-    best.raise_bound(lower_bound(problem, min(_FOR_BOUND * budget.seconds, deadline - time.monotonic())).value)
+def _search(problem: MappingProblem, budget: Budget, best: _Incumbent) -> None:
+    best.raise_bound(lower_bound(problem, budget.effort, budget.guard).value)
     if best.is_optimal or len(problem.spaces) == 1:
         return
     if len(problem.accesses) > _MAX_ACCESSES:
-        for plan in improve_windows(problem, budget.seed, best.emulator, deadline):
+        for plan in improve_windows(problem, budget, best.emulator):
             best.offer(plan, "integer programs of windows")
         return
-    polishing = partial(_plans, problem, best, budget.seed)
-    solvers_until = start + _FOR_INTEGERS * budget.seconds
+    polishing = partial(_plans, problem, best, budget)
     ratios = _RATIOS if len(problem.accesses) <= _MAX_FINE_ACCESSES else _COARSE_RATIOS
-    for number, ratio in enumerate(ratios):
-        begin = time.monotonic()
-        pair = _Pair(problem, ratio, solvers_until)
-        written = time.monotonic() - begin
+    for number, ratio in enumerate(ratios[: budget.effort.of(*_NUM_RATIOS)]):
+        pair = _Pair(problem, ratio, budget)
         try:
             if number == 0:
-                now = time.monotonic()
-                _try_jointly(problem, best, now + 0.5 * (solvers_until - now))
-                for plan in polishing(_greedy_decisions, solvers_until):
+                _try_jointly(problem, best, budget)
+                for plan in polishing(_greedy_decisions):
                     best.offer(plan, "ruin and recreate")
+            if pair.is_too_large:
+                return
             # The order does not depend on which is done first, so that the same problem has the same plan.
             relaxation = pair.relaxed.solution
             best.raise_bound(min(relaxation.bound * pair.relaxed.model.unit, longest(problem)))
@@ -168,40 +169,41 @@ def _search(problem: MappingProblem, budget: Budget, best: _Incumbent, start: fl
                     return
                 if program.solution.values is None:
                     continue
-                now = time.monotonic()
-                until = deadline if program is pair.relaxed else now + 0.6 * (deadline - now)
-                for plan in polishing(partial(_realized, program, best.emulator), until):
+                for plan in polishing(partial(_realized, program, best.emulator)):
                     best.offer(plan, name)
-            pair.strict.cut_and_solve(problem, best, deadline)
+            pair.strict.cut_and_solve(problem, best)
         finally:
             pair.stop()
-        now = time.monotonic()
-        # A finer model takes several times as long to write.
-        needed = max(_LEAST_ROUND, _FINER * written)
-        if best.is_optimal or not relaxation.is_optimal or now > deadline - needed:
+        if best.is_optimal or not relaxation.is_optimal or budget.guard.reached():
             return
-        solvers_until = now + _FOR_INTEGERS * (deadline - now)
 
 
 class _Program:
     """An integer program that is being solved."""
 
-    def __init__(self, model: Relaxation, until: float):
-        self.model = model
-        self.task = SolverTask(model.program.finished(), True, max(until - time.monotonic(), 0.1), OPTIMAL_WITHIN / 4.0)
+    def __init__(self, model: Relaxation, budget: Budget):
+        self.model, self._budget = model, budget
+        self.task: SolverTask | None = None
+
+    def start(self, rows: Rows) -> None:
+        """Begins to solve the program, whose rows these are."""
+        nodes = max(_LEAST_NODES, self._budget.effort.of(*_WORK) // max(1, len(rows.values)))
+        # Solutions of the strict program become plans, and of the relaxation it is the bound that counts.
+        cuts = 0 if self.model.precision.strict else self._budget.effort.of(*_CUTS)
+        self.task = SolverTask(rows, True, nodes, self._budget.guard, OPTIMAL_WITHIN / 4.0, cuts)
 
     @cached_property
     def solution(self) -> ProgramSolution:
         """What the solver found, when it is done."""
+        assert self.task is not None
         return self.task.result()
 
-    def cut_and_solve(self, problem: MappingProblem, best: _Incumbent, deadline: float) -> None:
+    def cut_and_solve(self, problem: MappingProblem, best: _Incumbent) -> None:
         """Adds cuts and solves again while the solution has no offsets; offers the first plan that has some."""
-        spaces = fast_spaces(problem)
+        spaces, guard = fast_spaces(problem), self._budget.guard
         for _ in range(_MAX_CUTS if len(spaces) == 1 else 0):
-            now = time.monotonic()
             values = self.solution.values
-            if best.is_optimal or values is None or not self.solution.is_optimal or now > deadline - _LEAST_ROUND:
+            if best.is_optimal or values is None or not self.solution.is_optimal or guard.reached():
                 return
             realization = Realization(Frame(problem, spaces[0]), self.model, values)
             found = realization.decisions(Rules(), best.emulator)
@@ -209,30 +211,39 @@ class _Program:
             if offsets is not None:
                 best.offer(_assembled(problem, found, offsets), "integer program with cuts")
                 return
-            if not add_cut(realization, found, _FOR_SUBSET * (deadline - now)):
+            if not add_cut(realization, found, guard):
                 return
-            until = now + _FOR_INTEGERS * (deadline - now)
-            seconds = max(until - time.monotonic(), 0.1)
-            self.task = SolverTask(self.model.program.finished(), True, seconds, OPTIMAL_WITHIN / 4.0)
+            self.start(self.model.program.finished())
             del self.solution
 
 
 class _Pair:
-    """The relaxation and the strict program of one precision."""
+    """The relaxation and the strict program of one precision, which are being solved unless they are too large.
 
-    def __init__(self, problem: MappingProblem, ratio: float, until: float):
+    Attributes:
+      strict, relaxed: the programs.
+      is_too_large: whether the effort does not suffice for them.
+    """
+
+    def __init__(self, problem: MappingProblem, ratio: float, budget: Budget):
         self.strict, self.relaxed = (
-            _Program(relax(problem, precision=Precision(ratio, whole=True, strict=is_strict)), until)
+            _Program(relax(problem, precision=Precision(ratio, whole=True, strict=is_strict)), budget)
             for is_strict in (True, False)
         )
+        rows = [program.model.program.finished() for program in (self.strict, self.relaxed)]
+        self.is_too_large = max(len(each.values) for each in rows) > budget.effort.of(*_MOST_ENTRIES)
+        if not self.is_too_large:
+            self.strict.start(rows[0])
+            self.relaxed.start(rows[1])
 
     def stop(self) -> None:
         """Ends the solvers, if they still run."""
         for program in (self.strict, self.relaxed):
-            program.task.stop()
+            if program.task is not None:
+                program.task.stop()
 
 
-def _try_jointly(problem: MappingProblem, best: _Incumbent, until: float) -> None:
+def _try_jointly(problem: MappingProblem, best: _Incumbent, budget: Budget) -> None:
     """Solves a problem by a constraint program if it is small and has one fast space."""
     spaces = fast_spaces(problem)
     if len(spaces) != 1 or best.is_optimal:
@@ -240,7 +251,8 @@ def _try_jointly(problem: MappingProblem, best: _Incumbent, until: float) -> Non
     frame = Frame(problem, spaces[0])
     if not Joint.is_small(frame):
         return
-    found = Joint(frame, kept_in(best.plan)).solve(best.plan, best.emulator, _JOINT_EFFORT, until)
+    joint = Joint(frame, kept_in(best.plan))
+    found = joint.solve(best.plan, best.emulator, budget.effort.of(*_JOINT_EFFORT), budget.guard)
     if found is not None:
         best.offer(_assembled(problem, found.decisions, found.offsets), "constraint program")
 
@@ -266,20 +278,20 @@ def _realized(program: _Program, emulator: TimingEmulator, frame: Frame) -> Deci
 
 
 def _plans(
-    problem: MappingProblem, best: _Incumbent, seed: int, decide: Callable[[Frame], Decisions], deadline: float
+    problem: MappingProblem, best: _Incumbent, budget: Budget, decide: Callable[[Frame], Decisions]
 ) -> Iterator[Plan]:
     """Yields better and better plans that decisions become, one fast space after another."""
     stays: list[Stay] = []
     home_offsets: dict[int, int] = {}
     spaces = fast_spaces(problem)
-    rounds = min(_ROUNDS, _ROUNDS_PER_ACCESS * len(problem.accesses))
+    rounds = min(budget.effort.of(*_ROUNDS), _ROUNDS_PER_ACCESS * len(problem.accesses))
     for space in spaces:
         frame = Frame(problem, space, stays)
-        polish = Polish(frame, best.emulator, np.random.default_rng(seed), best.goal)
+        polish = Polish(frame, best.emulator, np.random.default_rng(budget.seed), best.goal, budget.guard)
         found = decide(frame)
         latency = np.inf
         chosen = None
-        for packed in polish.packed(found, Effort(rounds, deadline, _EXACT_EFFORT)):
+        for packed in polish.packed(found, PolishWork(rounds, _EXACT_EFFORT)):
             if packed.latency < latency:
                 latency, chosen = packed.latency, packed
                 if space == spaces[-1]:
@@ -295,7 +307,7 @@ def _plans(
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
     greedy.prepare()
-    solve(small_problem(layers=3), Budget(FOR_PREPARATION))
+    solve(small_problem(layers=3), Budget())
     # Polishing calls this too, but a problem that is solved in no time is not polished.
     has_room(Decisions(Frame(small_problem(), 1), Rules()).tables, 0, 1, 1)
 

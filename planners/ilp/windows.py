@@ -8,20 +8,21 @@ come first; in a second round the borders lie elsewhere.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import numpy as np
 
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.bound import no_capacity, windows
 from memplan.planners.ilp.linear_solver import SolverTask
 from memplan.planners.ilp.model import Precision, Span
-from memplan.planners.ilp.polish import Effort, Packed, Polish
+from memplan.planners.ilp.polish import Packed, Polish, PolishWork
 from memplan.planners.ilp.relaxation import relax
 from memplan.planners.ilp.runs import Realization
+from memplan.planners.planner import Budget
 from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.decisions import Decisions, Order
@@ -29,8 +30,11 @@ from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.runs_kernel import try_all
 
-# The operations of a window in each round, and the seconds of its integer program.
-_ROUNDS, _SECONDS = (64, 96), 8.0
+# The operations of a window in each round.
+_ROUNDS = (64, 96)
+
+# The windows that are solved in each round at most, and the nodes of each integer program's tree, by effort.
+_MOST_WINDOWS, _NODES = (2, 8, 100), (1, 20, 500)
 
 # The relative gap to which a window's integer program is solved.
 _GAP = 1e-3
@@ -38,21 +42,19 @@ _GAP = 1e-3
 # Solutions are to become plans.
 _PRECISION = Precision(whole=True, strict=True)
 
-# Changes tried by a polish, before the windows and after each round.
-_POLISH_ROUNDS = 300
+# Changes tried by a polish before the windows and after each round, by effort.
+_POLISH_ROUNDS = (100, 300, 3000)
 
 
-def improve_windows(problem: MappingProblem, seed: int, emulator: TimingEmulator, deadline: float) -> Iterator[Plan]:
-    """Yields plans, each better than the one before, until the deadline (of `time.monotonic()`)."""
+def improve_windows(problem: MappingProblem, budget: Budget, emulator: TimingEmulator) -> Iterator[Plan]:
+    """Yields plans, each better than the one before."""
     stays: list[Stay] = []
     home_offsets: dict[int, int] = {}
     spaces = fast_spaces(problem)
-    for number, space in enumerate(spaces):
+    for space in spaces:
         frame = Frame(problem, space, stays)
-        now = time.monotonic()
-        until = now + (deadline - now) / (len(spaces) - number)
         made, offsets = stays, home_offsets
-        for packed in _improved(frame, emulator, np.random.default_rng(seed), until):
+        for packed in _improved(frame, emulator, budget):
             offsets = home_offsets | dict(zip(frame.homes, packed.offsets.tolist(), strict=False))
             made = [*stays, *packed.decisions.stays(packed.offsets)]
             if space == spaces[-1]:
@@ -60,28 +62,26 @@ def improve_windows(problem: MappingProblem, seed: int, emulator: TimingEmulator
         stays, home_offsets = made, offsets
 
 
-def _improved(
-    frame: Frame, emulator: TimingEmulator, generator: np.random.Generator, deadline: float
-) -> Iterator[Packed]:
+def _improved(frame: Frame, emulator: TimingEmulator, budget: Budget) -> Iterator[Packed]:
     """Yields better and better decisions that have offsets."""
-    start = time.monotonic()
-    polish = Polish(frame, emulator, generator, 0.0)
+    generator, guard = np.random.default_rng(budget.seed), budget.guard
+    work = PolishWork(budget.effort.of(*_POLISH_ROUNDS))
+    polish = Polish(frame, emulator, generator, 0.0, guard)
     decisions = Decisions(frame, Rules())
     decisions.run(Order("density", channel_weight=1.0), generator)
-    share = 0.2 * (deadline - start)
-    decisions = polish.improved(decisions, Effort(_POLISH_ROUNDS, start + share))
-    yield from polish.packed(decisions, Effort(0, start + share))
+    decisions = polish.improved(decisions, work)
+    yield from polish.packed(decisions, PolishWork(0))
     for operations in _ROUNDS:
         changed = False
-        for span in _by_loss(frame, emulator, decisions, operations):
-            if time.monotonic() > deadline - share:
+        for span in _by_loss(frame, emulator, decisions, operations)[: budget.effort.of(*_MOST_WINDOWS)]:
+            if guard.reached():
                 break
-            solution = _solved(frame, span, min(_SECONDS, deadline - share - time.monotonic()))
+            solution = _solved(frame, span, budget.effort.of(*_NODES), guard)
             trial = _replaced(decisions, solution, span) if solution is not None else decisions
             if polish.latency(trial) < polish.latency(decisions):
                 decisions, changed = trial, True
         if changed:
-            yield from polish.packed(decisions, Effort(_POLISH_ROUNDS, deadline))
+            yield from polish.packed(decisions, work)
 
 
 def _by_loss(frame: Frame, emulator: TimingEmulator, decisions: Decisions, operations: int) -> list[Span]:
@@ -96,10 +96,10 @@ def _by_loss(frame: Frame, emulator: TimingEmulator, decisions: Decisions, opera
     return [spans[number] for number in order if lost[number] > 0.0]
 
 
-def _solved(frame: Frame, span: Span, seconds: float) -> Realization | None:
+def _solved(frame: Frame, span: Span, nodes: int, guard: Guard) -> Realization | None:
     """Returns the solution of a window's integer program; None if none was found."""
     model = relax(frame.problem, span, _PRECISION)
-    solution = SolverTask(model.program.finished(), True, seconds, _GAP).result()
+    solution = SolverTask(model.program.finished(), True, nodes, guard, _GAP).result()
     return Realization(frame, model, solution.values) if solution.values is not None else None
 
 

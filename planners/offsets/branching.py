@@ -10,7 +10,8 @@ here for sections).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,51 @@ _EXPONENTS, _NOISE = (4.0, 1.5, 1.5), 0.05
 
 # The relative step from one grain to the next, and the share of the random searches in which sizes are rounded.
 _GRAIN_STEP, _GRAIN_SHARE = 0.15, 0.33
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One search of `BranchAndBound.run`, in one order and with a limit.
+
+    Attributes:
+      order, node_limit, techniques, grain: as for `run`.
+    """
+
+    order: Integers
+    node_limit: int
+    techniques: Techniques
+    grain: int = 1
+
+
+# What is tried, one after another; the generator is sent the conflicts of each trial.
+Trials = Generator[Trial, Integers, None]
+
+
+class RestartedSearch:
+    """An exact search in one trial after another, which can be continued."""
+
+    def __init__(self, search: BranchAndBound, trials: Trials):
+        self._search, self._trials = search, trials
+        self._next = next(trials)
+        self._nodes = 0
+
+    def go_on(self, nodes: int, stop: Integers) -> tuple[int, Integers]:
+        """Returns FOUND with offsets, EXHAUSTED, or LIMIT.
+
+        Args:
+          nodes: that all trials together may try, earlier calls included.
+          stop: `[1] int64` another thread makes it other than zero to end the search; the outcome is LIMIT then.
+        """
+        while self._nodes + self._next.node_limit <= nodes and not stop[0]:
+            trial = self._next
+            outcome, offsets, conflicts, used = self._search.run(
+                trial.order, trial.node_limit, stop, trial.techniques, trial.grain
+            )
+            self._nodes += used
+            if outcome == FOUND or (outcome == EXHAUSTED and trial.grain == 1):
+                return outcome, offsets
+            self._next = self._trials.send(conflicts)
+        return LIMIT, np.empty(0, np.int64)
 
 
 class BranchAndBound:
@@ -110,29 +156,32 @@ class BranchAndBound:
             (np.lexsort((-self._duration, -self._area, -self._fullest)), True),
         ]
 
-    def fixed_orders(self, stop: Integers) -> tuple[int, Integers]:
-        """Returns FOUND with offsets, or EXHAUSTED; LIMIT only where another thread stopped it."""
-        node_limit = 2 * len(self._instance)
-        while True:
-            for order, reordering in self._fixed_orders():
-                outcome, offsets, _, _ = self.run(order, node_limit, stop, Techniques(reordering=reordering))
-                if outcome != LIMIT or stop[0]:
-                    return outcome, offsets
-            node_limit *= 2
+    def fixed_orders(self) -> RestartedSearch:
+        """Returns the search in MiniMalloc's orders."""
 
-    def random_orders(self, stop: Integers, seed: int) -> tuple[int, Integers]:
-        """Returns FOUND with offsets, or EXHAUSTED; LIMIT only where another thread stopped it."""
-        draw = np.random.default_rng(seed)
-        weights = np.zeros(self._sections.count)
-        unit = _NODES_PER_BLOCK * len(self._instance)
-        for factor in luby():
-            order = self._drawn(draw, weights)
-            grain = int(draw.choice(self.grains)) if self.grains and draw.random() < _GRAIN_SHARE else 1
-            outcome, offsets, conflicts, _ = self.run(order, factor * unit, stop, Techniques(), grain)
-            if stop[0] or outcome == FOUND or (outcome == EXHAUSTED and grain == 1):
-                return outcome, offsets
-            weights = _FADING * weights + conflicts / max(1, int(conflicts.sum()))
-        raise AssertionError("Luby's sequence has no end")
+        def trials() -> Trials:
+            node_limit = 2 * len(self._instance)
+            while True:
+                for order, reordering in self._fixed_orders():
+                    yield Trial(order, node_limit, Techniques(reordering=reordering))
+                node_limit *= 2
+
+        return RestartedSearch(self, trials())
+
+    def random_orders(self, seed: int) -> RestartedSearch:
+        """Returns the search in random orders."""
+
+        def trials() -> Trials:
+            draw = np.random.default_rng(seed)
+            weights = np.zeros(self._sections.count)
+            unit = _NODES_PER_BLOCK * len(self._instance)
+            for factor in luby():
+                order = self._drawn(draw, weights)
+                grain = int(draw.choice(self.grains)) if self.grains and draw.random() < _GRAIN_SHARE else 1
+                conflicts = yield Trial(order, factor * unit, Techniques(), grain)
+                weights = _FADING * weights + conflicts / max(1, int(conflicts.sum()))
+
+        return RestartedSearch(self, trials())
 
     def limited(self, nodes: int, seed: int) -> tuple[int, Integers]:
         """Returns FOUND with offsets, EXHAUSTED, or LIMIT after a number of nodes; the same on every call.
@@ -190,4 +239,4 @@ def _permuted(pointer: Integers, order: Integers) -> tuple[Integers, Integers]:
     return begins, np.repeat(pointer[:-1][order] - begins[:-1], lengths) + np.arange(begins[-1])
 
 
-__all__ = ["EXHAUSTED", "FOUND", "LIMIT", "MAX_BLOCKS", "BranchAndBound", "Techniques", "luby"]
+__all__ = ["EXHAUSTED", "FOUND", "LIMIT", "MAX_BLOCKS", "BranchAndBound", "RestartedSearch", "Techniques", "luby"]

@@ -57,9 +57,13 @@ class ConstraintModel:
         """Makes `solve`, which runs in another thread, end soon."""
         self._solver.stop_search()
 
-    def solve(self, seconds: float) -> tuple[bool | None, Integers]:
-        """Returns whether it fits (None if the time did not suffice to decide), and the offsets if it does."""
-        self._solver.parameters.max_time_in_seconds = seconds
+    def solve(self, effort: float) -> tuple[bool | None, Integers]:
+        """Returns whether it fits (None if the work did not suffice to decide), and the offsets if it does.
+
+        Args:
+          effort: deterministic seconds of the solver.
+        """
+        self._solver.parameters.max_deterministic_time = effort
         status = self._solver.solve(self._model)
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return True, np.array([self._solver.value(offset) for offset in self._offsets], np.int64)

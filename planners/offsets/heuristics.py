@@ -8,20 +8,20 @@ allocator at run time would, and by the load of the fullest section that a block
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from memplan.compiler.effort import Guard
 from memplan.planners.offsets.best_fit_kernel import BlockSizes, Intervals, fit, improve
 from memplan.planners.offsets.geometry import Sections
 from memplan.planners.offsets.instance import Instance, Integers
 
-# The number of rounds of improvement times the number of blocks is at most this.
-_WORK = 2_000_000
+# The most rounds of improvement.
+_MOST_ROUNDS = 20_000
 
-# The blocks placed between two looks at the clock.
+# The blocks placed before the guard is asked.
 _STRIDE = 200_000
 
 _UNLIMITED = 2**62
@@ -75,42 +75,45 @@ class Fitter:
         height = int(fit(order.astype(np.int64), self._intervals, self._sizes, limit, target, is_best_fit, offsets))
         return Fitted(offsets, height, f"{'best' if is_best_fit else 'first'} fit by {name}")
 
-    def best(self, target: int, deadline: float, seed: int, stop: Integers | None = None) -> Fitted:
+    def best(self, target: int, placements: int, seed: int, guard: Guard) -> Fitted:
         """Returns the lowest packing found.
 
         Args:
           target: height that is low enough.
-          deadline: on the monotonic clock. One pass is made in any case.
+          placements: of blocks, at most, in the orders and again in the rounds of improvement. One pass is made in any
+            case.
           seed: of the rounds of improvement.
-          stop: `[1] int64` ends the rounds when another thread makes it other than zero.
+          guard: ends it early.
         """
-        flag = np.zeros(1, np.int64) if stop is None else stop
         best: Fitted | None = None
+        passes = max(1, placements // max(1, len(self._instance)))
         best_order = np.empty(0, np.int64)
         for is_best_fit in (False, True):
             for name, order in self.orders():
+                if best is not None and (passes == 0 or guard.reached()):
+                    return best
+                passes -= 1
                 limit = _UNLIMITED if best is None else best.height - 1
                 found = self.fitted(order, name, target, is_best_fit, limit)
                 if best is None or found.height < best.height:
                     best = found
                     if not is_best_fit:
                         best_order = order.astype(np.int64)
-                if best.height <= target or time.monotonic() > deadline or flag[0]:
+                if best.height <= target:
                     return best
         assert best is not None
-        return self._improved(best, best_order, target, deadline, seed, flag)
+        return self._improved(best, best_order, target, placements, seed, guard)
 
-    def _improved(
-        self, best: Fitted, order: Integers, target: int, deadline: float, seed: int, stop: Integers
-    ) -> Fitted:
+    def _improved(self, best: Fitted, order: Integers, target: int, placements: int, seed: int, guard: Guard) -> Fitted:
         """Improves the best order for first fit in rounds; returns the result if it is better than the best packing."""
         num_blocks = len(self._instance)
         start = self.fitted(order, "order", target, False)
         offsets, height = start.offsets, start.height
-        rounds = min(20_000, _WORK // num_blocks)
+        never = np.zeros(1, np.int64)
+        rounds = min(_MOST_ROUNDS, placements // num_blocks)
         stride = max(1, _STRIDE // num_blocks)
         for done in range(0, rounds, stride):
-            if height <= target or time.monotonic() > deadline or stop[0]:
+            if height <= target or guard.reached():
                 break
             height = int(
                 improve(
@@ -121,7 +124,7 @@ class Fitter:
                     target,
                     min(stride, rounds - done),
                     (seed * 1_000_003 + done) % 2**32,
-                    stop,
+                    never,
                     offsets,
                 )
             )

@@ -6,18 +6,19 @@ is the deletion filter (Chinneck and Dravnieks, "Locating minimal infeasible con
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from memplan.compiler.effort import Effort, Guard
 from memplan.planners.offsets.geometry import Sections, components
 from memplan.planners.offsets.instance import Instance, Integers
-from memplan.planners.offsets.race import decide
+from memplan.planners.offsets.race import decide, rounds_of
 from memplan.planners.offsets.windows import decide_windows
 
-# The share of the remaining time that one decision may take.
-_SHARE = 0.25
+# By how many rounds of the exact methods (see `race.py`) a decision on a part of the blocks has less than one on all of
+# them, and how many decisions may fail to be made before the reduction ends.
+_LESS, _MOST_UNDECIDED = 4, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,33 +35,43 @@ class InfeasibleSubset:
 
 
 def irreducible_infeasible_subset(
-    instance: Instance, capacity: int, seconds: float = 60.0, seed: int = 0, within: Integers | None = None
+    instance: Instance,
+    capacity: int,
+    effort: Effort = Effort.NORMAL,
+    guard: Guard | None = None,
+    seed: int = 0,
+    within: Integers | None = None,
 ) -> InfeasibleSubset | None:
-    """Returns a subset of an instance that does not fit a capacity, irreducible if the time suffices.
+    """Returns a subset of an instance that does not fit a capacity, irreducible if the work suffices.
 
-    Returns None if it could not be proven in time that the instance itself does not fit.
+    Returns None if the work did not suffice to prove that the instance itself does not fit.
 
     Args:
       instance: any.
       capacity: bytes.
-      seconds: of wall-clock time.
+      effort: how much work to do.
+      guard: ends it early.
       seed: of what is drawn at random.
       within: numbers of blocks that are known not to fit, as in `Packing.conflict`.
     """
-    return _Reduction(instance, capacity, time.monotonic() + seconds, seed).run(within)
+    return _Reduction(instance, capacity, rounds_of(effort), guard or Guard(), seed).run(within)
 
 
 class _Reduction:
-    def __init__(self, instance: Instance, capacity: int, deadline: float, seed: int):
-        self._instance, self._capacity, self._deadline, self._seed = instance, capacity, deadline, seed
+    def __init__(self, instance: Instance, capacity: int, rounds: int, guard: Guard, seed: int):
+        self._instance, self._capacity, self._rounds = instance, capacity, rounds
+        self._guard, self._seed, self._undecided = guard, seed, 0
 
-    def _fits(self, blocks: Integers, share: float) -> bool | None:
-        now = time.monotonic()
-        deadline = now + share * max(0.0, self._deadline - now)
+    def _fits(self, blocks: Integers, rounds: int) -> bool | None:
+        if self._undecided >= _MOST_UNDECIDED or self._guard.reached():
+            rounds = 0
         chosen = self._instance.subset(blocks)
         if chosen.has_windows:
-            return decide_windows(chosen, self._capacity, deadline, self._seed)
-        return decide(chosen, self._capacity, deadline, self._seed).fits
+            fits = decide_windows(chosen, self._capacity, rounds, self._guard, self._seed)
+        else:
+            fits = decide(chosen, self._capacity, rounds, self._guard, self._seed).fits
+        self._undecided += fits is None
+        return fits
 
     def run(self, within: Integers | None) -> InfeasibleSubset | None:
         overloaded = self._overloaded()
@@ -68,7 +79,7 @@ class _Reduction:
         if kept is None or not len(kept):
             parts = components(self._instance)
             # A part is infeasible by itself, so the first such part is enough.
-            kept = next((part for part in parts if self._fits(part, 1.0) is False), None)
+            kept = next((part for part in parts if self._fits(part, self._rounds) is False), None)
             if kept is None:
                 return None
         irreducible = True
@@ -78,7 +89,7 @@ class _Reduction:
         while candidates:
             trial = candidates[:width]
             rest = np.setdiff1d(kept, trial)
-            fits = self._fits(rest, _SHARE)
+            fits = self._fits(rest, max(1, self._rounds - _LESS))
             if fits is False:
                 kept = rest
                 candidates = candidates[width:]

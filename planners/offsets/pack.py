@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
+from memplan.compiler.effort import Effort, Guard, check_time_limit
 from memplan.compiler.errors import PlannerError
 from memplan.planners.offsets.bounds import lower_bound, maximum_load
 from memplan.planners.offsets.check import check
 from memplan.planners.offsets.heuristics import Fitted, Fitter
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.preparation import prepare
-from memplan.planners.offsets.race import search_part
+from memplan.planners.offsets.race import rounds_of, search_part
 from memplan.planners.offsets.reduction import InstancePart, reduced
 from memplan.planners.offsets.windows import WindowModel, first_fit, height_of, maximum_load_of_pieces
 
-# The seconds for the first height in the first round of lowering, and how many heights a round tries.
-_PATIENCE, _HEIGHTS = 2.0, 6
+# The rounds of the exact methods for the first height, in the first turn of lowering and in the last one by effort.
+_FIRST_ROUNDS, _LAST_ROUNDS = 5, (5, 8, 11)
 
-# The share of the time, and the most seconds, that heuristics take before the exact methods begin.
-_HEURISTIC_SHARE, _HEURISTIC_SECONDS = 0.1, 0.2
+# How many heights a turn tries, and by how many rounds the later ones have less than the first.
+_HEIGHTS, _LESS = 6, 3
+
+# Placements that heuristics may try before the exact methods begin, by effort, and for each round of these in a turn.
+_PLACEMENTS, _PLACEMENTS_PER_TURN = (300_000, 1_000_000, 4_000_000), 20_000
 
 
 class Status(Enum):
@@ -31,7 +34,7 @@ class Status(Enum):
 
     FITS = "fits"  # the capacity that was given
     INFEASIBLE = "does not fit"  # proven: no packing is within the capacity
-    TIMED_OUT = "not decided"  # the time ran out before the capacity was met, or the height proven the lowest
+    UNDECIDED = "not decided"  # neither was the capacity met, nor was the height proven to be the lowest
     OPTIMAL = "optimal"  # without a capacity: proven, no packing is lower
 
 
@@ -49,6 +52,7 @@ class Packing:
       seconds: of wall-clock time.
       conflict: `int64` numbers of blocks that are proven not to fit together; empty unless it is INFEASIBLE.
       interrupted: whether the user stopped it from the keyboard; the packing is the best one so far.
+      stopped: whether the time limit ended the work.
     """
 
     status: Status
@@ -60,33 +64,40 @@ class Packing:
     seconds: float
     conflict: Integers
     interrupted: bool = False
+    stopped: bool = False
 
 
-def pack(instance: Instance, capacity: int | None = None, seconds: float = 60.0, seed: int = 0) -> Packing:
+def pack(
+    instance: Instance,
+    capacity: int | None = None,
+    effort: Effort = Effort.NORMAL,
+    time_limit: float | None = None,
+    seed: int = 0,
+) -> Packing:
     """Returns offsets within a capacity, or as low as possible.
 
     Parts of the time that no block spans are packed one by one, first by heuristics, then by exact methods that run in
-    parallel. Which of these answers first, and so the offsets, may differ from call to call.
+    parallel. The same instance, capacity, effort and seed give the same offsets.
 
     Args:
       instance: what to pack.
       capacity: bytes. Without one, the height is minimized.
-      seconds: of wall-clock time after which the best packing so far is returned, not counting what must be compiled
-        when something is packed for the first time after an installation. One pass of first fit is made in any
-        case; for 100,000 blocks it takes some seconds.
+      effort: how much work to do.
+      time_limit: seconds of wall-clock time after which the best packing so far is returned, not counting what must be
+        compiled when something is packed for the first time after an installation; None for no limit. One pass of first
+        fit is made in any case; for 100,000 blocks it takes some seconds.
       seed: of what is drawn at random.
 
     Raises:
       PlannerError: the time is not a positive number, or the capacity is negative.
     """
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise PlannerError(f"a time limit must be a positive number of seconds, not {seconds}")
+    check_time_limit(time_limit)
     if capacity is not None and capacity < 0:
         raise PlannerError(f"a capacity must be a number of bytes, not {capacity}")
     if instance.has_windows:
-        return _pack_windows(instance, capacity, seconds, seed)
+        return _pack_windows(instance, capacity, effort, Guard(time_limit), seed)
     prepare()
-    work = _PackCall(instance, capacity, seconds, seed)
+    work = _PackCall(instance, capacity, effort, Guard(time_limit), seed)
     interrupted = False
     try:
         work.run()
@@ -123,11 +134,10 @@ class _Progress:
 class _PackCall:
     """The state of one call of `pack`, which gives a packing whenever it is interrupted."""
 
-    def __init__(self, instance: Instance, capacity: int | None, seconds: float, seed: int):
+    def __init__(self, instance: Instance, capacity: int | None, effort: Effort, guard: Guard, seed: int):
         self._instance, self._capacity, self._seed = instance, capacity, seed
+        self._effort, self._guard = effort, guard
         self._started = time.monotonic()
-        self._deadline = self._started + seconds
-        self._heuristics_end = self._started + min(_HEURISTIC_SECONDS, _HEURISTIC_SHARE * seconds)
         self._infeasible, self._method = "", ""
         self._conflict = np.empty(0, np.int64)
         self._offsets: Integers | None = None
@@ -149,7 +159,7 @@ class _PackCall:
         for one in progress:
             target = self._target(one)
             if one.best is not None and one.best.height > target:
-                self._improve(one, target, self._heuristics_end, self._seed)
+                self._improve(one, target, self._effort.of(*_PLACEMENTS), self._seed)
         for one in sorted(progress, key=lambda one: -one.height):
             if self._capacity is None:
                 self._lower(one)
@@ -170,45 +180,44 @@ class _PackCall:
 
     def _fit(self, one: _Progress, capacity: int) -> bool:
         """Tries to get a part below a capacity; returns whether it is."""
-        if one.height > capacity and self._try(one, one.part.room(capacity), self._deadline) is False:
+        if one.height > capacity and self._try(one, one.part.room(capacity), rounds_of(self._effort)) is False:
             self._disproven(self._method, one.part)
         return one.height <= capacity
 
     def _lower(self, one: _Progress) -> None:
         """Makes a part as low as it can be, or as low as other parts must be.
 
-        Each round has twice the time of the round before. It tries the lowest height that is not disproven, then
-        heuristics from another seed, then some heights halfway between what took too long and the best packing.
+        Each turn has twice the work of the turn before. It tries the lowest height that is not disproven, then
+        heuristics from another seed, then some heights halfway between what took too much work and the best packing.
         """
         assert one.best is not None
-        patience, seed = _PATIENCE, self._seed
-        while one.best.height > self._target(one) and time.monotonic() < self._deadline:
-            lowest, share = self._target(one), 1.0
-            height = lowest
-            for _ in range(_HEIGHTS):
-                fits = self._try(one, height, min(self._deadline, time.monotonic() + share * patience))
+        seed = self._seed
+        for rounds in range(_FIRST_ROUNDS, self._effort.of(*_LAST_ROUNDS) + 1):
+            if one.best.height <= self._target(one) or self._guard.reached():
+                return
+            height = lowest = self._target(one)
+            for number in range(_HEIGHTS):
+                fits = self._try(one, height, rounds if number == 0 else rounds - _LESS)
                 if fits is False:
                     one.bound = max(one.bound, height + 1)
                 if not fits:
                     lowest = height + 1
-                if share == 1.0 and one.best.height > lowest:
+                if number == 0 and one.best.height > lowest:
                     seed += 1
-                    end = min(self._deadline, time.monotonic() + patience / _HEIGHTS)
-                    self._improve(one, lowest, end, seed)
-                if one.best.height <= lowest or time.monotonic() > self._deadline:
+                    self._improve(one, lowest, _PLACEMENTS_PER_TURN << rounds, seed)
+                if one.best.height <= lowest or self._guard.reached():
                     break
-                height, share = (lowest + one.best.height) // 2, 1.0 / _HEIGHTS
-            patience *= 2
+                height = (lowest + one.best.height) // 2
 
-    def _improve(self, one: _Progress, target: int, deadline: float, seed: int) -> None:
+    def _improve(self, one: _Progress, target: int, placements: int, seed: int) -> None:
         """Replaces the packing of a part by that of the heuristics if it is lower."""
-        found = Fitter(one.part.instance).best(target, deadline, seed)
+        found = Fitter(one.part.instance).best(target, placements, seed, self._guard)
         if one.best is None or found.height < one.best.height:
             one.best = found
 
-    def _try(self, one: _Progress, height: int, deadline: float) -> bool | None:
-        """Returns whether a part fits a height, in its units; None if that took too long."""
-        found = search_part(one.part.instance, height, deadline, self._seed)
+    def _try(self, one: _Progress, height: int, rounds: int) -> bool | None:
+        """Returns whether a part fits a height, in its units; None if the work did not suffice to decide."""
+        found = search_part(one.part.instance, height, rounds, self._guard, self._seed)
         self._method = found.method
         if found.fits:
             top = int(np.max(found.offsets + one.part.instance.size))
@@ -233,9 +242,9 @@ class _PackCall:
             highest = max(self._parts, key=lambda one: one.height, default=None)
             method = highest.best.method if highest is not None and highest.best is not None else "nothing to pack"
             if self._capacity is not None:
-                status = Status.FITS if height <= self._capacity else Status.TIMED_OUT
+                status = Status.FITS if height <= self._capacity else Status.UNDECIDED
             else:
-                status = Status.OPTIMAL if height <= bound else Status.TIMED_OUT
+                status = Status.OPTIMAL if height <= bound else Status.UNDECIDED
         wrong = check(self._instance, offsets, self._capacity if status == Status.FITS else None)
         if wrong:
             raise AssertionError(f"{method} gave a wrong packing: {wrong[0]}")
@@ -249,14 +258,14 @@ class _PackCall:
             seconds=time.monotonic() - self._started,
             conflict=self._conflict,
             interrupted=interrupted,
+            stopped=self._guard.met,
         )
 
 
-def _pack_windows(instance: Instance, capacity: int | None, seconds: float, seed: int) -> Packing:
+def _pack_windows(instance: Instance, capacity: int | None, effort: Effort, guard: Guard, seed: int) -> Packing:
     """Returns the packing of blocks of which some take only a window of themselves for a while."""
     started = time.monotonic()
-    deadline = started + seconds
-    offsets, method = first_fit(instance, started + min(_HEURISTIC_SECONDS, _HEURISTIC_SHARE * seconds)), "first fit"
+    offsets, method = first_fit(instance, guard), "first fit"
     load = maximum_load_of_pieces(instance)
     tops = np.maximum(instance.fixed, 0) + instance.size
     bound, interrupted = max(load, int(np.max(tops[instance.size > 0], initial=0))), False
@@ -265,7 +274,7 @@ def _pack_windows(instance: Instance, capacity: int | None, seconds: float, seed
         limit = height if capacity is None else capacity
         if WindowModel.can_hold(instance, limit):
             model = WindowModel(instance, limit, offsets, capacity is None, seed)
-            fits, found, proven, interrupted = model.solve(deadline - time.monotonic())
+            fits, found, proven, interrupted = model.solve(rounds_of(effort), guard)
             if fits:
                 offsets, height, method = found, height_of(instance, found), "constraint program"
                 bound = max(bound, proven)
@@ -274,11 +283,11 @@ def _pack_windows(instance: Instance, capacity: int | None, seconds: float, seed
     elif capacity is not None and bound > capacity:
         method = "lower bound"
     if capacity is None:
-        status = Status.OPTIMAL if height <= bound else Status.TIMED_OUT
+        status = Status.OPTIMAL if height <= bound else Status.UNDECIDED
     elif height <= capacity:
         status = Status.FITS
     else:
-        status = Status.INFEASIBLE if bound > capacity else Status.TIMED_OUT
+        status = Status.INFEASIBLE if bound > capacity else Status.UNDECIDED
     wrong = check(instance, offsets, capacity if status == Status.FITS else None)
     if wrong:
         raise AssertionError(f"{method} gave a wrong packing: {wrong[0]}")
@@ -292,4 +301,5 @@ def _pack_windows(instance: Instance, capacity: int | None, seconds: float, seed
         seconds=time.monotonic() - started,
         conflict=np.arange(len(instance)) if status == Status.INFEASIBLE else np.empty(0, np.int64),
         interrupted=interrupted,
+        stopped=guard.met,
     )

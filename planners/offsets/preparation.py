@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 
 import numpy as np
 
+from memplan.compiler.effort import Guard
 from memplan.planners.offsets.branching import BranchAndBound
 from memplan.planners.offsets.heuristics import Fitter
 from memplan.planners.offsets.instance import Instance
@@ -20,6 +20,5 @@ _HEIGHT = 4
 def prepare() -> None:
     """Packs three blocks by every method that has kernels."""
     stop = np.zeros(1, np.int64)
-    Fitter(_BLOCKS).best(0, math.inf, 0, stop)
-    BranchAndBound(_BLOCKS, _HEIGHT).fixed_orders(stop)
-    BranchAndBound(_BLOCKS, _HEIGHT).random_orders(stop, 0)
+    Fitter(_BLOCKS).best(0, 100, 0, Guard())
+    BranchAndBound(_BLOCKS, _HEIGHT).fixed_orders().go_on(100, stop)

@@ -12,18 +12,21 @@ block in time is a rectangle whose place follows from the block's offset.
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 from ortools.sat.python import cp_model
 
+from memplan.compiler.effort import Guard
 from memplan.planners.offsets.instance import Instance, Integers
 
 # The largest value of the solver's variables; instances with larger numbers are only packed by first fit.
 _LARGEST = 2**50
 
-# Seconds between two looks for Ctrl-C while the solver runs in its thread.
+# Seconds between two looks at the guard, and for Ctrl-C, while the solver runs in its thread.
 _LOOK = 0.1
+
+# The deterministic seconds of the solver in the first of the rounds of `race.py`, each of which has twice as much work.
+_FIRST_SECONDS = 0.003
 
 
 def maximum_load_of_pieces(instance: Instance) -> int:
@@ -35,12 +38,12 @@ def maximum_load_of_pieces(instance: Instance) -> int:
     return int(np.max(np.cumsum(changes[order]), initial=0))
 
 
-def first_fit(instance: Instance, deadline: float) -> Integers:
+def first_fit(instance: Instance, guard: Guard) -> Integers:
     """Returns `[num_blocks] int64` the offsets of the lowest packing of first fit in some orders.
 
     Args:
       instance: any.
-      deadline: on the monotonic clock. One order is tried in any case.
+      guard: ends it early. One order is tried in any case.
     """
     duration = instance.upper - instance.lower
     orders = (
@@ -51,7 +54,7 @@ def first_fit(instance: Instance, deadline: float) -> Integers:
     )
     best: Integers | None = None
     for order in orders:
-        if best is not None and time.monotonic() > deadline:
+        if best is not None and guard.reached():
             break
         offsets = _fitted(instance, order)
         if best is None or height_of(instance, offsets) < height_of(instance, best):
@@ -93,8 +96,11 @@ def _fitted(instance: Instance, order: Integers) -> Integers:
     return offsets
 
 
-def decide_windows(instance: Instance, capacity: int, deadline: float, seed: int = 0) -> bool | None:
-    """Returns whether an instance fits a capacity, None if that could not be told until a deadline.
+def decide_windows(instance: Instance, capacity: int, rounds: int, guard: Guard, seed: int = 0) -> bool | None:
+    """Returns whether an instance fits a capacity, None if the work did not suffice to tell.
+
+    Args:
+      instance, capacity, rounds, guard, seed: as for `race.decide`.
 
     Raises:
       KeyboardInterrupt: the user stopped it.
@@ -102,12 +108,12 @@ def decide_windows(instance: Instance, capacity: int, deadline: float, seed: int
     tops = (np.maximum(instance.fixed, 0) + instance.size)[instance.size > 0]
     if max(maximum_load_of_pieces(instance), int(np.max(tops, initial=0))) > capacity:
         return False
-    offsets = first_fit(instance, 0.0)
+    offsets = first_fit(instance, guard)
     if height_of(instance, offsets) <= capacity:
         return True
     if not WindowModel.can_hold(instance, capacity):
         return None
-    fits, _, _, interrupted = WindowModel(instance, capacity, offsets, False, seed).solve(deadline - time.monotonic())
+    fits, _, _, interrupted = WindowModel(instance, capacity, offsets, False, seed).solve(rounds, guard)
     if interrupted:
         raise KeyboardInterrupt
     return fits
@@ -162,13 +168,13 @@ class WindowModel:
         fits = (np.maximum(instance.fixed, 0) + instance.size <= capacity) | (instance.size == 0)
         return is_small and bool(fits.all())
 
-    def solve(self, seconds: float) -> tuple[bool | None, Integers, int, bool]:
-        """Solves for some seconds, or until Ctrl-C.
+    def solve(self, rounds: int, guard: Guard) -> tuple[bool | None, Integers, int, bool]:
+        """Solves with the work of some rounds, or until Ctrl-C or the guard.
 
         Returns: whether there is a packing (None if that is not known), its offsets if there is one, a proven lower
         bound of the height that is minimized, and whether the user interrupted it.
         """
-        self._solver.parameters.max_time_in_seconds = max(seconds, 0.0)
+        self._solver.parameters.max_deterministic_time = _FIRST_SECONDS * 2.0**rounds
         found: list[int] = []
         thread = threading.Thread(target=lambda: found.append(int(self._solver.solve(self._model))), daemon=True)
         interrupted = False
@@ -176,6 +182,8 @@ class WindowModel:
         while thread.is_alive():
             try:
                 thread.join(_LOOK)
+                if thread.is_alive() and guard.reached():
+                    self._solver.stop_search()
             except KeyboardInterrupt:
                 interrupted = True
                 self._solver.stop_search()

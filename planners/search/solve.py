@@ -1,4 +1,4 @@
-"""The planner `search`: simulated annealing over what `greedy` decides, for the whole time limit.
+"""The planner `search`: simulated annealing over what `greedy` decides, for as many rounds as the effort affords.
 
 It starts from greedy's plan and goes in cycles, each twice as long as the one before up to a limit. A cycle has two
 halves, both of simulated annealing with adaptively chosen neighbourhoods (`annealing_kernel.py`,
@@ -15,7 +15,6 @@ offset, and where that was, the memory looks smaller in the next cycle. Every ev
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -33,7 +32,7 @@ from memplan.planners.search.annealing import Annealer, PlacedRuns
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
-from memplan.planners.stays.small_problem import FOR_PREPARATION, small_problem
+from memplan.planners.stays.small_problem import small_problem
 from memplan.planners.xla import given_stays
 
 # In the order of their numbers in `neighbourhoods_kernel.py`.
@@ -42,7 +41,10 @@ NEIGHBOURHOODS = ("window", "scatter", "buffer", "insert", "split", "shift")
 # Rounds of a half of the first cycle, and of the longest one.
 _FIRST_HALF, _LONGEST_HALF = 500, 8000
 
-# The work that is done between looks at the clock, in items times rounds, and the most rounds.
+# The work of all rounds by effort: a round of n operations and m runs that compete counts as n + m + `_ROUND`.
+_WORK, _ROUND = (4_000_000, 130_000_000, 1_200_000_000), 100
+
+# The work that is done before the guard is asked, and the most rounds.
 _WORK_AT_ONCE, _MOST_AT_ONCE = 60_000, 100
 
 # The temperature at the end of a half, as a part of that at its beginning.
@@ -54,19 +56,13 @@ _PACKED_HEAT = 0.3
 # How often a cycle tries another argument that stays from run to run, or none.
 _SHARE_OF_OTHER_KEPT = 0.25
 
-# Seconds of an exact packing for each item, until one has been timed: it starts only if there is time for it.
-_PACKING_SECONDS = 3e-3
-
-# The share of the budget that greedy may take.
-_SHARE_OF_GREEDY = 0.5
-
 
 @dataclass(frozen=True)
 class SearchOptions:
     """How to search.
 
     Attributes:
-      rounds: how many to make in each fast space, at most; None for as many as the time allows.
+      rounds: how many to make in each fast space; None for what the effort affords.
       temperature: of the beginning of a cycle, as a part of the latency.
       neighbourhoods: which are used, of `NEIGHBOURHOODS`.
       free: whether cycles have a half in which offsets are left for later.
@@ -90,13 +86,12 @@ def solve_with(problem: MappingProblem, budget: Budget, options: SearchOptions) 
       PlannerError: the buffers do not fit their homes, or no neighbourhood has the name of one that is to be used.
       KeyboardInterrupt: before greedy had a plan; later ones end the search.
     """
-    deadline = time.monotonic() + budget.seconds
     unknown = set(options.neighbourhoods) - set(NEIGHBOURHOODS)
     if unknown or not options.neighbourhoods:
         what = f"no neighbourhood is called {min(unknown)!r}" if unknown else "search needs a neighbourhood"
         raise PlannerError(f"{what}; there are: {', '.join(NEIGHBOURHOODS)}")
-    first = greedy.solve(problem, replace(budget, seconds=_SHARE_OF_GREEDY * budget.seconds))
-    search = _Annealing(problem, budget, options, replace(first, planner="search"), deadline)
+    first = greedy.solve(problem, budget)
+    search = _Annealing(problem, budget, options, replace(first, planner="search"))
     with contextlib.suppress(KeyboardInterrupt):  # What was found until then is the answer.
         search.run()
     return search.best
@@ -105,8 +100,8 @@ def solve_with(problem: MappingProblem, budget: Budget, options: SearchOptions) 
 class _Annealing:
     """Cycles of annealing in each fast space, and the best plan so far."""
 
-    def __init__(self, problem: MappingProblem, budget: Budget, options: SearchOptions, first: Plan, deadline: float):
-        self.problem, self.budget, self.options, self.deadline = problem, budget, options, deadline
+    def __init__(self, problem: MappingProblem, budget: Budget, options: SearchOptions, first: Plan):
+        self.problem, self.budget, self.options = problem, budget, options
         self.emulator = TimingEmulator(problem)
         self.bound = self.emulator.lower_bound() * (1.0 + 1e-9)
         self.best, self.best_latency = first, self.emulator.latency(first)
@@ -115,14 +110,10 @@ class _Annealing:
 
     def run(self) -> None:
         """Searches in one fast space after another; stays in the others remain as they are."""
-        spaces = fast_spaces(self.problem)
-        for number, space in enumerate(spaces):
-            now = time.monotonic()
-            until = now + (self.deadline - now) / (len(spaces) - number)
-            prior = self.options.prior if number == 0 else None
-            self._search(space, until, prior)
+        for number, space in enumerate(fast_spaces(self.problem)):
+            self._search(space, self.options.prior if number == 0 else None)
 
-    def _search(self, space: int, deadline: float, prior: NDArray[np.float64] | None) -> None:
+    def _search(self, space: int, prior: NDArray[np.float64] | None) -> None:
         stays = _placed_stays(self.problem, self.best)
         elsewhere = [stay for stay in stays if stay.space != space]
         frame = Frame(self.problem, space, [stay for stay in elsewhere if stay.accesses])
@@ -135,42 +126,43 @@ class _Annealing:
         incumbent = annealer.load(
             [stay for stay in stays if stay.space == space], [homes[buffer, space] for buffer in frame.homes]
         )
-        half, longest = _FIRST_HALF, _PACKING_SECONDS * len(frame.chains.chain)
-        while self._goes_on(annealer, deadline):
+        half, rounds = _FIRST_HALF, self._rounds(frame)
+        while self._goes_on(annealer, rounds):
             annealer.resume(incumbent, self._kept(annealer, incumbent))
             heat = self.options.temperature * 10.0 ** self.generator.uniform(-0.5, 0.5)
             if self.options.free:
                 annealer.squeeze()
-                for _ in self._anneal(annealer, half, heat, deadline):
+                for _ in self._anneal(annealer, half, heat, rounds):
                     pass
-                begun = time.monotonic()
-                annealer.place(is_exact=deadline - begun >= longest)
-                longest = max(longest, 1.5 * (time.monotonic() - begun))
+                annealer.place(is_exact=not self.budget.guard.reached())
                 incumbent = self._better(annealer, incumbent, elsewhere)
-            for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, deadline, is_placed=True):
+            for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, rounds, is_placed=True):
                 incumbent = self._better(annealer, incumbent, elsewhere)
             half = min(2 * half, _LONGEST_HALF)
 
+    def _rounds(self, frame: Frame) -> int:
+        """Returns how many rounds to make in a space."""
+        if self.options.rounds is not None:
+            return self.options.rounds
+        return max(1, self.budget.effort.of(*_WORK) // (len(frame.lows) + self.problem.end + _ROUND))
+
     def _anneal(
-        self, annealer: Annealer, rounds: int, heat: float, deadline: float, is_placed: bool = False
+        self, annealer: Annealer, half: int, heat: float, rounds: int, is_placed: bool = False
     ) -> Iterator[None]:
-        """Makes rounds from hot to cold, and yields before each look at the clock."""
+        """Makes the rounds of a half from hot to cold, and yields before the guard is asked."""
         done, at_once = 0, max(5, min(_MOST_AT_ONCE, _WORK_AT_ONCE // len(annealer.frame.lows)))
-        cooling = _COLDEST ** (1.0 / rounds)
-        while done < rounds and self._goes_on(annealer, deadline):
-            chunk = min(at_once, rounds - done)
-            if self.options.rounds is not None:
-                chunk = min(chunk, self.options.rounds - annealer.num_rounds)
+        cooling = _COLDEST ** (1.0 / half)
+        while done < half and self._goes_on(annealer, rounds):
+            chunk = min(at_once, half - done, rounds - annealer.num_rounds)
             temperature = heat * self.best_latency * cooling**done
             annealer.run(chunk, temperature, cooling, is_placed)
             done += chunk
             yield
 
-    def _goes_on(self, annealer: Annealer, deadline: float) -> bool:
-        """Whether there is anything to gain, and time left."""
-        limit = self.options.rounds
-        is_done = limit is not None and annealer.num_rounds >= limit
-        return not is_done and self.best_latency > self.bound and time.monotonic() < deadline
+    def _goes_on(self, annealer: Annealer, rounds: int) -> bool:
+        """Whether rounds are left, and there is anything to gain."""
+        is_done = annealer.num_rounds >= rounds or self.best_latency <= self.bound
+        return not is_done and not self.budget.guard.reached()
 
     def _kept(self, annealer: Annealer, incumbent: PlacedRuns) -> int:
         """Returns the argument that stays from run to run in the next cycle; -1 for none."""
@@ -219,12 +211,12 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
     greedy.prepare()
-    solve_with(small_problem(), Budget(FOR_PREPARATION), SearchOptions(rounds=100))
+    solve_with(small_problem(), Budget(), SearchOptions(rounds=100))
 
 
 PLANNER = Planner(
     "search",
-    "Simulated annealing of greedy's decisions, for the whole time limit.",
+    "Simulated annealing of greedy's decisions.",
     solve,
     role=Role.SEEDED,
     prepare=prepare,

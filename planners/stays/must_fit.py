@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.offsets.instance import FREE, Instance
@@ -14,9 +15,6 @@ from memplan.planners.offsets.pack import Status, pack
 from memplan.planners.stays.reserved import reserved_runs
 
 Integers = NDArray[np.int64]
-
-# Seconds that it may take. It is needed only where the alternative is no plan at all.
-_SECONDS = 20.0
 
 
 def place_all(
@@ -31,7 +29,7 @@ def place_all(
       blocks: start, end (half-open) and bytes of each.
 
     Raises:
-      PlannerError: it is proven that they do not fit, or no offsets were found in time; the message says which.
+      PlannerError: it is proven that they do not fit, or no offsets were found; the message says which.
     """
     memory = problem.spaces[space]
     reserved = reserved_runs(problem, space)
@@ -44,7 +42,7 @@ def place_all(
     fixed = [FREE] * len(blocks) + [0] * len(reserved)
     # What is reserved begins at the bottom, and needs no alignment of its own.
     alignment = [memory.alignment] * len(blocks) + [1] * len(reserved)
-    found = pack(Instance.of(start, end, size, alignment, fixed), memory.capacity, _SECONDS)
+    found = pack(Instance.of(start, end, size, alignment, fixed), memory.capacity, Effort.FAST)
     if found.status is Status.FITS:
         return found.offsets[: len(blocks)]
     largest = int(np.argmax([rows[2] for rows in blocks]))

@@ -7,9 +7,6 @@ from functools import cache
 from memplan.compiler.analysis.program import AccessKind, RegionKind
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation, Region
 
-# Seconds: more than compiling takes on any machine.
-FOR_PREPARATION = 3600.0
-
 
 @cache
 def small_problem(layers: int = 12) -> MappingProblem:

@@ -45,7 +45,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCompiler:
 
 
 def test_default_against_ours(run: Run, fake: FakeCompiler) -> None:
-    done = run("compile", "lstm", "--time-limit", "2")
+    done = run("compile", "lstm", "--effort", "fast")
     assert done.status == 0
     first = done.out.splitlines()[0]
     assert first.startswith("lstm on tpu-v5e: XLA's default 240,000 cycles, ours ")
@@ -73,7 +73,7 @@ ENTRY main {
 
 def test_a_program_without_results(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
     fake.answer = lambda options: NOTHING
-    done = run("compile", "lstm", "--time-limit", "2", "--report", tmp_path / "report")
+    done = run("compile", "lstm", "--effort", "fast", "--report", tmp_path / "report")
     assert done.status == 0
     assert "XLA's default 0 cycles, ours 0 (× 1.0000, nothing beat it)" in done.out
     assert json.loads(run("compile", "lstm", "--json").out)["ratio"] == 1.0
@@ -90,10 +90,10 @@ def test_an_error_is_short_in_the_table_and_whole_in_the_json(run: Run, fake: Fa
         return program()
 
     fake.answer = answer
-    lines = run("compile", "lstm", "--time-limit", "2").out.splitlines()
+    lines = run("compile", "lstm", "--effort", "fast").out.splitlines()
     (told,) = [line for line in lines if line.startswith("scoped limit 32768 KiB")]
     assert told.endswith("…")
-    candidates = json.loads(run("compile", "lstm", "--time-limit", "2", "--json").out)["candidates"]
+    candidates = json.loads(run("compile", "lstm", "--effort", "fast", "--json").out)["candidates"]
     assert error in next(c["error"] for c in candidates if c["name"] == "scoped limit 32768 KiB")
 
 
@@ -153,7 +153,7 @@ def test_a_compile_that_fails_is_one_line(run: Run, fake: FakeCompiler) -> None:
 
 def test_bench(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
     file = tmp_path / "tpu.json"
-    arguments = ("--workloads", "lstm,neural_ode", "--targets", "tpu-v5e,tpu-v5p", "--time-limit", "2")
+    arguments = ("--workloads", "lstm,neural_ode", "--targets", "tpu-v5e,tpu-v5p", "--effort", "fast")
     done = run("bench", "tpu", *arguments, "--json", file)
     assert done.status == 0
     data = json.loads(file.read_text())
@@ -194,7 +194,7 @@ def test_bench_goes_on_after_a_workload_that_does_not_lower(
         return b""
 
     monkeypatch.setattr(bench_tpu, "lower_for_tpu", lower)
-    arguments = ("--workloads", "lstm,neural_ode", "--targets", "tpu-v5e,tpu-v5p", "--time-limit", "2")
+    arguments = ("--workloads", "lstm,neural_ode", "--targets", "tpu-v5e,tpu-v5p", "--effort", "fast")
     done = run("bench", "tpu", *arguments, "--json", tmp_path / "f")
     assert done.status == 0
     rows = json.loads((tmp_path / "f").read_text())["rows"]
@@ -237,7 +237,7 @@ def test_summary() -> None:
 
 
 def test_the_table_cuts_no_figure(run: Run, fake: FakeCompiler) -> None:
-    lines = run("bench", "tpu", "--workloads", "transformer_scan_train", "--time-limit", "2").out.splitlines()
+    lines = run("bench", "tpu", "--workloads", "transformer_scan_train", "--effort", "fast").out.splitlines()
     assert lines[0].split()[-4:] == ["compiles", "obeyed", "predicted", "seconds"]
     assert not any("…" in line for line in lines)
     assert any(line.startswith("all ") for line in lines)

@@ -10,7 +10,6 @@ from memplan import workloads
 from memplan.cli import pack as pack_command
 from memplan.planners.offsets.check import check
 from memplan.planners.offsets.csv_file import read_instance
-from memplan.planners.offsets.instance import Instance
 from memplan.planners.offsets.pack import Packing, pack
 
 Run = Callable[..., Any]
@@ -100,8 +99,8 @@ def test_an_interrupt_writes_the_best_packing(
 ) -> None:
     import dataclasses
 
-    def interrupted(instance: Instance, capacity: int | None, seconds: float) -> Packing:
-        return dataclasses.replace(pack(instance, capacity, seconds), interrupted=True)
+    def interrupted(*given: Any) -> Packing:
+        return dataclasses.replace(pack(*given), interrupted=True)
 
     monkeypatch.setattr(pack_command, "pack", interrupted)
     out = tmp_path / "out.csv"

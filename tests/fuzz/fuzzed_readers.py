@@ -152,7 +152,7 @@ def _target(name: str) -> Target:
 
 def _plan(made: MappingProblem) -> None:
     """States everything in the slow memory. The planner verifies its plan, and refuses a problem with faults."""
-    SLOW.plan(made, Budget(seconds=1.0))
+    SLOW.plan(made, Budget())
 
 
 # ---- problems and plans

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from literal_problems import loop, problem
 from random_problems import REAL, problems, seeded_problem, with_home_in_fast
 
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator, emulate, latency
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.problem import MappingProblem
@@ -97,7 +98,7 @@ def test_the_better_of_several_orders_is_taken() -> None:
     mapped = seeded_problem(5, 60, REAL)
     options = only(orders=GreedyOptions().orders)
     search = greedy._OrderTrials(
-        Frame(mapped, 1), TimingEmulator(mapped), options, np.random.default_rng(0), deadline=float("inf")
+        Frame(mapped, 1), TimingEmulator(mapped), options, np.random.default_rng(0), guard=Guard()
     )
     each = [search.latency(search._decided(order)) for order in options.orders]
     assert min(each) < max(each)
@@ -146,7 +147,7 @@ def test_a_seed_changes_the_search_and_nothing_else_does() -> None:
 
 def test_a_deadline_is_kept_with_a_valid_plan() -> None:
     mapped = seeded_problem(4, 100, REAL)
-    made = solve(mapped, Budget(seconds=1e-6))
+    made = solve(mapped, Budget(time_limit=1e-6))
     assert verify(mapped, made) == []
 
 

@@ -20,7 +20,7 @@ from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import build_problem
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import check_belongs, verify
-from memplan.planners import Budget, Planner
+from memplan.planners import Budget, Effort, Planner
 
 SEARCHING = ["bestfit", "greedy", "slow"]
 
@@ -50,7 +50,7 @@ def test_a_user_registers_a_planner_of_their_own() -> None:
 @settings(max_examples=60, deadline=None)
 @given(mapped=problems(max_length=25, depth=3))
 def test_plans_are_valid_and_never_slower_than_all_at_home(name: str, mapped: MappingProblem) -> None:
-    made = planners.get(name).solve(mapped, Budget(seconds=5.0))
+    made = planners.get(name).solve(mapped, Budget())
     check_belongs(mapped, made)
     assert verify(mapped, made) == []
     assert latency(mapped, made) <= latency(mapped, planners.get("slow").solve(mapped, Budget()))
@@ -60,9 +60,9 @@ def test_plans_are_valid_and_never_slower_than_all_at_home(name: str, mapped: Ma
 @pytest.mark.parametrize("seed", range(4))
 def test_larger_plans_are_valid_and_reproducible(name: str, seed: int) -> None:
     mapped = seeded_problem(seed, 120, REAL, depth=3)
-    made = planners.get(name).solve(mapped, Budget(seconds=30.0, seed=seed))
+    made = planners.get(name).solve(mapped, Budget(seed=seed))
     assert verify(mapped, made) == []
-    again = planners.get(name).solve(mapped, Budget(seconds=30.0, seed=seed))
+    again = planners.get(name).solve(mapped, Budget(seed=seed))
     assert again == made
 
 
@@ -76,7 +76,7 @@ def problems_with_ends_anywhere(draw: st.DrawFn) -> MappingProblem:
 @given(mapped=problems_with_ends_anywhere())
 def test_arguments_and_results_in_any_memory_are_planned_or_refused(name: str, mapped: MappingProblem) -> None:
     try:
-        made = planners.get(name).solve(mapped, Budget(seconds=2.0))
+        made = planners.get(name).solve(mapped, Budget(Effort.FAST, time_limit=2.0))
     except PlannerError as error:
         event("refused")
         assert re.search(r"do not fit (slow|fast), which has [\d,]+, where the program wants them", str(error))
@@ -101,7 +101,7 @@ ENTRY e {
 def test_an_argument_that_is_returned_in_fast_memory(name: str) -> None:
     """It stays where the caller has it, and is in fast memory too when the program ends."""
     mapped = build_problem(parse_hlo(RETURNED), load_target("tpu-v5e"))
-    made = planners.get(name).plan(mapped, Budget(seconds=5.0))
+    made = planners.get(name).plan(mapped, Budget(Effort.FAST))
     argument = [(r.space, r.end) for r in made.residencies if mapped.buffers[r.buffer].name == "a"]
     assert sorted(argument) == [(0, mapped.end + 1), (1, mapped.end + 1)]
 

@@ -48,5 +48,5 @@ def padding_of_games(*games: Game) -> Padding:
 
 def proven(problem: MappingProblem) -> float | None:
     """Returns the least latency, if it is proven."""
-    plan = ilp.solve(problem, Budget(seconds=5.0))
+    plan = ilp.solve(problem, Budget())
     return float(plan.info["bound"]) if plan.info["optimal"] else None

@@ -13,6 +13,7 @@ from memplan.backends.tpu.compile import CompileError
 from memplan.backends.tpu.optimize import optimize
 from memplan.backends.tpu.outcome import Outcome
 from memplan.backends.tpu.steering import COPY_SPEED, CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT, SORT_ORDER, TENSORS
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.verify import verify
@@ -21,7 +22,7 @@ V5E = load_target("tpu-v5e")
 
 
 def run(compiler: FakeCompiler, budget: int = 8, **more: Mapping[str, str]) -> Outcome:
-    return optimize(b"module", V5E, compile_budget=budget, time_limit=2.0, compiler=compiler, **more)  # type: ignore[arg-type]
+    return optimize(b"module", V5E, compile_budget=budget, effort=Effort.FAST, compiler=compiler, **more)  # type: ignore[arg-type]
 
 
 def obedient(options: Mapping[str, str]) -> str:

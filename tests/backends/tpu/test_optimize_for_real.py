@@ -14,6 +14,7 @@ from memplan.backends.tpu.decisions import Placement
 from memplan.backends.tpu.optimize import optimize
 from memplan.backends.tpu.refusals import named_by
 from memplan.backends.tpu.steering import SORT_ORDER, TENSORS, sites, sort_order
+from memplan.compiler.effort import Effort
 from memplan.compiler.emulator.score import score
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.target import load_target
@@ -49,7 +50,7 @@ def compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TpuCompiler]:
 
 
 def test_is_never_worse_and_what_it_returns_is_true(compiler: TpuCompiler, module: bytes) -> None:
-    outcome = optimize(module, V5E, compile_budget=4, time_limit=8.0, compiler=compiler)
+    outcome = optimize(module, V5E, compile_budget=4, effort=Effort.FAST, compiler=compiler)
     assert [candidate.error for candidate in outcome.candidates] == [""] * len(outcome.candidates)
     assert outcome.ratio <= 1.0
     best = outcome.best

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from memplan.cli.bench import memory as bench_memory
+from memplan.compiler.effort import Effort
 
 Run = Callable[..., Any]
 
@@ -35,7 +36,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_and_summary(run: Run, programs: None, tmp_path: Path) -> None:
-    done = run("bench", "memory", "--workloads", "memory_programs:wide,lstm", "--time-limit", "5", "--json", "m.json")
+    done = run("bench", "memory", "--workloads", "memory_programs:wide,lstm", "--effort", "fast", "--json", "m.json")
     assert done.status == 0
     data = json.loads((tmp_path / "m.json").read_text())
     rows = {(row["workload"], row["order"]): row for row in data["rows"]}
@@ -79,6 +80,6 @@ def test_takeovers_share_one_block() -> None:
         return x.sum(0)
 
     module = compile_for_cpu(chain, (jax.ShapeDtypeStruct((512, 256), jnp.float32),))
-    row = bench_memory.measured(module, 5.0)
+    row = bench_memory.measured(module, Effort.FAST)
     assert row["memplan"] <= row["xla"]
     assert row["memplan"] == pytest.approx(row["load"], rel=1e-3)

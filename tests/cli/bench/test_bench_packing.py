@@ -105,7 +105,7 @@ def test_all_kinds_of_rows(
     monkeypatch.setattr(bench_packing, "_shipped", lambda: [example])
     monkeypatch.setattr(bench_packing, "_dumps", lambda: [module])
     monkeypatch.setattr(bench_packing, "_SYNTHETIC", (50,))
-    done = run("bench", "packing", "--markdown", "--time-limit", 5)
+    done = run("bench", "packing", "--markdown", "--effort", "fast")
     assert done.status == 0
     names = [line.split(" | ")[0].removeprefix("| ") for line in done.out.splitlines()]
     assert names[2:6] == ["example.12.csv", "step slow", "step fast", "50 blocks"]

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.report.report import Report, make_report
+from memplan.compiler.report.tables import report_text
 
 
 def test_contenders_by_hand(report: Report) -> None:
@@ -35,3 +38,28 @@ def test_contender_by_planner(report: Report) -> None:
     found = report.contender("slow")
     assert found is report.contenders[0]
     assert report.contender("nobody") is None
+
+
+def test_the_best_bound_that_a_plan_states_counts(report: Report) -> None:
+    problem, plan = report.problem, report.subject.plan
+    assert report.bound_by is None
+    higher = 0.5 * (report.bound + report.subject.latency)
+    proven = make_report(problem, replace(plan, info={"bound": higher, "bound_by": "ilp"}))
+    assert (proven.bound, proven.bound_by) == (higher, "ilp")
+    assert proven.subject.gap == pytest.approx(report.subject.latency / higher - 1)
+    assert "proven by ilp" in report_text(proven)
+    of_another = make_report(problem, plan, [("other", replace(plan, planner="solver", info={"bound": higher}))])
+    assert (of_another.bound, of_another.bound_by) == (higher, "solver")
+
+
+@pytest.mark.parametrize("stated", [1e9, float("nan"), float("inf"), "much", -1.0, None, [1.0]])
+def test_a_bound_that_cannot_be_is_not_believed(report: Report, stated: object) -> None:
+    plan = replace(report.subject.plan, info={"bound": stated})
+    assert make_report(report.problem, plan).bound == report.bound
+
+
+def test_a_plan_that_was_cut_short_says_so(report: Report) -> None:
+    assert report.stopped is None
+    plan = replace(report.subject.plan, info={"stopped": "stopped by its time limit: a slower machine may differ"})
+    cut = make_report(report.problem, plan)
+    assert "The planner was stopped by its time limit: a slower machine may differ." in report_text(cut)

@@ -3,13 +3,14 @@ from memplan.compiler.report.tables import report_text
 
 
 def test_the_whole_text(report: Report) -> None:
-    assert report_text(report).splitlines()[:8] == [
+    assert report_text(report).splitlines()[:9] == [
         "tiny on test-chip, 1.00 kHz: 8 operations, 5 buffers",
         "",
         "                          latency  cycles  gap to bound  waiting  copies  copied  peak hbm  peak vmem",
         "all in hbm                 9.40 s   9,400      +240.6 %      0 s       0     0 B     340 B       30 B",
         "by-hand                    5.70 s   5,700      +106.5 %   800 ms       1    80 B     340 B       90 B",
         "bound that no plan beats   2.76 s   2,760",
+        "The bound is the latency with all memories large enough.",
         "",
         "The 4 buffers that cost most, and why they are where they are",
     ]

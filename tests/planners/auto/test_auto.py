@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
 import pytest
-from random_problems import seeded_problem
+from random_problems import REAL, TINY, seeded_problem
 
 from memplan.compiler.emulator.timing import emulate
 from memplan.compiler.errors import PlannerError
@@ -20,9 +23,10 @@ from memplan.planners import planner
 from memplan.planners.auto import solve as auto
 from memplan.planners.auto.member import Member, News
 from memplan.planners.auto.solve import AutoOptions, solve_with
-from memplan.planners.planner import Budget, Planner, Role
+from memplan.planners.planner import Budget, Effort, Planner, Role
 
 PROBLEM = seeded_problem(3, 60)
+FAST = Budget(Effort.FAST)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,18 +42,19 @@ def latency(problem: MappingProblem, plan: Plan) -> float:
     return emulate(problem, plan).latency
 
 
-def solved(name: str, problem: MappingProblem) -> Plan:
-    return planner.get(name).solve(problem, Budget(10.0))
+def solved(name: str, problem: MappingProblem, budget: Budget = FAST) -> Plan:
+    return planner.get(name).solve(problem, budget)
 
 
 def test_a_member_that_is_better_than_the_first_wins() -> None:
     told: list[Plan] = []
-    found = solve_with(PROBLEM, Budget(12.0, on_plan=told.append), AutoOptions("slow", ("bestfit", "greedy")))
+    found = solve_with(PROBLEM, Budget(on_plan=told.append), AutoOptions("slow", ("bestfit", "greedy")))
     best = min(latency(PROBLEM, solved(name, PROBLEM)) for name in ("slow", "bestfit", "greedy"))
     assert latency(PROBLEM, found) <= best * (1 + 1e-9)
     assert found.planner == "auto"
     assert found.info["member"] in ("bestfit", "greedy")
     assert "failed" not in found.info
+    assert "stopped" not in found.info
     latencies = [latency(PROBLEM, plan) for plan in told]
     assert latencies == sorted(set(latencies), reverse=True)
     assert found.info["bound"] <= latencies[-1]
@@ -60,22 +65,79 @@ def test_it_ends_at_once_when_the_first_plan_reaches_the_bound(monkeypatch: pyte
     problem = next(
         problem
         for problem in (seeded_problem(seed, 3) for seed in range(50))
-        if latency(problem, solved("greedy", problem)) <= auto._BestPlan(problem, Budget()).bound
+        if latency(problem, solved("greedy", problem)) <= auto._Portfolio(problem, Budget()).least
     )
-    assert solve_with(problem, Budget(60.0), AutoOptions()).info["member"] == "greedy"
+    assert solve_with(problem, Budget(), AutoOptions()).info["member"] == "greedy"
 
 
-def test_a_bound_that_a_member_proves_ends_it() -> None:
-    best = auto._BestPlan(PROBLEM, Budget())
+def test_only_what_the_first_members_proved_when_they_had_ended_ends_it() -> None:
+    portfolio = auto._Portfolio(PROBLEM, Budget())
     plan = solved("greedy", PROBLEM)
-    best.hear(plan)
-    assert not best.is_optimal
-    best.hear(Plan(**{**vars(plan), "info": {"bound": latency(PROBLEM, plan)}}))
-    assert best.is_optimal
+    proof = Plan(**{**vars(plan), "info": {"bound": latency(PROBLEM, plan)}})
+    entries = [("first", 0), ("second", 0), ("third", 0)]
+    portfolio.found |= {entry: auto._Found() for entry in entries}
+    portfolio.hear(entries[1], proof)
+    portfolio.end(entries[1])
+    assert not portfolio.is_optimal, "the first has not ended, and may yet have a faster plan"
+    portfolio.hear(entries[0], solved("slow", PROBLEM))
+    portfolio.end(entries[0])
+    assert portfolio.is_optimal
+    # What comes after a proof does not count, however early it came.
+    portfolio.hear(entries[2], Plan(**{**vars(plan), "info": {"bound": 2.0 * latency(PROBLEM, plan)}}))
+    portfolio.end(entries[2])
+    result = portfolio.result(everything=False)
+    assert result is not None
+    assert result.info["bound"] == proof.info["bound"]
+
+
+def test_of_plans_that_are_equally_fast_the_first_members_counts() -> None:
+    plans = [Plan(**{**vars(solved("slow", PROBLEM)), "planner": name}) for name in ("one", "another")]
+    for order in ([0, 1], [1, 0]):
+        portfolio = auto._Portfolio(PROBLEM, Budget())
+        portfolio.found |= {("one", 0): auto._Found(), ("another", 0): auto._Found()}
+        for number in order:
+            portfolio.hear((plans[number].planner, 0), plans[number])
+            portfolio.end((plans[number].planner, 0))
+        result = portfolio.result(everything=False)
+        assert result is not None
+        assert result.info["member"] == "one"
+
+
+@pytest.mark.parametrize("processes", [1, 2, 16])
+def test_the_plan_does_not_depend_on_the_number_of_processes(processes: int) -> None:
+    problem = seeded_problem(2, 12, TINY, 1)
+    options = AutoOptions(members=("ilp", "search", "bestfit"))
+    alone = solve_with(problem, FAST, dataclasses.replace(options, processes=0))
+    assert solve_with(problem, FAST, dataclasses.replace(options, processes=processes)) == alone
+
+
+def test_the_plan_does_not_depend_on_the_load_of_the_machine() -> None:
+    problem = seeded_problem(3, 12, TINY, 1)
+    options = AutoOptions(members=("ilp", "search"), processes=2)
+    idle = solve_with(problem, FAST, options)
+    spinning = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        assert solve_with(problem, FAST, options) == idle
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+
+
+def test_a_plan_that_is_known_is_not_made_again() -> None:
+    known = solved("greedy", PROBLEM)
+    again = planner.get("greedy").solve(PROBLEM, dataclasses.replace(FAST, known=known))
+    assert again is known
+    assert solved("search", PROBLEM, dataclasses.replace(FAST, known=known)) == solved("search", PROBLEM)
+
+
+def test_the_time_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = planner.get("auto").plan(seeded_problem(1, 300, REAL), Budget(time_limit=0.5))
+    assert found.info["stopped"] == planner.STOPPED
 
 
 def test_members_that_fail_are_named_and_the_others_count() -> None:
-    found = solve_with(PROBLEM, Budget(20.0), AutoOptions("xla", ("nonsense", "greedy"), processes=1))
+    found = solve_with(PROBLEM, Budget(), AutoOptions("xla", ("nonsense", "greedy"), processes=1))
     assert latency(PROBLEM, found) <= latency(PROBLEM, solved("greedy", PROBLEM)) * (1 + 1e-9)
     assert "no planner is called 'nonsense'" in found.info["failed"]["nonsense"]
     assert "carries no mapping" in found.info["failed"]["xla"]
@@ -83,12 +145,12 @@ def test_members_that_fail_are_named_and_the_others_count() -> None:
 
 def test_without_any_plan_the_first_reason_is_told() -> None:
     with pytest.raises(PlannerError, match="carries no mapping of its own"):
-        solve_with(PROBLEM, Budget(10.0), AutoOptions("xla", ("xla",)))
+        solve_with(PROBLEM, Budget(), AutoOptions("xla", ("xla",)))
 
 
 def test_a_process_that_is_killed_is_a_member_that_failed() -> None:
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
-    member = Member("greedy", seeded_problem(1, 400), Budget(60.0), news)
+    member = Member("greedy", seeded_problem(1, 400), Budget(), news)
     os.kill(member._process.pid, signal.SIGKILL)
     told = news.get(timeout=60)
     while told.plan is not None:
@@ -98,7 +160,7 @@ def test_a_process_that_is_killed_is_a_member_that_failed() -> None:
 
 
 def test_a_process_ends_with_whoever_started_it() -> None:
-    member = Member("greedy", PROBLEM, Budget(60.0), queue.SimpleQueue())
+    member = Member("greedy", PROBLEM, Budget(), queue.SimpleQueue())
     assert member._process.stdin is not None
     member._process.stdin.close()
     assert member._process.wait(timeout=60) is not None
@@ -119,7 +181,7 @@ def test_an_interrupt_returns_the_best_plan_so_far(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(auto, "Member", Interrupting)
     started = time.monotonic()
-    found = solve_with(PROBLEM, Budget(300.0), AutoOptions("slow", ("greedy", "bestfit")))
+    found = solve_with(PROBLEM, Budget(), AutoOptions("slow", ("greedy", "bestfit")))
     assert latency(PROBLEM, found) <= latency(PROBLEM, solved("slow", PROBLEM))
     assert time.monotonic() - started < 200
     assert stopped == ["greedy"]
@@ -131,33 +193,27 @@ def test_an_interrupt_before_any_plan_goes_on(monkeypatch: pytest.MonkeyPatch) -
 
     planner.register(Planner("interrupted", "", interrupted))
     with pytest.raises(KeyboardInterrupt):
-        solve_with(PROBLEM, Budget(10.0), AutoOptions("interrupted", ("greedy",)))
+        solve_with(PROBLEM, Budget(), AutoOptions("interrupted", ("greedy",)))
     planner._registry._items.pop("interrupted")
 
 
 def test_members_are_the_planners_whose_role_says_so() -> None:
     options = AutoOptions()
     assert options.first == "greedy"
-    assert options.members == ("search", "ilp")
-    assert options.later == ("hybrid",)
+    assert options.entries(Effort.FAST, 7) == [("search", 7)]
+    assert options.entries(Effort.NORMAL, 7) == [("ilp", 7), ("search", 7)]
     solve = planner.get("slow").solve
-    for name, role in (("a seeded one", Role.SEEDED), ("a member", Role.MEMBER), ("a later one", Role.LATER)):
-        planner.register(Planner(name, "", solve, role=role))
-    with_others = AutoOptions()
-    assert with_others.members == ("a seeded one", "search", "a member", "ilp")
-    assert with_others.later == ("a later one", "hybrid")
-    for name in ("a seeded one", "a member", "a later one"):
-        planner._registry._items.pop(name)
-
-
-def test_cores_that_are_left_get_later_members_then_the_first_with_other_seeds() -> None:
-    planner.register(Planner("needy", "", planner.get("slow").solve, needs=("no_such_library",)))
-    options = AutoOptions(members=("search", "ilp"), later=("bestfit", "of another package", "needy"))
-    entries = auto._entries(options, 7, time.monotonic() + 1000.0)
-    expected = [("search", 7), ("ilp", 7), ("bestfit", 7), ("search", 8), ("search", 9)]
-    assert [next(entries) for _ in expected] == expected
-    planner._registry._items.pop("needy")
-    in_a_hurry = auto._entries(options, 7, time.monotonic() + 1.0)
-    assert [next(in_a_hurry) for _ in range(3)] == [("search", 7), ("ilp", 7), ("search", 8)]
-    assert AutoOptions(members=("a", "b"), processes=1).num_processes == 2
-    assert AutoOptions(members=("a", "b"), processes=5).num_processes == 5
+    others = [
+        Planner("a seeded one", "", solve, role=Role.SEEDED),
+        Planner("a member", "", solve, role=Role.MEMBER),
+    ]
+    for other in others:
+        planner.register(other)
+    try:
+        assert options.entries(Effort.FAST, 0) == [("a seeded one", 0), ("search", 0)]
+        assert options.entries(Effort.NORMAL, 0) == [("a member", 0), ("ilp", 0), ("a seeded one", 0), ("search", 0)]
+        high = options.entries(Effort.HIGH, 0)
+        assert [seed for name, seed in high if name == "search"] == [0, 1, 2]
+    finally:
+        for other in others:
+            planner._registry._items.pop(other.name)

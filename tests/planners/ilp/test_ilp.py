@@ -12,6 +12,7 @@ from literal_problems import loop, problem
 from random_problems import REAL, TINY, problems, seeded_problem
 
 from memplan.compiler import child_process
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import latency
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -20,9 +21,9 @@ from memplan.planners import greedy
 from memplan.planners.ilp import linear_solver
 from memplan.planners.ilp import solve as ilp
 from memplan.planners.ilp.solve import OPTIMAL_WITHIN, solve
-from memplan.planners.planner import Budget
+from memplan.planners.planner import Budget, Effort
 
-SHORT = Budget(seconds=2.0)
+SHORT = Budget(Effort.FAST)
 
 
 @settings(max_examples=10, deadline=None)
@@ -62,7 +63,7 @@ def test_what_it_calls_optimal_no_plan_of_a_tiny_problem_beats() -> None:
 def test_it_beats_greedy_where_greedy_is_short_sighted() -> None:
     for seed, depth in ((0, 0), (3, 1)):
         mapped = seeded_problem(seed, 12, TINY, depth)
-        made = solve(mapped, Budget(seconds=5.0))
+        made = solve(mapped, Budget())
         assert verify(mapped, made) == []
         assert latency(mapped, made) < latency(mapped, greedy.solve(mapped, Budget())) * (1.0 - 1e-9)
 
@@ -76,7 +77,7 @@ def test_a_loop_keeps_what_it_reads_in_fast_memory() -> None:
 
 def test_the_same_problem_and_seed_give_the_same_plan() -> None:
     mapped = seeded_problem(3, 12, TINY, 1)
-    assert solve(mapped, Budget(seconds=20.0)) == solve(mapped, Budget(seconds=20.0))
+    assert solve(mapped, Budget()) == solve(mapped, Budget())
 
 
 def test_an_interrupt_returns_the_best_plan_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +87,9 @@ def test_an_interrupt_returns_the_best_plan_so_far(monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(linear_solver.SolverTask, "__init__", interrupt)
-    made = solve(mapped, Budget(seconds=20.0))
+    made = solve(mapped, Budget())
     assert verify(mapped, made) == []
-    assert latency(mapped, made) <= latency(mapped, greedy.solve(mapped, Budget(seconds=20.0)))
+    assert latency(mapped, made) <= latency(mapped, greedy.solve(mapped, Budget()))
 
 
 def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,17 +106,17 @@ def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = seeded_problem(3, 60, REAL, 1)
     monkeypatch.setattr(child_process, "start", remembered)
     monkeypatch.setattr(ilp, "_greedy_decisions", interrupt)
-    made = solve(mapped, Budget(seconds=30.0))
+    made = solve(mapped, Budget())
     assert verify(mapped, made) == []
     assert len(started) >= 2
     assert all(process.poll() is not None for process in started)
 
 
-def test_a_long_program_is_improved_window_by_window_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_program_is_improved_window_by_window(monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = seeded_problem(4, 150, REAL, 1)
     monkeypatch.setattr(ilp, "_MAX_ACCESSES", 50)
     told: list[Plan] = []
-    made = solve(mapped, Budget(seconds=4.0, on_plan=told.append))
+    made = solve(mapped, Budget(Effort.FAST, on_plan=told.append))
     assert verify(mapped, made) == []
     assert made.info["bound"] <= latency(mapped, made) <= latency(mapped, told[0])
     assert made.info["method"] in ("greedy", "integer programs of windows")
@@ -123,21 +124,32 @@ def test_a_long_program_is_improved_window_by_window_in_time(monkeypatch: pytest
 
 def test_solvers_get_no_more_time_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
-    make = linear_solver.SolverTask.__init__
+    left: list[float] = []
+    solve_here = linear_solver.run
 
-    def remembered(task: linear_solver.SolverTask, rows: Any, integer: bool, seconds: float, gap: float) -> None:
+    def remembered(rows: Any, integer: bool, work: float, seconds: float, *more: Any) -> Any:
         limits.append(seconds)
-        make(task, rows, integer, seconds, gap)
+        return solve_here(rows, integer, work, seconds, *more)
 
-    monkeypatch.setattr(linear_solver.SolverTask, "__init__", remembered)
-    solve(seeded_problem(4, 60, REAL, 1), Budget(seconds=4.0))
-    assert len(limits) >= 3
-    assert all(0.0 < seconds < 4.0 for seconds in limits)
+    monkeypatch.setattr(linear_solver, "run", remembered)
+    solve(seeded_problem(4, 60, REAL, 1), Budget(Effort.FAST, time_limit=60.0))
+    assert limits
+    assert all(0.0 < seconds < 60.0 for seconds in limits)
+    solve(seeded_problem(4, 60, REAL, 1), Budget(Effort.FAST))
+    left = limits[len(limits) // 2 :]
+    assert all(seconds == float("inf") for seconds in left)
+
+
+def test_a_solver_that_meets_the_guard_says_so() -> None:
+    rows = ilp.relax(seeded_problem(4, 60, REAL, 1)).program.finished()
+    guard = Guard(0.05)
+    linear_solver.SolverTask(rows, True, 10**6, guard, 1e-9).result()
+    assert guard.met
 
 
 def test_a_solver_that_fails_leaves_a_bound() -> None:
     mapped = seeded_problem(4, 60, REAL, 1)
-    task = linear_solver.SolverTask(ilp.relax(mapped).program.finished(), True, 1.5, 1e-6)
+    task = linear_solver.SolverTask(ilp.relax(mapped).program.finished(), True, 100, Guard(), 1e-6)
     task.stop()
     result = task.result()
     assert result.bound * ilp.relax(mapped).unit <= latency(mapped, greedy.solve(mapped, SHORT))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from literal_problems import problem
 from random_problems import problems
 
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator, latency
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
@@ -76,7 +76,7 @@ def test_it_finds_the_best_stays_that_have_offsets(seed: int) -> None:
     mapped = fragmented(seed)
     best = least_latency(mapped, with_offsets=True)
     assert least_latency(mapped, with_offsets=False) < best < latency(mapped, greedy.solve(mapped, Budget()))
-    made = ilp.solve(mapped, Budget(seconds=6.0))
+    made = ilp.solve(mapped, Budget())
     assert verify(mapped, made) == []
     assert latency(mapped, made) == pytest.approx(best)
     assert made.info["bound"] <= best
@@ -87,7 +87,7 @@ def test_it_finds_the_best_stays_that_have_offsets(seed: int) -> None:
 def test_cuts_lead_the_integer_program_there_too(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Joint, "is_small", lambda _: False)
     mapped = fragmented(seed)
-    made = ilp.solve(mapped, Budget(seconds=10.0))
+    made = ilp.solve(mapped, Budget())
     assert verify(mapped, made) == []
     assert latency(mapped, made) == pytest.approx(least_latency(mapped, with_offsets=True))
     assert made.info["method"] == "integer program with cuts"
@@ -102,7 +102,7 @@ def test_what_it_decides_is_valid_with_its_offsets(mapped: MappingProblem) -> No
     if not Joint.is_small(frame):
         return
     emulator = TimingEmulator(mapped)
-    found = Joint(frame, kept_in(plan)).solve(plan, emulator, 0.02, time.monotonic() + 5.0)
+    found = Joint(frame, kept_in(plan)).solve(plan, emulator, 0.02, Guard())
     if found is None:
         return
     offsets = dict(zip(frame.homes, found.offsets.tolist(), strict=False))
@@ -115,7 +115,7 @@ def test_what_it_decides_is_valid_with_its_offsets(mapped: MappingProblem) -> No
 def test_it_reproduces_its_result_and_copies_what_pays() -> None:
     mapped = problem("", "", "r a", "r a", arguments="a", floors=(4.0, 4.0), sizes={"a": 8})
     emulator, plan = TimingEmulator(mapped), greedy.solve(mapped, Budget())
-    found = [Joint(Frame(mapped, 1), -1).solve(plan, emulator, 0.05, time.monotonic() + 10.0) for _ in range(2)]
+    found = [Joint(Frame(mapped, 1), -1).solve(plan, emulator, 0.05, Guard()) for _ in range(2)]
     assert found[0] is not None
     assert found[1] is not None
     assert found[0].latency == found[1].latency == pytest.approx(8.0 + 2.0)

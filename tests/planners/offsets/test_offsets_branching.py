@@ -1,6 +1,7 @@
 """The exact search, beside a solver that tries every offset; each technique on and off."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import strategies as st
 from tiny_instances import can_fit, hard, instances, lowest_height
 
 from memplan.planners.offsets.bounds import lower_bound
-from memplan.planners.offsets.branching import EXHAUSTED, FOUND, LIMIT, BranchAndBound, Techniques, luby
+from memplan.planners.offsets.branching import (
+    EXHAUSTED,
+    FOUND,
+    LIMIT,
+    BranchAndBound,
+    RestartedSearch,
+    Techniques,
+    luby,
+)
 from memplan.planners.offsets.check import check
 from memplan.planners.offsets.instance import Instance
 
@@ -51,8 +60,28 @@ def test_limits_and_the_flag_of_other_threads_end_it() -> None:
     assert conflicts.sum() > 0
     stopped = np.ones(1, np.int64)
     assert search.run(order, 10**9, stopped, Techniques())[0] == LIMIT
-    assert search.fixed_orders(stopped)[0] == LIMIT
-    assert search.random_orders(stopped, 0)[0] == LIMIT
+    for restarted in (search.fixed_orders(), search.random_orders(0)):
+        assert restarted.go_on(10**9, stopped)[0] == LIMIT
+
+
+@pytest.mark.parametrize("make", [BranchAndBound.fixed_orders, lambda search: search.random_orders(3)])
+def test_a_search_that_goes_on_is_the_search_that_was_not_interrupted(
+    make: Callable[[BranchAndBound], RestartedSearch],
+) -> None:
+    draw = np.random.default_rng(2)
+    lower = draw.integers(0, 20, 14)
+    instance = Instance.of(lower, lower + draw.integers(1, 12, 14), draw.integers(1, 20, 14))
+    search = BranchAndBound(instance, lower_bound(instance))
+    outcome, offsets = make(search).go_on(10**9, NEVER)
+    assert outcome != LIMIT
+    restarted, nodes, outcomes = make(search), 10, []
+    while not outcomes or outcomes[-1] == LIMIT:
+        found, again = restarted.go_on(nodes, NEVER)
+        outcomes.append(found)
+        nodes *= 2
+    assert len(outcomes) > 1
+    assert found == outcome
+    assert again.tolist() == offsets.tolist()
 
 
 @pytest.mark.parametrize("more", [0, -1])
@@ -62,7 +91,8 @@ def test_restarts_come_to_an_end(more: int) -> None:
     capacity = lowest_height(instance) + more
     expected = FOUND if more == 0 else EXHAUSTED
     search = BranchAndBound(instance, capacity)
-    for outcome, offsets in (search.fixed_orders(NEVER), search.random_orders(NEVER, 1)):
+    for restarted in (search.fixed_orders(), search.random_orders(1)):
+        outcome, offsets = restarted.go_on(10**9, NEVER)
         assert outcome == expected
         if outcome == FOUND:
             assert check(instance, offsets, capacity) == []
@@ -90,7 +120,9 @@ def test_sizes_are_rounded_only_where_that_cannot_break_a_rule() -> None:
 def test_the_same_seed_searches_the_same() -> None:
     instance = Instance.of([0, 1, 2, 0, 3, 1], [2, 3, 4, 1, 5, 4], [2, 3, 2, 3, 3, 1])
     capacity = lowest_height(instance)
-    first, second = (BranchAndBound(instance, capacity).random_orders(NEVER, 5)[1].tolist() for _ in range(2))
+    first, second = (
+        BranchAndBound(instance, capacity).random_orders(5).go_on(10**9, NEVER)[1].tolist() for _ in range(2)
+    )
     assert first == second
 
 

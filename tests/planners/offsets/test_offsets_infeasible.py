@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_instances import can_fit, instances, lowest_height
 
+from memplan.compiler.effort import Guard
 from memplan.planners.offsets.infeasible import irreducible_infeasible_subset
 from memplan.planners.offsets.instance import Instance
 from memplan.planners.offsets.pack import pack
@@ -31,6 +32,6 @@ def test_what_fits_has_none() -> None:
 
 def test_without_time_the_subset_may_be_reducible() -> None:
     instance = Instance.of([0] * 5, [1] * 5, [3, 3, 3, 1, 1])
-    subset = irreducible_infeasible_subset(instance, 5, seconds=0.0)
+    subset = irreducible_infeasible_subset(instance, 5, guard=Guard(0.0))
     assert subset is not None
     assert not can_fit(instance.subset(subset.blocks), 5)

@@ -3,6 +3,7 @@
 import importlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tiny_instances import can_fit, hard, instances, lowest_height
 
 from memplan import workloads
+from memplan.compiler.effort import Guard
 from memplan.compiler.errors import PlannerError
 from memplan.planners.offsets import race
 from memplan.planners.offsets.bounds import lower_bound
@@ -46,7 +48,7 @@ def test_it_says_whether_a_capacity_is_enough(instance: Instance, more: int) -> 
         assert not can_fit(instance.subset(packing.conflict), capacity)
         # The offsets are those of a valid packing all the same.
         assert check(instance, packing.offsets) == []
-    assert decide(instance, capacity, time.monotonic() + 60).fits == can_fit(instance, capacity)
+    assert decide(instance, capacity, 8, Guard()).fits == can_fit(instance, capacity)
 
 
 @given(instances())
@@ -65,7 +67,7 @@ def test_the_constraint_solver_agrees(instance: Instance, less: int) -> None:
     capacity = max(0, lowest_height(instance) - less)
     if not len(instance) or not ConstraintModel.can_hold(instance, capacity):
         return
-    fits, offsets = ConstraintModel(instance, capacity, 0).solve(60.0)
+    fits, offsets = ConstraintModel(instance, capacity, 0).solve(10.0)
     assert fits == can_fit(instance, capacity)
     if fits:
         assert check(instance, offsets, capacity) == []
@@ -88,12 +90,13 @@ def test_a_shipped_instance() -> None:
 def test_when_the_time_runs_out_the_best_packing_is_returned() -> None:
     instance = hard()
     capacity = lower_bound(instance)
-    packing = pack(instance, capacity, seconds=0.3)
-    assert packing.status == Status.TIMED_OUT
+    packing = pack(instance, capacity, time_limit=0.3)
+    assert packing.status == Status.UNDECIDED
+    assert packing.stopped
     assert packing.height > capacity
     assert check(instance, packing.offsets, packing.height) == []
-    lowest = pack(instance, seconds=0.3)
-    assert lowest.status == Status.TIMED_OUT
+    lowest = pack(instance, time_limit=0.3)
+    assert lowest.status == Status.UNDECIDED
     assert lowest.lower_bound == capacity < lowest.height
     assert not [thread for thread in threading.enumerate() if "search" in thread.name or "CP-SAT" in thread.name]
 
@@ -105,18 +108,49 @@ def test_an_interrupt_returns_the_best_packing(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.import_module("memplan.planners.offsets.pack"), "search_part", interrupted)
     packing = pack(hard(), lower_bound(hard()))
     assert packing.interrupted
-    assert packing.status == Status.TIMED_OUT
+    assert packing.status == Status.UNDECIDED
     assert check(hard(), packing.offsets, packing.height) == []
 
 
 def test_an_interrupt_of_the_race_stops_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> float:
-        raise KeyboardInterrupt
+    guard, asked = Guard(), list[float]()
 
-    monkeypatch.setattr(race.time, "monotonic", interrupted)
+    def interrupted() -> float:
+        asked.append(0.0)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(guard, "left", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        race.search_part(hard(), lower_bound(hard()), 1e9, 0)
+        race.search_part(hard(), lower_bound(hard()), 30, guard, 0)
     assert not [thread for thread in threading.enumerate() if "search" in thread.name or "CP-SAT" in thread.name]
+
+
+def _after(seconds: float, fits: bool, number: int) -> Callable[[race.Integers], race.Answer]:
+    def method(stop: race.Integers) -> race.Answer:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not stop[0]:
+            time.sleep(0.001)
+        return (None if stop[0] else fits), np.array([number])
+
+    return method
+
+
+@pytest.mark.parametrize("seconds", [(0.0, 0.2, 0.2), (0.2, 0.0, 0.1), (0.2, 0.1, 0.0)])
+def test_the_first_method_in_the_order_gives_the_answer_and_not_the_first_in_time(seconds: tuple[float, ...]) -> None:
+    round_ = race._Race(Guard())
+    for number, one in enumerate(seconds):
+        round_.enter(f"method {number}", _after(one, True, number))
+    fits, offsets, method = round_.run()
+    assert (fits, offsets.tolist(), method) == (True, [0], "method 0")
+
+
+def test_a_proof_that_nothing_fits_stops_all_methods() -> None:
+    round_ = race._Race(Guard())
+    for number, (one, fits) in enumerate([(1e9, True), (0.05, False), (1e9, True)]):
+        round_.enter(f"method {number}", _after(one, fits, number))
+    assert round_.run()[0] is False
 
 
 def test_an_error_of_a_method_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,10 +159,10 @@ def test_an_error_of_a_method_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(race.BranchAndBound, "fixed_orders", broken)
     with pytest.raises(ZeroDivisionError):
-        race.search_part(hard(), lower_bound(hard()), time.monotonic() + 60, 0)
+        race.search_part(hard(), lower_bound(hard()), 8, Guard(), 0)
 
 
-@pytest.mark.parametrize("wrong", [{"seconds": 0.0}, {"seconds": float("inf")}, {"capacity": -1}])
+@pytest.mark.parametrize("wrong", [{"time_limit": 0.0}, {"time_limit": float("inf")}, {"capacity": -1}])
 def test_what_cannot_be_asked(wrong: dict[str, Any]) -> None:
     with pytest.raises(PlannerError):
         pack(NEEDS_SEVEN, **wrong)

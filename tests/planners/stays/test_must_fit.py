@@ -58,6 +58,6 @@ def test_what_does_not_fit_is_named() -> None:
 
 def test_what_is_not_proven_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = must_fit.pack
-    monkeypatch.setattr(must_fit, "pack", lambda *given: dataclasses.replace(real(*given), status=Status.TIMED_OUT))
+    monkeypatch.setattr(must_fit, "pack", lambda *given: dataclasses.replace(real(*given), status=Status.UNDECIDED))
     with pytest.raises(PlannerError, match=r"no offsets were found in fast, .*, nor was it proven that there are none"):
         place_all(idle(11, [0] * LENGTH), 0, ["b"], [(0, 1, 5)])

@@ -13,7 +13,7 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy
-from memplan.planners.planner import Budget
+from memplan.planners.planner import Budget, Effort
 from memplan.rl_agent import hybrid, planner
 from memplan.rl_agent.learning import checkpoint
 from memplan.rl_agent.learning.trainer import Trainer
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_agent(trained: Path) -> None:
     problem = problem_of(8)
     told = []
-    budget = Budget(seconds=600.0, seed=1, on_plan=told.append)
+    budget = Budget(seed=1, on_plan=told.append)
     plan = solve_with(problem, budget, AgentOptions(trained, iterations=3, games=16))
     emulator = TimingEmulator(problem)
     assert verify(problem, plan) == []
@@ -43,13 +43,13 @@ def test_agent(trained: Path) -> None:
     assert emulator.latency(plan) <= emulator.latency(greedy.solve(problem, Budget()))
     latencies = [emulator.latency(each) for each in told]
     assert latencies == sorted(latencies, reverse=True)
-    again = solve_with(problem, Budget(seconds=600.0, seed=1), AgentOptions(trained, iterations=3, games=16))
+    again = solve_with(problem, Budget(seed=1), AgentOptions(trained, iterations=3, games=16))
     assert again == plan
 
 
 def test_no_time_gives_what_it_starts_from(trained: Path) -> None:
     problem = problem_of(8)
-    plan = solve_with(problem, Budget(seconds=1e-3), AgentOptions(trained))
+    plan = solve_with(problem, Budget(time_limit=1e-3), AgentOptions(trained))
     assert verify(problem, plan) == []
     assert plan.info["iterations"] == 0
 
@@ -60,7 +60,7 @@ def test_hybrid(trained: Path) -> None:
     prior = hybrid.prior_of(problem, start, trained)
     assert ((prior >= 0.5) & (prior <= 2.0)).all()
     assert len(set(prior.tolist())) > 1, "the policy says something"
-    plan = hybrid.solve_with(problem, Budget(seconds=2.0), trained)
+    plan = hybrid.solve_with(problem, Budget(Effort.FAST), trained)
     emulator = TimingEmulator(problem)
     assert verify(problem, plan) == []
     assert plan.planner == "hybrid"

@@ -1,0 +1,45 @@
+"""Effort and its guard."""
+
+from __future__ import annotations
+
+import pytest
+
+from memplan.compiler.effort import Effort, Guard, check_time_limit, effort_of
+from memplan.compiler.errors import PlannerError
+
+
+def test_more_effort_is_more_work() -> None:
+    assert [effort.of(1, 2, 3) for effort in (Effort.FAST, Effort.NORMAL, Effort.HIGH)] == [1, 2, 3]
+
+
+def test_efforts_have_names() -> None:
+    assert effort_of("high") is effort_of(Effort.HIGH) is Effort.HIGH
+    with pytest.raises(PlannerError, match="no effort is called 'extreme'; there are: fast, normal, high"):
+        effort_of("extreme")
+
+
+def test_a_guard_without_a_limit_is_never_reached() -> None:
+    guard = Guard()
+    assert guard.left() == float("inf")
+    assert not guard.reached()
+    assert not guard.met
+
+
+def test_a_guard_is_met_when_work_stops_because_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    guard = Guard(5.0)
+    assert guard.left() == 5.0
+    assert not guard.reached()
+    now[0] = 105.0
+    assert not guard.met, "nobody asked"
+    assert guard.reached()
+    assert guard.met
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_time_limit_is_a_positive_number(seconds: float) -> None:
+    with pytest.raises(PlannerError, match="time limit"):
+        check_time_limit(seconds)
+    check_time_limit(None)
+    check_time_limit(0.1)

@@ -62,12 +62,24 @@ def parse(content: bytes, file: str = "<bytes>") -> Graph:
         raise ParseError(str(error), file) from None
 
 
+def module_bytes(content: bytes, file: str = "<bytes>") -> bytes:
+    """Returns the serialized HloModuleProto in one of these messages; raises ParseError if there is none."""
+    try:
+        return _unwrapped_bytes(content)[0]
+    except MalformedMessage as error:
+        raise ParseError(f"damaged HLO proto: {error}: is the file truncated?", file) from None
+
+
 def _unwrapped(content: bytes) -> Message:
     """Returns the HloModuleProto in `content`; raises MalformedMessage if there is none."""
+    return _unwrapped_bytes(content)[1]
+
+
+def _unwrapped_bytes(content: bytes) -> tuple[bytes, Message]:
     for _ in range(_MAX_WRAPPERS):
         message = protobuf.read_message(content)
         if _is_module(message):
-            return message
+            return content, message
         content = raw(message, 1)
     raise MalformedMessage("no HloModuleProto in it")
 

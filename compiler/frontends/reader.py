@@ -19,6 +19,7 @@ from memplan.compiler.errors import FileError, ParseError
 from memplan.compiler.files import read_bytes, unpacked
 from memplan.compiler.ir.graph import Graph
 from memplan.compiler.ir.memory_order import scheduled
+from memplan.compiler.ir.sizes import check_sizes
 from memplan.compiler.ir.trip_count import with_trip_counts
 
 
@@ -29,7 +30,17 @@ def read(
 
     A module that the compiler scheduled keeps its order; any other gets one that keeps little memory alive.
 
-    Raises ParseError, naming the file and, in a text, the line and column, if it cannot be read.
+    Args:
+      path: of the file.
+      dims: name of a dimension that the program leaves open to its size: a dimension variable of `jax.export`, or
+        `argN.D`, dimension D of argument N.
+      trip_counts: name of a loop to how often it runs, where the program does not say it; `computation/name` tells
+        loops of one name apart.
+
+    Raises:
+      ParseError: it cannot be read, or the sizes do not fit it. The message names the file and, in a text, the line and
+        column.
+      GraphError: a dimension has no size, or no loop has such a name; the message lists the dimensions or the loops.
     """
     file = str(path)
     try:
@@ -38,9 +49,9 @@ def read(
         raise ParseError(f"cannot be read: {error.reason}", file) from None
     content = unpacked(packed, file, limits.PROGRAM)
     with _collection_paused():
-        graph = parse_bytes(content, file)
-        if trip_counts:
-            graph = with_trip_counts(graph, trip_counts)
+        graph = parse_bytes(content, file) if not dims else _bound(content, file, dims)
+        check_sizes(graph)
+        graph = with_trip_counts(graph, trip_counts or {})
         return graph if graph.is_scheduled else scheduled(graph)
 
 
@@ -55,6 +66,17 @@ def parse_bytes(content: bytes, file: str = "<bytes>") -> Graph:
     if hlo_proto.is_hlo_proto(content):
         return hlo_proto.parse(content, file)
     return hlo_text.parse(_text(content, file), file)
+
+
+def _bound(content: bytes, file: str, dims: Mapping[str, int]) -> Graph:
+    """Returns the program that unpacked bytes hold, with sizes for the dimensions that it leaves open."""
+    from memplan.compiler.frontends import dimensions, hlo_proto, stablehlo
+
+    if stablehlo.is_stablehlo(content):
+        return stablehlo.parse(content, file, dims)
+    if hlo_proto.is_hlo_proto(content):
+        return dimensions.bound(hlo_proto.module_bytes(content, file), "proto", dims, file)
+    return dimensions.bound(_text(content, file).encode(), "text", dims, file)
 
 
 @contextmanager

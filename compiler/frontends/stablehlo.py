@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Mapping
 
 from memplan.compiler import child_process
 from memplan.compiler.errors import ParseError
+from memplan.compiler.frontends import dimensions
 from memplan.compiler.ir.graph import Graph
 from memplan.compiler.ir.partitions import sharding_devices
 
@@ -29,21 +31,29 @@ def is_stablehlo(content: bytes) -> bool:
     return content.startswith(_BYTECODE) or _TEXT.match(content) is not None or _exported(content) is not None
 
 
-def parse(content: bytes, file: str = "<bytes>") -> Graph:
+def parse(content: bytes, file: str = "<bytes>", dims: Mapping[str, int] | None = None) -> Graph:
     """Returns the Graph of a StableHLO program in any of its forms.
 
+    Args:
+      dims: sizes of dimensions that the program leaves open, see `dimensions.bound`.
+
     Raises:
-      ParseError: jaxlib cannot read it, or its sizes are those of several devices together.
+      ParseError: jaxlib cannot read it, its sizes are those of several devices together, or a size is unknown.
     """
     from memplan.compiler.frontends import hlo_proto
 
-    graph = hlo_proto.parse(_to_hlo_proto(mlir_of(content), file), file)
+    mlir = mlir_of(content)
+    graph = (
+        dimensions.bound(mlir, "stablehlo", dims, file) if dims else hlo_proto.parse(_to_hlo_proto(mlir, file), file)
+    )
     if (devices := sharding_devices(graph)) > 1:
         raise ParseError(
             f"the program is for {devices:,} devices, and no compiler has divided it yet, so its sizes are those of "
             "all of them together: memplan plans the program of one device, such as the HLO that XLA compiled it to",
             file,
         )
+    if any(instruction.shape.has_unknown_size for _, instruction in graph.instructions()):
+        raise dimensions.refusal(mlir, "stablehlo", file) or ParseError("a value has a dimension of unknown size", file)
     return graph
 
 
@@ -76,6 +86,11 @@ def _to_hlo_proto(content: bytes, file: str) -> bytes:
     if done.returncode == 0:
         return done.stdout
     messages = done.stderr.decode(errors="replace")
+    # Not every operation on values of unknown size can be translated, and jaxlib's messages are about the operation.
+    if done.returncode > 0 and ("tensor<?" in messages or "x?" in messages):
+        refused = dimensions.refusal(content, "stablehlo", file)
+        if refused is not None:
+            raise refused
     located = _ERROR.search(messages)
     if located:
         line, column, message = located.groups()

@@ -112,6 +112,11 @@ class Shape:
         return shape
 
     @cached_property
+    def has_unknown_size(self) -> bool:
+        """Whether a dimension has neither a size nor a bound; of a tuple, one of any leaf."""
+        return any(dim < 0 for dim in self.dims) or any(element.has_unknown_size for element in self.elements)
+
+    @cached_property
     def bytes(self) -> int:
         """Bytes in memory, padded to the tiles of the layout; of a tuple, the sum over its leaves.
 

@@ -24,6 +24,7 @@ from memplan.compiler.hardware.target import Target
 from memplan.compiler.hardware.uncosted import uncosted
 from memplan.compiler.ir import Graph
 from memplan.compiler.ir.partitions import partition_note
+from memplan.compiler.ir.sizes import check_sizes
 from memplan.compiler.mapping.assumptions import assumptions_of
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
 from memplan.compiler.mapping.given import given_plan
@@ -64,9 +65,10 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
     """Flattens a Graph, takes out the copies that it carries, costs every step, and states what is to be decided.
 
     Raises:
-      GraphError: the Graph breaks a rule of the IR.
+      GraphError: the Graph breaks a rule of the IR, or a value has a dimension of unknown size.
       PlanError: the program reads what nothing has written, see `MappingProblem.faults`.
     """
+    check_sizes(graph)
     program = flatten(graph)
     accesses = AccessIndex(program)
     written = {access.storage for access in program.accesses if access.kind is not AccessKind.READ}

@@ -128,3 +128,15 @@ def test_bindings_agree_with_each_other() -> None:
     assert bound("--dim", ["b=1", "b=1", "a=b=2"]) == {"b": 1, "a=b": 2}
     with pytest.raises(MemplanError, match="--dim b=2: b is 1 already"):
         bound("--dim", ["b=1", "b=2"])
+
+
+def test_sizes_of_open_dimensions(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "open.hlo"
+    path.write_text("HloModule m ENTRY e { a = f32[?,1024] parameter(0) ROOT c = f32[?,1024] cosine(a) }")
+    arguments = ("plan", path, "--target", "tpu-v5e", "--planner", "greedy", "--json")
+    done = run(*arguments)
+    assert done.status == 2
+    assert "--dim arg0.0=N" in done.errors[0]
+    done = run(*arguments, "--dim", "arg0.0=2048")
+    assert done.status == 0
+    assert json.loads(done.out)["program"]["buffers"] == 2

@@ -51,8 +51,9 @@ def _nested(opening: str, closing: str, depth: int) -> str:
     return pattern
 
 
-# A brace may stand apart from what it belongs to: `mesh['a'=2,'b'=4] {'a'}`.
-BARE = r'[^\s,{}()\[\]"/]++|/(?![*/])|[ ]++(?=\{)'
+# What continues a value may stand apart from what it belongs to: `mesh['a'=2] {'a'}`, `[2,4] <= [8] T(1,0)`. An
+# instruction or an attribute begins with none of these.
+BARE = r'[^\s,{}()\[\]"/]++|/(?![*/])|\s++(?=[{(\[<]|T\s*+\()'
 VALUE = f"(?:{BARE}|{STRING}|{_nested('{', '}', 8)}|{_nested('(', ')', 3)}|{_nested('[', ']', 3)})+"
 
 _OPENING = {"{": "}", "(": ")", "[": "]"}

@@ -20,6 +20,7 @@ _NUMBER = r"\d{1,19}(?!\d)"  # longer ones exceed 64 bits
 # Its braces may hold the braces of one physical shape, `P(f32[8]{0})`.
 _ARRAY = re.compile(r"([A-Za-z]\w*+)\s*+\[([^\]]*+)\](?:\s*+(\{\s*+[\d:][^{}]*+(?:\{[^{}]*+\}[^{}]*+)*\})|(\{\s*+\}))?")
 _DIMENSION = re.compile(rf"\s*+(<=)?\s*+({_NUMBER}|\?)\s*+(?:,|$)")
+_SPACES = re.compile(r"\s++")
 _INTEGERS = re.compile(rf"\s*+{_NUMBER}\s*+(?:,\s*+{_NUMBER}\s*+)*")
 _TILE = re.compile(rf"\(\s*+((?:\*|{_NUMBER})\s*+(?:,\s*+(?:\*|{_NUMBER})\s*+)*)?\)")
 # `D` and `SC` come with lists, `P` with a shape; what is unknown is kept when it has this form too.
@@ -131,6 +132,8 @@ def _dimensions(text: str, offset: int) -> tuple[tuple[int, ...], tuple[bool, ..
 def _layout(text: str, rank: int, offset: int) -> Layout | None:
     """Parses what stands between the braces of a layout."""
     order_text, _, attributes = text.partition(":")
+    if _SPACES.search(attributes):
+        attributes = _SPACES.sub(_kept_space, attributes)
     minor_to_major: tuple[int, ...] = ()
     if order_text.strip():
         if _INTEGERS.fullmatch(order_text) is None:
@@ -175,6 +178,12 @@ def _layout(text: str, rank: int, offset: int) -> Layout | None:
     ]
     extra_text = "".join(extra[key] for key in known_first)
     return Layout(minor_to_major, tuple(tiles), numbers["S"], numbers["E"], extra_text, max(numbers["L"], 1))
+
+
+def _kept_space(match: re.Match[str]) -> str:
+    """Returns what is left of spaces: one between two words or numbers, else none."""
+    around = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
+    return " " if all(side.isalnum() for side in around) else ""
 
 
 def _tile(text: str | None, offset: int) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ _HEAD = re.compile(rf"\s*+(?:(ROOT\s++)%?+|%|(?!ROOT\s))({NAME})\s*+=\s*+({SHAPE
 # a group, so anything longer is left to the functions that parse step by step.
 _WINDOW = 1 << 18
 _FLAT = re.compile(r"([^()]*+)\)")
-_ATTRIBUTE = re.compile(rf"\s*+,\s*+([\w.\-]++)=({VALUE})")
+_ATTRIBUTE = re.compile(rf"\s*+,\s*+([\w.\-]++)=\s*+({VALUE})")
 # The group is a comment that never ends; it is no operand, and stays for the message.
 _COMMENT = re.compile(rf"{COMMENT}|(/\*(?s:.*+))")
 # `x#1#0` is element 0 of element 1 of `x`: newer versions print so what used to be instructions of their own.
@@ -192,9 +192,9 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
             elif following and (
                 following in '{(["'
                 or position == seen
-                or (following == " " and text[seen - 1] == " " and seen < len(text))
+                or (following.isspace() and text[seen - 1].isspace() and seen < len(text))
             ):
-                # The value may go on with what the expression cannot match or see; spaces belong to it before a brace.
+                # The value may go on with what the expression cannot match or see, after spaces too.
                 position = end_of_value(text, start)
                 value = text[start:position]
             found.append((sys.intern(key), value, start))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
+from pathlib import Path
 
 import pytest
 from jaxlib import _hlo
+from thorough import examples
 
 from memplan.compiler.errors import ParseError
 from memplan.compiler.frontends.hlo_text import parse
@@ -68,6 +71,9 @@ ENTRY /*here*/ e /* it is */ { // a brace {
     "a sparse convolution": """ENTRY e { a = f32[128,256] parameter(0) v = f32[64,64] parameter(1) i = s32[64,64] parameter(2)
   k = (f32[64,64], s32[64,64]) tuple(v, i)
   ROOT c = f32[128,64] convolution(a, k), dim_labels=bf_io->bf, sparsity_config={rhs={sparsity=1x4 dimension=0 stride=1}} }""",
+    "space in an attribute": """ENTRY e { a = f32[8,128] parameter(0)
+  ROOT r = f32[8,128] all-reduce(a) , replica_groups= [2,4] <= [ 2,4 ]
+    T (1, 0), to_apply= { x = f32[] parameter(0) y = f32[] parameter(1) ROOT s = f32[] add(x, y) } , channel_id= 1 }""",
     "a vectorized convolution": """ENTRY e { a = s8[8,28,28,16,4] parameter(0) k = s8[3,3,16,4,64] parameter(1)
   ROOT c = (s8[8,28,28,16,4], u8[0]) custom-call(a, k), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f?_01i?o->b01f?,
     custom_call_target="__cudnn$convForward" }""",
@@ -147,6 +153,38 @@ def test_elements_of_what_has_no_shape_or_no_name() -> None:
     assert parse(print_graph(graph)) == graph
     with pytest.raises(ParseError, match=r"its operand is \(f32\[8\], f32\[8\]\), which has no element 7"):
         parse(text.replace("convert", "negate").replace("t#1", "t#7"))
+
+
+EVERY_OPCODE = Path(__file__).parent / "data" / "every_opcode.hlo"
+# Strings, names with the `=` of attributes, labels and patterns of numbers; what stands between two may be spaces.
+TOKEN = re.compile(r'-?[\d.]+e[+\-]\d+|"(?:[^"\\]|\\.)*"|\w+_\w+->\w+|->|<=|%?[\w.\-]+=?|\S')
+SEPARATORS = ("", " ", "\n", '/* , ( { " */', " // ) }\n", "\t ")
+
+
+def respelled(line: str, choose: random.Random) -> str:
+    """Returns a line with spaces and comments between its tokens, none of them before the `=` of an attribute."""
+    parts: list[str] = []
+    for token in TOKEN.findall(line):
+        glue = choose.choice(SEPARATORS)
+        is_word = bool(parts) and re.match(r"[\w%.\-\"]", token[0]) and re.match(r"[\w.\-\"]", parts[-1][-1])
+        parts += [glue or " " if is_word else glue, token]
+    return "".join(parts) + "\n"
+
+
+@pytest.mark.parametrize("seed", range(examples(3, 100)))
+def test_spaces_and_comments_between_tokens_mean_nothing(seed: int) -> None:
+    lines = EVERY_OPCODE.read_text().splitlines(keepends=True)
+    expected = meaning(parse("".join(lines)))
+    choose = random.Random(seed)
+    # JSON may hold no comments, the test knows no comments as tokens, and names of parameters stand before their colon.
+    kept = ("backend_config={", "/*", ") -> ", "HloModule")
+    changed = [k for k, line in enumerate(lines) if line.strip() and not any(part in line for part in kept)]
+    for k in changed:
+        spelled = "".join([*lines[:k], respelled(lines[k], choose), *lines[k + 1 :]])
+        assert meaning(parse(spelled)) == expected, spelled.splitlines()[k : k + 5]
+    whole = [respelled(line, choose) if k in changed else line for k, line in enumerate(lines)]
+    assert meaning(parse("".join(whole))) == expected
+    _hlo.hlo_module_from_text("".join(whole))
 
 
 REFUSED = [

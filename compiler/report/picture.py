@@ -80,11 +80,16 @@ def _save(figure: Any, file_format: str) -> bytes:
 
 @contextmanager
 def texts_as_they_are() -> Iterator[None]:
-    """Makes matplotlib draw names as they are: no mathematics between dollars, no warning of a rare script."""
+    """Makes matplotlib draw names as they are: no mathematics between dollars, no warning of a rare script.
+
+    A file `matplotlibrc` of the current folder has no say: it could, for one, have LaTeX run.
+    """
     import matplotlib
 
     settings = {"svg.hashsalt": "memplan", "svg.fonttype": "none", "text.parse_math": False}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
         yield
 

@@ -35,6 +35,7 @@ def folder(tmp_path: Path, module_text: str, prepared: None) -> Path:
     for name in sys.stdlib_module_names | set(packages_distributions()) | {"sitecustomize", "usercustomize"}:
         if name.isidentifier():
             (folder / f"{name}.py").write_text(TRAP)
+    (folder / "matplotlibrc").write_text("text.usetex: True\n")
     (folder / "step.hlo.txt").write_text(module_text)
     (folder / "step.mlir").write_text(STABLEHLO)
     (folder / "program_of_mine.py").write_text(PROGRAM)

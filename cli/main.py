@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,6 +15,7 @@ from memplan.cli.console import cache_notes, forget_output, note, standard_strea
 from memplan.cli.crash import write_crash
 from memplan.cli.exit_status import ExitStatus, print_statuses
 from memplan.cli.signals import end_interrupted, interrupts, status_of_signal
+from memplan.compiler.cache import cache_folder
 from memplan.compiler.errors import MemplanError, ReaderGoneError
 from memplan.compiler.printable import printable
 
@@ -52,6 +54,9 @@ def application(arguments: Sequence[str]) -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status; `arguments` are those of the process by default."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Matplotlib keeps a list of fonts; it belongs with all else that is kept.
+    if (folder := cache_folder()) is not None:
+        os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
     with standard_streams(), cache_notes(), interrupts():
         try:
             status = _run(given)

@@ -104,6 +104,7 @@ def score(graph: Graph, target: Target) -> Score:
     if not target.clock:
         raise TargetError(f"{target.name} states no clock: its modules' cycles cannot be told in seconds")
     program = flatten(graph)
+    target = target.for_program({storage.memory_space for storage in program.storages})
     accesses, copied = _accesses_by_step(program, target)
     stated = _stated_copies(program, target)
     moving = {step for copy in stated for step in (copy.start, copy.done)}

@@ -13,8 +13,8 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -174,6 +174,8 @@ class Target:
       cross_program_prefetches: how many arguments the runtime may leave in a fast memory from run to run.
       sources: where the numbers come from, by the tag that the file's comments use.
       file: where it was read from.
+      optional_spaces, optional_links: memories that only programs with values in them see, such as the host's, numbered
+        on after the others, and the links to them.
     """
 
     name: str
@@ -185,21 +187,26 @@ class Target:
     cross_program_prefetches: int
     sources: Mapping[str, str]
     file: str = ""
+    optional_spaces: tuple[TargetSpace, ...] = ()
+    optional_links: tuple[TargetLink, ...] = ()
+
+    def for_program(self, xla_numbers: Collection[int]) -> Target:
+        """Returns the target as a program with values in the memories of these numbers sees it."""
+        if not any(space.xla_number in xla_numbers for space in self.optional_spaces):
+            return self
+        spaces, links = self.spaces + self.optional_spaces, self.links + self.optional_links
+        return replace(self, spaces=spaces, links=links, optional_spaces=(), optional_links=())
 
     def space_of_xla(self, number: int) -> int:
         """Returns the index of the space that XLA gives a number, -1 if this target does not model it."""
-        for index, space in enumerate(self.spaces):
-            if space.xla_number == number:
-                return index
-        return -1
+        return next((index for index, space in enumerate(self.spaces) if space.xla_number == number), -1)
 
     def space_named(self, name: str) -> int:
         """Returns the index of a space; raises TargetError if there is none of that name."""
-        for index, space in enumerate(self.spaces):
-            if space.name == name:
-                return index
-        names = ", ".join(space.name for space in self.spaces)
-        raise TargetError(f"target {self.name} has no memory space {name!r}; it has {names}")
+        names = [space.name for space in self.spaces]
+        if name not in names:
+            raise TargetError(f"target {self.name} has no memory space {name!r}; it has {', '.join(names)}")
+        return names.index(name)
 
 
 _registered: dict[str, Target] = {}
@@ -289,10 +296,12 @@ def parse_target(text: str, file: str = "<string>") -> Target:
     names: list[str] = []
     channels: list[str] = []
     queues: list[str] = []
-    spaces = tuple(_space(entry, names, channels) for entry in table.tables("space", at_least=1))
+    entries = table.tables("space", at_least=1), table.tables("optional_space")
+    spaces = tuple(_space(entry, names, channels) for entry in entries[0])
     if not any(space.writable for space in spaces):
         raise table.error("space", "programs can write none of the memories")
-    links = tuple(_link(entry, names, channels, queues) for entry in table.tables("link"))
+    links = _links(table.tables("link"), names, channels, queues)
+    optional = tuple(_space(entry, names, channels) for entry in entries[1])
     target = Target(
         name=table.text("name"),
         description=table.text("description"),
@@ -303,14 +312,13 @@ def parse_target(text: str, file: str = "<string>") -> Target:
         cross_program_prefetches=table.integer("cross_program_prefetches", 0, below=2**31),
         sources={key: table.table("sources").text(key) for key in table.table("sources").data},
         file=file,
+        optional_spaces=optional,
+        optional_links=_links(table.tables("optional_link"), names, channels, queues),
     )
-    for other, entry in zip(target.spaces, table.tables("space"), strict=True):
-        if sum(space.xla_number == other.xla_number is not None for space in target.spaces) > 1:
-            raise entry.error("xla_number", f"{other.xla_number} is the number of two spaces")
-    pairs = [(link.source, link.destination) for link in links]
-    for pair, entry in zip(pairs, table.tables("link"), strict=True):
-        if pairs.count(pair) > 1:
-            raise entry.error("to", "there are two links between the same spaces")
+    numbers = [space.xla_number for space in (*spaces, *optional)]
+    for number, entry in zip(numbers, entries[0] + entries[1], strict=True):
+        if number is not None and numbers.count(number) > 1:
+            raise entry.error("xla_number", f"{number} is the number of two spaces")
     table.done()
     return target
 
@@ -337,17 +345,14 @@ def _space(table: TomlTable, names: list[str], channels: list[str]) -> TargetSpa
         channel=_index(channels, channel) if channel else -1,
         writable=table.boolean("writable", True),
     )
+    capacity, limit = space.capacity, space.scoped_limit
     if space.bandwidth > peak:
         raise table.error("bandwidth", f"{space.bandwidth:g} is more than the peak_bandwidth {peak:g}")
-    if space.capacity < space.alignment:
-        raise table.error(
-            "size", f"{space.capacity} bytes are left for programs, less than the alignment {space.alignment}"
-        )
+    if capacity < space.alignment:
+        raise table.error("size", f"{capacity} bytes are left for programs, less than the alignment {space.alignment}")
     exposed.done()
-    if space.scoped_limit > space.capacity:
-        raise table.error(
-            "scoped_limit", f"{space.scoped_limit} bytes is more than the {space.capacity} that programs have"
-        )
+    if limit > capacity:
+        raise table.error("scoped_limit", f"{limit} bytes is more than the {capacity} that programs have")
     table.done()
     return space
 
@@ -361,6 +366,14 @@ def _exposure(table: TomlTable, bandwidth: float) -> Exposure:
     )
     table.done()
     return exposure
+
+
+def _links(entries: list[TomlTable], *known: list[str]) -> tuple[TargetLink, ...]:
+    links = tuple(_link(entry, *known) for entry in entries)
+    pairs = [(link.source, link.destination) for link in links]
+    if twice := [entry for pair, entry in zip(pairs, entries, strict=True) if pairs.count(pair) > 1]:
+        raise twice[0].error("to", "there are two links between the same spaces")
+    return links
 
 
 def _link(table: TomlTable, names: list[str], channels: list[str], queues: list[str]) -> TargetLink:

@@ -10,6 +10,9 @@ outside of it, and, unless its last step is an operation, one at its end:
 Copies that the program needs and does not state (`ImplicitCopy`) are operations of their own: `NAME.copy` fills the
 place of NAME before a loop, at the end of its body or of a branch, and the results at the end of the program. They cost
 what `copy` instructions cost.
+
+Memories that a target has for programs that use them, such as the host's, are in the problem of a program with values
+there. Copies to and from them are not taken out: the program itself asks for them, so they are operations.
 """
 
 from __future__ import annotations
@@ -70,13 +73,15 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
     """
     check_sizes(graph)
     program = flatten(graph)
+    always = len(target.spaces)
+    target = target.for_program({storage.memory_space for storage in program.storages})
     accesses = AccessIndex(program)
     written = {access.storage for access in program.accesses if access.kind is not AccessKind.READ}
     space_of = _spaces(target, program, written)
     given_copies = [
         given_copy
         for given_copy in find_given_copies(program, accesses)
-        if all(space_of[storage] >= 0 for storage in (given_copy.source, *given_copy.destinations))
+        if all(0 <= space_of[storage] < always for storage in (given_copy.source, *given_copy.destinations))
     ]
     timed = _timed_steps(program, accesses, space_of, given_copies)
     copying = {
@@ -94,7 +99,9 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
         links=memory_links(target),
         regions=times.regions,
         operations=operations,
-        buffers=tuple(_buffer(target, program, storages, space_of, written, times) for storages in storages_of_buffer),
+        buffers=tuple(
+            _buffer(target, always, program, storages, space_of, written, times) for storages in storages_of_buffer
+        ),
         clock=target.clock,
         cross_program_prefetches=target.cross_program_prefetches,
         assumptions=assumptions_of(program),
@@ -184,13 +191,17 @@ def _merge(
 
 def _buffer(
     target: Target,
+    always: int,
     program: FlatProgram,
     storages: Sequence[int],
     space_of: Sequence[int],
     written: Collection[int],
     times: OperationTimes,
 ) -> Buffer:
-    """Returns the buffer made of some storages, its first value that of the earliest."""
+    """Returns the buffer made of some storages, its first value that of the earliest.
+
+    What lies in a memory beyond the first `always` ones was put there by the program, and stays there.
+    """
     parts = [program.storages[s] for s in storages]
     ranges = [times.live(part.start, part.end, len(program.steps)) for part in parts]
     size = max(part.size for part in parts)
@@ -200,7 +211,9 @@ def _buffer(
     persistent = any((part.parameters or part.is_constant) and part.end > len(program.steps) for part in parts)
     first = min(range(len(parts)), key=lambda i: (parts[i].start, i))
     is_written = any(storage in written for storage in storages)
-    possible = [s for s, space in enumerate(target.spaces) if space.writable or not is_written]
+    possible = [s for s, space in enumerate(target.spaces[:always]) if space.writable or not is_written]
+    if space_of[storages[0]] >= always:
+        possible = [space_of[storages[0]]]
     return Buffer(
         name=parts[first].name,
         size=size,

@@ -341,3 +341,43 @@ def test_a_target_has_a_limited_number_of_memories() -> None:
     many = "".join(space.replace('name = "slow"', f'name = "s{i}"').replace("xla_number = 0\n", "") for i in range(65))
     with pytest.raises(TargetError, match="space: there are 67 of them, more than 64"):
         parse_target(SMALL.replace("[[space]]", many + "[[space]]", 1))
+
+
+def test_a_memory_that_only_programs_with_values_there_see() -> None:
+    text = SMALL.replace(
+        "[compute]",
+        """[[optional_space]]
+name = "host"
+xla_number = 5
+size = "1 TiB"
+alignment = 64
+peak_bandwidth = 10e9
+
+[[optional_link]]
+from = "host"
+to = "slow"
+peak_bandwidth = 10e9
+queue = "host"
+channel = "pcie"
+
+[compute]""",
+        1,
+    )
+    target = parse_target(text)
+    assert ([space.name for space in target.spaces], len(target.links)) == (["slow", "fast"], 2)
+    assert target.for_program({0, 1}) is target
+    seen = target.for_program({0, 5})
+    assert [space.name for space in seen.spaces] == ["slow", "fast", "host"]
+    assert [(link.source, link.destination) for link in seen.links] == [(0, 1), (1, 0), (2, 0)]
+    assert seen.for_program({5}) is seen
+    with pytest.raises(TargetError, match=r"space\[1\].xla_number: 1 is the number of two spaces"):
+        parse_target(text.replace("xla_number = 5", "xla_number = 1"))
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("tpu")])
+def test_every_tpu_has_the_memory_of_its_host(name: str) -> None:
+    target = load_target(name)
+    seen = target.for_program({5})
+    host = seen.space_of_xla(5)
+    assert seen.spaces[host].size > seen.spaces[0].size
+    assert {(0, host), (host, 0)} <= {(link.source, link.destination) for link in seen.links}

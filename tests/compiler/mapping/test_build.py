@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from memplan import planners
 from memplan.compiler.analysis.program import AccessKind, RegionKind
+from memplan.compiler.emulator.timing import latency
 from memplan.compiler.frontends import parse_hlo, read
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import BuiltProblem, build
@@ -297,3 +299,44 @@ def test_two_results_are_two_buffers() -> None:
         ("copy-start.1{0}", 0),
     ]
     assert "copy-start.1" in [operation.name for operation in problem.operations]
+
+
+OFFLOADED = Path(__file__).parents[2] / "data/hlo/host_offload.tpu-v5e.hlo.txt.gz"
+
+
+def test_what_a_program_puts_into_host_memory_is_there() -> None:
+    """The copies there and back are operations that take the time of the host's link."""
+    target = load_target("tpu-v5e")
+    problem = build(read(OFFLOADED), target).problem
+    assert [space.name for space in problem.spaces] == ["hbm", "vmem", "host"]
+    host = problem.spaces[2]
+    (held,) = [buffer for buffer in problem.buffers if 2 in buffer.spaces]
+    assert (held.spaces, held.size) == ((2,), 4096 * 4096 * 4)
+    moves = [o for o in problem.operations if o.opcode == "copy-start" and any(a.cost[2] > 1e-3 for a in o.accesses)]
+    assert len(moves) == 2
+    assert problem.given is not None
+    assert not violations_beside_offsets(problem)
+    for name in ("slow", "greedy", "bestfit", "xla", "search"):
+        plan = planners.get(name).plan(problem, Budget(seconds=5.0))
+        there = {r.space for r in plan.residencies if problem.buffers[r.buffer].name == held.name}
+        assert there == {2}
+        assert latency(problem, plan) > 2 * held.size / host.bandwidth
+
+
+def test_programs_without_host_memory_do_not_see_it() -> None:
+    target = load_target("tpu-v5e")
+    assert [space.name for space in target.optional_spaces] == ["host"]
+    without = dataclasses.replace(target, optional_spaces=(), optional_links=())
+    assert build(parse_hlo(PREFETCH), target).problem == build(parse_hlo(PREFETCH), without).problem
+
+
+def test_an_argument_in_host_memory_is_copied_from_there() -> None:
+    text = PREFETCH.replace("(8,128)}, u32", "(8,128)S(5)}, u32").replace(
+        "%a = f32[8,128]{1,0:T(8,128)}", "%a = f32[8,128]{1,0:T(8,128)S(5)}"
+    )
+    problem = built(text.replace("negate(%a)", "iota(), iota_dimension=0")).problem
+    assert [(b.name, b.initial_space, b.spaces) for b in problem.buffers if b.initial_space is not None] == [
+        ("a", 2, (2,))
+    ]
+    assert "copy-start" in [operation.name for operation in problem.operations]
+    assert verify(problem, planners.get("greedy").plan(problem, Budget())) == []

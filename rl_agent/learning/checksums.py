@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.files import read_text, write_atomically
+from memplan.compiler.files import read_text, reason_of, write_atomically
 from memplan.compiler.mapping.documents import check_fields, document_of, mapping, parse_json, text
 
 SCHEMA = "memplan.checksums/1"
@@ -34,10 +35,11 @@ def check_checksums(folder: Path) -> None:
     check_fields(data, str(path), files=mapping(text))
     for name, digest in data["files"].items():
         file = folder / name
-        if ".." in file.parts or not file.is_relative_to(folder) or not file.is_file():
-            raise MemplanError(f"its file {name} is missing")
+        is_inside = ".." not in file.parts and file.is_relative_to(folder)
+        if not is_inside or not os.path.isfile(file):  # no name is too long for it
+            raise MemplanError(f"its file {name!r:.200} is missing")
         if _digest(file) != digest:
-            raise MemplanError(f"its file {name} is not as it was written")
+            raise MemplanError(f"its file {name!r:.200} is not as it was written")
 
 
 def _digest(path: Path) -> str:
@@ -45,4 +47,4 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise MemplanError(f"cannot read {path}: {error.strerror}") from None
+        raise MemplanError(f"cannot read {path}: {reason_of(error)}") from None

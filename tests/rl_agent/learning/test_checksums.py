@@ -47,7 +47,9 @@ def test_any_change_is_found(folder: Path, name: str, content: bytes | None) -> 
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", '{"schema": "memplan.checksums/1"}', '{"schema": "memplan.checksums/1", "files": {"b": 1}}',
-     '{"schema": "memplan.checksums/1", "files": {"../b": ""}}', '{"schema": "memplan.checksums/1", "files": {"/b": ""}}'],
+     '{"schema": "memplan.checksums/1", "files": {"../b": ""}}', '{"schema": "memplan.checksums/1", "files": {"/b": ""}}',
+     '{"schema": "memplan.checksums/1", "files": {"' + "a" * 5000 + '": ""}}',
+     '{"schema": "memplan.checksums/1", "files": {"\\u0000": ""}}'],
 )  # fmt: skip
 def test_a_list_that_makes_no_sense_is_refused(folder: Path, text: str) -> None:
     (folder / FILE).write_text(text)

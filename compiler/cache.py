@@ -157,7 +157,7 @@ def _remove(path: Path) -> None:
 
 def _cannot_use(folder: Path | None, error: MemplanError) -> None:
     where = f" in {folder}" if folder is not None else ""
-    _say("unusable", f"there is no cache{where}: {error}: what takes long to make is made again in every run")
+    _say("unusable", f"there is no cache{where} ({error}): what takes long to make is made again in every run")
 
 
 _said: set[str] = set()

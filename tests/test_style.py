@@ -107,6 +107,17 @@ def test_no_two_classes_share_a_name() -> None:
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
+def test_times_are_taken_from_monotonic_clocks() -> None:
+    """The time of day jumps: a deadline or a duration that is taken from it is wrong then."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in code_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns", "datetime.now")
+    ]
+    assert found == []
+
+
 def text_files() -> list[Path]:
     binary = {".gz", ".png", ".pb", ".pyc", ".mlirbc"}
     return [

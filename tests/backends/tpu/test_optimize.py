@@ -217,3 +217,32 @@ def test_an_order_that_needs_less_memory_is_tried_where_one_can_be_set(monkeypat
 
     monkeypatch.setattr(order_hook, "is_supported", lambda platform: False)
     assert all(candidate.order is None for candidate in run(compiler, 8).candidates)
+
+
+def test_an_interrupt_ends_the_search_and_the_best_so_far_is_the_answer() -> None:
+    def interrupt(options: Mapping[str, str]) -> str:
+        if options:
+            raise KeyboardInterrupt
+        return program()
+
+    compiler = FakeCompiler(interrupt)
+    outcome = run(compiler, interrupted=lambda: False)  # type: ignore[arg-type]
+    assert outcome.best is outcome.default
+    assert len(compiler.requests) == 2
+    with pytest.raises(KeyboardInterrupt):
+        run(FakeCompiler(interrupt))
+
+
+def test_an_interrupt_that_a_planner_heard_ends_the_search_too() -> None:
+    """The planner returns its best plan then, and raises nothing."""
+    compiler = FakeCompiler(obedient)
+    outcome = run(compiler, interrupted=lambda: len(compiler.requests) == 3)  # type: ignore[arg-type]
+    assert len(compiler.requests) == len(outcome.candidates) == 3
+
+
+def test_an_interrupt_before_the_default_is_compiled_has_no_answer() -> None:
+    def interrupt(options: Mapping[str, str]) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(FakeCompiler(interrupt), interrupted=lambda: True)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from memplan.compiler.frontends import protobuf
 from memplan.compiler.frontends.hlo_attributes import called_computations
 from memplan.compiler.frontends.hlo_lexical import MalformedText, end_of_value, plain
 from memplan.compiler.frontends.hlo_source import SourceTables, source_of
+from memplan.compiler.frontends.hlo_statement import end_of_literal
 from memplan.compiler.frontends.proto_attributes import attributes_of, output_aliasing
 from memplan.compiler.frontends.proto_common import Attributes, common_attributes, frontend_attributes, late_attributes
 from memplan.compiler.frontends.proto_literal import literal_text
@@ -118,7 +119,7 @@ def _checked(attributes: Attributes) -> tuple[tuple[str, str], ...]:
     for key, value in attributes:
         try:
             held = plain(value)
-            end = end_of_value(held, 0)
+            end = end_of_literal(held, 0) if key == "literal" else end_of_value(held, 0)
         except MalformedText:
             held, end = value, -1
         if end != len(held):

@@ -187,7 +187,7 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
             seen = match.endpos
             following = text[position : position + 1]
             if key == "literal":
-                position = _end_of_literal(text, start)
+                position = end_of_literal(text, start)
                 value = text[start:position]
             elif following and (
                 following in '{(["'
@@ -207,11 +207,11 @@ def attributes_at(text: str, position: int) -> tuple[list[tuple[str, str, int]],
         if name is None or not text.startswith("=", name.end()):
             raise MalformedText(f"expected an attribute KEY=VALUE, found {excerpt(text, key_at)}", key_at)
         start = skip_space(text, name.end() + 1)
-        position = _end_of_literal(text, start) if name.group() == "literal" else end_of_value(text, start)
+        position = end_of_literal(text, start) if name.group() == "literal" else end_of_value(text, start)
         found.append((sys.intern(name.group()), text[start:position], start))
 
 
-def _end_of_literal(text: str, start: int) -> int:
+def end_of_literal(text: str, start: int) -> int:
     """Returns the offset after a literal, such as `f32[2] {1, 2}`, or a tuple of literals between parentheses."""
     if text.startswith("(", start):
         return end_of_brackets(text, start)

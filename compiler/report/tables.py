@@ -52,7 +52,7 @@ def _print_assumptions(report: Report, console: Console) -> None:
     console.print()
     console.print(Text("Assumed, because the program does not say it (--trip-count NAME=N does):"), soft_wrap=True)
     for assumption in assumptions[:_MOST_ASSUMPTIONS]:
-        console.print(Text(f"  - {assumption}"), soft_wrap=True)
+        console.print(Text(f"  - {printable(str(assumption))}"), soft_wrap=True)
     if len(assumptions) > _MOST_ASSUMPTIONS:
         console.print(Text(f"  - and so do {len(assumptions) - _MOST_ASSUMPTIONS:,} more loops"), soft_wrap=True)
 

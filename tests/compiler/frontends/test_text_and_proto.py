@@ -51,6 +51,8 @@ INSTRUCTIONS = {
     "empty window": """a = f32[8] parameter(0)
   ROOT c = f32[8] custom-call(a), window={}, custom_call_target="f\"""",
     "literal of a custom call": """ROOT c = f32[] custom-call(), custom_call_target="f", literal=s32[2]{0} {1, 2}""",
+    "scalar as a literal": """ROOT c = f32[] custom-call(), custom_call_target="f", literal=f32[] 0.1""",
+    "tuple as a literal": """ROOT c = f32[] custom-call(), custom_call_target="f", literal=(s32[2]{0} {1, 2}, pred[] true)""",
     "channel of 0": """t = token[] after-all()
   ROOT r = (f32[4], u32[], token[]) recv(t), channel_id=0, is_host_transfer=true""",
     "all-gather over channel 0": """a = f32[4] parameter(0)
@@ -77,7 +79,8 @@ INSTRUCTIONS = {
   e = f32[8,2] copy(d), sharding={mesh['x'=2,'y'=2], device_ids=([2,2]T(1,0)), [{?}, {'y'}], manual={'x'}, metadata={{op_name="x"}}}
   ROOT f = f32[8,2] copy(e), sharding={maximal_mesh[device_id=3]}""",
     "origin": """a = f32[8] parameter(0), origin={{"x" {1}}}
-  ROOT b = (f32[8], (f32[8], f32[8])) tuple(a, a), origin={({"y"}, {"z" {0}})}""",
+  b = (f32[8], f32[8]) tuple(a, a), origin={({"y"}, {})}
+  ROOT c = (f32[8], (f32[8], f32[8])) tuple(a, b), origin={({"y"}, ({"y"}, {"z" {0}}))}""",
     "statistics": """a = f32[8] parameter(0)
   ROOT b = f32[8] add(a, a), statistics={visualizing_index=1,first=33,second=0.5}""",
     "accuracy after sharding": """a = f32[8] parameter(0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from memplan.backends.jit.messages import say_once
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, no_compiler
 from memplan.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.effort import Effort
@@ -109,7 +111,7 @@ def plan_module(
 
     # XLA always reads "True" and "False" for a bool, and "true" only in some options.
     options = {name: str(value) for name, value in {**settings.options, **(more_options or {})}.items()}
-    return optimize(
+    outcome = optimize(
         module,
         target,
         planner=settings.planner,
@@ -117,11 +119,17 @@ def plan_module(
         effort=settings.effort,
         options=options,
     )
+    for note in outcome.problem.notes:
+        say_once(logging.WARNING, f"memplan.jit: {note}")
+    return outcome
 
 
 def plan_jaxpr(traced: Any, arguments: Iterable[Any], target: Target, settings: Settings) -> PlanResult:
     """Returns a plan by our own model alone, for what `jax.jit(…).trace(…)` returned for some arguments' leaves."""
-    problem = build_problem(graph_of_traced(traced, arguments), target)
+    graph = graph_of_traced(traced, arguments)
+    problem = build_problem(graph, target)
+    for warning in (*graph.warnings, *problem.notes):
+        say_once(logging.WARNING, f"memplan.jit: {traced.fun_name}: {warning}")
     plan = planners.get(settings.planner).plan(problem, Budget(settings.effort))
     return PlanResult(plan, problem, report_of(problem, plan))
 

@@ -78,6 +78,14 @@ def test_they_are_planned_by_our_model(fun: Callable[..., Any]) -> None:
     assert plan.report.subject.latency > 0
 
 
+def test_what_the_plan_leaves_out_is_said_once(nothing_said: None, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "memplan"):
+        for _ in range(2):
+            memplan.jit(asking, target="generic", planner="greedy").plan(STRUCT)
+    (said,) = [message for message in caplog.messages if "pure_callback" in message]
+    assert said.startswith("memplan.jit: asking: pure_callback is not known: its arithmetic counts as nothing")
+
+
 # libtpu is loaded where it can take nobody down with it.
 ON_A_TOPOLOGY = """
 import sys

@@ -16,6 +16,9 @@ from traced_graphs import described, only, shaped
 
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.frontends.jaxpr import trace
+from memplan.compiler.hardware.target import load_target
+from memplan.compiler.hardware.uncosted import uncosted
+from memplan.compiler.hardware.work import Work, WorkCounter, total_work
 from memplan.compiler.ir import Graph, Instruction
 
 jax.config.update("jax_platforms", "cpu")
@@ -202,3 +205,50 @@ def test_kernels_and_foreign_calls_name_what_they_call() -> None:
     ffi = trace(lambda x: jax.ffi.ffi_call("my_target", shapes, input_output_aliases={0: 1})(x), shaped(4))
     assert only(ffi, "custom-call").attribute("custom_call_target") == '"my_target"'
     assert only(ffi, "custom-call").attribute("output_to_operand_aliasing") == "{{1}: (0, {})}"
+
+
+def test_a_kernel_warns_once_and_states_its_estimate() -> None:
+    def kernel(x_ref: Any, out_ref: Any) -> None:
+        out_ref[...] = x_ref[...] * 2
+
+    def call(x: Any, estimate: Any) -> Any:
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return pallas.pallas_call(kernel, out_shape=shape, name="doubled", cost_estimate=estimate)(x)
+
+    silent = trace(lambda x: call(call(x, None), None), shaped(8, 128))
+    (said,) = silent.warnings
+    assert said == (
+        "the Pallas kernel 'doubled' is kept as one custom call: its arithmetic counts as nothing without a "
+        "cost_estimate, and what it does inside is not planned"
+    )
+    estimate = pallas.CostEstimate(flops=1024, transcendentals=7, bytes_accessed=8192)
+    stated = trace(lambda x: call(x, estimate), shaped(8, 128))
+    (said,) = stated.warnings
+    assert said == "the Pallas kernel 'doubled' is kept as one custom call: what it does inside is not planned"
+    kernel_call = only(stated, "custom-call")
+    assert WorkCounter(stated).of(stated.entry_computation, kernel_call) == Work(1024.0, 7.0)
+
+
+def test_products_of_groups_and_of_scaled_blocks() -> None:
+    sizes = jnp.array([20, 44])
+    ragged = trace(lambda x, w: lax.ragged_dot(x, w, sizes), shaped(64, 9), shaped(2, 9, 8))
+    assert only(ragged, "ragged-dot").attribute("rhs_group_dims") == "{0}"
+    assert total_work(ragged).total_flops == 2 * 64 * 9 * 8
+    x, scales = shaped(1, 64, 128), shaped(1, 64, 4)
+    scaled = trace(jax.nn.scaled_matmul, x, x, scales, scales)
+    assert total_work(scaled).total_flops == 2 * 64 * 64 * 128
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        jnp.linalg.svd, jnp.linalg.eigh, jnp.linalg.qr, jnp.cumsum, jax.scipy.special.gammaln, lax.erf_inv,
+        lambda x: lax.argmax(x, 0, jnp.int32), lambda x: jnp.linalg.solve(x, x),
+        lambda x: x + jax.random.normal(jax.random.key(0), (16, 16)),
+    ],
+)  # fmt: skip
+def test_no_primitive_counts_as_nothing(fun: Callable[..., Any]) -> None:
+    graph = trace(fun, shaped(16, 16))
+    assert uncosted(graph, load_target("generic")) == ()
+    work = total_work(graph)
+    assert work.total_flops + work.transcendentals >= 16

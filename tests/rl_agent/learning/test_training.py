@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from learning_problems import SMALL, problem_of
 
+from memplan.cli import train as command
+from memplan.cli.main import main
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.verify import verify
@@ -231,3 +233,20 @@ def test_an_interrupt_saves(run: Path, tmp_path: Path) -> None:
 
     resumed.run(600.0, on_progress=interrupt)
     assert checkpoint.load(out).iteration == 7
+
+
+def test_the_command_prints_its_table_however_short_the_time_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_options", lambda *_: SMALL)
+    problem_of(2).save(tmp_path / "problem.json")
+    run = ["train", str(tmp_path / "problem.json"), "--out", str(tmp_path / "run"), "--minutes", "1e-9"]
+    assert main(run) == 0
+    shown = capsys.readouterr()
+    assert problem_name(problem_of(2)) in shown.out
+    assert "the 1e-09 minutes begin after it" in shown.err
+    assert "compiled in" in shown.err
+    assert checkpoint.load(tmp_path / "run").iteration == 1
+    assert main([*run, "--resume"]) == 0
+    assert problem_name(problem_of(2)) in capsys.readouterr().out
+    assert checkpoint.load(tmp_path / "run").iteration == 2

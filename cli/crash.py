@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shlex
@@ -17,6 +18,9 @@ from memplan.compiler.printable import printable
 
 # Packages that most bugs depend on.
 _PACKAGES = ("memplan", "jax", "jaxlib", "libtpu", "numpy", "numba", "ortools")
+
+# What the dynamic linker says where a library finds no room.
+_NO_ROOM = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
 
 
 def write_crash(error: BaseException, arguments: Sequence[str]) -> str:
@@ -42,6 +46,18 @@ def write_crash(error: BaseException, arguments: Sequence[str]) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" in {where[0].filename}, line {where[0].lineno}" if where else ""
     return f"{line}{place} (please report it; no file could be written)"
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tells whether an exception comes from too little memory. Libraries that cannot be loaded say it otherwise."""
+    seen: BaseException | None = error
+    while seen is not None:
+        is_refused = isinstance(seen, OSError) and seen.errno == errno.ENOMEM
+        is_unloaded = isinstance(seen, OSError | ImportError) and any(said in str(seen) for said in _NO_ROOM)
+        if isinstance(seen, MemoryError) or is_refused or is_unloaded:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _report(error: BaseException, arguments: Sequence[str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import typer
 from memplan.cli.bench.main import bench_group
 from memplan.cli.commands import add_commands
 from memplan.cli.console import cache_notes, forget_output, note, standard_streams
-from memplan.cli.crash import write_crash
+from memplan.cli.crash import lacks_memory, write_crash
 from memplan.cli.exit_status import ExitStatus, print_statuses
 from memplan.cli.signals import end_interrupted, interrupts, status_of_signal
 from memplan.compiler.cache import cache_folder
@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             describe = getattr(error, "format_message", None)
             if describe is not None:
                 return _fail(f"{describe()} (see memplan --help)")
+            if lacks_memory(error):
+                return _fail("memory ran out")
             note(f"bug: {write_crash(error, given)}")
             return ExitStatus.CRASHED
 

@@ -1,5 +1,6 @@
 """Each exit status means one thing, and the documentation and the help say the same."""
 
+import errno
 import os
 import re
 import subprocess
@@ -103,9 +104,24 @@ def test_interruptions_and_too_little_memory(run: Run, crashing: Callable[[Any],
     crashing(KeyboardInterrupt())
     assert (done := run("targets")).status == ExitStatus.INTERRUPTED
     assert done.err == "memplan: interrupted\n"
-    crashing(MemoryError())
-    assert (done := run("targets")).status == ExitStatus.FAILED
-    assert done.err == "memplan: error: memory ran out\n"
+    for error in (
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libortools.so.9: failed to map segment from shared object"),
+    ):
+        crashing(error)
+        assert (done := run("targets")).status == ExitStatus.FAILED
+        assert done.err == "memplan: error: memory ran out\n"
+
+
+def test_too_little_memory_may_stand_behind_another_error(run: Run, crashing: Callable[[Any], None]) -> None:
+    """Libraries hide what the linker says behind errors of their own."""
+    hidden = OSError("Could not find the library")
+    hidden.__context__ = OSError("lib.so: failed to map segment from shared object")
+    crashing(hidden)
+    assert run("targets").status == ExitStatus.FAILED
+    crashing(OSError("Could not find the library"))
+    assert run("targets").status == ExitStatus.CRASHED
 
 
 # ---- standard output and standard error that cannot take what is written

@@ -235,8 +235,8 @@ class _Parser:
                     has_elements |= nested.has_elements
                 found.extend(statement.nested)
             for index, at in statement.inline:
-                key = statement.attributes[index][0]
-                statement.attributes[index] = key, self.named(key, at)
+                attribute = statement.attributes[index][0]
+                statement.attributes[index] = attribute, self.named(attribute, at)
             if statement.is_root:
                 if root:
                     raise MalformedText(f"a second ROOT; the first is {root!r}", statement.name_at)

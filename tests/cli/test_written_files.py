@@ -1,4 +1,4 @@
-"""Commands write what they were told and into the cache, and nowhere else."""
+"""Commands and `memplan.jit` write what they were told and into the cache, and nowhere else."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from memplan.compiler.cache import cache_folder
 
 # Runs a program under a hook that lists every path that is opened for writing, made, renamed or removed.
 _WATCHED = """
@@ -29,6 +31,16 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 """
 _COMMAND = _WATCHED + "from memplan.cli.main import main\nsys.exit(main(sys.argv[2:]))\n"
+_JIT = (
+    _WATCHED
+    + """
+import jax.numpy as jnp
+import memplan
+step = memplan.jit(lambda x, w: jnp.tanh(x @ w) @ w)
+x = jnp.ones((64, 64))
+print(step(x, x).sum(), step.plan(x, x).plan.target)
+"""
+)
 
 Run = Callable[..., None]
 
@@ -50,6 +62,7 @@ def run(tmp_path: Path) -> Run:
         folder.mkdir()
     (folders["current"] / "mine").write_text("mine")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL", "MEMPLAN_"))}
+    compiled = cache_folder()
     environment = {
         **kept,
         "HOME": str(folders["home"]),
@@ -59,6 +72,8 @@ def run(tmp_path: Path) -> Run:
     }
 
     def check(program: str, arguments: Sequence[object], wanted: Sequence[Path] = (), status: int = 0) -> None:
+        if program == _JIT and compiled is not None:
+            environment["MEMPLAN_CACHE"] = str(compiled)  # Compiling all kernels would take minutes.
         log = tmp_path / "log"
         log.unlink(missing_ok=True)
         before = {name: state_of(folders[name]) for name in ("home", "temporary", "current")}
@@ -68,7 +83,7 @@ def run(tmp_path: Path) -> Run:
         )  # fmt: skip
         assert done.returncode == status, done.stderr
         assert before == {name: state_of(folders[name]) for name in before}
-        allowed = [folders["cache"], folders["temporary"], *wanted, Path("/dev/null")]
+        allowed = [Path(environment["MEMPLAN_CACHE"]), folders["temporary"], *wanted, Path("/dev/null")]
         for line in set(log.read_text().splitlines()):
             path = Path(line)
             is_staged = path.name.startswith(".memplan-") and any(path.parent == each.parent for each in wanted)
@@ -98,3 +113,8 @@ def test_lists_and_mistakes(run: Run) -> None:
     run(_COMMAND, ["targets"])
     run(_COMMAND, ["planners"])
     run(_COMMAND, ["plan", "missing"], status=2)
+
+
+@pytest.mark.slow
+def test_jit(run: Run) -> None:
+    run(_JIT, [])

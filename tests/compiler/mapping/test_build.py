@@ -17,7 +17,7 @@ from memplan.compiler.mapping.plan import Copy, Residency
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.mapping.violation import Violation
-from memplan.planners.planner import Budget
+from memplan.planners.planner import Budget, Effort
 from memplan.workloads import dumps_folder
 
 CYCLES = 'backend_config={"window_config":{"estimated_cycles":"1000"}}'
@@ -317,7 +317,7 @@ def test_what_a_program_puts_into_host_memory_is_there() -> None:
     assert problem.given is not None
     assert not violations_beside_offsets(problem)
     for name in ("slow", "greedy", "bestfit", "xla", "search"):
-        plan = planners.get(name).plan(problem, Budget(seconds=5.0))
+        plan = planners.get(name).plan(problem, Budget(Effort.FAST))
         there = {r.space for r in plan.residencies if problem.buffers[r.buffer].name == held.name}
         assert there == {2}
         assert latency(problem, plan) > 2 * held.size / host.bandwidth

@@ -104,7 +104,7 @@ def test_the_check_agrees_with_bytes_taken_one_by_one(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_first_fit_is_right_and_the_load_is_that_of_the_fullest_time(seed: int) -> None:
     instance = random_instance(seed)
-    offsets = first_fit(instance, 0.0)
+    offsets = first_fit(instance, Guard(0.0))
     assert is_right(instance, tuple(offsets.tolist()))
     assert height_of(instance, offsets) >= maximum_load_of_pieces(instance)
     times = [t for t, _ in taken(instance, tuple(offsets.tolist()))]

@@ -20,11 +20,17 @@ from memplan.cli.arguments import (
     TimeLimit,
     TripCounts,
 )
-from memplan.compiler.effort import Effort
+from memplan.compiler.effort import Effort, check_time_limit
 from memplan.compiler.errors import MemplanError
 
 if TYPE_CHECKING:
-    from memplan.planners.planner import Planner
+    from memplan.compiler.mapping.plan import Plan
+    from memplan.compiler.mapping.problem import MappingProblem
+    from memplan.planners.planner import Budget, Planner
+
+_PrintTo = Annotated[
+    Path | None, typer.Option(metavar="FILE", show_default=False, help="Print it there, and not to standard error.")
+]
 
 
 def command(
@@ -61,10 +67,7 @@ def command(
         str | None,
         typer.Option(metavar="P", show_default=False, help="Print the program after this pass, or `all`."),
     ] = None,
-    print_to: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Print it there, and not to standard error."),
-    ] = None,
+    print_to: _PrintTo = None,
 ) -> None:
     """Plan a program's memory, and report.
 
@@ -78,10 +81,11 @@ def command(
     from memplan.cli.outputs import check_file, check_folder
     from memplan.cli.passes import PassOptions, chosen_passes, run_passes, show_passes
     from memplan.cli.preparation import prepare_with
-    from memplan.cli.reports import checked_report, print_result, stop_if_violated
+    from memplan.cli.reports import checked_report, print_result
     from memplan.compiler.report.files import write_report
-    from memplan.planners.planner import InvalidPlanError
+    from memplan.planners.planner import Budget
 
+    check_time_limit(time_limit)
     check_file(out)
     check_folder(report)
     check_file(print_to)
@@ -98,11 +102,7 @@ def command(
             problem = pipeline.problem(outcome.graph, described)
         prepare_with(maker.prepare, stages)
         with stages.stage(f"planning with {planner}"):
-            try:
-                plan = pipeline.plan(problem, planner=maker, effort=effort, time_limit=time_limit)
-            except InvalidPlanError as error:
-                stop_if_violated(error.violations)
-                raise
+            plan = _planned(problem, maker, Budget(effort, time_limit=time_limit))
         result = checked_report(problem, plan, stages)
         with stages.stage("writing"):
             if out is not None:
@@ -112,6 +112,18 @@ def command(
     if chosen and not json:
         show_passes(outcome)
     print_result(result, report, json)
+
+
+def _planned(problem: MappingProblem, planner: Planner, budget: Budget) -> Plan:
+    """Returns the plan of a planner; ends the command if it breaks rules."""
+    from memplan.cli.reports import stop_if_violated
+    from memplan.planners.planner import InvalidPlanError
+
+    try:
+        return planner.plan(problem, budget)
+    except InvalidPlanError as error:
+        stop_if_violated(error.violations)
+        raise
 
 
 def planner_with(name: str, checkpoint: Path | None) -> Planner:

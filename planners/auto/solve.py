@@ -78,7 +78,7 @@ class AutoOptions:
         return chosen
 
 
-class _Found:
+class _Findings:
     """What a planner found: its best plan, and the best bound that it proved.
 
     Attributes:
@@ -109,12 +109,12 @@ class _Portfolio:
         self.problem, self.budget = problem, budget
         self.emulator = TimingEmulator(problem)
         self.least = self.emulator.lower_bound()
-        self.found: dict[tuple[str, int], _Found] = {}
+        self.found: dict[tuple[str, int], _Findings] = {}
         self._told = float("inf")
 
     def hear(self, entry: tuple[str, int], plan: Plan) -> None:
         """Takes a plan of a planner if it is better than its others and valid, and the bound that it states."""
-        found = self.found.setdefault(entry, _Found())
+        found = self.found.setdefault(entry, _Findings())
         bound = plan.info.get("bound")
         if isinstance(bound, float):
             found.bound = max(found.bound, bound)
@@ -129,7 +129,7 @@ class _Portfolio:
 
     def end(self, entry: tuple[str, int], error: str = "") -> None:
         """Notes that a planner has ended."""
-        found = self.found.setdefault(entry, _Found())
+        found = self.found.setdefault(entry, _Findings())
         found.error, found.has_ended = error, True
 
     def run_here(self, name: str, seed: int) -> None:
@@ -152,11 +152,11 @@ class _Portfolio:
         found = self.found.get(("greedy", seed))
         return found.plan if found is not None and found.has_ended else None
 
-    def counted(self) -> list[_Found]:
+    def counted(self) -> list[_Findings]:
         """Returns the planners that count, in their order: before the first one that has not ended, and as few of them
         as have a plan that they proved to be the best. Which others have ended by now depends on the machine.
         """
-        chosen: list[_Found] = []
+        chosen: list[_Findings] = []
         for found in self.found.values():
             if not found.has_ended or self._are_done(chosen):
                 break
@@ -168,11 +168,11 @@ class _Portfolio:
         """Whether the first planners, all of which have ended, found a plan that they proved to be the best."""
         return self._are_done(self.counted())
 
-    def _are_done(self, chosen: list[_Found]) -> bool:
+    def _are_done(self, chosen: list[_Findings]) -> bool:
         best = min((found.latency for found in chosen), default=float("inf"))
         return best <= self._bound_of(chosen) * (1.0 + _TOLERANCE)
 
-    def _bound_of(self, chosen: list[_Found]) -> float:
+    def _bound_of(self, chosen: list[_Findings]) -> float:
         return max([self.least, *(found.bound for found in chosen)])
 
     def result(self, everything: bool) -> Plan | None:
@@ -193,7 +193,7 @@ class _Portfolio:
             info["failed"] = failed
         return replace(self._named(best.plan), info={**info, "member": best.plan.planner})
 
-    def failed(self, chosen: list[_Found]) -> dict[str, str]:
+    def failed(self, chosen: list[_Findings]) -> dict[str, str]:
         """Returns the errors of the planners that failed, by name."""
         return {name: found.error for (name, _), found in self.found.items() if found.error and found in chosen}
 
@@ -249,7 +249,7 @@ def _run(portfolio: _Portfolio, options: AutoOptions) -> None:
 def _run_beside(portfolio: _Portfolio, entries: list[tuple[str, int]], processes: int) -> None:
     """Runs members in processes of their own, and starts them in their order."""
     problem, budget = portfolio.problem, portfolio.budget
-    portfolio.found |= {entry: _Found() for entry in entries}  # in their order
+    portfolio.found |= {entry: _Findings() for entry in entries}  # in their order
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
     waiting, running = list(reversed(entries)), list[Member]()
     problem = problem.with_given(None)

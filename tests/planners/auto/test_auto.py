@@ -75,7 +75,7 @@ def test_only_what_the_first_members_proved_when_they_had_ended_ends_it() -> Non
     plan = solved("greedy", PROBLEM)
     proof = Plan(**{**vars(plan), "info": {"bound": latency(PROBLEM, plan)}})
     entries = [("first", 0), ("second", 0), ("third", 0)]
-    portfolio.found |= {entry: auto._Found() for entry in entries}
+    portfolio.found |= {entry: auto._Findings() for entry in entries}
     portfolio.hear(entries[1], proof)
     portfolio.end(entries[1])
     assert not portfolio.is_optimal, "the first has not ended, and may yet have a faster plan"
@@ -94,7 +94,7 @@ def test_of_plans_that_are_equally_fast_the_first_members_counts() -> None:
     plans = [Plan(**{**vars(solved("slow", PROBLEM)), "planner": name}) for name in ("one", "another")]
     for order in ([0, 1], [1, 0]):
         portfolio = auto._Portfolio(PROBLEM, Budget())
-        portfolio.found |= {("one", 0): auto._Found(), ("another", 0): auto._Found()}
+        portfolio.found |= {("one", 0): auto._Findings(), ("another", 0): auto._Findings()}
         for number in order:
             portfolio.hear((plans[number].planner, 0), plans[number])
             portfolio.end((plans[number].planner, 0))

@@ -42,7 +42,7 @@ NEIGHBOURHOODS = ("window", "scatter", "buffer", "insert", "split", "shift")
 _FIRST_HALF, _LONGEST_HALF = 500, 8000
 
 # The work of all rounds by effort: a round of n operations and m runs that compete counts as n + m + `_ROUND`.
-_WORK, _ROUND = (4_000_000, 130_000_000, 1_200_000_000), 100
+_WORK, _ROUND = (4_000_000, 220_000_000, 1_500_000_000), 100
 
 # The work that is done before the guard is asked, and the most rounds.
 _WORK_AT_ONCE, _MOST_AT_ONCE = 60_000, 100

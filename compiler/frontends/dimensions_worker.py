@@ -25,7 +25,7 @@ _SPECIFICATION = re.compile(r"\.shape = \(((?:[^()]|\([^()]*\))*)\)")
 _MAX_SIZE = 2**62
 
 
-class Refusal(Exception):
+class SizesRefusal(Exception):
     """Sizes that do not fit the program."""
 
 
@@ -55,14 +55,14 @@ class OpenDimension:
 
 
 def bound_sizes(dimensions: Sequence[OpenDimension], sizes: Mapping[str, int]) -> dict[OpenDimension, int]:
-    """Returns the size of every open dimension; raises Refusal if one is missing, or a name is none of theirs."""
+    """Returns the size of every open dimension; raises SizesRefusal if one is missing, or a name is none of theirs."""
     names: dict[str, None] = {}
     for dimension in dimensions:
         names.update(dict.fromkeys(dimension.variables or [dimension.name]))
     known = {*names, *(dimension.name for dimension in dimensions)}
     listed = ", ".join(names) or "none"
     if unknown := [name for name in sizes if name not in known]:
-        raise Refusal(f"no dimension of unknown size is called {', '.join(unknown)}: there are {listed}")
+        raise SizesRefusal(f"no dimension of unknown size is called {', '.join(unknown)}: there are {listed}")
     found: dict[OpenDimension, int] = {}
     missing: dict[str, None] = {}
     for dimension in dimensions:
@@ -77,13 +77,13 @@ def bound_sizes(dimensions: Sequence[OpenDimension], sizes: Mapping[str, int]) -
         what = f" ({first.expression})" if first.expression else ""
         options = " ".join(f"--dim {name}=N" for name in missing)
         python = ", ".join(f"{name!r}: N" for name in missing)
-        raise Refusal(
+        raise SizesRefusal(
             f"dimension {first.dimension}{what} of argument {first.argument}, {first.type}, has an unknown size: "
             f"state it by {options}, or in Python by dims={{{python}}}"
         )
     for dimension, size in found.items():
         if not 0 <= size <= _MAX_SIZE:
-            raise Refusal(f"dimension {dimension.name} has the size {size}: it must be between 0 and 2^62")
+            raise SizesRefusal(f"dimension {dimension.name} has the size {size}: it must be between 0 and 2^62")
     return found
 
 
@@ -122,7 +122,7 @@ def _names(expression: str) -> list[str]:
 
 
 def _evaluated(expression: str, sizes: Mapping[str, int]) -> int:
-    """Returns the value of a size such as `2*n + floordiv(b, 2)`; raises Refusal for what is none."""
+    """Returns the value of a size such as `2*n + floordiv(b, 2)`; raises SizesRefusal for what is none."""
 
     def value(node: ast.AST) -> int:
         if isinstance(node, ast.Constant) and type(node.value) is int:
@@ -142,12 +142,12 @@ def _evaluated(expression: str, sizes: Mapping[str, int]) -> int:
             operands = [value(argument) for argument in node.args]
             if len(operands) == 2 and (operands[1] != 0 or node.func.id in ("max", "min")):
                 return int(_FUNCTIONS[node.func.id](*operands))
-        raise Refusal(f"the size {expression!r} cannot be computed: state the dimension itself")
+        raise SizesRefusal(f"the size {expression!r} cannot be computed: state the dimension itself")
 
     try:
         return value(ast.parse(expression.replace("^", "**"), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise Refusal(f"the size {expression!r} cannot be computed: state the dimension itself") from None
+        raise SizesRefusal(f"the size {expression!r} cannot be computed: state the dimension itself") from None
 
 
 def bound_proto(content: bytes, kind: str, sizes: Mapping[str, int]) -> bytes:
@@ -158,7 +158,7 @@ def bound_proto(content: bytes, kind: str, sizes: Mapping[str, int]) -> bytes:
       kind: of the content: `stablehlo`, `text` or `proto`.
 
     Raises:
-      Refusal: the sizes do not fit the program.
+      SizesRefusal: the sizes do not fit the program.
     """
     from jax._src.interpreters import mlir
     from jaxlib import _hlo, _jax
@@ -175,7 +175,7 @@ def bound_proto(content: bytes, kind: str, sizes: Mapping[str, int]) -> bytes:
             module = _jax.mlir.deserialize_portable_artifact(content)
         main = next((op for op in module.body.operations if _name(op, ir) == "main"), None)
         if main is None:
-            raise Refusal("the program has no function called main")
+            raise SizesRefusal("the program has no function called main")
         inputs = main.type.inputs
         sizes_of = bound_sizes(_open_dimensions(module, inputs, ir), sizes)
         main.attributes["sym_name"] = ir.StringAttr.get("main_of_unknown_sizes")
@@ -204,7 +204,7 @@ def bound_proto(content: bytes, kind: str, sizes: Mapping[str, int]) -> bytes:
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if "error" in line]
         detail = lines[0].rpartition("error:")[2].strip() if lines else str(error)
-        raise Refusal(f"the sizes of all values do not follow from these sizes: {detail[:300]}") from None
+        raise SizesRefusal(f"the sizes of all values do not follow from these sizes: {detail[:300]}") from None
     computation = _jax.mlir.mlir_module_to_xla_computation(refined, use_tuple_args=False, return_tuple=False)
     proto: bytes = computation.as_serialized_hlo_module_proto()
     return proto
@@ -250,7 +250,7 @@ def main(arguments: Sequence[str]) -> int:
     kind, sizes = arguments
     try:
         proto = bound_proto(sys.stdin.buffer.read(), kind, json.loads(sizes))
-    except Refusal as error:
+    except SizesRefusal as error:
         print(error, file=sys.stderr)
         return REFUSED
     except Exception as error:

@@ -225,7 +225,7 @@ def _open_dimensions(module: Any, inputs: Sequence[Any], ir: Any) -> list[OpenDi
         except ValueError:  # a token
             continue
         bounds = str(tensor.encoding) if tensor.encoding is not None else ""
-        stated = re.search(r"bounds\s*=?\s*[<\[]([^>\]]*)", bounds)
+        stated = re.search(r"bounds\s*+=?\s*+[<\[]([^>\]]*)", bounds)
         bounded = [part.strip() != "?" for part in stated.group(1).split(",")] if stated else [False] * tensor.rank
         own = [
             OpenDimension(number, i, str(kind))

@@ -10,6 +10,7 @@ instructions in their scheduled order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -25,7 +26,16 @@ from memplan.compiler.frontends.proto_common import Attributes, common_attribute
 from memplan.compiler.frontends.proto_literal import literal_text
 from memplan.compiler.frontends.proto_metadata import escaped
 from memplan.compiler.frontends.proto_shape import shape_from_proto
-from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integers, raw, raws, string
+from memplan.compiler.frontends.protobuf import (
+    MalformedMessage,
+    Message,
+    integer,
+    integer32,
+    integers,
+    raw,
+    raws,
+    string,
+)
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction, Source
 from memplan.compiler.ir.names import renamed, without_controls
 from memplan.compiler.ir.opcodes import is_known
@@ -378,22 +388,30 @@ def _tables(message: Message) -> SourceTables:
     frames = protobuf.submessages(message, 4)
     places: dict[int, tuple[str, int]] = {}
     for number, frame in enumerate(frames, start=1):
-        location = _at(locations, integer(frame, 1), {})
-        places[number] = (_at(files, integer(location, 1), ""), integer(location, 3))
+        location = _at(locations, integer32(frame, 1), {})
+        places[number] = (_at(files, integer32(location, 1), ""), max(0, integer32(location, 3)))
     parts = [
-        _table("FileNames", [f'"{name}"' for name in files]),
-        _table("FunctionNames", [f'"{name}"' for name in functions]),
+        _table("FileNames", [_table_name(name) for name in files]),
+        _table("FunctionNames", [_table_name(name) for name in functions]),
         _table(
             "FileLocations",
-            ["{" + " ".join(f"{key}={integer(row, n)}" for key, n in _LOCATION_FIELDS) + "}" for row in locations],
+            ["{" + " ".join(f"{key}={integer32(row, n)}" for key, n in _LOCATION_FIELDS) + "}" for row in locations],
         ),
         # The text counts parents from 1, so that 0 stays free for "none".
         _table(
             "StackFrames",
-            [f"{{file_location_id={integer(row, 1)} parent_frame_id={integer(row, 2) + 1}}}" for row in frames],
+            [f"{{file_location_id={integer32(row, 1)} parent_frame_id={integer32(row, 2) + 1}}}" for row in frames],
         ),
     ]
     return SourceTables(places, "\n\n".join(parts))
+
+
+def _table_name(name: str) -> str:
+    """Returns a name as XLA prints it, which is unescaped, where that can be read again."""
+    return escaped(name) if _NO_PLAIN_NAME.search(name) else f'"{name}"'
+
+
+_NO_PLAIN_NAME = re.compile(r'["\\\x00-\x1f\x7f]')
 
 
 def _table(title: str, rows: Sequence[str]) -> str:

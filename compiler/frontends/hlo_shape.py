@@ -168,7 +168,7 @@ def _layout(text: str, rank: int, offset: int) -> Layout | None:
             continue
         position = match.end()
         if key in numbers:
-            if re.fullmatch(r"\(\d{1,9}\)", value) is None:
+            if re.fullmatch(r"\(\d{1,19}\)", value) is None or int(value[1:-1]) > MAX_BYTES:
                 raise MalformedText(f"expected a number in {key}{value}", offset + match.start())
             numbers[key] = int(value[1:-1])
         else:

@@ -12,13 +12,13 @@ from memplan.compiler.ir.graph import Source
 _TITLE = re.compile(r"[ \t]*(FileNames|FunctionNames|FileLocations|StackFrames)[ \t]*(?:\n|$)")
 _NAME_ROW = re.compile(rf"[ \t]*(\d{{1,9}})[ \t]+({STRING})[ \t]*(?:\n|$)")
 _FIELDS_ROW = re.compile(r"[ \t]*(\d{1,9})[ \t]+\{([^{}\n]*)\}[ \t]*(?:\n|$)")
-_FIELD = re.compile(r"(\w+)=(\d{1,9})")
+_FIELD = re.compile(r"(\w+)=(\d{1,10})(?!\d)")
 _BLANK = re.compile(r"[ \t]*(?://[^\n]*)?\n")
 
 _OP_NAME = re.compile(rf"op_name=({STRING})")
-_STACK_FRAME = re.compile(r"stack_frame_id=(\d{1,9})")
+_STACK_FRAME = re.compile(r"stack_frame_id=(\d{1,10})(?!\d)")
 _SOURCE_FILE = re.compile(rf"source_file=({STRING})")
-_SOURCE_LINE = re.compile(r"source_line=(\d{1,9})")
+_SOURCE_LINE = re.compile(r"source_line=(\d{1,10})(?!\d)")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from memplan.compiler.frontends import protobuf
-from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integers, raw, string
+from memplan.compiler.frontends.protobuf import MalformedMessage, Message, integer, integer32, integers, raw, string
 
 _MAX_NESTING = 64
 
@@ -93,7 +93,7 @@ def metadata_text(data: bytes, payloads: Sequence[bytes] = (), is_shardings: boo
         elif key == "profile_type":
             value = "{" + ",".join(map(str, integers(message, number))) + "}"
         else:
-            value = escaped(raw(message, number)) if key in _STRINGS else str(integer(message, number))
+            value = escaped(raw(message, number)) if key in _STRINGS else str(integer32(message, number))
         if value not in ('""', "0", "{}"):
             parts.append(f"{key}={value}")
     if is_shardings:

@@ -106,6 +106,11 @@ def integer(message: Message, number: int, default: int = 0) -> int:
     return _signed(values[-1])
 
 
+def integer32(message: Message, number: int) -> int:
+    """Returns a field of the type int32, of which protobuf keeps the lowest 32 bits."""
+    return (integer(message, number) + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
 def raw(message: Message, number: int) -> bytes:
     """Returns a field of bytes."""
     values = message.get(number)

@@ -11,8 +11,9 @@ from sample_modules import CPU_PROTOS, EVERY_OPCODE, OTHER_TEXTS, TPU_TEXTS, nam
 from test_protobuf import field, varint
 
 from memplan.compiler.errors import ParseError
-from memplan.compiler.frontends import hlo_proto, hlo_text, protobuf
+from memplan.compiler.frontends import hlo_proto, hlo_text, parse_hlo, protobuf
 from memplan.compiler.ir import Source
+from memplan.compiler.ir.printer import print_graph
 
 
 def proto_of(text: str) -> bytes:
@@ -229,3 +230,38 @@ def test_control_characters_in_a_proto_are_escaped_in_strings_and_refused_elsewh
     assert graph.entry_computation.instructions[0].attribute("backend_config") == '{"a\\177":"\\033"}'
     with pytest.raises(ParseError, match="the attribute backend_config holds"):
         hlo_proto.parse(module(computation("e", 1, instruction("x", "parameter", 1, more=field(43, b"{a\x7f}")))))
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "line"),
+    [
+        ("a.py", "f", 2**31 - 1),
+        ("a.py", "f", 2**31),
+        ("a.py", "f", 2**40 + 7),
+        ('"a\\b.py', 'lam"da>', 3),
+        ("ä.py", "λ", 3),
+    ],
+)
+def test_tables_of_any_names_and_numbers_print_as_text_that_is_read_again(file: str, function: str, line: int) -> None:
+    location = field(1, 1) + field(2, 1) + field(3, line) + field(4, 2**35)
+    tables = field(1, file.encode()) + field(2, function.encode()) + field(3, location) + field(4, field(1, 1))
+    place = field(2, b"op") + field(3, file.encode()) + field(4, line)
+    given = (
+        instruction("y", "negate", 2, 1, more=field(7, place)),
+        instruction("z", "abs", 3, 2, more=field(7, field(15, 1))),
+    )
+    graph = hlo_proto.parse(module(computation("e", 1, X, *given), more=field(17, tables)))
+    assert graph.entry_computation.instructions[2].source.file == file
+    again = parse_hlo(print_graph(graph))
+    assert (again.computations, again.tables) == (graph.computations, graph.tables)
+
+
+@pytest.mark.parametrize("padding", [7, 2**31 - 1, 2**40, 2**63 - 1])
+def test_a_long_tail_padding_prints_as_text_that_is_read_again(padding: int) -> None:
+    shape = field(2, 11) + numbers(3, 8) + field(5, numbers(1, 0) + field(16, padding))
+    try:
+        graph = hlo_proto.parse(module(computation("e", 1, instruction("x", "parameter", 1, shape=shape))))
+    except ParseError as error:
+        assert padding > 2**60, error
+        return
+    assert parse_hlo(print_graph(graph)).computations == graph.computations

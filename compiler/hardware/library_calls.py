@@ -27,7 +27,7 @@ Arithmetic = tuple[float, float, tuple[MatrixWork, ...]]
 # They say something about their operands, or move them, and compute nothing.
 _ANNOTATIONS = frozenset(
     {
-        "AllocateBuffer", "AssumeGatherIndicesInBound", "ConsumeToken", "CreateBuffer", "GetRngSeed",
+        "AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "ConsumeToken", "CreateBuffer", "GetRngSeed",
         "LayoutConstraint", "MoveToDevice", "MoveToHost", "NopReturnToken", "PadToStatic", "Pin",
         "SPMDFullToShardShape", "SPMDShardToFullShape", "ShardBarrierFrom", "ShardBarrierTo", "Sharding",
         "SliceToDynamic", "Unpin", "X64Combine", "X64SplitHigh", "X64SplitLow", "annotate_device_placement",

@@ -69,7 +69,7 @@ def convolution_work(instruction: Instruction, left: Shape) -> MatrixWork:
 
     Every output element sums over the input features of one group, and over those window positions that hit an element
     of the input. A sparse kernel counts as a dense one. In a vectorized convolution, the dimension with the label `?`
-    holds a part of the features.
+    or with none holds a part of the features.
     """
     labels = re.fullmatch(r"([^_]*)_([^-]*)->(.*)", instruction.attribute("dim_labels"))
     result = instruction.shape
@@ -101,7 +101,7 @@ def convolution_work(instruction: Instruction, left: Shape) -> MatrixWork:
 
 
 def _features(shape: Shape, labels: str) -> int:
-    return shape.dims[labels.index("f")] * (shape.dims[labels.index("?")] if "?" in labels else 1)
+    return math.prod(size for d, size in enumerate(shape.dims) if labels[d : d + 1] in ("f", "?", ""))
 
 
 def _matrix_work(

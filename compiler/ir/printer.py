@@ -17,6 +17,8 @@ from memplan.compiler.ir.shape import print_shape
 def print_graph(graph: Graph) -> str:
     """Returns the text of a whole module.
 
+    >>> from memplan.compiler.ir.graph import Computation, Instruction
+    >>> from memplan.compiler.ir.shape import Shape
     >>> x = Instruction("x", "parameter", Shape("f32", (8,)), payload="0")
     >>> y = Instruction("y", "add", Shape("f32", (8,)), operands=(0, 0))
     >>> print(print_graph(Graph("m", {"e": Computation("e", (x, y), root=1)}, "e")))

@@ -45,7 +45,7 @@ def layer(tmp_path: Path) -> Path:
 
 def plan(dump: Path, options: PassOptions, target: str | None = "tpu-v5e", out: Path | None = None) -> None:
     planning.command(
-        dump, target, "greedy", 5.0, out,
+        dump, target, "greedy", out=out,
         passes=options.passes, print_after=options.print_after, print_to=options.print_to,
     )  # fmt: skip
 

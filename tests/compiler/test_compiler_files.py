@@ -25,6 +25,7 @@ from memplan.compiler.files import (
     write_atomically,
     write_files,
 )
+from memplan.compiler.printable import printable
 
 _MINORS = {"null": 3, "zero": 5, "full": 7}
 
@@ -211,7 +212,7 @@ def test_folders_sockets_and_names_that_cannot_be(tmp_path: Path, open_socket: P
         ("a\0b", "embedded null byte"),
     ):
         for function in (check_writable, lambda path: write_atomically(path, "x")):
-            assert error_of(function, path) == f"cannot write {path}: {reason}"
+            assert error_of(function, path) == f"cannot write {printable(str(path))}: {reason}"
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -312,7 +313,7 @@ def test_links_to_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
     assert read_bytes(tmp_path / "link", 7) == b"content"
-    assert error_of(read_bytes, "a\0b", 7) == "cannot read a\0b: embedded null byte"
+    assert error_of(read_bytes, "a\0b", 7) == "cannot read a\\x00b: embedded null byte"
     assert error_of(read_bytes, "", 7) == "cannot read : No such file or directory"
 
 

@@ -14,6 +14,7 @@ import pytest
 from memplan import workloads
 from memplan.cli.bench import fusion as bench_fusion
 from memplan.cli.bench import passes as bench_passes
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.target import load_target
@@ -34,7 +35,7 @@ def tiny() -> Iterator[str]:
 
 def test_traffic_is_what_is_read_and_written_in_slow_memory(tiny: str, tmp_path: Path) -> None:
     file = tmp_path / "fusion.json"
-    bench_fusion.command(tiny, "tpu-v5e", "greedy", 5.0, False, file)
+    bench_fusion.command(tiny, "tpu-v5e", "greedy", Effort.FAST, None, False, file)
     saved = json.loads(file.read_text())
     (row,) = saved["rows"]
     size = 4 << 20
@@ -47,7 +48,7 @@ def test_traffic_is_what_is_read_and_written_in_slow_memory(tiny: str, tmp_path:
 
 
 def test_a_table_in_markdown(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    bench_fusion.command(tiny, "tpu-v5e", "greedy", 5.0, True, None)
+    bench_fusion.command(tiny, "tpu-v5e", "greedy", Effort.FAST, None, True, None)
     assert "| tiny_layer | 1 | 0.04 | 0.01 | 3.3x |" in capsys.readouterr().out
 
 

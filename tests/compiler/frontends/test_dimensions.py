@@ -13,7 +13,7 @@ from jaxlib import _hlo
 import memplan
 from memplan.compiler.errors import GraphError, MemplanError, ParseError
 from memplan.compiler.frontends import parse_hlo
-from memplan.compiler.frontends.dimensions_worker import OpenDimension, Refusal, bound_sizes, specifications
+from memplan.compiler.frontends.dimensions_worker import OpenDimension, SizesRefusal, bound_sizes, specifications
 from memplan.compiler.frontends.reader import parse_bytes
 from memplan.compiler.ir.printer import print_graph
 from memplan.compiler.ir.sizes import check_sizes, open_dimensions
@@ -151,13 +151,13 @@ def test_sizes_are_computed_as_jax_computes_them(b: int, n: int) -> None:
 
 @pytest.mark.parametrize("expression", ["b^b^b^b", "b.c", "b(1)", "floordiv(b, 0)", "b < b", "b +", "[b]", "b^100000"])
 def test_expressions_that_are_no_sizes(expression: str) -> None:
-    with pytest.raises(Refusal, match="cannot be computed"):
+    with pytest.raises(SizesRefusal, match="cannot be computed"):
         bound_sizes(dimensions(expression), {"b": 9, "c": 1} if "c" in expression else {"b": 9})
 
 
 def test_sizes_have_a_range() -> None:
     for expression, size in (("b", -1), ("b - 5", 3), ("b", 2**63)):
-        with pytest.raises(Refusal, match="must be between 0 and 2\\^62"):
+        with pytest.raises(SizesRefusal, match="must be between 0 and 2\\^62"):
             bound_sizes(dimensions(expression), {"b": size})
 
 

@@ -8,7 +8,18 @@ from memplan.compiler.report.schema import report_json
 
 def test_fields(report: Report) -> None:
     data = json.loads(json.dumps(report_json(report), allow_nan=False))
-    assert set(data) == {"schema", "program", "target", "bound", "bound_by", "mappings", "plan", "buffers"}
+    assert set(data) == {
+        "schema",
+        "program",
+        "target",
+        "bound",
+        "bound_by",
+        "assumptions",
+        "notes",
+        "mappings",
+        "plan",
+        "buffers",
+    }
     assert data["schema"] == "memplan.report/1"
     assert data["program"] == {"name": "tiny", "operations": 8, "buffers": 5}
     assert data["target"]["spaces"][1] == {"name": "vmem", "capacity": 100}

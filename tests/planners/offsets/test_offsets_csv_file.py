@@ -106,7 +106,7 @@ WRONG = {
         "x.csv: row 4: its fixed offset overlaps that of x.csv: row 2",
     ),
     "not a gap": ("id,lower,upper,size,gaps\na,0,9,1,3\n", "x.csv: row 2: gap '3' is not of the form lower-upper"),
-    "a window in a gap": ("id,lower,upper,size,gaps\na,0,9,1,3-4@0:1\n", "x.csv: row 2: gap '3-4@0:1' is not"),
+    "half a window": ("id,lower,upper,size,gaps\na,0,9,1,3-4@0\n", "x.csv: row 2: gap '3-4@0' is not of the form"),
     "a gap outside": ("id,lower,upper,size,gaps\na,0,9,1,3-10\n", "x.csv: row 2: gap 3-10 is not within 0-9"),
     "gaps that overlap": ("id,lower,upper,size,gaps\na,0,9,1,3-5 4-6\n", "x.csv: row 2: gap 4-6 overlaps"),
     "an open quote": (TEXT + '"b3,3,4,1\n', "x.csv: row 4: unexpected end of data"),

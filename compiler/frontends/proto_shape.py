@@ -56,6 +56,7 @@ def shape_from_proto(data: bytes, depth: int = 0) -> Shape:
     dynamic = tuple([bool(flag) for flag in integers(message, 6)])
     if dynamic and len(dynamic) != len(dims):
         raise MalformedMessage(f"a shape of {len(dims)} dimensions says of {len(dynamic)} whether they are dynamic")
+    dynamic = tuple([flag or dim < 0 for flag, dim in zip(dynamic or (False,) * len(dims), dims, strict=True)])
     layout = _layout(protobuf.submessage(message, 5), len(dims)) if 5 in message else None
     shape = Shape(dtype, dims, layout, dynamic if any(dynamic) else ())
     if shape.num_elements > MAX_BYTES or shape.bytes > MAX_BYTES:

@@ -256,6 +256,14 @@ def test_tables_of_any_names_and_numbers_print_as_text_that_is_read_again(file: 
     assert (again.computations, again.tables) == (graph.computations, graph.tables)
 
 
+def test_an_unknown_size_is_dynamic_whether_the_proto_says_so_or_not() -> None:
+    for more in (b"", numbers(6, 1)):
+        shape = field(2, 11) + numbers(3, 2**64 - 2**63) + more
+        graph = hlo_proto.parse(module(computation("e", 1, instruction("x", "parameter", 1, shape=shape))))
+        assert graph.entry_computation.root_instruction.shape.dynamic == (True,)
+        assert parse_hlo(print_graph(graph)).computations == graph.computations
+
+
 @pytest.mark.parametrize("padding", [7, 2**31 - 1, 2**40, 2**63 - 1])
 def test_a_long_tail_padding_prints_as_text_that_is_read_again(padding: int) -> None:
     shape = field(2, 11) + numbers(3, 8) + field(5, numbers(1, 0) + field(16, padding))

@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
@@ -99,13 +99,19 @@ def standard_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout = before
-        with suppress(MemplanError):
+        try:
             output.detach()
+            before.flush()
+        except (MemplanError, OSError):
+            forget_output()
 
 
-def forget_output() -> None:
-    """Lets the interpreter flush what is still buffered to nowhere when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def forget_output(number: int = 1) -> None:
+    """Lets the interpreter flush what is still buffered for a standard stream to nowhere when it exits.
+
+    It would exit with a status of its own otherwise.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
@@ -143,8 +149,10 @@ def show(print_to: Callable[[Console], None]) -> None:
 
 def note(message: str) -> None:
     """Tells the person something about what is being done, in one line; it is lost if standard error is broken."""
-    with suppress(OSError):
+    try:
         print(f"memplan: {printable(message)}", file=sys.stderr, flush=True)
+    except OSError:
+        forget_output(2)
 
 
 @contextmanager

@@ -129,8 +129,13 @@ def test_too_little_memory_may_stand_behind_another_error(run: Run, crashing: Ca
 _FULL = "/dev/full"
 
 
+# Without a buffer, nothing is left to be written when the interpreter exits.
+_BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+
+
 def _finished(arguments: list[str], **streams: Any) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-m", "memplan", *arguments], stderr=subprocess.PIPE, text=True, **streams)
+    command = [sys.executable, "-m", "memplan", *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=_BUFFERED, **streams)
     return done.returncode, done.stderr
 
 
@@ -162,7 +167,8 @@ def test_standard_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
 def test_standard_error_that_nobody_reads() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-m", "memplan", "plan", "missing"], stdout=subprocess.PIPE, stderr=writing)
+    command = [sys.executable, "-m", "memplan", "plan", "missing"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writing, env=_BUFFERED)
     os.close(writing)
     assert (done.returncode, done.stdout) == (ExitStatus.FAILED, b"")
 

@@ -79,7 +79,7 @@ def test_planners_in_other_processes(
 
 
 @pytest.mark.tpu
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_compiler(tmp_path: Path, prepared: None, number: signal.Signals) -> None:
     """What is killed leaves no lock behind, and the next one finds or makes whole entries."""
     (tmp_path / "program_of_mine.py").write_text(PROGRAM)

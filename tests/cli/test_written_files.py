@@ -102,6 +102,7 @@ def test_plan(run: Run, module: Path, tmp_path: Path) -> None:
     run(_COMMAND, ["show", plan, *given])
 
 
+@pytest.mark.slow  # it compiles kernels into a cache of its own
 def test_pack(run: Run, tmp_path: Path) -> None:
     blocks, out = tmp_path / "blocks.csv", tmp_path / "offsets.csv"
     blocks.write_text("id,lower,upper,size\na,0,3,4\nb,1,5,4\n")

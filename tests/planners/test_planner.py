@@ -11,6 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from literal_problems import plan, problem
 from random_problems import REAL, problems, seeded_problem, with_ends_anywhere
+from thorough import examples
 
 from memplan import planners
 from memplan.compiler.emulator.timing import latency
@@ -72,7 +73,7 @@ def problems_with_ends_anywhere(draw: st.DrawFn) -> MappingProblem:
 
 
 @pytest.mark.parametrize("name", [*SEARCHING, "search", "ilp", "evolution"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(15, 100), deadline=None)
 @given(mapped=problems_with_ends_anywhere())
 def test_arguments_and_results_in_any_memory_are_planned_or_refused(name: str, mapped: MappingProblem) -> None:
     try:

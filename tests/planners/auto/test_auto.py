@@ -103,16 +103,15 @@ def test_of_plans_that_are_equally_fast_the_first_members_counts() -> None:
         assert result.info["member"] == "one"
 
 
-@pytest.mark.parametrize("processes", [1, 2, 16])
-def test_the_plan_does_not_depend_on_the_number_of_processes(processes: int) -> None:
-    problem = seeded_problem(2, 12, TINY, 1)
+def test_the_plan_does_not_depend_on_the_number_of_processes() -> None:
+    problem = seeded_problem(2, 7, TINY, 1)
     options = AutoOptions(members=("ilp", "search", "bestfit"))
-    alone = solve_with(problem, FAST, dataclasses.replace(options, processes=0))
-    assert solve_with(problem, FAST, dataclasses.replace(options, processes=processes)) == alone
+    alone, *others = (solve_with(problem, FAST, dataclasses.replace(options, processes=n)) for n in (0, 2, 16))
+    assert others == [alone, alone]
 
 
 def test_the_plan_does_not_depend_on_the_load_of_the_machine() -> None:
-    problem = seeded_problem(3, 12, TINY, 1)
+    problem = seeded_problem(3, 7, TINY, 1)
     options = AutoOptions(members=("ilp", "search"), processes=2)
     idle = solve_with(problem, FAST, options)
     spinning = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(3)]

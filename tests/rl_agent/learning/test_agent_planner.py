@@ -54,6 +54,7 @@ def test_no_time_gives_what_it_starts_from(trained: Path) -> None:
     assert plan.info["iterations"] == 0
 
 
+@pytest.mark.slow
 def test_hybrid(trained: Path) -> None:
     problem = problem_of(8)
     start = greedy.solve(problem, Budget())

@@ -17,7 +17,13 @@ from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.preparation import prepare
 from memplan.planners.offsets.race import rounds_of, search_part
 from memplan.planners.offsets.reduction import InstancePart, reduced
-from memplan.planners.offsets.windows import WindowModel, first_fit, height_of, maximum_load_of_pieces
+from memplan.planners.offsets.windows import (
+    WindowModel,
+    first_fit,
+    height_of,
+    lower_bound_of_pieces,
+    maximum_load_of_pieces,
+)
 
 # The rounds of the exact methods for the first height, in the first turn of lowering and in the last one by effort.
 _FIRST_ROUNDS, _LAST_ROUNDS = 5, (5, 8, 11)
@@ -233,23 +239,16 @@ class _PackCall:
         for one in self._parts:
             assert one.best is not None
             offsets[one.part.blocks] = one.part.base + one.part.unit * one.best.offsets
-        height = int(np.max((offsets + self._instance.size)[self._instance.size > 0], initial=0))
+        height = height_of(self._instance, offsets)
         bound = self._bound()
         if self._infeasible:
-            status, method = Status.INFEASIBLE, self._infeasible
+            method = self._infeasible
             bound = max(bound, (self._capacity or 0) + 1)
         else:
             highest = max(self._parts, key=lambda one: one.height, default=None)
             method = highest.best.method if highest is not None and highest.best is not None else "nothing to pack"
-            if self._capacity is not None:
-                status = Status.FITS if height <= self._capacity else Status.UNDECIDED
-            else:
-                status = Status.OPTIMAL if height <= bound else Status.UNDECIDED
-        wrong = check(self._instance, offsets, self._capacity if status == Status.FITS else None)
-        if wrong:
-            raise AssertionError(f"{method} gave a wrong packing: {wrong[0]}")
-        return Packing(
-            status=status,
+        packing = Packing(
+            status=_status(height, bound, self._capacity, bool(self._infeasible)),
             offsets=offsets,
             height=height,
             lower_bound=bound,
@@ -260,15 +259,31 @@ class _PackCall:
             interrupted=interrupted,
             stopped=self._guard.met,
         )
+        return _checked(packing, self._instance, self._capacity)
+
+
+def _status(height: int, bound: int, capacity: int | None, is_infeasible: bool) -> Status:
+    """Returns what is known of a packing of some height."""
+    if is_infeasible:
+        return Status.INFEASIBLE
+    if capacity is None:
+        return Status.OPTIMAL if height <= bound else Status.UNDECIDED
+    return Status.FITS if height <= capacity else Status.UNDECIDED
+
+
+def _checked(packing: Packing, instance: Instance, capacity: int | None) -> Packing:
+    """Returns a packing; raises AssertionError if it breaks rules."""
+    wrong = check(instance, packing.offsets, capacity if packing.status == Status.FITS else None)
+    if wrong:
+        raise AssertionError(f"{packing.method} gave a wrong packing: {wrong[0]}")
+    return packing
 
 
 def _pack_windows(instance: Instance, capacity: int | None, effort: Effort, guard: Guard, seed: int) -> Packing:
     """Returns the packing of blocks of which some take only a window of themselves for a while."""
     started = time.monotonic()
     offsets, method = first_fit(instance, guard), "first fit"
-    load = maximum_load_of_pieces(instance)
-    tops = np.maximum(instance.fixed, 0) + instance.size
-    bound, interrupted = max(load, int(np.max(tops[instance.size > 0], initial=0))), False
+    bound, interrupted = lower_bound_of_pieces(instance), False
     height = height_of(instance, offsets)
     if height > (bound if capacity is None else capacity) and (capacity is None or bound <= capacity):
         limit = height if capacity is None else capacity
@@ -282,24 +297,17 @@ def _pack_windows(instance: Instance, capacity: int | None, effort: Effort, guar
                 bound, method = limit + 1, "constraint program"
     elif capacity is not None and bound > capacity:
         method = "lower bound"
-    if capacity is None:
-        status = Status.OPTIMAL if height <= bound else Status.UNDECIDED
-    elif height <= capacity:
-        status = Status.FITS
-    else:
-        status = Status.INFEASIBLE if bound > capacity else Status.UNDECIDED
-    wrong = check(instance, offsets, capacity if status == Status.FITS else None)
-    if wrong:
-        raise AssertionError(f"{method} gave a wrong packing: {wrong[0]}")
-    return Packing(
-        status=status,
+    is_infeasible = capacity is not None and bound > capacity
+    packing = Packing(
+        status=_status(height, bound, capacity, is_infeasible),
         offsets=offsets,
         height=height,
         lower_bound=bound,
-        maximum_load=load,
+        maximum_load=maximum_load_of_pieces(instance),
         method=method,
         seconds=time.monotonic() - started,
-        conflict=np.arange(len(instance)) if status == Status.INFEASIBLE else np.empty(0, np.int64),
+        conflict=np.arange(len(instance)) if is_infeasible else np.empty(0, np.int64),
         interrupted=interrupted,
         stopped=guard.met,
     )
+    return _checked(packing, instance, capacity)

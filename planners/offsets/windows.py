@@ -38,6 +38,11 @@ def maximum_load_of_pieces(instance: Instance) -> int:
     return int(np.max(np.cumsum(changes[order]), initial=0))
 
 
+def lower_bound_of_pieces(instance: Instance) -> int:
+    """Returns bytes that no packing is lower than: the load, and the tops of blocks at their fixed offset, or at 0."""
+    return max(maximum_load_of_pieces(instance), height_of(instance, np.maximum(instance.fixed, 0)))
+
+
 def first_fit(instance: Instance, guard: Guard) -> Integers:
     """Returns `[num_blocks] int64` the offsets of the lowest packing of first fit in some orders.
 
@@ -105,8 +110,7 @@ def decide_windows(instance: Instance, capacity: int, rounds: int, guard: Guard,
     Raises:
       KeyboardInterrupt: the user stopped it.
     """
-    tops = (np.maximum(instance.fixed, 0) + instance.size)[instance.size > 0]
-    if max(maximum_load_of_pieces(instance), int(np.max(tops, initial=0))) > capacity:
+    if lower_bound_of_pieces(instance) > capacity:
         return False
     offsets = first_fit(instance, guard)
     if height_of(instance, offsets) <= capacity:

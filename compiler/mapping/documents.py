@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from memplan.compiler.errors import PlanError
@@ -136,11 +136,7 @@ def record(**checks: Check) -> Check:
     def check_record(value: Any) -> None:
         if type(value) is not dict or value.keys() != checks.keys():
             raise Mismatch(expected, value)
-        for name, check in checks.items():
-            try:
-                check(value[name])
-            except Mismatch as mismatch:
-                raise mismatch.below(f".{name}") from None
+        _check_named(checks, [value[name] for name in checks])
 
     return check_record
 
@@ -232,10 +228,15 @@ def row(**checks: Check) -> Check:
     def check_row(value: Any) -> None:
         if type(value) is not list or len(value) != len(checks):
             raise Mismatch(expected, value)
-        for (name, check), entry in zip(checks.items(), value, strict=True):
-            try:
-                check(entry)
-            except Mismatch as mismatch:
-                raise mismatch.below(f".{name}") from None
+        _check_named(checks, value)
 
     return check_row
+
+
+def _check_named(checks: Mapping[str, Check], values: Sequence[Any]) -> None:
+    """Checks one value by each check, in their order."""
+    for (name, check), value in zip(checks.items(), values, strict=True):
+        try:
+            check(value)
+        except Mismatch as mismatch:
+            raise mismatch.below(f".{name}") from None

@@ -174,17 +174,20 @@ def _sorted(instruction: Instruction, arrays: Sequence[Shape]) -> Arithmetic:
     return float(arrays[0].num_elements * math.ceil(math.log2(max(2, length)))), 0.0, ()
 
 
+def _matrix(arrays: Sequence[Shape]) -> Shape:
+    for array in arrays:
+        if len(array.dims) > 1:
+            return array
+    raise ValueError("no operand is a matrix")
+
+
 def _factorization(instruction: Instruction, arrays: Sequence[Shape]) -> Arithmetic:
-    matrix = next((array for array in arrays if len(array.dims) > 1), None)
-    if matrix is None:
-        raise ValueError("no operand is a matrix")
+    matrix = _matrix(arrays)
     return factorization_flops(factorization(call_target(instruction)), matrix), 0.0, ()
 
 
 def _triangular_solve(instruction: Instruction, arrays: Sequence[Shape]) -> Arithmetic:
-    matrix = next((array for array in arrays if len(array.dims) > 1), None)
-    if matrix is None:
-        raise ValueError("no operand is a matrix")
+    matrix = _matrix(arrays)
     return float(matrix.dims[-1] * instruction.shape.num_elements), 0.0, ()
 
 

@@ -69,8 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(str(error))
         except (KeyboardInterrupt, typer.Abort):
             return end_interrupted()
-        except MemoryError:
-            return _fail("memory ran out")
         except Exception as error:
             # A mistake in the command line. Typer's class for it is public in no version, but this is what it can do.
             describe = getattr(error, "format_message", None)

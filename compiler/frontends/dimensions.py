@@ -7,16 +7,13 @@ jaxlib finds the sizes of all values that follow from those of the arguments, in
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from memplan.compiler import child_process
 from memplan.compiler.errors import ParseError
+from memplan.compiler.frontends import jaxlib_process
 from memplan.compiler.frontends.dimensions_worker import REFUSED
 from memplan.compiler.ir.graph import Graph
-
-_TIME_LIMIT = 600  # seconds
 
 
 def bound(content: bytes, kind: str, sizes: Mapping[str, int], file: str) -> Graph:
@@ -48,15 +45,13 @@ def refusal(content: bytes, kind: str, file: str) -> ParseError | None:
 def _bound(content: bytes, kind: str, sizes: Mapping[str, int], file: str) -> bytes:
     if find_spec("jax") is None:
         raise ParseError("has dimensions of unknown size, which only JAX can bind: pip install jax", file)
-    module = "memplan.compiler.frontends.dimensions_worker"
-    try:
-        done = child_process.run(module, kind, json.dumps(dict(sizes)), input=content, timeout=_TIME_LIMIT)
-    except subprocess.TimeoutExpired:
-        raise ParseError(f"jaxlib did not bind its dimensions in {_TIME_LIMIT} s", file) from None
+    stated = json.dumps(dict(sizes))
+    done = jaxlib_process.ask(
+        "dimensions_worker", kind, stated, content=content, purpose="bind its dimensions", file=file
+    )
     if done.returncode == 0:
         return done.stdout
-    lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    if done.returncode == REFUSED and lines:
-        raise ParseError(lines[-1], file)
-    detail = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "jaxlib crashed")
-    raise ParseError(f"its dimensions cannot be bound: {detail.strip()[:300]}", file)
+    messages = done.stderr.decode(errors="replace")
+    if done.returncode == REFUSED and messages.strip():
+        raise ParseError(messages.strip().splitlines()[-1], file)
+    raise ParseError(f"its dimensions cannot be bound: {jaxlib_process.reason(messages, 'jaxlib crashed')}", file)

@@ -7,17 +7,14 @@ process of its own (`stablehlo_worker`), and a crash becomes an error message.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping
 
-from memplan.compiler import child_process
 from memplan.compiler.errors import ParseError
-from memplan.compiler.frontends import dimensions
+from memplan.compiler.frontends import dimensions, jaxlib_process
 from memplan.compiler.ir.graph import Graph
 from memplan.compiler.ir.partitions import sharding_devices
 
 _BYTECODE = b"ML\xefR"
-_TIME_LIMIT = 600  # seconds; the largest modules take a few
 _TEXT = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*+(?://[^\n]*+\n\s*+)*"
     rb"(?:module\b|builtin\.module\b|func\.func\b|\"builtin\.module\"|#[\w$.\-]+\s*=|![\w$.\-]+\s*=)"
@@ -79,10 +76,7 @@ def _exported(content: bytes) -> bytes | None:
 
 
 def _to_hlo_proto(content: bytes, file: str) -> bytes:
-    try:
-        done = child_process.run("memplan.compiler.frontends.stablehlo_worker", input=content, timeout=_TIME_LIMIT)
-    except subprocess.TimeoutExpired:
-        raise ParseError(f"jaxlib did not translate the StableHLO in {_TIME_LIMIT} s", file) from None
+    done = jaxlib_process.ask("stablehlo_worker", content=content, purpose="translate the StableHLO", file=file)
     if done.returncode == 0:
         return done.stdout
     messages = done.stderr.decode(errors="replace")
@@ -97,6 +91,5 @@ def _to_hlo_proto(content: bytes, file: str) -> bytes:
         raise ParseError(f"not StableHLO that jaxlib can read: {message}", file, int(line), int(column))
     if done.returncode < 0:
         raise ParseError("damaged StableHLO: jaxlib crashed reading it", file)
-    lines = [line for line in messages.splitlines() if line.strip()]
-    detail = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given")
-    raise ParseError(f"not StableHLO that jaxlib can read: {detail.strip()[:300]}", file)
+    why = jaxlib_process.reason(messages, "no reason given")
+    raise ParseError(f"not StableHLO that jaxlib can read: {why}", file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memplan.compiler.errors import MemplanError
 
@@ -17,8 +17,8 @@ class Bindings:
       dims: name of a dimension to its size.
     """
 
-    trip_counts: dict[str, int]
-    dims: dict[str, int]
+    trip_counts: dict[str, int] = field(default_factory=dict)
+    dims: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
     def of(trip_counts: Sequence[str] | None, dims: Sequence[str] | None) -> Bindings:

@@ -18,9 +18,14 @@ from memplan.compiler.mapping.verify import check_belongs
 
 
 def read_dump(dump: Path, stages: Stages, bindings: Bindings) -> Graph:
-    """Returns the program of a file, and prints the warnings of its reader, each once."""
+    """Reads a program as the next stage of a command; see `read_program`."""
     with stages.stage(f"reading {dump.name}"):
-        graph = read(dump, dims=bindings.dims, trip_counts=bindings.trip_counts)
+        return read_program(dump, bindings)
+
+
+def read_program(dump: Path, bindings: Bindings) -> Graph:
+    """Returns the program of a file, and prints the warnings of its reader, each once."""
+    graph = read(dump, dims=bindings.dims, trip_counts=bindings.trip_counts)
     for warning in dict.fromkeys(graph.warnings):
         note(f"warning: {warning}")
     return graph

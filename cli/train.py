@@ -13,14 +13,15 @@ from rich.live import Live
 from rich.table import Table
 
 from memplan import pipeline
-from memplan.cli.arguments import TargetName
+from memplan.cli.arguments import Dims, TargetName, TripCounts
+from memplan.cli.bindings import Bindings
 from memplan.cli.console import Stages, note, on_standard_error, show
+from memplan.cli.dumps import read_program
 from memplan.cli.outputs import check_folder
 from memplan.cli.signals import forget_closed_terminals
 from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import read_text
-from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import SCHEMA, MappingProblem
@@ -46,6 +47,8 @@ def command(
         Path, typer.Option("--out", "-o", metavar="DIR", show_default=False, help="Plans, checkpoints and metrics.")
     ],
     target: TargetName = None,
+    trip_count: TripCounts = None,
+    dim: Dims = None,
     minutes: Annotated[
         float, typer.Option("--minutes", metavar="M", help="How long to play and learn, once compiled.")
     ] = 10.0,
@@ -73,6 +76,7 @@ def command(
         raise MemplanError(f"--minutes {minutes}: must be more than 0")
     if resume and (seed, search, simulations) != (None, None, None):
         raise MemplanError("--resume goes on with the options that the run was started with: leave them out")
+    bindings = Bindings.of(trip_count, dim)
     check_folder(out)
     from memplan.rl_agent.planner import ready_to_play
 
@@ -82,7 +86,7 @@ def command(
         options = None if resume else _options(seed, search, simulations)
         with Stages(total=2) as stages:
             with stages.stage("reading"):
-                problems = [read_problem(file, target) for file in files]
+                problems = [read_problem(file, target, bindings) for file in files]
             with stages.stage("planning what to compare with"):
                 compared = [
                     {name: pipeline.emulate(problem, plan).latency for name, plan in baselines(problem)}
@@ -147,14 +151,17 @@ def _run(training: Any, seconds: float, compared: Sequence[dict[str, float]]) ->
         training.run(seconds, on_progress=tell, on_interrupt=interrupted)
 
 
-def read_problem(file: Path, target: str | None) -> MappingProblem:
-    """Returns the problem of a file: a problem as JSON, or any program that `memplan plan` reads."""
+def read_problem(file: Path, target: str | None, bindings: Bindings) -> MappingProblem:
+    """Returns the problem of a file: a problem as JSON, or any program that `memplan plan` reads.
+
+    The bindings are for programs; a problem has its trip counts and sizes already.
+    """
     if file.suffix == ".json" and f'"{SCHEMA}"' in read_text(file, limits.PROBLEM):
         problem = MappingProblem.load(file)
         if target is not None and problem.target != target:
             raise MemplanError(f"{file} is a problem for {problem.target}, not for {target}")
         return problem
-    graph = read(file)
+    graph = read_program(file, bindings)
     return pipeline.problem(graph, target or guessed_target(graph))
 
 

@@ -23,6 +23,7 @@ import typer
 from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.mapping import OPTIMAL, dump_name
 from memplan.cli.bench.rows import markdown_of, table_of, write_bench
+from memplan.cli.bindings import Bindings
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.train import BASELINES, baselines, read_problem
@@ -89,7 +90,7 @@ def command(
     with ready_to_play(), Stages(total=len(files)) as stages:
         for file in files:
             with stages.stage(dump_name(file)):
-                problem = read_problem(file, None)
+                problem = read_problem(file, None, Bindings())
                 bound = lower_bound(problem).value
                 measure = _ablated if ablations else _compared
                 rows.append(

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import memplan
-from memplan.cli.bindings import bound
+from memplan.cli.bindings import Bindings, bound
+from memplan.cli.main import main
+from memplan.cli.train import read_problem
 from memplan.compiler.errors import GraphError, MemplanError
 from memplan.compiler.mapping.problem import MappingProblem
 
@@ -140,3 +142,12 @@ def test_sizes_of_open_dimensions(run: Run, tmp_path: Path) -> None:
     done = run(*arguments, "--dim", "arg0.0=2048")
     assert done.status == 0
     assert json.loads(done.out)["program"]["buffers"] == 2
+
+
+def test_the_agent_trains_on_what_is_stated(loops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = read_problem(loops, "tpu-v5e", Bindings.of(["unknown=7", "forever=2"], []))
+    assert [region.trip_count for region in problem.regions[1:]] == [7.0, 4.0, 2.0, 0.0]
+    assert not problem.assumptions
+    assert main(["train", str(loops), "--out", str(tmp_path / "run"), "--trip-count", "other=7"]) == 2
+    assert "no loop is called other" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from memplan.cli.bench import agent as bench_agent
+from memplan.cli.bindings import Bindings
 from memplan.cli.main import main
 from memplan.cli.train import read_problem
 from memplan.compiler.errors import MemplanError
@@ -36,11 +37,11 @@ def test_mistakes(arguments: list[str], said: str, tmp_path: Path, capsys: pytes
 
 
 def test_a_problem_as_json(tmp_path: Path) -> None:
-    problem = read_problem(DUMP, None)
+    problem = read_problem(DUMP, None, Bindings())
     problem.save(tmp_path / "problem.json")
-    assert read_problem(tmp_path / "problem.json", None) == problem
+    assert read_problem(tmp_path / "problem.json", None, Bindings()) == problem
     with pytest.raises(MemplanError, match="is a problem for tpu-v5e, not for tpu-v4"):
-        read_problem(tmp_path / "problem.json", "tpu-v4")
+        read_problem(tmp_path / "problem.json", "tpu-v4", Bindings())
 
 
 ROWS = [

@@ -2,6 +2,9 @@
 
 All plans are scored by the same emulator, and checked by `verify`. The bound is the best that any of the planners
 proved. The row's `seconds` are those of the planner alone.
+
+`--contended` adds problems whose fast memory is over-subscribed several times. Their bound is their optimum, which is
+known by their construction.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from rich.table import Table
 
 from memplan import pipeline
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, TimeLimit
-from memplan.cli.bench.rows import write_bench
+from memplan.cli.bench.rows import positive_integers, write_bench
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners
@@ -27,7 +30,9 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.guess import guessed_target
+from memplan.compiler.mapping.contended import placement_problem, prefetch_problem
 from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.report.units import print_percent, print_seconds, ratio
 from memplan.planners import planner as planner_registry
@@ -38,12 +43,28 @@ OWN = "xla"
 # A plan with no larger gap to the bound counts as proven to be the best.
 OPTIMAL = 1e-4
 
+# The kinds of contended problems: what makes them, and whether with loops.
+_CONTENDED = tuple((make, in_loops) for make in (placement_problem, prefetch_problem) for in_loops in (False, True))
+
 
 def command(
     dumps: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", show_default=False, help="Plan this dump (repeatable). By default all shipped."),
     ] = None,
+    contended: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,…",
+            show_default=False,
+            help="Plan contended problems of so many operations, whose optimum is known. Dumps are planned only if "
+            "they are named.",
+        ),
+    ] = None,
+    ratio: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="How often the buffers of a contended problem would fill its fast memory."),
+    ] = 4,
     planners: Annotated[
         str, typer.Option(metavar="P,P,…", help="Planners to compare; see `memplan planners`.")
     ] = "slow,xla,greedy,auto",
@@ -60,12 +81,18 @@ def command(
     names = list(dict.fromkeys(name.strip() for name in planners.split(",")))
     for name in names:
         planner_registry.get(name)
-    files = dumps or _shipped()
+    sizes = positive_integers(contended, "--contended") if contended is not None else []
+    files = dumps or ([] if sizes else _shipped())
     rows: list[dict[str, Any]] = []
-    with Stages(total=len(files)) as stages:
+    with Stages(total=len(files) + len(sizes) * len(_CONTENDED)) as stages:
         for file in files:
             with stages.stage(dump_name(file)):
                 rows.extend(_rows(file, names, effort, time_limit))
+        for size in sizes:
+            for make, in_loops in _CONTENDED:
+                with stages.stage(f"a contended problem of {size:,} operations"):
+                    made = make(size, ratio, in_loops)
+                    rows.extend(_rows_of(made.problem, made.problem.name, names, effort, time_limit, made.optimum))
     summary = summarize(rows)
     if markdown:
         write(markdown_table(rows))
@@ -108,19 +135,31 @@ def _rows(
     file: Path, names: list[str], effort: Effort = Effort.NORMAL, time_limit: float | None = None
 ) -> Iterator[dict[str, Any]]:
     graph = read(file)
-    described = guessed_target(graph)
-    problem, target = pipeline.problem(graph, described), described.name
+    return _rows_of(pipeline.problem(graph, guessed_target(graph)), dump_name(file), names, effort, time_limit)
+
+
+def _rows_of(
+    problem: MappingProblem,
+    name_of_problem: str,
+    names: list[str],
+    effort: Effort,
+    time_limit: float | None,
+    known_bound: float = 0.0,
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a problem; `known_bound` in seconds is a bound on its latency."""
     emulator = TimingEmulator(problem)
     carried = {planner for _, planner in reference_planners(problem)}
     own = _make(emulator, OWN, effort, time_limit) if OWN in carried else None
     found = {name: own if name == OWN else _make(emulator, name, effort, time_limit) for name in names}
-    bound = max([emulator.lower_bound(), *(made.plan.info.get("bound", 0.0) for made in found.values() if made)])
+    bound = max(
+        [emulator.lower_bound(), known_bound, *(made.plan.info.get("bound", 0.0) for made in found.values() if made)]
+    )
     for name, made in found.items():
         if made is None:
             continue
         yield {
-            "dump": dump_name(file),
-            "target": target,
+            "dump": name_of_problem,
+            "target": problem.target,
             "operations": problem.end,
             "buffers": len(problem.buffers),
             "planner": name,

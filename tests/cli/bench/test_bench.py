@@ -112,6 +112,18 @@ def test_xlas_own_plan_is_made_once(run: Run, module: Path, monkeypatch: pytest.
     assert sorted(made) == ["slow", "xla"]
 
 
+def test_mapping_of_contended_problems(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mapping.json"
+    done = run("bench", "mapping", "--contended", "40", "--ratio", "2", "--planners", "slow,greedy", "--json", file)
+    assert done.status == 0, done.err
+    rows = json.loads(file.read_text())["rows"]
+    names = ["placement.40.x2", "placement.40.x2.loops", "prefetch.40.x2", "prefetch.40.x2.loops"]
+    assert [row["dump"] for row in rows] == [name for name in names for _ in range(2)]
+    assert all(row["violations"] == 0 and row["gap"] >= -1e-9 for row in rows)
+    assert rows[0]["gap"] > rows[1]["gap"]
+    assert run("bench", "mapping", "--contended", "none").status == 2
+
+
 def test_mapping_in_markdown(run: Run, module: Path) -> None:
     done = run("bench", "mapping", "--dumps", module, "--planners", "slow,xla", "--markdown")
     assert (done.status, done.err) == (0, "")

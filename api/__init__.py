@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from memplan.pipeline import problem as problem
     from memplan.pipeline import verify as verify
     from memplan.planners.bound import lower_bound as lower_bound
+    from memplan.planners.offsets import Block as Block
     from memplan.planners.offsets import Instance as Instance
     from memplan.planners.offsets import Packing as Packing
     from memplan.planners.offsets import pack as pack
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _PLACES = {
+    "Block": "memplan.planners.offsets:Block",
     "Budget": "memplan.planners.planner:Budget",
     "Copy": "memplan.compiler.mapping.plan:Copy",
     "Effort": "memplan.compiler.effort:Effort",

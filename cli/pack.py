@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,9 @@ from memplan.cli.exit_status import ExitStatus
 from memplan.cli.outputs import check_file
 from memplan.cli.preparation import prepare_with
 from memplan.compiler.effort import Effort, Guard
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import write_files
+from memplan.planners.offsets.c_header import c_header
 from memplan.planners.offsets.csv_file import InstanceFile, read_instance
 from memplan.planners.offsets.infeasible import irreducible_infeasible_subset
 from memplan.planners.offsets.pack import Packing, Status, pack
@@ -40,12 +44,16 @@ def command(
         Path | None,
         typer.Option("--out", "-o", metavar="OUT.csv", show_default=False, help="Write the file with offsets here."),
     ] = None,
+    header: Annotated[
+        Path | None,
+        typer.Option("--c-header", metavar="OUT.h", show_default=False, help="Write offsets and sizes as a C header."),
+    ] = None,
 ) -> None:
     """Give offsets to blocks whose times are fixed.
 
     The exit status is 0 if they fit, 1 if it is proven that they do not, and 3 if neither could be told.
     """
-    check_file(out)
+    _check_outputs(out, header)
     table = read_instance(file)
     if capacity is not None:
         table.check_capacity(capacity)
@@ -60,8 +68,13 @@ def command(
     show(lambda terminal: terminal.print(_summary(table, packing, capacity)))
     if subset:
         show(lambda terminal: terminal.print(subset, soft_wrap=True))
-    if out is not None and (packing.status != Status.INFEASIBLE) and not _is_too_high(packing, capacity):
-        table.save(out, packing.offsets)
+    if packing.status != Status.INFEASIBLE and not _is_too_high(packing, capacity):
+        contents: dict[str | Path, str | bytes] = {}
+        if out is not None:
+            contents[out] = table.with_offsets(packing.offsets)
+        if header is not None:
+            contents[header] = c_header(table.instance, packing.offsets, capacity, header.name)
+        write_files(contents)
     if packing.interrupted:
         note("interrupted: this is the best packing so far")
         raise typer.Exit(ExitStatus.INTERRUPTED)
@@ -69,6 +82,15 @@ def command(
         raise typer.Exit(ExitStatus.NO)
     if packing.status == Status.UNDECIDED and capacity is not None:
         raise typer.Exit(ExitStatus.TIME_RAN_OUT)
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    """Raises MemplanError if a file could not be written, or if two are the same."""
+    named = [path for path in paths if path is not None]
+    for path in named:
+        check_file(path)
+    if len({os.path.realpath(path) for path in named}) < len(named):
+        raise MemplanError(f"cannot write {named[-1]}: it is to hold another output as well")
 
 
 def _is_too_high(packing: Packing, capacity: int | None) -> bool:

@@ -216,6 +216,16 @@ def test_importing_memplan_is_cheap() -> None:
     assert not loaded_by("import memplan; memplan.MemplanError; memplan.__version__") & HEAVY
 
 
+PACK = "import memplan; memplan.pack([memplan.Block(4, 0, 3), memplan.Block(4, 2, 9), memplan.Block(8, 3, 5)], 12)"
+
+
+def test_a_packing_that_first_fit_finds_loads_numpy_alone() -> None:
+    """A program that embeds the packer does not wait for compilers and solvers that it does not need."""
+    loaded = loaded_by(PACK)
+    assert loaded & (HEAVY | {"pandas", "typer", "rich"}) == {"numpy"}
+    assert not loaded_by("import memplan; memplan.Block; memplan.Packing; memplan.Instance") & (HEAVY - {"numpy"})
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plan", "--help"], ["bench", "--help"]])
 def test_help_is_cheap(arguments: list[str]) -> None:
     loaded = loaded_by(f"from memplan.cli.main import main; main({arguments!r})")

@@ -6,15 +6,24 @@
 >>> packing.status, packing.height
 (<Status.FITS: 'fits'>, 12)
 
-Read `instance.py` first, then `pack.py`.
+Read `instance.py` first, then `pack.py`. Neither loads compiled code nor a solver before first fit has failed.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memplan.compiler.lazy import lazy_names
 from memplan.planners.offsets.check import check
-from memplan.planners.offsets.infeasible import InfeasibleSubset, irreducible_infeasible_subset
-from memplan.planners.offsets.instance import Instance, InstanceError
+from memplan.planners.offsets.instance import Block, Instance, InstanceError
 from memplan.planners.offsets.pack import Packing, Status, pack
 
+if TYPE_CHECKING:
+    from memplan.planners.offsets.infeasible import InfeasibleSubset as InfeasibleSubset
+    from memplan.planners.offsets.infeasible import irreducible_infeasible_subset as irreducible_infeasible_subset
+
 __all__ = [
+    "Block",
     "InfeasibleSubset",
     "Instance",
     "InstanceError",
@@ -24,3 +33,12 @@ __all__ = [
     "irreducible_infeasible_subset",
     "pack",
 ]
+
+# These load compiled code and solvers.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "InfeasibleSubset": "memplan.planners.offsets.infeasible:InfeasibleSubset",
+        "irreducible_infeasible_subset": "memplan.planners.offsets.infeasible:irreducible_infeasible_subset",
+    },
+)

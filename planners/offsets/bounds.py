@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from memplan.planners.offsets.geometry import Sections
-from memplan.planners.offsets.instance import Instance
+from memplan.planners.offsets.instance import Instance, Integers
 
 
 def maximum_load(instance: Instance) -> int:
@@ -32,10 +32,25 @@ def lower_bound(instance: Instance) -> int:
         rounded = sections.loads(instance.size + padding)
         # The padding above the topmost block does not count. Any block may be the topmost: leave out the largest
         # padding.
-        most = np.zeros(sections.count, np.int64)
-        for first, last, amount in zip(
-            sections.first.tolist(), sections.last.tolist(), padding[sections.block_of_range()].tolist(), strict=True
-        ):
-            np.maximum(most[first:last], amount, out=most[first:last])
+        most = sections.largest(padding)
         bound = max(bound, int(np.max(rounded - most, initial=0)))
     return bound
+
+
+def maximum_load_of_pieces(instance: Instance) -> int:
+    """Returns the most bytes that pieces take at one time."""
+    _, lower, upper, low, high = instance.pieces()
+    times = np.concatenate([lower, upper])
+    changes = np.concatenate([high - low, low - high])
+    order = np.lexsort((changes, times))  # what ends makes room before what starts takes it
+    return int(np.max(np.cumsum(changes[order]), initial=0))
+
+
+def lower_bound_of_pieces(instance: Instance) -> int:
+    """Returns bytes that no packing is lower than: the load, and the tops of blocks at their fixed offset, or at 0."""
+    return max(maximum_load_of_pieces(instance), height_of(instance, np.maximum(instance.fixed, 0)))
+
+
+def height_of(instance: Instance, offsets: Integers) -> int:
+    """Returns the top of the highest block; all of a block counts, also where only a window of it is taken."""
+    return int(np.max((offsets + instance.size)[instance.size > 0], initial=0))

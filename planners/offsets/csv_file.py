@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memplan.compiler import limits
-from memplan.compiler.files import read_text, write_atomically
+from memplan.compiler.files import read_text
 from memplan.planners.offsets.instance import FREE, Instance, InstanceError, Integers
 
 _SYNONYMS = {"begin": "lower", "start": "lower", "buffer": "id", "buffer_id": "id", "end": "upper"}
@@ -71,10 +71,6 @@ class InstanceFile:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *records])
         return text.getvalue()
-
-    def save(self, path: str | Path, offsets: Sequence[int] | Integers) -> None:
-        """Writes `with_offsets` to a file, completely or not at all."""
-        write_atomically(path, self.with_offsets(offsets))
 
 
 def read_instance(path: str | Path) -> InstanceFile:

@@ -64,6 +64,24 @@ class Sections:
         np.maximum.at(largest, self.block_of_range(), np.maximum.reduceat(np.append(of_section, 0), bounds)[0::2])
         return largest
 
+    def largest(self, of_block: Integers) -> Integers:
+        """Returns `[count] int64` the largest of a quantity, at least 0, over each section's blocks.
+
+        A range of sections is covered by two ranges whose length is a power of two, and these by halves of them.
+        """
+        amount = of_block[self.block_of_range()]
+        level = np.frexp((self.last - self.first).astype(np.float64))[1] - 1
+        most = np.zeros(self.count, np.int64)
+        for power in range(int(np.max(level, initial=0)), -1, -1):
+            own = level == power
+            np.maximum.at(most, self.first[own], amount[own])
+            np.maximum.at(most, self.last[own] - (1 << power), amount[own])
+            if power:
+                # What held for 2**power sections from here holds for half as many, from here and from their middle.
+                half = 1 << (power - 1)
+                np.maximum(most[half:], most[:-half].copy(), out=most[half:])
+        return most
+
 
 def components(instance: Instance) -> list[Integers]:
     """Returns the parts that share no time, each as the ascending `int64` numbers of its blocks.

@@ -9,12 +9,12 @@ allocator at run time would, and by the load of the fullest section that a block
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from memplan.compiler.effort import Guard
 from memplan.planners.offsets.best_fit_kernel import BlockSizes, Intervals, fit, improve
+from memplan.planners.offsets.first_fit import Fitted
 from memplan.planners.offsets.geometry import Sections
 from memplan.planners.offsets.instance import Instance, Integers
 
@@ -25,21 +25,6 @@ _MOST_ROUNDS = 20_000
 _STRIDE = 200_000
 
 _UNLIMITED = 2**62
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A packing that a heuristic found.
-
-    Attributes:
-      offsets: `[num_blocks] int64` bytes.
-      height: bytes.
-      method: what found it.
-    """
-
-    offsets: Integers
-    height: int
-    method: str
 
 
 class Fitter:

@@ -16,9 +16,10 @@ alignments and fixed offsets of MiniMalloc (Moffitt, ASPLOS 2023).
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,28 @@ LARGEST = 2**61
 
 class InstanceError(MemplanError):
     """Blocks that make no sense: times reversed, sizes negative, fixed offsets that overlap, and so on."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of bytes whose times are fixed, for callers that have no columns.
+
+    Attributes:
+      size: bytes.
+      lower, upper: half-open times.
+      alignment: the offset is a multiple of it, bytes.
+      fixed: the only offset that is allowed, bytes; None where any is.
+      gaps: as for `Instance.of`, the times in which the block takes nothing, or only a window of itself.
+      id: a name that no other block has; None for the number of the block.
+    """
+
+    size: int
+    lower: int
+    upper: int
+    alignment: int = 1
+    fixed: int | None = None
+    gaps: Sequence[tuple[int, int] | tuple[int, int, int, int]] = ()
+    id: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +132,14 @@ class Instance:
             "alignment": alignment if alignment is not None else [1] * count,
             "fixed": fixed if fixed is not None else [FREE] * count,
         }
-        gap_lists = [sorted(map(_with_window, own)) for own in gaps] if gaps is not None else [[] for _ in range(count)]
+        gap_lists: Sequence[list[tuple[int, int, int, int]]] = [[] for _ in range(count)]
+        if gaps is not None:
+            gap_lists = [sorted(_with_window(gap, where(number)) for gap in own) for number, own in enumerate(gaps)]
         for name, column in {**columns, "gaps": gap_lists, "ids": names}.items():
             if len(column) != count:
                 raise InstanceError(f"{len(column)} entries of {name} for {count} blocks")
         _check_ids(names, where)
-        rows = {name: [int(value) for value in column] for name, column in columns.items()}
+        rows = {name: _whole(column, name, where) for name, column in columns.items()}
         room = 0
         for number in range(count):
             block = {name: column[number] for name, column in rows.items()}
@@ -132,6 +157,25 @@ class Instance:
         )
         _check_fixed(made, where)
         return made
+
+    @staticmethod
+    def of_blocks(blocks: Iterable[Block]) -> Instance:
+        """Returns the checked instance of some blocks; raises InstanceError, with the first one that makes no sense."""
+        rows = list(blocks)
+        for number, row in enumerate(rows):
+            if not isinstance(row, Block):
+                raise InstanceError(f"block {number} is of type {type(row).__name__}, not a Block")
+            if row.fixed == FREE:
+                raise InstanceError(f"block {number}: offset {FREE} is negative")
+        return Instance.of(
+            lower=[row.lower for row in rows],
+            upper=[row.upper for row in rows],
+            size=[row.size for row in rows],
+            alignment=[row.alignment for row in rows],
+            fixed=[FREE if row.fixed is None else row.fixed for row in rows],
+            gaps=[row.gaps for row in rows],
+            ids=[str(number) if row.id is None else row.id for number, row in enumerate(rows)],
+        )
 
     def intervals(self) -> tuple[Integers, Integers, Integers]:
         """Returns `(block, lower, upper)`, each `[num_intervals] int64`: when blocks take all of themselves.
@@ -202,15 +246,34 @@ class Instance:
             raise InstanceError(f"{where(number)}: the fixed offset ends at {top:,}, over the capacity of {capacity:,}")
 
 
-def _with_window(gap: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _whole(column: Iterable[SupportsIndex], name: str, where: Callable[[int], str]) -> list[int]:
+    """Returns a column of whole numbers; raises InstanceError with the first entry that is none."""
+    values: list[int] = []
+    for value in column.tolist() if isinstance(column, np.ndarray) else column:
+        try:
+            values.append(operator.index(value))
+        except TypeError:
+            raise InstanceError(f"{where(len(values))}: {name} {value!r:.60} is not a whole number") from None
+    return values
+
+
+def _with_window(gap: tuple[int, ...], where: str) -> tuple[int, int, int, int]:
     """Returns a gap with its window, 0 and 0 where it has none."""
-    first, last, low, high = (*gap, 0, 0)[:4]
+    try:
+        numbers = [operator.index(value) for value in gap]
+    except TypeError:
+        numbers = []
+    if len(numbers) not in (2, 4):
+        raise InstanceError(f"{where}: gap {gap!r:.60} is not (lower, upper) or (lower, upper, low, high)")
+    first, last, low, high = (*numbers, 0, 0)[:4]
     return first, last, low, high
 
 
 def _check_ids(ids: tuple[str, ...], where: Callable[[int], str]) -> None:
     first: dict[str, int] = {}
     for number, name in enumerate(ids):
+        if not isinstance(name, str):
+            raise InstanceError(f"block {number}: id {name!r:.60} is not a text")
         if first.setdefault(name, number) != number:
             raise InstanceError(f"{where(number)}: id {name!r} is taken by {where(first[name])}")
 

@@ -1,29 +1,35 @@
-"""The entry `pack`: from an instance to a checked packing, with what is proven about it."""
+"""The entry `pack`: from an instance to a checked packing, with what is proven about it.
+
+Importing this module loads neither compiled code nor a solver. They are loaded when first fit is not enough.
+"""
 
 from __future__ import annotations
 
+import operator
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import SupportsIndex
 
 import numpy as np
 
 from memplan.compiler.effort import Effort, Guard, check_time_limit
 from memplan.compiler.errors import PlannerError
-from memplan.planners.offsets.bounds import lower_bound, maximum_load
-from memplan.planners.offsets.check import check
-from memplan.planners.offsets.heuristics import Fitted, Fitter
-from memplan.planners.offsets.instance import Instance, Integers
-from memplan.planners.offsets.preparation import prepare
-from memplan.planners.offsets.race import rounds_of, search_part
-from memplan.planners.offsets.reduction import InstancePart, reduced
-from memplan.planners.offsets.windows import (
-    WindowModel,
-    first_fit,
+from memplan.planners.offsets.bounds import (
     height_of,
+    lower_bound,
     lower_bound_of_pieces,
+    maximum_load,
     maximum_load_of_pieces,
 )
+from memplan.planners.offsets.check import check
+from memplan.planners.offsets.first_fit import Fitted, first_fit
+from memplan.planners.offsets.instance import LARGEST, Block, Instance, Integers
+from memplan.planners.offsets.reduction import InstancePart, reduced
+
+# The most blocks that first fit without compiled code packs.
+_MOST_PLAIN = 500
 
 # The rounds of the exact methods for the first height, in the first turn of lowering and in the last one by effort.
 _FIRST_ROUNDS, _LAST_ROUNDS = 5, (5, 8, 11)
@@ -74,7 +80,7 @@ class Packing:
 
 
 def pack(
-    instance: Instance,
+    blocks: Instance | Iterable[Block],
     capacity: int | None = None,
     effort: Effort = Effort.NORMAL,
     time_limit: float | None = None,
@@ -83,10 +89,14 @@ def pack(
     """Returns offsets within a capacity, or as low as possible.
 
     Parts of the time that no block spans are packed one by one, first by heuristics, then by exact methods that run in
-    parallel. The same instance, capacity, effort and seed give the same offsets.
+    parallel. The same blocks, capacity, effort and seed give the same offsets.
+
+    >>> packing = pack([Block(size=4, lower=0, upper=3), Block(size=4, lower=2, upper=9), Block(8, lower=3, upper=5)])
+    >>> packing.offsets.tolist(), packing.height, packing.status
+    ([8, 0, 4], 12, <Status.OPTIMAL: 'optimal'>)
 
     Args:
-      instance: what to pack.
+      blocks: what to pack, one by one or as an instance, which holds columns.
       capacity: bytes. Without one, the height is minimized.
       effort: how much work to do.
       time_limit: seconds of wall-clock time after which the best packing so far is returned, not counting what must be
@@ -95,18 +105,25 @@ def pack(
       seed: of what is drawn at random.
 
     Raises:
-      PlannerError: the time is not a positive number, or the capacity is negative.
+      InstanceError: a block makes no sense; the message names it.
+      PlannerError: the time is not a positive number, or the capacity is not a number of bytes.
     """
     check_time_limit(time_limit)
-    if capacity is not None and capacity < 0:
-        raise PlannerError(f"a capacity must be a number of bytes, not {capacity}")
+    if capacity is not None:
+        if not (isinstance(capacity, SupportsIndex) and 0 <= operator.index(capacity) <= LARGEST):
+            raise PlannerError(f"a capacity must be a number of bytes from 0 to {LARGEST:,}, not {capacity!r:.60}")
+        capacity = operator.index(capacity)
+    instance = blocks if isinstance(blocks, Instance) else Instance.of_blocks(blocks)
     if instance.has_windows:
         return _pack_windows(instance, capacity, effort, Guard(time_limit), seed)
-    prepare()
-    work = _PackCall(instance, capacity, effort, Guard(time_limit), seed)
+    work = _PackCall(instance, capacity, effort, seed)
+    if not work.fit_plainly():
+        from memplan.planners.offsets.preparation import prepare
+
+        prepare()
     interrupted = False
     try:
-        work.run()
+        work.run(Guard(time_limit))
     except KeyboardInterrupt:
         interrupted = True
     return work.packing(interrupted)
@@ -127,10 +144,15 @@ class _Progress:
     best: Fitted | None = None
 
     @property
+    def fitted(self) -> Fitted:
+        """The best packing, which there is."""
+        assert self.best is not None
+        return self.best
+
+    @property
     def height(self) -> int:
         """Bytes that the best packing takes, with the base."""
-        assert self.best is not None
-        return self.part.base + self.part.unit * self.best.height
+        return self.part.base + self.part.unit * self.fitted.height
 
     @property
     def bound_in_bytes(self) -> int:
@@ -140,37 +162,52 @@ class _Progress:
 class _PackCall:
     """The state of one call of `pack`, which gives a packing whenever it is interrupted."""
 
-    def __init__(self, instance: Instance, capacity: int | None, effort: Effort, guard: Guard, seed: int):
+    def __init__(self, instance: Instance, capacity: int | None, effort: Effort, seed: int):
         self._instance, self._capacity, self._seed = instance, capacity, seed
-        self._effort, self._guard = effort, guard
+        self._effort, self._guard = effort, Guard()
         self._started = time.monotonic()
         self._infeasible, self._method = "", ""
         self._conflict = np.empty(0, np.int64)
-        self._offsets: Integers | None = None
-        self._parts: list[_Progress] = []
+        parts, self._offsets = reduced(instance)
+        self._parts = [_Progress(part, lower_bound(part.instance)) for part in parts]
 
-    def run(self) -> None:
-        parts, offsets = reduced(self._instance)
-        progress = [_Progress(part, lower_bound(part.instance)) for part in parts]
-        for one in progress:
+    def fit_plainly(self) -> bool:
+        """Packs a few blocks by first fit without compiled code; returns whether nothing is left to do."""
+        if len(self._instance) > _MOST_PLAIN:
+            return False
+        for one in self._parts:
+            one.best = first_fit(one.part.instance, self._target(one), self._guard)
+        return self._is_over() or all(one.fitted.height <= self._target(one) for one in self._parts)
+
+    def run(self, guard: Guard) -> None:
+        self._guard = guard
+        for one in self._parts:
             # A first packing of every part, for the case of an interrupt.
-            fitter = Fitter(one.part.instance)
-            name, order = next(fitter.orders())
-            one.best = fitter.fitted(order, name, one.bound, False)
-        self._parts, self._offsets = progress, offsets
-        if self._capacity is not None and self._bound() > self._capacity:
-            worst = max(progress, key=lambda one: one.bound_in_bytes)
+            if one.best is None:
+                one.best = self._first_packing(one)
+        if self._is_over():
+            worst = max(self._parts, key=lambda one: one.bound_in_bytes)
             self._disproven("lower bound", worst.part)
             return
-        for one in progress:
+        for one in self._parts:
             target = self._target(one)
-            if one.best is not None and one.best.height > target:
+            if one.fitted.height > target:
                 self._improve(one, target, self._effort.of(*_PLACEMENTS), self._seed)
-        for one in sorted(progress, key=lambda one: -one.height):
+        for one in sorted(self._parts, key=lambda one: -one.height):
             if self._capacity is None:
                 self._lower(one)
             elif not self._fit(one, self._capacity):
                 return
+
+    def _first_packing(self, one: _Progress) -> Fitted:
+        from memplan.planners.offsets.heuristics import Fitter
+
+        fitter = Fitter(one.part.instance)
+        name, order = next(fitter.orders())
+        return fitter.fitted(order, name, one.bound, False)
+
+    def _is_over(self) -> bool:
+        return self._capacity is not None and self._bound() > self._capacity
 
     def _bound(self) -> int:
         return max((one.bound_in_bytes for one in self._parts), default=0)
@@ -186,8 +223,11 @@ class _PackCall:
 
     def _fit(self, one: _Progress, capacity: int) -> bool:
         """Tries to get a part below a capacity; returns whether it is."""
-        if one.height > capacity and self._try(one, one.part.room(capacity), rounds_of(self._effort)) is False:
-            self._disproven(self._method, one.part)
+        if one.height > capacity:
+            from memplan.planners.offsets.race import rounds_of
+
+            if self._try(one, one.part.room(capacity), rounds_of(self._effort)) is False:
+                self._disproven(self._method, one.part)
         return one.height <= capacity
 
     def _lower(self, one: _Progress) -> None:
@@ -196,10 +236,9 @@ class _PackCall:
         Each turn has twice the work of the turn before. It tries the lowest height that is not disproven, then
         heuristics from another seed, then some heights halfway between what took too much work and the best packing.
         """
-        assert one.best is not None
         seed = self._seed
         for rounds in range(_FIRST_ROUNDS, self._effort.of(*_LAST_ROUNDS) + 1):
-            if one.best.height <= self._target(one) or self._guard.reached():
+            if one.fitted.height <= self._target(one) or self._guard.reached():
                 return
             height = lowest = self._target(one)
             for number in range(_HEIGHTS):
@@ -208,21 +247,25 @@ class _PackCall:
                     one.bound = max(one.bound, height + 1)
                 if not fits:
                     lowest = height + 1
-                if number == 0 and one.best.height > lowest:
+                if number == 0 and one.fitted.height > lowest:
                     seed += 1
                     self._improve(one, lowest, _PLACEMENTS_PER_TURN << rounds, seed)
-                if one.best.height <= lowest or self._guard.reached():
+                if one.fitted.height <= lowest or self._guard.reached():
                     break
-                height = (lowest + one.best.height) // 2
+                height = (lowest + one.fitted.height) // 2
 
     def _improve(self, one: _Progress, target: int, placements: int, seed: int) -> None:
         """Replaces the packing of a part by that of the heuristics if it is lower."""
+        from memplan.planners.offsets.heuristics import Fitter
+
         found = Fitter(one.part.instance).best(target, placements, seed, self._guard)
-        if one.best is None or found.height < one.best.height:
+        if found.height < one.fitted.height:
             one.best = found
 
     def _try(self, one: _Progress, height: int, rounds: int) -> bool | None:
         """Returns whether a part fits a height, in its units; None if the work did not suffice to decide."""
+        from memplan.planners.offsets.race import search_part
+
         found = search_part(one.part.instance, height, rounds, self._guard, self._seed)
         self._method = found.method
         if found.fits:
@@ -232,13 +275,12 @@ class _PackCall:
 
     def packing(self, interrupted: bool) -> Packing:
         """Returns what is known now."""
-        if self._offsets is None:
+        if any(one.best is None for one in self._parts):
             # The interrupt came before there was any packing.
             raise KeyboardInterrupt
         offsets = self._offsets.copy()
         for one in self._parts:
-            assert one.best is not None
-            offsets[one.part.blocks] = one.part.base + one.part.unit * one.best.offsets
+            offsets[one.part.blocks] = one.part.base + one.part.unit * one.fitted.offsets
         height = height_of(self._instance, offsets)
         bound = self._bound()
         if self._infeasible:
@@ -246,7 +288,7 @@ class _PackCall:
             bound = max(bound, (self._capacity or 0) + 1)
         else:
             highest = max(self._parts, key=lambda one: one.height, default=None)
-            method = highest.best.method if highest is not None and highest.best is not None else "nothing to pack"
+            method = highest.fitted.method if highest is not None else "nothing to pack"
         packing = Packing(
             status=_status(height, bound, self._capacity, bool(self._infeasible)),
             offsets=offsets,
@@ -282,10 +324,13 @@ def _checked(packing: Packing, instance: Instance, capacity: int | None) -> Pack
 def _pack_windows(instance: Instance, capacity: int | None, effort: Effort, guard: Guard, seed: int) -> Packing:
     """Returns the packing of blocks of which some take only a window of themselves for a while."""
     started = time.monotonic()
-    offsets, method = first_fit(instance, guard), "first fit"
     bound, interrupted = lower_bound_of_pieces(instance), False
-    height = height_of(instance, offsets)
+    fitted = first_fit(instance, bound if capacity is None else capacity, guard)
+    offsets, height, method = fitted.offsets, fitted.height, fitted.method
     if height > (bound if capacity is None else capacity) and (capacity is None or bound <= capacity):
+        from memplan.planners.offsets.race import rounds_of
+        from memplan.planners.offsets.windows import WindowModel
+
         limit = height if capacity is None else capacity
         if WindowModel.can_hold(instance, limit):
             model = WindowModel(instance, limit, offsets, capacity is None, seed)

@@ -5,8 +5,8 @@
       │ ┌─┘     └───┐                         Two of them may interlock, so neither is above the other at all times.
       └─┴───────────┴──► time
 
-First fit in some orders finds a packing. CP-SAT makes it as low as it can be, or fits it to a capacity: each piece of a
-block in time is a rectangle whose place follows from the block's offset.
+`first_fit.py` finds a packing. CP-SAT makes it as low as it can be, or fits it to a capacity: each piece of a block in
+time is a rectangle whose place follows from the block's offset.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from memplan.compiler.effort import Guard
+from memplan.planners.offsets.bounds import lower_bound_of_pieces
+from memplan.planners.offsets.first_fit import first_fit
 from memplan.planners.offsets.instance import Instance, Integers
 
 # The largest value of the solver's variables; instances with larger numbers are only packed by first fit.
@@ -27,78 +29,6 @@ _LOOK = 0.1
 
 # The deterministic seconds of the solver in the first of the rounds of `race.py`, each of which has twice as much work.
 _FIRST_SECONDS = 0.003
-
-
-def maximum_load_of_pieces(instance: Instance) -> int:
-    """Returns the most bytes that pieces take at one time."""
-    _, lower, upper, low, high = instance.pieces()
-    times = np.concatenate([lower, upper])
-    changes = np.concatenate([high - low, low - high])
-    order = np.lexsort((changes, times))  # what ends makes room before what starts takes it
-    return int(np.max(np.cumsum(changes[order]), initial=0))
-
-
-def lower_bound_of_pieces(instance: Instance) -> int:
-    """Returns bytes that no packing is lower than: the load, and the tops of blocks at their fixed offset, or at 0."""
-    return max(maximum_load_of_pieces(instance), height_of(instance, np.maximum(instance.fixed, 0)))
-
-
-def first_fit(instance: Instance, guard: Guard) -> Integers:
-    """Returns `[num_blocks] int64` the offsets of the lowest packing of first fit in some orders.
-
-    Args:
-      instance: any.
-      guard: ends it early. One order is tried in any case.
-    """
-    duration = instance.upper - instance.lower
-    orders = (
-        np.lexsort((instance.lower, -duration, -instance.size)),
-        np.lexsort((instance.lower, -instance.size, -duration)),
-        np.lexsort((instance.lower, -instance.size.astype(np.float64) * duration)),
-        np.lexsort((-instance.size, instance.lower)),
-    )
-    best: Integers | None = None
-    for order in orders:
-        if best is not None and guard.reached():
-            break
-        offsets = _fitted(instance, order)
-        if best is None or height_of(instance, offsets) < height_of(instance, best):
-            best = offsets
-    assert best is not None
-    return best
-
-
-def height_of(instance: Instance, offsets: Integers) -> int:
-    """Returns the top of the highest block; all of a block counts, also where only a window of it is taken."""
-    return int(np.max((offsets + instance.size)[instance.size > 0], initial=0))
-
-
-def _fitted(instance: Instance, order: Integers) -> Integers:
-    """Returns the offsets when blocks choose the lowest place in an order; those that are fixed come first."""
-    block, lower, upper, low, high = instance.pieces()
-    pointer = np.searchsorted(block, np.arange(len(instance) + 1))
-    offsets = np.maximum(instance.fixed, 0)
-    is_placed = (instance.fixed >= 0)[block]
-    for number in order.tolist():
-        if instance.fixed[number] >= 0:
-            continue
-        mine = range(int(pointer[number]), int(pointer[number + 1]))
-        blocked: list[tuple[int, int]] = []
-        for i in mine:
-            met = np.flatnonzero(is_placed & (lower < upper[i]) & (lower[i] < upper))
-            bottom = offsets[block[met]] + low[met]
-            top = offsets[block[met]] + high[met]
-            # Offsets strictly between these make the two pieces share a byte.
-            blocked += zip((bottom - high[i]).tolist(), (top - low[i]).tolist(), strict=True)
-        alignment, chosen = int(instance.alignment[number]), 0
-        for start, end in sorted(blocked):
-            if start >= chosen:
-                break
-            if end > chosen:
-                chosen = -(-end // alignment) * alignment
-        offsets[number] = chosen
-        is_placed[pointer[number] : pointer[number + 1]] = True
-    return offsets
 
 
 def decide_windows(instance: Instance, capacity: int, rounds: int, guard: Guard, seed: int = 0) -> bool | None:
@@ -112,12 +42,12 @@ def decide_windows(instance: Instance, capacity: int, rounds: int, guard: Guard,
     """
     if lower_bound_of_pieces(instance) > capacity:
         return False
-    offsets = first_fit(instance, guard)
-    if height_of(instance, offsets) <= capacity:
+    fitted = first_fit(instance, capacity, guard)
+    if fitted.height <= capacity:
         return True
     if not WindowModel.can_hold(instance, capacity):
         return None
-    fits, _, _, interrupted = WindowModel(instance, capacity, offsets, False, seed).solve(rounds, guard)
+    fits, _, _, interrupted = WindowModel(instance, capacity, fitted.offsets, False, seed).solve(rounds, guard)
     if interrupted:
         raise KeyboardInterrupt
     return fits

@@ -128,6 +128,46 @@ def test_mistakes_in_options(run: Run, example: Path, options: list[object], mes
     assert message in done.errors[0]
 
 
+def test_a_c_header(run: Run, example: Path, tmp_path: Path) -> None:
+    header, out = tmp_path / "model.h", tmp_path / "out.csv"
+    assert run("pack", example, "--capacity", 12, "--c-header", header, "--out", out).status == 0
+    offsets = read_instance(out).instance.fixed.tolist()
+    for number, offset in enumerate(offsets, 1):
+        assert f"#define MODEL_OFFSET_B{number} {offset}UL\n" in header.read_text()
+    assert "#define MODEL_SIZE 12UL\n" in header.read_text()
+    assert "#define MODEL_CAPACITY 12UL\n" in header.read_text()
+    # Standard output holds the header alone.
+    done = run("pack", example, "--c-header", "-")
+    assert done.out.startswith("/* Offsets of 5 buffers")
+    assert done.out.endswith("#endif\n")
+    assert "#define ARENA_SIZE 12UL\n" in done.out
+    assert "proven: no packing is lower" in done.err
+
+
+def test_no_header_is_written_where_the_blocks_do_not_fit(run: Run, example: Path, tmp_path: Path) -> None:
+    header = tmp_path / "model.h"
+    assert run("pack", example, "--capacity", 11, "--c-header", header).status == 1
+    assert not header.exists()
+
+
+@pytest.mark.parametrize("two", [("x", "x"), ("x", "./x"), ("-", "-")])
+def test_two_outputs_in_one_file_are_refused(
+    run: Run, example: Path, tmp_path: Path, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("pack", example, "--out", two[0], "--c-header", two[1])
+    assert done.status == 2
+    assert "is to hold another output as well" in done.errors[0]
+    assert not (tmp_path / "x").exists()
+
+
+def test_neither_output_is_written_if_one_cannot_be(run: Run, example: Path, tmp_path: Path) -> None:
+    done = run("pack", example, "--out", tmp_path / "out.csv", "--c-header", tmp_path / "none" / "model.h")
+    assert done.status == 2
+    assert "there is no folder" in done.errors[0]
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_mistakes_in_the_file(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "wrong.csv"
     file.write_text(EXAMPLE + "b6,4,3,1\n")

@@ -76,9 +76,8 @@ def test_round_trip(instance: Instance, newline: str, columns: list[str]) -> Non
     assert again.header == read.header
 
 
-def test_offsets_are_a_column_at_the_end(tmp_path: Path) -> None:
-    parse_instance(TEXT).save(tmp_path / "out.csv", [0, 4])
-    assert (tmp_path / "out.csv").read_text() == "id,lower,upper,size,offset\nb1,0,3,4,0\nb2,3,9,4,4\n"
+def test_offsets_are_a_column_at_the_end() -> None:
+    assert parse_instance(TEXT).with_offsets([0, 4]) == "id,lower,upper,size,offset\nb1,0,3,4,0\nb2,3,9,4,4\n"
 
 
 WRONG = {

@@ -61,3 +61,15 @@ def test_alignment_and_fixed_offsets_raise_the_bound() -> None:
     assert lower_bound(Instance.of([0, 0], [1, 1], [3, 3], alignment=[4, 4])) == 7
     assert lower_bound(Instance.of([0, 5], [1, 6], [3, 3], fixed=[7, -1])) == 10
     assert lower_bound(Instance.of([], [], [])) == 0
+
+
+@given(instances())
+@settings(max_examples=60, deadline=None)
+def test_the_largest_of_each_section(instance: Instance) -> None:
+    sections = Sections.of(instance)
+    amount = np.arange(len(instance)) * 7 % 5
+    expected = [0] * sections.count
+    for block, first, last in zip(sections.block_of_range(), sections.first, sections.last, strict=True):
+        for section in range(first, last):
+            expected[section] = max(expected[section], int(amount[block]))
+    assert sections.largest(amount).tolist() == expected

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from tiny_instances import instances, times_of
 
-from memplan.planners.offsets.instance import Instance, InstanceError
+from memplan.planners.offsets.instance import Block, Instance, InstanceError
 
 
 def test_intervals_leave_gaps_out() -> None:
@@ -83,3 +83,32 @@ def test_sizes_over_the_capacity() -> None:
         instance.check_capacity(7)
     with pytest.raises(InstanceError, match="-1"):
         instance.check_capacity(-1)
+
+
+def test_blocks_one_by_one_make_the_same_instance() -> None:
+    made = Instance.of_blocks([Block(4, 0, 3), Block(8, 2, 9, alignment=8, fixed=16, gaps=[(3, 4, 0, 2)], id="b")])
+    same = Instance.of([0, 2], [3, 9], [4, 8], [1, 8], [-1, 16], [[], [(3, 4, 0, 2)]], ["0", "b"])
+    for name, value in vars(made).items():
+        assert np.array_equal(value, getattr(same, name)), name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Block(4.5, 0, 3), "block '1': size 4.5 is not a whole number"),
+        (Block("4", 0, 3), "block '1': size '4' is not a whole number"),
+        (Block(4, None, 3), "block '1': lower None is not a whole number"),
+        (Block(4, 3, 3), "block '1': upper 3 must be greater than lower 3"),
+        (Block(4, 0, 3, alignment=0), "block '1': alignment 0 is not positive"),
+        (Block(4, 0, 3, fixed=-1), "block 1: offset -1 is negative"),
+        (Block(4, 0, 3, gaps=[(1,)]), r"block '1': gap \(1,\) is not \(lower, upper\)"),
+        (Block(4, 0, 3, gaps=[(1, 2.5)]), r"block '1': gap \(1, 2.5\) is not"),
+        (Block(4, 0, 3, gaps=[7]), "block '1': gap 7 is not"),
+        (Block(4, 0, 3, id=7), "block 1: id 7 is not a text"),
+        (Block(4, 0, 3, id="0"), "block '0': id '0' is taken by block '0'"),
+        ((4, 0, 3), "block 1 is of type tuple, not a Block"),
+    ],
+)
+def test_a_block_that_makes_no_sense_is_named(wrong: Any, message: str) -> None:
+    with pytest.raises(InstanceError, match=message):
+        Instance.of_blocks([Block(1, 0, 1), wrong])

@@ -1,6 +1,6 @@
 """`pack`, beside a solver that tries every offset: what fits, what does not, and how low it can be."""
 
-import importlib
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from memplan.planners.offsets.bounds import lower_bound
 from memplan.planners.offsets.check import check
 from memplan.planners.offsets.constraint import ConstraintModel
 from memplan.planners.offsets.csv_file import read_instance
-from memplan.planners.offsets.instance import Instance
+from memplan.planners.offsets.instance import Block, Instance
 from memplan.planners.offsets.pack import Status, pack
 from memplan.planners.offsets.race import decide
 
@@ -105,7 +105,7 @@ def test_an_interrupt_returns_the_best_packing(monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("memplan.planners.offsets.pack"), "search_part", interrupted)
+    monkeypatch.setattr(race, "search_part", interrupted)
     packing = pack(hard(), lower_bound(hard()))
     assert packing.interrupted
     assert packing.status == Status.UNDECIDED
@@ -162,7 +162,28 @@ def test_an_error_of_a_method_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> No
         race.search_part(hard(), lower_bound(hard()), 8, Guard(), 0)
 
 
-@pytest.mark.parametrize("wrong", [{"time_limit": 0.0}, {"time_limit": float("inf")}, {"capacity": -1}])
+def test_blocks_one_by_one_are_packed_as_their_instance() -> None:
+    blocks = [Block(4, 0, 3), Block(4, 2, 9), Block(8, 3, 5, alignment=8)]
+    packing, same = pack(blocks, np.int32(16)), pack(Instance.of_blocks(blocks), 16)
+    assert packing.offsets.tolist() == same.offsets.tolist()
+    assert packing.status == Status.FITS
+    assert pack(iter(blocks), 11).status == Status.INFEASIBLE
+
+
+@given(instances(max_blocks=6))
+@settings(max_examples=40, deadline=None)
+def test_more_blocks_than_plain_first_fit_takes_are_packed_as_low(instance: Instance) -> None:
+    expected = pack(instance)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[pack.__module__], "_MOST_PLAIN", 0)
+        packing = pack(instance)
+    assert (packing.status, packing.height) == (expected.status, expected.height)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"time_limit": 0.0}, {"time_limit": float("inf")}, {"capacity": -1}, {"capacity": 2.5}, {"capacity": 2**62}],
+)
 def test_what_cannot_be_asked(wrong: dict[str, Any]) -> None:
     with pytest.raises(PlannerError):
         pack(NEEDS_SEVEN, **wrong)

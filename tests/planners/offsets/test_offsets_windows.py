@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from memplan.compiler.effort import Effort, Guard
+from memplan.planners.offsets.bounds import height_of, maximum_load_of_pieces
 from memplan.planners.offsets.check import check
 from memplan.planners.offsets.csv_file import parse_instance
+from memplan.planners.offsets.first_fit import first_fit
 from memplan.planners.offsets.infeasible import irreducible_infeasible_subset
 from memplan.planners.offsets.instance import Instance, InstanceError
 from memplan.planners.offsets.pack import Status, pack
-from memplan.planners.offsets.windows import decide_windows, first_fit, height_of, maximum_load_of_pieces
+from memplan.planners.offsets.windows import decide_windows
 
 INTERLOCKING = "id,lower,upper,size,alignment,hint,gaps\na,0,10,2,1,0,0-5@0:1\nb,0,10,2,1,-1,5-10@1:2\n"
 
@@ -104,7 +106,7 @@ def test_the_check_agrees_with_bytes_taken_one_by_one(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_first_fit_is_right_and_the_load_is_that_of_the_fullest_time(seed: int) -> None:
     instance = random_instance(seed)
-    offsets = first_fit(instance, Guard(0.0))
+    offsets = first_fit(instance, 0, Guard(0.0)).offsets
     assert is_right(instance, tuple(offsets.tolist()))
     assert height_of(instance, offsets) >= maximum_load_of_pieces(instance)
     times = [t for t, _ in taken(instance, tuple(offsets.tolist()))]

@@ -59,8 +59,9 @@ def _expressions_of(path: Path) -> Iterator[Expression]:
         return
     tree = ast.parse(source)
     names = _Names(tree)
+    file = path.relative_to(ROOT)
     for node in ast.walk(tree):
-        place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+        place = f"{file}:{getattr(node, 'lineno', 0)}"
         if (
             isinstance(node, ast.ImportFrom)
             and node.module == "re"

@@ -7,7 +7,6 @@ sooner.
 from __future__ import annotations
 
 import numpy as np
-from ortools.sat.python import cp_model
 
 from memplan.planners.offsets.geometry import Sections
 from memplan.planners.offsets.instance import Instance, Integers
@@ -20,6 +19,9 @@ class ConstraintModel:
     """Whether an instance, which has no block of size 0, fits a capacity."""
 
     def __init__(self, instance: Instance, capacity: int, seed: int):
+        # OR-Tools loads pandas: only those who solve wait for it.
+        from ortools.sat.python import cp_model
+
         self._model = model = cp_model.CpModel()
         self._solver = cp_model.CpSolver()
         self._solver.parameters.num_workers = 1
@@ -63,6 +65,8 @@ class ConstraintModel:
         Args:
           effort: deterministic seconds of the solver.
         """
+        from ortools.sat.python import cp_model
+
         self._solver.parameters.max_deterministic_time = effort
         status = self._solver.solve(self._model)
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):

@@ -12,9 +12,9 @@ time is a rectangle whose place follows from the block's offset.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
-from ortools.sat.python import cp_model
 
 from memplan.compiler.effort import Guard
 from memplan.planners.offsets.bounds import lower_bound_of_pieces
@@ -65,12 +65,15 @@ class WindowModel:
     """
 
     def __init__(self, instance: Instance, capacity: int, hint: Integers, minimized: bool, seed: int):
+        # OR-Tools loads pandas: only those who solve wait for it.
+        from ortools.sat.python import cp_model
+
         self._model = model = cp_model.CpModel()
         self._solver = cp_model.CpSolver()
         self._solver.parameters.num_workers = 1
         self._solver.parameters.catch_sigint_signal = False
         self._solver.parameters.random_seed = seed % 2**31
-        self._offsets: list[cp_model.LinearExprT] = []
+        self._offsets: list[Any] = []
         for number, (size, alignment, fixed) in enumerate(
             zip(instance.size.tolist(), instance.alignment.tolist(), instance.fixed.tolist(), strict=True)
         ):
@@ -108,6 +111,8 @@ class WindowModel:
         Returns: whether there is a packing (None if that is not known), its offsets if there is one, a proven lower
         bound of the height that is minimized, and whether the user interrupted it.
         """
+        from ortools.sat.python import cp_model
+
         self._solver.parameters.max_deterministic_time = _FIRST_SECONDS * 2.0**rounds
         found: list[int] = []
         thread = threading.Thread(target=lambda: found.append(int(self._solver.solve(self._model))), daemon=True)

@@ -270,12 +270,12 @@ def test_lowering_for_the_tpu_that_is_there_compiles_with_the_plan(optimizer: Op
 
 @pytest.mark.usefixtures("tpu_here")
 @pytest.mark.parametrize(
-    "answer", [CompileError("the TPU compiler died", "crashed"), outcome_of(candidate("plan", REFUSED, 1.0))]
+    "answer", [CompileError("the TPU compiler died", "crashed"), candidate("plan", REFUSED, 1.0)], ids=["error", "plan"]
 )
 def test_what_was_lowered_is_compiled_as_by_jax_if_the_plan_fails(
-    optimizer: Optimizer, answer: Outcome | Exception, caplog: pytest.LogCaptureFixture
+    optimizer: Optimizer, answer: Candidate | Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    optimizer.answer = answer
+    optimizer.answer = outcome_of(answer) if isinstance(answer, Candidate) else answer
     with caplog.at_level(logging.WARNING, "memplan"):
         compiled = memplan.jit(lambda x: x * 2).lower(X).compile()
     np.testing.assert_array_equal(compiled(X), X * 2)

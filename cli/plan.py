@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,10 +21,11 @@ from memplan.cli.arguments import (
     TimeLimit,
     TripCounts,
 )
-from memplan.compiler.effort import Effort, check_time_limit
+from memplan.compiler.effort import Effort, Guard, check_time_limit
 from memplan.compiler.errors import MemplanError
 
 if TYPE_CHECKING:
+    from memplan.cli.reports import References
     from memplan.compiler.mapping.plan import Plan
     from memplan.compiler.mapping.problem import MappingProblem
     from memplan.planners.planner import Budget, Planner
@@ -81,11 +83,11 @@ def command(
     from memplan.cli.outputs import check_file, check_folder
     from memplan.cli.passes import PassOptions, chosen_passes, run_passes, show_passes
     from memplan.cli.preparation import prepare_with
-    from memplan.cli.reports import checked_report, print_result
+    from memplan.cli.reports import make_references, print_result, scored_report
     from memplan.compiler.report.files import write_report
-    from memplan.planners.planner import Budget
 
     check_time_limit(time_limit)
+    guard = Guard(time_limit)
     check_file(out)
     check_folder(report)
     check_file(print_to)
@@ -100,10 +102,11 @@ def command(
             outcome = run_passes(graph, described, chosen, options)
         with stages.stage("building the problem"):
             problem = pipeline.problem(outcome.graph, described)
-        prepare_with(maker.prepare, stages)
+        guard.extend(prepare_with(maker.prepare, stages))
+        references = make_references(problem, stages)
         with stages.stage(f"planning with {planner}"):
-            plan = _planned(problem, maker, Budget(effort, time_limit=time_limit))
-        result = checked_report(problem, plan, stages)
+            plan = _planned(problem, maker, _budget(effort, time_limit, guard, references))
+        result = scored_report(problem, plan, references, stages)
         with stages.stage("writing"):
             if out is not None:
                 plan.save(out)
@@ -112,6 +115,19 @@ def command(
     if chosen and not json:
         show_passes(outcome)
     print_result(result, report, json)
+
+
+def _budget(effort: Effort, time_limit: float | None, guard: Guard, references: References) -> Budget:
+    """Returns the budget of a planner: the limit without the seconds that are gone, and those that the report takes."""
+    from memplan.cli.console import note
+    from memplan.planners.planner import Budget
+
+    gc.freeze()  # What was made so far stays, and collections need not walk it.
+    left = guard.left() - references.seconds
+    if left <= 0.0:
+        note(f"the time limit of {time_limit:g} s is over before planning: the plan is one that needs no search")
+    limit = None if time_limit is None else max(left, 0.0)
+    return references.offered_to(Budget(effort, time_limit=limit))
 
 
 def _planned(problem: MappingProblem, planner: Planner, budget: Budget) -> Plan:

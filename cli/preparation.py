@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -9,16 +10,23 @@ from memplan.cli.console import Stages, note
 from memplan.compiler.kernels import alone, telling_of_compiles
 
 
-def prepare_with(prepare: Callable[[], None], stages: Stages) -> None:
+def prepare_with(prepare: Callable[[], None], stages: Stages) -> float:
     """Compiles what is not in the cache, as a stage; says so if there is something to compile.
+
+    Returns the seconds that this took if there was something to compile, which no time limit covers; 0 if not.
 
     Of several commands that begin at once, one compiles, and the others wait for what it keeps.
     """
     with ExitStack() as others_wait:
+        started = time.monotonic()
+        compiled = False
 
         def begin() -> None:
+            nonlocal compiled
+            compiled = True
             note("compiling inner loops: once after an installation, about a minute")
             others_wait.enter_context(alone())
 
         with stages.stage("compiling inner loops"), telling_of_compiles(begin):
             prepare()
+        return time.monotonic() - started if compiled else 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
@@ -19,6 +21,8 @@ from memplan.compiler.report.files import FILES
 from memplan.compiler.report.report import Report, make_report
 from memplan.compiler.report.schema import report_json
 from memplan.compiler.report.tables import print_report
+from memplan.planners import planner as planners
+from memplan.planners.planner import Budget, Verifier
 
 
 def stop_if_violated(violations: list[Violation]) -> None:
@@ -31,19 +35,53 @@ def stop_if_violated(violations: list[Violation]) -> None:
     raise typer.Exit(ExitStatus.NO)
 
 
+@dataclass(frozen=True)
+class References:
+    """What a plan is compared with.
+
+    Attributes:
+      plans: `(label, plan)`, verified.
+      verifier: that verified them.
+      seconds: that it takes to verify and score a plan, as these took.
+    """
+
+    plans: tuple[tuple[str, Plan], ...]
+    verifier: Verifier
+    seconds: float
+
+    def offered_to(self, budget: Budget) -> Budget:
+        """Returns a budget of a planner that need not make or verify these plans again."""
+        return replace(budget, offered=tuple(plan for _, plan in self.plans), verifier=self.verifier)
+
+
+def make_references(problem: MappingProblem, stages: Stages) -> References:
+    """Plans what a plan is compared with."""
+    verifier = Verifier()
+    with stages.stage("planning what to compare with"):
+        plans = tuple(
+            (label, planners.get(planner).plan(problem, Budget(verifier=verifier)))
+            for label, planner in reference_planners(problem)
+        )
+    with stages.stage("emulating what to compare with"):
+        started = time.monotonic()
+        make_report(problem, plans[-1][1], plans[:-1])
+        seconds = time.monotonic() - started
+    return References(plans, verifier, 2.0 * seconds + verifier.seconds)
+
+
+def scored_report(problem: MappingProblem, plan: Plan, references: References, stages: Stages) -> Report:
+    """Scores a plan that is valid beside what it is compared with."""
+    others = [(label, other) for label, other in references.plans if other.planner != plan.planner]
+    with stages.stage("emulating"):
+        return make_report(problem, plan, others)
+
+
 def checked_report(problem: MappingProblem, plan: Plan, stages: Stages) -> Report:
-    """Verifies a plan, plans what it is compared with, and scores them all; ends the command if a rule is broken."""
+    """Verifies a plan, and scores it beside what it is compared with; ends the command if a rule is broken."""
     with stages.stage("verifying"):
         violations = pipeline.verify(problem, plan)
     stop_if_violated(violations)
-    with stages.stage("planning what to compare with"):
-        others = [
-            (label, pipeline.plan(problem, planner=planner))
-            for label, planner in reference_planners(problem)
-            if planner != plan.planner
-        ]
-    with stages.stage("emulating"):
-        return make_report(problem, plan, others)
+    return scored_report(problem, plan, make_references(problem, stages), stages)
 
 
 def print_result(report: Report, folder: Path | None, as_json: bool) -> None:

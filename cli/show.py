@@ -29,7 +29,7 @@ def command(
     check_folder(report)
     bindings = Bindings.of(trip_count, dim)
     plan = Plan.load(plan_file)
-    with Stages(total=6, quiet=json) as stages:
+    with Stages(total=7, quiet=json) as stages:
         problem = problem_of(plan, plan_file, dump, target, bindings, stages)
         result = checked_report(problem, plan, stages)
         with stages.stage("writing"):

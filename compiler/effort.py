@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 from memplan.compiler.errors import PlannerError
@@ -51,6 +53,7 @@ class Guard:
 
     def __init__(self, seconds: float | None = None):
         self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+        self._kept = 0.0
         self.met = False
 
     def reached(self) -> bool:
@@ -60,8 +63,34 @@ class Guard:
         return self.met
 
     def left(self) -> float:
-        """Returns the seconds that are left, infinite without a limit."""
-        return self._deadline - time.monotonic()
+        """Returns the seconds that are left, infinite without a limit. Those that are kept back do not count."""
+        return self._deadline - self._kept - time.monotonic()
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._deadline < math.inf
+
+    def extend(self, seconds: float) -> None:
+        """Moves the limit: it does not count these seconds."""
+        self._deadline += seconds
+
+    @contextmanager
+    def keeping(self, seconds: float) -> Iterator[None]:
+        """Keeps seconds back within the block, for what follows it and asks no guard.
+
+        >>> guard = Guard(5.0)
+        >>> with guard.keeping(9.0):
+        ...     guard.left() < 0.0
+        True
+        >>> guard.left() > 0.0
+        True
+        """
+        self._kept += seconds
+        try:
+            yield
+        finally:
+            self._kept -= seconds
 
 
 def effort_of(name: str | Effort) -> Effort:

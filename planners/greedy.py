@@ -19,6 +19,7 @@ end. These are the differences, each with its switch in `GreedyOptions`:
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cache
 
@@ -51,6 +52,9 @@ _ROUNDS_PER_RUN = 2
 
 # Placements that an exact search for offsets may try where heuristics leave stays over.
 _EXACT_NODES = 10_000
+
+# What is kept back of a time limit for packing, in the seconds that packing the first decisions took.
+_FINISHING = 2.0
 
 
 @dataclass(frozen=True)
@@ -121,16 +125,28 @@ class _OrderTrials:
         Raises:
           PlannerError: the homes in the space do not fit.
         """
+        first = self._decided(self.options.orders[0])
+        with self.guard.keeping(self._seconds_to_finish(first) if self.guard.is_limited else 0.0):
+            return self._search(first)
+
+    def _seconds_to_finish(self, decisions: Decisions) -> float:
+        """Returns how long it takes to pack decisions and to make a plan of them, and looks at nothing else of it."""
+        started = time.monotonic()
+        placed, offsets, _ = self._placed(decisions)
+        assemble(self.frame.problem, placed.stays(offsets), "greedy")
+        return _FINISHING * (time.monotonic() - started)
+
+    def _search(self, first: Decisions) -> tuple[Decisions, Integers]:
         options = self.options
         rounds = min(options.rounds, self.affordable, _ROUNDS_PER_RUN * len(self.frame.lows))
-        found = self._improved(self._best_of_orders(), rounds)
+        found = self._improved(self._best_of_orders(first), rounds)
         best, best_offsets = self._placed(Decisions(self.frame, options))[:2]
         best_latency = self.latency(best)
         repacks = min(options.repacks, self.affordable)
         for attempt in range(repacks + 1):
             if options.drop_losses:
                 found = self._without_losses(found)
-            placed, offsets, left_out = self._placed(found, _EXACT_NODES)
+            placed, offsets, left_out = self._placed(found, 0 if self.guard.reached() else _EXACT_NODES)
             if (latency := self.latency(placed)) < best_latency:
                 best, best_offsets, best_latency = placed, offsets, latency
             if not len(left_out) or attempt == repacks or self.guard.reached():
@@ -156,10 +172,14 @@ class _OrderTrials:
             placed.drop(run)
         return placed, offsets[~is_lost], left_out
 
-    def _best_of_orders(self) -> Decisions:
-        """Returns the best result of one search for each order, and for some arguments that stay between runs."""
+    def _best_of_orders(self, first: Decisions) -> Decisions:
+        """Returns the best result of one search for each order, and for some arguments that stay between runs.
+
+        Args:
+          first: the result of the first order.
+        """
         options = self.options
-        best, chosen = self._decided(options.orders[0]), options.orders[0]
+        best, chosen = first, options.orders[0]
         best_latency = self.latency(best)
         for order in options.orders[1 : self.affordable]:
             if self.guard.reached():
@@ -201,6 +221,8 @@ class _OrderTrials:
         """
         latency = self.latency(decisions)
         for _ in range(8):
+            if self.guard.reached():
+                return decisions
             stall = self.emulator.emulate(decisions.sketch()).stall
             trial = decisions.copy()
             if not trial.drop_losers(np.nan_to_num(stall)) or (shorter := self.latency(trial)) >= latency:

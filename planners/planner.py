@@ -11,8 +11,9 @@ point of the group `memplan.planners`, or what `register` is called with:
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib.util import find_spec
 
@@ -63,6 +64,9 @@ class Budget:
       on_plan: called with each valid plan that is better than those before, as soon as it is found.
       known: greedy's plan of the same problem, effort and seed, if it is known already: those that start from it need
         not make it again.
+      offered: plans of the same problem by planners that search nothing, such as `slow` and `xla`, that are known
+        already.
+      verifier: of the plans. A planner that calls another one hands its own verifier on.
       guard: of the time limit. It starts with the budget. A planner that calls another one hands its own guard on.
     """
 
@@ -71,11 +75,37 @@ class Budget:
     time_limit: float | None = None
     on_plan: Callable[[Plan], None] = _ignore
     known: Plan | None = None
+    offered: tuple[Plan, ...] = ()
+    verifier: Verifier = field(default_factory=lambda: Verifier())
     guard: Guard = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.guard is None:
             object.__setattr__(self, "guard", Guard(self.time_limit))
+
+
+class Verifier:
+    """Verifies plans of a problem, each once: a valid plan may come back under the name of another planner.
+
+    Attributes:
+      seconds: that the verification which took longest took.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._valid: list[tuple[object, ...]] = []
+
+    def violations(self, problem: MappingProblem, plan: Plan) -> list[Violation]:
+        """Returns every violation of a plan."""
+        parts = (problem.operations, problem.buffers, plan.residencies, plan.copies, plan.served)
+        if any(all(a is b for a, b in zip(parts, valid, strict=True)) for valid in self._valid):
+            return []
+        started = time.monotonic()
+        found = verify(problem, plan)
+        self.seconds = max(self.seconds, time.monotonic() - started)
+        if not found:
+            self._valid.append(parts)
+        return found
 
 
 class Role(Enum):
@@ -136,12 +166,17 @@ class Planner:
           PlannerError: the planner found no plan.
           InvalidPlanError: it made one that breaks a rule.
         """
+        plan = self.unverified(problem, budget)
+        if violations := budget.verifier.violations(problem, plan):
+            raise InvalidPlanError(f"the plan of {self.name!r} for {problem.name} is not valid", violations)
+        return plan
+
+    def unverified(self, problem: MappingProblem, budget: Budget) -> Plan:
+        """Returns the plan of `plan` to a caller that verifies it; raises PlanError and PlannerError as `plan` does."""
         problem.check()
         self.prepare()
         budget = replace(budget, guard=Guard(budget.time_limit))
         plan = self.solve(problem, budget)
-        if violations := verify(problem, plan):
-            raise InvalidPlanError(f"the plan of {self.name!r} for {problem.name} is not valid", violations)
         if budget.guard.met:
             plan = replace(plan, info={**plan.info, "stopped": STOPPED})
         return plan

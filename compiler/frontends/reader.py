@@ -9,12 +9,11 @@ jax.export      a flatbuffer around it      stablehlo
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from memplan.compiler import limits
+from memplan.compiler.collection import collection_paused
 from memplan.compiler.errors import FileError, ParseError
 from memplan.compiler.files import read_bytes, unpacked
 from memplan.compiler.ir.graph import Graph
@@ -48,7 +47,7 @@ def read(
     except FileError as error:
         raise ParseError(f"cannot be read: {error.reason}", file) from None
     content = unpacked(packed, file, limits.PROGRAM)
-    with _collection_paused():
+    with collection_paused():
         graph = parse_bytes(content, file) if not dims else _bound(content, file, dims)
         check_sizes(graph)
         graph = with_trip_counts(graph, trip_counts or {})
@@ -77,18 +76,6 @@ def _bound(content: bytes, file: str, dims: Mapping[str, int]) -> Graph:
     if hlo_proto.is_hlo_proto(content):
         return dimensions.bound(hlo_proto.module_bytes(content, file), "proto", dims, file)
     return dimensions.bound(_text(content, file).encode(), "text", dims, file)
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Keeps the garbage collector from walking, again and again, the many objects of a Graph that all stay."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _text(content: bytes, file: str) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.program import AccessKind, FlatProgram
+from memplan.compiler.collection import collection_paused
 from memplan.compiler.hardware.calibration import InstructionCosts, Touched
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.hardware.uncosted import uncosted
@@ -64,6 +65,7 @@ def build_problem(graph: Graph, target: Target) -> MappingProblem:
     return build(graph, target).problem
 
 
+@collection_paused()
 def build(graph: Graph, target: Target) -> BuiltProblem:
     """Flattens a Graph, takes out the copies that it carries, costs every step, and states what is to be decided.
 

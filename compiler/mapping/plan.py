@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from memplan.compiler import limits
+from memplan.compiler.collection import collection_paused
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
 from memplan.compiler.mapping.documents import check_fields, document_of, fields, integer, parse_json, row, rows, text
@@ -133,6 +134,7 @@ class Plan:
         return Plan.from_dict(parse_json(text, file), file)
 
     @staticmethod
+    @collection_paused()
     def from_dict(data: Any, file: str = "<dict>") -> Plan:
         """Reads what `to_dict` returned; raises PlanError, naming the file that it came from, if it is malformed."""
         data = document_of(data, "plan", SCHEMA, file)

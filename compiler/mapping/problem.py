@@ -30,6 +30,7 @@ from typing import Any
 from memplan.compiler import limits
 from memplan.compiler.analysis.content import NEVER, Contents
 from memplan.compiler.analysis.program import AccessKind, RegionKind, repetitions
+from memplan.compiler.collection import collection_paused
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
 from memplan.compiler.hardware import roofline
@@ -310,11 +311,13 @@ class MappingProblem:
         """Hexadecimal digest of all but `given`, `assumptions` and `notes`: a plan belongs to exactly one problem."""
         return hashlib.sha256(json.dumps(_to_dict(self, with_given=False)).encode()).hexdigest()
 
+    @collection_paused()
     def to_json(self) -> str:
         """Returns the problem as JSON; `from_json` reads it back exactly."""
         return json.dumps(_to_dict(self, with_given=True))
 
     @staticmethod
+    @collection_paused()
     def from_json(text: str, file: str = "<string>") -> MappingProblem:
         """Reads what `to_json` wrote; raises PlanError, naming the place, if it is malformed or has faults."""
         data = document_of(parse_json(text, file), "mapping problem", SCHEMA, file)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from memplan.compiler.analysis.program import AccessKind
+from memplan.compiler.collection import collection_paused
 from memplan.compiler.errors import PlanError
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import Access, MappingProblem
@@ -66,6 +67,7 @@ def check_belongs(problem: MappingProblem, plan: Plan) -> None:
         )
 
 
+@collection_paused()
 def verify(problem: MappingProblem, plan: Plan) -> list[Violation]:
     """Returns every violation of a plan, those of one rule together; none means that it is valid.
 

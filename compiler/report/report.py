@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memplan.compiler.collection import collection_paused
 from memplan.compiler.emulator.timing import Timeline, TimingEmulator
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -95,6 +96,7 @@ class Report:
         return next((contender for contender in self.contenders if contender.plan.planner == planner), None)
 
 
+@collection_paused()
 def make_report(problem: MappingProblem, plan: Plan, others: Sequence[tuple[str, Plan]] = ()) -> Report:
     """Scores a plan beside others.
 

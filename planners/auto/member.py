@@ -14,6 +14,7 @@ It ends when its standard input is closed.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -118,8 +119,9 @@ def main(arguments: Sequence[str]) -> None:
         chosen.prepare()
         known = None if request["known"] is None else Plan.from_dict(request["known"], "what is known")
         limit = None if request["until"] is None else max(0.0, request["until"] - time.monotonic())
+        gc.freeze()  # The problem stays, and collections need not walk it.
         budget = Budget(Effort(request["effort"]), request["seed"], limit, tell_plan, known)
-        tell_plan(chosen.plan(problem, budget))
+        tell_plan(chosen.unverified(problem, budget))
     except Exception as error:
         tell({"done": f"{type(error).__name__}: {error}"})
     else:

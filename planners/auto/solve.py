@@ -17,7 +17,12 @@ of its own work, so more cores make `auto` faster and not better. The result is 
 - The portfolio ends early only when the best plan of the first members, all of which have ended, reaches the best bound
   that these proved. What later members found until then is ignored.
 
-Each plan, whichever member made it, is scored and checked here.
+Each plan, whichever member made it, is scored here, and the best one of each member is verified. A plan that breaks
+rules counts as none.
+
+A time limit covers what follows the search as well: the seconds that verifying took in this very run are kept back for
+the last plan. Under a limit, the plan that needs no search is made first. If the limit leaves no time for another one,
+it is the answer.
 """
 
 from __future__ import annotations
@@ -33,7 +38,6 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.mapping.verify import verify
 from memplan.planners import planner as planners
 from memplan.planners.auto.member import Member, News
 from memplan.planners.planner import Budget, Planner, Role, names_of, num_cores
@@ -41,8 +45,14 @@ from memplan.planners.planner import Budget, Planner, Role, names_of, num_cores
 # A plan that is relatively this close to the bound counts as optimal.
 _TOLERANCE = 1e-4
 
-# The share of a time limit that is kept back for members' last plans to arrive and be checked, and its most in seconds.
+# The share of a time limit that is kept back for members' last plans to arrive, and its most in seconds.
 _RESERVE, _MAX_RESERVE = 0.03, 1.0
+
+# What is kept back for verifying the last plan, in the seconds that it took before: later plans have more parts.
+_VERIFYING = 1.5
+
+# The least time in which `greedy` has a plan, in the seconds that verifying one takes.
+_SEARCHING = 6.0
 
 # With how many seeds planners run that are SEEDED, by effort.
 _SEEDS = (1, 1, 3)
@@ -87,6 +97,7 @@ class _Findings:
       bound: seconds.
       error: why it failed; empty if it did not.
       has_ended: whether all of its plans have come.
+      is_verified: whether the best plan is verified.
     """
 
     def __init__(self) -> None:
@@ -95,6 +106,7 @@ class _Findings:
         self.bound = 0.0
         self.error = ""
         self.has_ended = False
+        self.is_verified = False
 
 
 class _Portfolio:
@@ -113,7 +125,7 @@ class _Portfolio:
         self._told = float("inf")
 
     def hear(self, entry: tuple[str, int], plan: Plan) -> None:
-        """Takes a plan of a planner if it is better than its others and valid, and the bound that it states."""
+        """Takes a plan of a planner if it is better than its others, and the bound that it states."""
         found = self.found.setdefault(entry, _Findings())
         bound = plan.info.get("bound")
         if isinstance(bound, float):
@@ -121,8 +133,8 @@ class _Portfolio:
         if "stopped" in plan.info:
             self.budget.guard.met = True
         latency = self.emulator.latency(plan)
-        if latency < found.latency and not verify(self.problem, plan):
-            found.plan, found.latency = plan, latency
+        if latency < found.latency:
+            found.plan, found.latency, found.is_verified = plan, latency, False
             if latency < self._told:
                 self._told = latency
                 self.budget.on_plan(self._named(plan))
@@ -131,6 +143,16 @@ class _Portfolio:
         """Notes that a planner has ended."""
         found = self.found.setdefault(entry, _Findings())
         found.error, found.has_ended = error, True
+        self._verify(found)
+
+    def _verify(self, found: _Findings) -> None:
+        """Drops the best plan of a planner if it breaks rules."""
+        if found.plan is None or found.is_verified:
+            return
+        found.is_verified = True
+        if violations := self.budget.verifier.violations(self.problem, found.plan):
+            broken = f"its plan is not valid; {violations[0].rule}: {violations[0].message}"
+            found.plan, found.latency, found.error = None, float("inf"), found.error or broken
 
     def run_here(self, name: str, seed: int) -> None:
         """Lets a planner make its plan in this process."""
@@ -140,8 +162,9 @@ class _Portfolio:
             self.hear(entry, plan)
 
         budget = replace(self.budget, seed=seed, on_plan=tell, known=self.known(seed))
+        offered = next((plan for plan in self.budget.offered if plan.planner == name), None)
         try:
-            self.hear(entry, planners.get(name).solve(self.problem, budget))
+            self.hear(entry, offered or planners.get(name).solve(self.problem, budget))
         except PlannerError as error:
             self.end(entry, str(error))
         else:
@@ -182,6 +205,10 @@ class _Portfolio:
           everything: whether what was found by planners that have not ended counts as well.
         """
         chosen = list(self.found.values()) if everything else self.counted()
+        for found in sorted(chosen, key=lambda found: found.latency):
+            self._verify(found)
+            if found.plan is not None:
+                break
         best = min(chosen, key=lambda found: found.latency, default=None)  # the first of several
         if best is None or best.plan is None:
             return None
@@ -213,14 +240,22 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AutoOptions) ->
       PlannerError: no member found a plan; the message is that of the first one that failed.
     """
     portfolio = _Portfolio(problem, budget)
-    is_cut = True
+    guard, is_cut = budget.guard, True
     with contextlib.suppress(KeyboardInterrupt):
-        portfolio.run_here(options.first, budget.seed)
-        if problem.given is not None:  # The mapping that the program's compiler chose is one to beat.
-            portfolio.run_here("xla", budget.seed)
-        if not portfolio.is_optimal and not budget.guard.reached():
-            _run(portfolio, options)
-        is_cut = budget.guard.met
+        if guard.is_limited:
+            portfolio.found[options.first, budget.seed] = _Findings()  # It stays the first.
+            portfolio.run_here("slow", budget.seed)
+        with guard.keeping(_VERIFYING * budget.verifier.seconds):
+            with guard.keeping(_SEARCHING * budget.verifier.seconds):
+                is_short = guard.reached()
+            if not is_short:
+                portfolio.run_here(options.first, budget.seed)
+            if problem.given is not None:  # The mapping that the program's compiler chose is one to beat.
+                portfolio.run_here("xla", budget.seed)
+        with guard.keeping(_VERIFYING * budget.verifier.seconds):
+            if not portfolio.is_optimal and not guard.reached():
+                _run(portfolio, options)
+        is_cut = guard.met
     plan = portfolio.result(everything=is_cut)
     if plan is None:
         failed = portfolio.failed(list(portfolio.found.values()))

@@ -51,6 +51,15 @@ def test_json_is_all_that_is_printed(run: Run, module: Path, tmp_path: Path) -> 
     assert [mapping["planner"] for mapping in data["mappings"]] == ["slow", "xla", "auto"]
 
 
+def test_a_time_limit_that_is_over_before_planning_is_said(run: Run, module: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    done = run("plan", module, "--target", "tpu-v5e", "--time-limit", "0.000001", "--out", out)
+    assert done.status == 0, done.err
+    assert done.err.count("the time limit of 1e-06 s is over before planning") == 1
+    assert "The planner was stopped by its time limit" in done.out
+    assert run("verify", out, module, "--target", "tpu-v5e").status == 0
+
+
 def test_show_says_of_a_plan_what_plan_said(run: Run, module: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     planned = run("plan", module, "--planner", "greedy", "--out", file)

@@ -43,3 +43,25 @@ def test_a_time_limit_is_a_positive_number(seconds: float) -> None:
         check_time_limit(seconds)
     check_time_limit(None)
     check_time_limit(0.1)
+
+
+def test_what_is_kept_back_counts_as_gone_within_the_block() -> None:
+    guard = Guard(100.0)
+    with guard.keeping(60.0), guard.keeping(30.0):
+        assert 0.0 < guard.left() <= 10.0
+    assert guard.left() > 90.0
+    with guard.keeping(200.0):
+        assert guard.reached()
+    assert guard.met, "work has stopped because of it"
+
+
+def test_seconds_that_do_not_count_move_the_limit() -> None:
+    guard = Guard(1.0)
+    guard.extend(100.0)
+    assert guard.left() > 90.0
+    assert guard.is_limited
+    unlimited = Guard()
+    unlimited.extend(1.0)
+    with unlimited.keeping(1e9):
+        assert not unlimited.reached()
+    assert not unlimited.is_limited

@@ -102,7 +102,7 @@ def test_the_better_of_several_orders_is_taken() -> None:
     )
     each = [search.latency(search._decided(order)) for order in options.orders]
     assert min(each) < max(each)
-    assert search.latency(search._best_of_orders()) <= min(each)
+    assert search.latency(search._best_of_orders(search._decided(options.orders[0]))) <= min(each)
 
 
 def test_deciding_anew_does_not_lose_and_often_gains() -> None:

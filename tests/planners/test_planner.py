@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -19,9 +20,11 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import build_problem
+from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.mapping.verify import check_belongs, verify
+from memplan.compiler.mapping.verify import Violation, check_belongs, verify
 from memplan.planners import Budget, Effort, Planner
+from memplan.planners import planner as registry
 
 SEARCHING = ["bestfit", "greedy", "slow"]
 
@@ -125,6 +128,25 @@ def test_a_program_that_does_not_fit_is_refused(name: str) -> None:
     huge = problem("w a", "r a", sizes={"a": 2000})
     with pytest.raises(PlannerError, match=r"a \(2,000 bytes\) and what is alive with it do not fit slow"):
         planners.get(name).solve(huge, Budget())
+
+
+def test_a_plan_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Plan] = []
+
+    def watched(problem: MappingProblem, plan: Plan) -> list[Violation]:
+        looked_at.append(plan)
+        return verify(problem, plan)
+
+    monkeypatch.setattr(registry, "verify", watched)
+    mapped, verifier = seeded_problem(1, 10), registry.Verifier()
+    made = planners.get("slow").solve(mapped, Budget())
+    broken = dataclasses.replace(made, served=made.served[1:])
+    for _ in range(2):
+        assert verifier.violations(mapped, made) == []
+        assert verifier.violations(mapped.with_given(made), dataclasses.replace(made, planner="another")) == []
+        assert verifier.violations(mapped, broken)
+    assert looked_at == [made, broken, broken], "only what is valid is not looked at again"
+    assert verifier.violations(seeded_problem(2, 10), made), "another problem"
 
 
 def test_a_planner_is_a_value() -> None:

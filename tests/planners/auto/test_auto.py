@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from random_problems import REAL, TINY, seeded_problem
 
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import emulate
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
@@ -133,6 +134,48 @@ def test_a_plan_that_is_known_is_not_made_again() -> None:
 def test_the_time_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = planner.get("auto").plan(seeded_problem(1, 300, REAL), Budget(time_limit=0.5))
     assert found.info["stopped"] == planner.STOPPED
+
+
+def test_a_limit_that_leaves_no_time_gives_the_plan_without_a_search() -> None:
+    problem = seeded_problem(1, 300, REAL)
+    found = planner.get("auto").plan(problem, Budget(time_limit=1e-9))
+    assert found.info["member"] == "slow"
+    assert found.info["stopped"] == planner.STOPPED
+    assert latency(problem, found) == latency(problem, solved("slow", problem))
+
+
+def test_a_limit_that_is_not_reached_changes_nothing() -> None:
+    options = AutoOptions(members=("bestfit",))
+    for seed in range(3):
+        problem = seeded_problem(seed, 40)
+        unlimited, limited = (
+            solve_with(problem, Budget(time_limit=seconds, guard=Guard(seconds)), options) for seconds in (None, 1e6)
+        )
+        assert limited == unlimited
+        assert "stopped" not in limited.info
+
+
+def test_a_plan_that_is_offered_is_not_made_again() -> None:
+    offered = dataclasses.replace(solved("slow", PROBLEM), info={"offered": True})
+    found = solve_with(PROBLEM, dataclasses.replace(FAST, offered=(offered,)), AutoOptions("slow", ()))
+    assert found.info["offered"]
+
+
+def test_a_plan_that_breaks_rules_counts_as_none() -> None:
+    def solve(problem: MappingProblem, budget: Budget) -> Plan:
+        plan = solved("slow", problem)
+        fast = tuple(dataclasses.replace(r, space=1, offset=0) for r in plan.residencies)
+        return dataclasses.replace(plan, residencies=fast, planner="broken")
+
+    planner.register(Planner("broken", "", solve))
+    try:
+        found = solve_with(PROBLEM, FAST, AutoOptions("broken", ("slow",)))
+        assert found.info["member"] == "slow"
+        assert "is not valid" in found.info["failed"]["broken"]
+        with pytest.raises(PlannerError, match="is not valid"):
+            solve_with(PROBLEM, FAST, AutoOptions("broken", ()))
+    finally:
+        planner._registry._items.pop("broken")
 
 
 def test_members_that_fail_are_named_and_the_others_count() -> None:

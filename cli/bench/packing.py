@@ -2,14 +2,15 @@
 
 Three kinds of rows: the shipped instances, which are to fit a capacity; what the shipped dumps give, whose height is
 minimized (all buffers of the slow memory by their live ranges, and what a plan keeps in the fast memory); and made-up
-live ranges in large numbers. Sizes from dumps are rounded up to the alignment of their memory.
+training steps and live ranges in large numbers. Sizes from dumps are rounded up to the alignment of their memory.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,9 +34,14 @@ from memplan.planners.offsets.csv_file import read_instance
 from memplan.planners.offsets.heuristics import greedy_by_size
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.pack import Packing, pack
+from memplan.planners.offsets.preparation import prepare
+from memplan.planners.offsets.training_steps import training_step
 
-# Blocks of the made-up instances.
-_SYNTHETIC = (5_000, 100_000)
+# Blocks of the made-up training steps and of the made-up live ranges.
+_TRAINING, _SYNTHETIC = (800, 5_000, 20_000, 62_000, 100_000), (5_000, 100_000)
+
+# First fit by size takes minutes for more blocks, and is left out.
+_MOST_GREEDY = 20_000
 
 # The effort, and a time limit in seconds.
 Limits = tuple[Effort, float | None]
@@ -66,19 +72,19 @@ def command(
     _warm_up()
     files = instances or _shipped()
     dumps = [] if instances else _dumps()
-    sizes = () if instances else _SYNTHETIC
+    made = [] if instances else list(_made())
     limits = (effort, time_limit)
     rows: list[dict[str, Any]] = []
-    with Stages(total=len(files) + len(dumps) + len(sizes)) as stages:
+    with Stages(total=len(files) + len(dumps) + len(made)) as stages:
         for file in files:
             with stages.stage(file.name):
                 rows.append(_instance_row(file, limits))
         for dump in dumps:
             with stages.stage(dump_name(dump)):
                 rows.extend(_dump_rows(dump, limits))
-        for size in sizes:
-            with stages.stage(f"{size:,} blocks"):
-                rows.append(_row("synthetic", f"{size:,} blocks", synthetic(size), None, limits))
+        for kind, name, make in made:
+            with stages.stage(name):
+                rows.append(_row(kind, name, make(), None, limits))
     summary = summarize(rows)
     if markdown:
         write(markdown_table(rows, summary))
@@ -89,8 +95,7 @@ def command(
 
 def _warm_up() -> None:
     """Compiles what numba compiles, so that no row pays for it."""
-    # No order of first fit gets this below 6, so that the exact search runs as well.
-    pack(Instance.of([0, 1, 2, 0, 3], [2, 3, 4, 1, 5], [2, 3, 2, 3, 3]))
+    prepare()
     greedy_by_size(Instance.of([0], [1], [1]))
 
 
@@ -155,6 +160,14 @@ def _rounded(ranges: list[tuple[int, int, int]], alignment: int) -> Instance:
     return Instance.of(lower, upper, size, alignment=[alignment] * len(real))
 
 
+def _made() -> Iterator[tuple[str, str, Callable[[], Instance]]]:
+    """Yields kind, name and maker of each made-up instance."""
+    for count in _TRAINING:
+        yield "training step", f"training step, {count:,} blocks", partial(training_step, count)
+    for count in _SYNTHETIC:
+        yield "synthetic", f"{count:,} blocks", partial(synthetic, count)
+
+
 def synthetic(count: int) -> Instance:
     """Returns made-up live ranges: most are short, one in fifty spans any part of the time; sizes are log-normal."""
     draw = np.random.default_rng(0)
@@ -165,7 +178,7 @@ def synthetic(count: int) -> Instance:
 
 
 def _row(kind: str, name: str, instance: Instance, capacity: int | None, limits: Limits) -> dict[str, Any]:
-    greedy = greedy_by_size(instance)
+    greedy = greedy_by_size(instance) if len(instance) <= _MOST_GREEDY else None
     started = time.perf_counter()
     packing: Packing = pack(instance, capacity, *limits)
     seconds = time.perf_counter() - started
@@ -211,7 +224,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         f"{row['blocks']:,}",
         f"{row['maximum_load'] / whole:.3f}",
-        f"{row['greedy_height'] / whole:.3f}",
+        "" if row["greedy_height"] is None else f"{row['greedy_height'] / whole:.3f}",
         f"{row['height'] / whole:.3f}",
         row["status"],
         f"{row['seconds']:.2f}",

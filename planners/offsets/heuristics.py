@@ -42,6 +42,12 @@ class Fitter:
         self._intervals = Intervals(sections.pointer, position, starts, ends, block[by_start], before)
         self._sizes = BlockSizes(instance.size, instance.alignment, instance.fixed)
 
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs of intervals overlap, which is what a pass costs."""
+        count = len(self._intervals.before)
+        return int(np.sum(self._intervals.before)) - count * (count + 1) // 2
+
     def orders(self) -> Iterator[tuple[str, Integers]]:
         """Yields `(name, order)` of the orders to try, the most promising first."""
         size, lower = self._instance.size, self._instance.lower

@@ -214,11 +214,10 @@ class Instance:
     def subset(self, blocks: Sequence[int] | Integers) -> Instance:
         """Returns the instance of some of the blocks, in the order given."""
         chosen = np.asarray(blocks, np.int64)
-        position = np.full(len(self), -1)
-        position[chosen] = np.arange(len(chosen))
-        gap_block = position[self.gap_block] if len(self.gap_block) else self.gap_block
-        kept = np.flatnonzero(gap_block >= 0)
-        kept = kept[np.lexsort((self.gap_lower[kept], gap_block[kept]))]
+        begins, ends = (np.searchsorted(self.gap_block, chosen, side) for side in ("left", "right"))
+        counts = ends - begins
+        gap_block = np.repeat(np.arange(len(chosen)), counts)
+        kept = np.arange(len(gap_block)) + np.repeat(ends - np.cumsum(counts), counts)
         return Instance(
             tuple(self.ids[number] for number in chosen.tolist()),
             self.lower[chosen],
@@ -226,7 +225,7 @@ class Instance:
             self.size[chosen],
             self.alignment[chosen],
             self.fixed[chosen],
-            gap_block[kept],
+            gap_block,
             self.gap_lower[kept],
             self.gap_upper[kept],
             self.gap_low[kept],

@@ -31,6 +31,12 @@ from memplan.planners.offsets.reduction import InstancePart, reduced
 # The most blocks that first fit without compiled code packs.
 _MOST_PLAIN = 500
 
+# The most placements on skylines by effort, and the most packings of one instance.
+_SKYLINE_PLACEMENTS, _SKYLINES = (1_500_000, 12_000_000, 120_000_000), (64, 256, 1024)
+
+# First fit is too slow if more pairs of blocks overlap.
+_MOST_PAIRS = 2_000_000
+
 # The rounds of the exact methods for the first height, in the first turn of lowering and in the last one by effort.
 _FIRST_ROUNDS, _LAST_ROUNDS = 5, (5, 8, 11)
 
@@ -100,8 +106,8 @@ def pack(
       capacity: bytes. Without one, the height is minimized.
       effort: how much work to do.
       time_limit: seconds of wall-clock time after which the best packing so far is returned, not counting what must be
-        compiled when something is packed for the first time after an installation; None for no limit. One pass of first
-        fit is made in any case; for 100,000 blocks it takes some seconds.
+        compiled when something is packed for the first time after an installation; None for no limit. One packing is
+        made in any case; for 100,000 blocks it takes about a second.
       seed: of what is drawn at random.
 
     Raises:
@@ -116,14 +122,17 @@ def pack(
     instance = blocks if isinstance(blocks, Instance) else Instance.of_blocks(blocks)
     if instance.has_windows:
         return _pack_windows(instance, capacity, effort, Guard(time_limit), seed)
+    started = time.monotonic()
     work = _PackCall(instance, capacity, effort, seed)
-    if not work.fit_plainly():
+    is_done = work.fit_plainly()
+    left = None if time_limit is None else max(0.0, time_limit - (time.monotonic() - started))
+    if not is_done:
         from memplan.planners.offsets.preparation import prepare
 
         prepare()
     interrupted = False
     try:
-        work.run(Guard(time_limit))
+        work.run(Guard(left))
     except KeyboardInterrupt:
         interrupted = True
     return work.packing(interrupted)
@@ -170,6 +179,7 @@ class _PackCall:
         self._conflict = np.empty(0, np.int64)
         parts, self._offsets = reduced(instance)
         self._parts = [_Progress(part, lower_bound(part.instance)) for part in parts]
+        self._whole: Fitted | None = None
 
     def fit_plainly(self) -> bool:
         """Packs a few blocks by first fit without compiled code; returns whether nothing is left to do."""
@@ -181,17 +191,19 @@ class _PackCall:
 
     def run(self, guard: Guard) -> None:
         self._guard = guard
-        for one in self._parts:
-            # A first packing of every part, for the case of an interrupt.
-            if one.best is None:
-                one.best = self._first_packing(one)
+        if len(self._instance) > _MOST_PLAIN:
+            self._pack_whole()
         if self._is_over():
             worst = max(self._parts, key=lambda one: one.bound_in_bytes)
             self._disproven("lower bound", worst.part)
             return
+        if self._whole is not None and self._whole.height <= self._wanted():
+            return
         for one in self._parts:
+            if self._whole is not None and self._guard.reached():
+                return
             target = self._target(one)
-            if one.fitted.height > target:
+            if one.best is None or one.best.height > target:
                 self._improve(one, target, self._effort.of(*_PLACEMENTS), self._seed)
         for one in sorted(self._parts, key=lambda one: -one.height):
             if self._capacity is None:
@@ -199,12 +211,21 @@ class _PackCall:
             elif not self._fit(one, self._capacity):
                 return
 
-    def _first_packing(self, one: _Progress) -> Fitted:
-        from memplan.planners.offsets.heuristics import Fitter
+    def _pack_whole(self) -> None:
+        """Packs all blocks on skylines, before their parts are packed one by one."""
+        from memplan.planners.offsets.skyline import SkylinePacker
 
-        fitter = Fitter(one.part.instance)
-        name, order = next(fitter.orders())
-        return fitter.fitted(order, name, one.bound, False)
+        real = np.flatnonzero(self._instance.size > 0)
+        packer = SkylinePacker(self._instance.subset(real))
+        # One packing comes first, for the case of an interrupt.
+        for placements in (0, 0 if self._is_over() else self._skyline_placements(len(real))):
+            found = packer.best(self._wanted(), placements, self._seed, self._guard)
+            offsets = np.where(self._instance.fixed >= 0, self._instance.fixed, 0)
+            offsets[real] = found.offsets
+            self._whole = Fitted(offsets, found.height, found.method)
+
+    def _skyline_placements(self, num_blocks: int) -> int:
+        return min(self._effort.of(*_SKYLINE_PLACEMENTS), self._effort.of(*_SKYLINES) * num_blocks)
 
     def _is_over(self) -> bool:
         return self._capacity is not None and self._bound() > self._capacity
@@ -214,8 +235,11 @@ class _PackCall:
 
     def _target(self, one: _Progress) -> int:
         """Returns the height that is low enough for a part, in its units, given that other parts may be higher."""
-        wanted = self._bound() if self._capacity is None else self._capacity
-        return max(one.bound, one.part.room(wanted))
+        return max(one.bound, one.part.room(self._wanted()))
+
+    def _wanted(self) -> int:
+        """Returns the height in bytes that is low enough."""
+        return self._bound() if self._capacity is None else self._capacity
 
     def _disproven(self, method: str, part: InstancePart) -> None:
         self._infeasible = method
@@ -257,10 +281,17 @@ class _PackCall:
     def _improve(self, one: _Progress, target: int, placements: int, seed: int) -> None:
         """Replaces the packing of a part by that of the heuristics if it is lower."""
         from memplan.planners.offsets.heuristics import Fitter
+        from memplan.planners.offsets.skyline import SkylinePacker
 
-        found = Fitter(one.part.instance).best(target, placements, seed, self._guard)
-        if found.height < one.fitted.height:
-            one.best = found
+        instance = one.part.instance
+        best = SkylinePacker(instance).best(target, self._skyline_placements(len(instance)), seed, self._guard)
+        if best.height > target and not self._guard.reached():
+            fitter = Fitter(instance)
+            if fitter.num_pairs <= _MOST_PAIRS:
+                fitted = fitter.best(target, placements, seed, self._guard)
+                best = min(best, fitted, key=lambda found: found.height)
+        if one.best is None or best.height < one.best.height:
+            one.best = best
 
     def _try(self, one: _Progress, height: int, rounds: int) -> bool | None:
         """Returns whether a part fits a height, in its units; None if the work did not suffice to decide."""
@@ -275,20 +306,12 @@ class _PackCall:
 
     def packing(self, interrupted: bool) -> Packing:
         """Returns what is known now."""
-        if any(one.best is None for one in self._parts):
-            # The interrupt came before there was any packing.
-            raise KeyboardInterrupt
-        offsets = self._offsets.copy()
-        for one in self._parts:
-            offsets[one.part.blocks] = one.part.base + one.part.unit * one.fitted.offsets
-        height = height_of(self._instance, offsets)
-        bound = self._bound()
+        best = self._best()
+        bound, method = self._bound(), best.method
         if self._infeasible:
             method = self._infeasible
             bound = max(bound, (self._capacity or 0) + 1)
-        else:
-            highest = max(self._parts, key=lambda one: one.height, default=None)
-            method = highest.fitted.method if highest is not None else "nothing to pack"
+        offsets, height = best.offsets, best.height
         packing = Packing(
             status=_status(height, bound, self._capacity, bool(self._infeasible)),
             offsets=offsets,
@@ -302,6 +325,21 @@ class _PackCall:
             stopped=self._guard.met,
         )
         return _checked(packing, self._instance, self._capacity)
+
+    def _best(self) -> Fitted:
+        """Returns the lower one of the packing of all blocks and that of their parts; either may not be there yet."""
+        found = [] if self._whole is None else [self._whole]
+        if all(one.best is not None for one in self._parts):
+            offsets = self._offsets.copy()
+            for one in self._parts:
+                offsets[one.part.blocks] = one.part.base + one.part.unit * one.fitted.offsets
+            highest = max(self._parts, key=lambda one: one.height, default=None)
+            method = highest.fitted.method if highest is not None else "nothing to pack"
+            found.append(Fitted(offsets, height_of(self._instance, offsets), method))
+        if not found:
+            # The interrupt came before there was any packing.
+            raise KeyboardInterrupt
+        return min(found, key=lambda packing: packing.height)
 
 
 def _status(height: int, bound: int, capacity: int | None, is_infeasible: bool) -> Status:

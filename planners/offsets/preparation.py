@@ -10,6 +10,7 @@ from memplan.compiler.effort import Guard
 from memplan.planners.offsets.branching import BranchAndBound
 from memplan.planners.offsets.heuristics import Fitter
 from memplan.planners.offsets.instance import Instance
+from memplan.planners.offsets.skyline import SkylinePacker
 
 # Two blocks that overlap in time, and one that fits beside neither.
 _BLOCKS = Instance.of(lower=[0, 1, 2], upper=[2, 3, 4], size=[2, 1, 3])
@@ -20,5 +21,6 @@ _HEIGHT = 4
 def prepare() -> None:
     """Packs three blocks by every method that has kernels."""
     stop = np.zeros(1, np.int64)
+    SkylinePacker(_BLOCKS).best(0, 0, 0, Guard())
     Fitter(_BLOCKS).best(0, 100, 0, Guard())
     BranchAndBound(_BLOCKS, _HEIGHT).fixed_orders().go_on(100, stop)

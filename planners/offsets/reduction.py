@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from memplan.planners.offsets.geometry import components
 from memplan.planners.offsets.instance import Instance, Integers
 
+# How many blocks are looked at for each block of an instance, before what is left is not split any further.
+_WORK = 20
+
 
 @dataclass(frozen=True, eq=False)
 class InstancePart:
@@ -51,13 +54,15 @@ def reduced(instance: Instance) -> tuple[list[InstancePart], Integers]:
     parts: list[InstancePart] = []
     nothing = np.empty(0, np.int64)
     waiting = [(blocks, nothing, 0) for blocks in components(instance)]
+    work = _WORK * len(instance)
     while waiting:
         blocks, beneath, base = waiting.pop()
+        work -= len(blocks) + len(beneath)
         own = instance.subset(blocks)
         unit = unit_of(own)
         small = scaled(own, unit)
         lasting = _lasting(small)
-        if not lasting.any() or lasting.all():
+        if not lasting.any() or lasting.all() or work < 0:
             parts.append(InstancePart(blocks, beneath, base, unit, small))
             continue
         bottom, rest = blocks[lasting], blocks[~lasting]

@@ -104,11 +104,12 @@ def test_all_kinds_of_rows(
 ) -> None:
     monkeypatch.setattr(bench_packing, "_shipped", lambda: [example])
     monkeypatch.setattr(bench_packing, "_dumps", lambda: [module])
+    monkeypatch.setattr(bench_packing, "_TRAINING", (60,))
     monkeypatch.setattr(bench_packing, "_SYNTHETIC", (50,))
     done = run("bench", "packing", "--markdown", "--effort", "fast")
     assert done.status == 0
     names = [line.split(" | ")[0].removeprefix("| ") for line in done.out.splitlines()]
-    assert names[2:6] == ["example.12.csv", "step slow", "step fast", "50 blocks"]
+    assert names[2:7] == ["example.12.csv", "step slow", "step fast", "training step, 60 blocks", "50 blocks"]
 
 
 def test_the_shipped_instances() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 # What takes longest is begun first, so that no core is left with it at the end.
@@ -24,6 +26,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((place for place, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
 
     items.sort(key=place)
+
+
+# Folders whose tests stay in one process: JAX traces and compiles the same programs for all of their files.
+TOGETHER = ("tests/rl_agent/learning/",)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            whole: str = super()._split_scope(nodeid)
+            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), whole)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

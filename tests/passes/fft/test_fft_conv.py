@@ -19,6 +19,9 @@ from memplan.ops import fft_conv
 from memplan.passes.fft import convolution
 from memplan.passes.fft.choice import CPU, TPU
 
+# As one program: by themselves, its operations would be compiled one by one.
+compiled = jax.jit(fft_conv, static_argnames=("precision", "max_frequency", "fft_length"))
+
 
 def exact(u: Any, k: Any) -> np.ndarray:
     """The convolution by numpy, in double precision."""
@@ -47,7 +50,7 @@ def error(found: Any, wanted: np.ndarray) -> float:
 def test_any_lengths_and_rows(n: int, taps: int, batch: int, channels: int, shared: bool, seed: int) -> None:
     u = drawn(seed, batch, channels, n)
     k = drawn(seed + 1, taps) if shared else drawn(seed + 1, channels, taps)
-    found = fft_conv(u, k)
+    found = compiled(u, k)
     assert found.shape == u.shape
     assert found.dtype == jnp.float32
     # Where terms cancel, what is left is small beside them.
@@ -58,13 +61,13 @@ def test_any_lengths_and_rows(n: int, taps: int, batch: int, channels: int, shar
 def test_highest_precision_is_within_twice_the_error_of_jax(n: int) -> None:
     u, k = drawn(0, 2, 2, n), drawn(1, 2, n)
     wanted = exact(u, k)
-    assert error(fft_conv(u, k), wanted) <= 2 * error(by_jax(u, k), wanted)
+    assert error(compiled(u, k), wanted) <= 2 * error(by_jax(u, k), wanted)
 
 
 def test_double_precision() -> None:
     with jax.enable_x64(True):
         u, k = drawn(0, 2, 1000, dtype=np.float64), drawn(1, 2, 300, dtype=np.float64)
-        found = fft_conv(u, k)
+        found = compiled(u, k)
         assert found.dtype == jnp.float64
         assert error(found, exact(u, k)) <= 2 * error(by_jax(u, k), exact(u, k)) < 1e-14
 
@@ -81,7 +84,7 @@ def test_narrow_arguments_are_convolved_in_float32(dtype: Any) -> None:
 def test_short_filters_slide(n: int, taps: int) -> None:
     u, k = drawn(0, 2, n), drawn(1, 2, taps)
     assert convolution._form(n, taps, 2, CPU, None).blocks > 1
-    assert error(fft_conv(u, k), exact(u, k)) < 1e-6
+    assert error(compiled(u, k), exact(u, k)) < 1e-6
 
 
 def on_tpu(u: Any, k: Any, **options: Any) -> Any:
@@ -125,7 +128,7 @@ def test_frequency_sparse_filters(max_frequency: float) -> None:
     spectrum = np.fft.rfft(k.astype(np.float64), m)
     spectrum[..., int(max_frequency * (m // 2)) + 1 :] = 0.0
     wanted = np.fft.irfft(np.fft.rfft(u.astype(np.float64), m) * spectrum, m)[..., :200]
-    assert error(fft_conv(u, k, max_frequency=max_frequency, fft_length=m), wanted) < 1e-6
+    assert error(compiled(u, k, max_frequency=max_frequency, fft_length=m), wanted) < 1e-6
 
 
 def test_blocks_of_frequencies_are_skipped() -> None:
@@ -147,14 +150,14 @@ def test_gates() -> None:
 def test_gradients_and_maps() -> None:
     u, k = drawn(0, 2, 3, 50), drawn(1, 3, 20)
 
-    def loss(convolve: Any) -> Any:
-        return lambda u, k: jnp.sum(jnp.sin(convolve(u, k)))
+    def gradients(convolve: Any) -> Any:
+        return jax.jit(jax.grad(lambda u, k: jnp.sum(jnp.sin(convolve(u, k))), (0, 1)))(u, k)
 
-    for ours, theirs in zip(jax.grad(loss(fft_conv), (0, 1))(u, k), jax.grad(loss(by_jax), (0, 1))(u, k), strict=True):
+    for ours, theirs in zip(gradients(fft_conv), gradients(by_jax), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     check_grads(lambda u, k: fft_conv(u, k, pre_gate=u), (u, k), order=2, modes=("fwd", "rev"), atol=0.05, rtol=0.05)
-    mapped = jax.vmap(fft_conv, (1, 0), 1)(u, k)
-    np.testing.assert_allclose(mapped, fft_conv(u, k), rtol=1e-4, atol=1e-5)
+    mapped = jax.jit(jax.vmap(fft_conv, (1, 0), 1))(u, k)
+    np.testing.assert_allclose(mapped, compiled(u, k), rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_arguments_are_kept_for_the_backward_pass() -> None:

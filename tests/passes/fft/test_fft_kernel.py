@@ -133,15 +133,15 @@ def test_the_filter_gets_its_gradient_from_all_tiles(platform: str) -> None:
     """A batch of 5 is 5 tiles on a TPU, one after another; on a GPU each signal has a part of the sum."""
     u, k, weights = drawn(0, 5, 8, 4000), drawn(1, 8, 4000), drawn(2, 5, 8, 4000)
     assert kernel_form(4000, 5, 8, HIGHEST, "tpu").grid == (1, 5)
-    ours = jax.grad(lambda k: jnp.sum(run(u, k, platform=platform) * weights))(k)
+    ours = jax.jit(jax.grad(lambda k: jnp.sum(run(u, k, platform=platform) * weights)))(k)
     ones = np.ones(1, np.float32)
-    theirs = jax.grad(lambda k: jnp.sum(gated_by_jax(u, k, ones, ones) * weights))(k)
+    theirs = jax.jit(jax.grad(lambda k: jnp.sum(gated_by_jax(u, k, ones, ones) * weights)))(k)
     assert error(ours, theirs) < 2e-6
 
 
 def test_narrow_arguments() -> None:
     u, k = jnp.asarray(drawn(0, 2, 2, 100), jnp.bfloat16), jnp.asarray(drawn(1, 2, 100), jnp.bfloat16)
-    found, slopes = jax.value_and_grad(lambda u: jnp.sum(run(u, k).astype(jnp.float32)))(u)
+    found, slopes = jax.jit(jax.value_and_grad(lambda u: jnp.sum(run(u, k).astype(jnp.float32))))(u)
     assert (found.dtype, slopes.dtype) == (jnp.float32, jnp.bfloat16)
     assert error(run(u, k), exact(u, k)) < float(jnp.finfo(jnp.bfloat16).eps)
 
@@ -151,8 +151,8 @@ def test_maps() -> None:
     u, k = drawn(0, 3, 2, 64), drawn(1, 2, 64)
     mapped = jax.vmap(run, (0, None))(u, k)
     np.testing.assert_allclose(mapped, exact(u, k), rtol=1e-4, atol=1e-4)
-    slopes = jax.vmap(jax.grad(lambda u, k: jnp.sum(run(u, k) ** 2), 1), (0, None))(u, k)
-    one = jax.grad(lambda k: jnp.sum(run(u[1], k) ** 2))(k)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda u, k: jnp.sum(run(u, k) ** 2), 1), (0, None)))(u, k)
+    one = jax.jit(jax.grad(lambda k: jnp.sum(run(u[1], k) ** 2)))(k)
     assert error(slopes[1], one) < 1e-6
 
 

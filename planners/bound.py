@@ -3,12 +3,13 @@
 There are three bounds, and the greatest counts:
 
 - `no capacity`: every access is served by the cheapest space that its buffer may lie in, and everything fits.
-- `windows`: the program is cut into windows of time, and each has a linear relaxation of its own
-  (`ilp/relaxation.py`), which begins with every value in every memory and may end in any state. Their bounds add up.
-- `linear program`: the relaxation of the whole program, if it is not too long.
+- `linear program`: the relaxation of the whole program, if it is not too long. Where copies are made in its solution,
+  time is cut finer, and it is solved again.
+- `windows`: if that is too much work, the program is cut into windows of time, and each has a linear relaxation of its
+  own (`ilp/relaxation.py`), which begins with every value in every memory and may end in any state. The bounds add up.
 
-The linear programs' bounds come from dual solutions by weak duality, and hold whatever the solver's tolerances
-(`ilp/linear.py`).
+Cuts are added to the linear programs (`ilp/cutting.py`). The bounds come from dual solutions by weak duality, and hold
+whatever the solver's tolerances (`ilp/linear.py`).
 """
 
 from __future__ import annotations
@@ -22,16 +23,20 @@ from memplan.compiler.effort import Effort, Guard
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners.ilp.linear_solver import solve_linear
-from memplan.planners.ilp.model import Span, longest
+from memplan.planners.ilp.cutting import cut_relaxation
+from memplan.planners.ilp.model import Precision, Span, longest
 from memplan.planners.ilp.relaxation import relax
 from memplan.planners.stays.chains import make_slots
 
 # Operations of a window, and of the longest program that is solved at once.
 _WINDOW, _WHOLE = 192, 1500
 
-# The deterministic seconds of the linear programs, by effort: of all windows together, and of the whole program.
-_FOR_WINDOWS, _FOR_WHOLE = (1, 20, 200), (1, 20, 200)
+# The work of the linear programs (see `Simplex`) of all windows together, and of the whole program, by effort. It is in
+# units that take about a second each.
+_FOR_WINDOWS, _FOR_WHOLE, _UNIT = (1, 20, 200), (1, 20, 200), 1e9
+
+# How many times finer time is cut where copies are made, in the second linear program of the whole program, by effort.
+_TIMES_FINER = (1, 4, 20)
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,17 @@ class Bound:
 
 
 class WindowBound(NamedTuple):
-    """The least time of a window of the program, in seconds."""
+    """The least time of a window of the program.
+
+    Attributes:
+      span: the window.
+      seconds: for its operations and the waits between them.
+      is_done: whether the work sufficed for its linear program.
+    """
 
     span: Span
     seconds: float
+    is_done: bool
 
 
 def lower_bound(problem: MappingProblem, effort: Effort = Effort.NORMAL, guard: Guard | None = None) -> Bound:
@@ -77,11 +89,14 @@ def lower_bound(problem: MappingProblem, effort: Effort = Effort.NORMAL, guard: 
     most = longest(problem)
     spans = windows(problem, _WINDOW)
     if len(problem.spaces) > 1:
-        if len(spans) > 1:
-            pieces = window_bounds(problem, spans, effort.of(*_FOR_WINDOWS), guard)
-            values["windows"] = sum(piece.seconds for piece in pieces)
+        whole = WindowBound(Span(0, problem.end), 0.0, False)
         if problem.end <= _WHOLE and not guard.reached():
-            values["linear program"] = span_bound(problem, Span(0, problem.end), effort.of(*_FOR_WHOLE), guard)
+            work = _UNIT * effort.of(*_FOR_WHOLE)
+            whole = span_bound(problem, whole.span, work, guard, effort.of(*_TIMES_FINER))
+            values["linear program"] = whole.seconds
+        if len(spans) > 1 and not whole.is_done:
+            pieces = window_bounds(problem, spans, _UNIT * effort.of(*_FOR_WINDOWS), guard)
+            values["windows"] = sum(piece.seconds for piece in pieces)
     # Every column of the relaxation is limited to what it may be in a plan that is no slower than `most`.
     values = {name: min(value, most) for name, value in values.items()}
     method = max(values, key=lambda name: values[name])
@@ -106,27 +121,33 @@ def window_bounds(problem: MappingProblem, spans: list[Span], work: float, guard
     Args:
       problem: of the windows.
       spans: the windows.
-      work: deterministic seconds of all linear programs together.
+      work: of all linear programs together, see `Simplex`.
       guard: ends it early.
     """
     share = 2.0 * work / len(spans)  # Few windows need as much as that.
-    return [WindowBound(span, span_bound(problem, span, share, guard)) for span in spans]
+    return [span_bound(problem, span, share, guard) for span in spans]
 
 
-def span_bound(problem: MappingProblem, span: Span, work: float, guard: Guard) -> float:
-    """Returns the least time of a span's operations and of the waits between them, in seconds.
+def span_bound(problem: MappingProblem, span: Span, work: float, guard: Guard, times_finer: int = 1) -> WindowBound:
+    """Returns the least time of a span's operations and of the waits between them.
 
     Args:
       problem, span: what is bounded.
-      work: deterministic seconds of the linear program.
+      work: of the linear programs, see `Simplex`.
       guard: ends it early.
+      times_finer: how many times finer time is cut where copies are made, in a second linear program if it is over 1.
     """
     least = no_capacity(problem, span)
     if guard.reached():
-        return least
-    model = relax(problem, span)
-    solution = solve_linear(model.program.finished(), work, guard)
-    return max(least, solution.bound * model.unit)
+        return WindowBound(span, least, False)
+    model = relax(problem, span, Precision(whole=True))
+    solution = cut_relaxation(model, work, guard)
+    least = max(least, solution.bound * model.unit)
+    if times_finer > 1 and solution.values is not None:
+        fine = Precision(whole=True, fine_ratio=1.0 / times_finer, fine=model.made_copies(solution.values))
+        model = relax(problem, span, fine)
+        least = max(least, cut_relaxation(model, work, guard).bound * model.unit)
+    return WindowBound(span, least, solution.is_done)
 
 
 def no_capacity(problem: MappingProblem, span: Span) -> float:

@@ -35,7 +35,8 @@ def write_copy(
     if not is_open:
         model.copies.append(RelaxedCopy(gap.region, number, *window, copied, seconds, times))
     fine_start, fine_end = (model.takes_room(gap.buffer, space) for space in ends)
-    stages = make_stages(model.tree, model.precision.ratio, nest.inner[gap.region], *window, fine_start, fine_end)
+    ratio = model.precision.ratio_of(gap.name_of(ends))
+    stages = make_stages(model.tree, ratio, nest.inner[gap.region], *window, fine_start, fine_end)
     nodes = [node for stage in stages for node in stage.nodes]
     # What has moved before each node, and before the end.
     moved = [program.fraction() if is_open else ZERO]

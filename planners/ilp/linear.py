@@ -9,8 +9,8 @@ The objective value of a solver is right only up to its tolerances. Its dual val
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +154,23 @@ class Rows:
     columns: Integers
     values: Floats
     constant: float
+
+    def with_rows(self, rows: Sequence[tuple[Integers, Floats, float]]) -> Rows:
+        """Returns the program with rows `values @ x[columns] <= limit` added, given as `(columns, values, limit)`.
+
+        The columns of each row are ascending.
+        """
+        first = len(self.row_low)
+        lengths = [len(columns) for columns, _, _ in rows]
+        numbers = np.repeat(np.arange(first, first + len(rows), dtype=np.int64), lengths)
+        return replace(
+            self,
+            row_low=np.concatenate([self.row_low, np.full(len(rows), -np.inf)]),
+            row_high=np.concatenate([self.row_high, [limit for _, _, limit in rows]]),
+            rows=np.concatenate([self.rows, numbers]),
+            columns=np.concatenate([self.columns, *(columns for columns, _, _ in rows)]),
+            values=np.concatenate([self.values, *(values for _, values, _ in rows)]),
+        )
 
     def safe_bound(self, duals: Floats) -> float:
         """Returns a lower bound of `constant + cost @ x`, which holds for any `duals`, `[num_rows]`."""

@@ -23,7 +23,7 @@ def write_memory(model: Relaxation) -> None:
 def _limit(model: Relaxation, space: int) -> None:
     """Goes down the tree with the sum of what is occupied, to where nothing below occupies anything."""
     occupied, tree, program = model.occupied[space], model.tree, model.program
-    room = _least_room(tree, _room(model, space))
+    room = _least_room(tree, room_of(model, space))
     inside = tree.ancestors(occupied)
     top = max(float(np.max(room[np.isfinite(room)], initial=0.0)), 1.0)
     pending = [(1, ZERO)]
@@ -47,7 +47,7 @@ def _limit(model: Relaxation, space: int) -> None:
                 program.at_most(load, max(float(room[child]), 0.0))
 
 
-def _room(model: Relaxation, space: int) -> Floats:
+def room_of(model: Relaxation, space: int) -> Floats:
     """Returns `[num_operations]` units of the alignment that are free for what the program may move."""
     problem = model.problem
     described, unit = problem.spaces[space], problem.spaces[space].alignment

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.mapping.problem import Buffer, MappingProblem
 from memplan.planners.ilp.linear import Affine, LinearProgram
 from memplan.planners.ilp.tree import Tree
 from memplan.planners.stays.assembly import home_of
+
+Floats = NDArray[np.float64]
+
+
+# A copy that may be made: buffer, region, the access after its gap (see `Gap`), source and destination.
+CopyName = tuple[int, int, int, int, int]
+
+# A copy is made in a solution if more than this part of it is; less is a solver's tolerance.
+_TRACE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -25,11 +37,18 @@ class Precision:
         part that has moved.
       strict: whether it does so all through the pieces of time in which it begins and ends. The model is no relaxation
         then: its solutions fit the memory, but its optimum bounds nothing.
+      fine_ratio, fine: another ratio for the time of some copies, and which these are.
     """
 
     ratio: float = 1.0
     whole: bool = False
     strict: bool = False
+    fine_ratio: float = 1.0
+    fine: frozenset[CopyName] = frozenset()
+
+    def ratio_of(self, name: CopyName) -> float:
+        """Returns the ratio for a copy."""
+        return self.fine_ratio if name in self.fine else self.ratio
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,10 @@ class Gap:
     kept: dict[int, Affine] = field(default_factory=dict)
     copied: dict[tuple[int, int], Affine] = field(default_factory=dict)
     moved: dict[tuple[int, int], list[tuple[int, int, Affine]]] = field(default_factory=dict)
+
+    def name_of(self, ends: tuple[int, int]) -> CopyName:
+        """Returns the name of the copy that is done here between a source and a destination."""
+        return self.buffer, self.region, self.access, *ends
 
 
 @dataclass(frozen=True)
@@ -138,6 +161,15 @@ class Relaxation:
                 return  # a wait: what counts is whether the buffer is there when the operation runs
             node //= 2
         self.occupied[space].setdefault(node, []).append(part.scaled(float(units)))
+
+    def made_copies(self, values: Floats) -> frozenset[CopyName]:
+        """Returns the copies that a solution, `[num_columns]`, makes in full or in part."""
+        return frozenset(
+            gap.name_of(ends)
+            for gap in self.gaps
+            for ends, copied in gap.copied.items()
+            if copied.value(values) > _TRACE
+        )
 
     def occupy_times(self, space: int, first: int, last: int, buffer: int, part: Affine) -> None:
         """Adds that a part of a buffer is in a space at times `[first, last)`."""

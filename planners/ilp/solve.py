@@ -31,9 +31,10 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
 from memplan.planners.bound import lower_bound
 from memplan.planners.ilp.cuts import add_cut, found_offsets
+from memplan.planners.ilp.cutting import cut_relaxation
+from memplan.planners.ilp.integer_solver import ProgramSolution, SolverTask
 from memplan.planners.ilp.joint import Joint, kept_in
 from memplan.planners.ilp.linear import Rows
-from memplan.planners.ilp.linear_solver import ProgramSolution, SolverTask
 from memplan.planners.ilp.model import Precision, Relaxation, longest
 from memplan.planners.ilp.polish import Polish, PolishWork
 from memplan.planners.ilp.relaxation import relax
@@ -61,6 +62,9 @@ _WORK, _LEAST_NODES = (500_000, 10_000_000, 200_000_000), 10
 
 # Rounds of cuts that SCIP adds to the relaxation before it branches, by effort. Each may take as long as many nodes.
 _CUTS = (0, 5, 20)
+
+# The work on linear programs that find cuts for the integer programs, by effort, see `Simplex`.
+_CUT_WORK = (2_000_000_000, 10_000_000_000, 100_000_000_000)
 
 # Programs of more entries than this are not solved as integer programs, by effort: the first node takes too long.
 _MOST_ENTRIES = (20_000, 150_000, 2_000_000)
@@ -190,7 +194,7 @@ class _Program:
         nodes = max(_LEAST_NODES, self._budget.effort.of(*_WORK) // max(1, len(rows.values)))
         # Solutions of the strict program become plans, and of the relaxation it is the bound that counts.
         cuts = 0 if self.model.precision.strict else self._budget.effort.of(*_CUTS)
-        self.task = SolverTask(rows, True, nodes, self._budget.guard, OPTIMAL_WITHIN / 4.0, cuts)
+        self.task = SolverTask(rows, nodes, self._budget.guard, OPTIMAL_WITHIN / 4.0, cuts)
 
     @cached_property
     def solution(self) -> ProgramSolution:
@@ -233,8 +237,10 @@ class _Pair:
         rows = [program.model.program.finished() for program in (self.strict, self.relaxed)]
         self.is_too_large = max(len(each.values) for each in rows) > budget.effort.of(*_MOST_ENTRIES)
         if not self.is_too_large:
-            self.strict.start(rows[0])
-            self.relaxed.start(rows[1])
+            # The cuts of the linear programs help the integer programs too.
+            work = budget.effort.of(*_CUT_WORK)
+            for program in (self.strict, self.relaxed):
+                program.start(cut_relaxation(program.model, work, budget.guard).rows)
 
     def stop(self) -> None:
         """Ends the solvers, if they still run."""

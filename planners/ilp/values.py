@@ -178,7 +178,7 @@ class _Life:
     def _access(self, low: int, high: int, state: State) -> State:
         """Returns where the value is after the accesses of one operation; notes which memory they take."""
         time, program = self.times[low], self.program
-        occupied = {space: column(program.add_column(0.0, 1.0)) for space in self.spaces if self._takes_room(space)}
+        occupied = {space: program.binary() for space in self.spaces if self._takes_room(space)}
         written: dict[int, Affine] | None = None
         for position in range(low, high):
             access = self.accesses[position]
@@ -290,7 +290,7 @@ class _Life:
                 if stretch.first >= stretch.last:
                     continue
                 if space not in stretch.beyond:
-                    stretch.beyond[space] = self.program.fraction()
+                    stretch.beyond[space] = self.program.binary()
                     self.model.occupy_times(space, stretch.first, stretch.last, self.number, stretch.beyond[space])
                 self.program.at_most(alone - stretch.kept.get(space, ZERO) - stretch.beyond[space])
 

@@ -17,7 +17,7 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.bound import no_capacity, windows
-from memplan.planners.ilp.linear_solver import SolverTask
+from memplan.planners.ilp.integer_solver import SolverTask
 from memplan.planners.ilp.model import Precision, Span
 from memplan.planners.ilp.polish import Packed, Polish, PolishWork
 from memplan.planners.ilp.relaxation import relax
@@ -99,7 +99,7 @@ def _by_loss(frame: Frame, emulator: TimingEmulator, decisions: Decisions, opera
 def _solved(frame: Frame, span: Span, nodes: int, guard: Guard) -> Realization | None:
     """Returns the solution of a window's integer program; None if none was found."""
     model = relax(frame.problem, span, _PRECISION)
-    solution = SolverTask(model.program.finished(), True, nodes, guard, _GAP).result()
+    solution = SolverTask(model.program.finished(), nodes, guard, _GAP).result()
     return Realization(frame, model, solution.values) if solution.values is not None else None
 
 

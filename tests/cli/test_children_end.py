@@ -65,7 +65,7 @@ def assert_all_end(mark: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-@pytest.mark.parametrize(("planner", "child"), [("auto", "auto.member"), ("ilp", "linear_solver")])
+@pytest.mark.parametrize(("planner", "child"), [("auto", "auto.member"), ("ilp", "integer_solver")])
 def test_planners_in_other_processes(
     tmp_path: Path, dump: Path, prepared: None, planner: str, child: str, number: signal.Signals
 ) -> None:

@@ -18,7 +18,7 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy
-from memplan.planners.ilp import linear_solver
+from memplan.planners.ilp import integer_solver
 from memplan.planners.ilp import solve as ilp
 from memplan.planners.ilp.solve import OPTIMAL_WITHIN, solve
 from memplan.planners.planner import Budget, Effort
@@ -86,7 +86,7 @@ def test_an_interrupt_returns_the_best_plan_so_far(monkeypatch: pytest.MonkeyPat
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(linear_solver.SolverTask, "__init__", interrupt)
+    monkeypatch.setattr(integer_solver.SolverTask, "__init__", interrupt)
     made = solve(mapped, Budget())
     assert verify(mapped, made) == []
     assert latency(mapped, made) <= latency(mapped, greedy.solve(mapped, Budget()))
@@ -125,17 +125,17 @@ def test_a_long_program_is_improved_window_by_window(monkeypatch: pytest.MonkeyP
 def test_solvers_get_no_more_time_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
     left: list[float] = []
-    solve_here = linear_solver.run
+    solve_here = integer_solver.run
 
-    def remembered(rows: Any, integer: bool, work: float, seconds: float, *more: Any) -> Any:
+    def remembered(rows: Any, work: int, seconds: float, *more: Any) -> Any:
         limits.append(seconds)
-        return solve_here(rows, integer, work, seconds, *more)
+        return solve_here(rows, work, seconds, *more)
 
-    monkeypatch.setattr(linear_solver, "run", remembered)
-    solve(seeded_problem(4, 25, REAL, 1), Budget(Effort.FAST, time_limit=60.0))
+    monkeypatch.setattr(integer_solver, "run", remembered)
+    solve(seeded_problem(0, 25, REAL, 1), Budget(Effort.FAST, time_limit=60.0))
     assert limits
     assert all(0.0 < seconds < 60.0 for seconds in limits)
-    solve(seeded_problem(4, 25, REAL, 1), Budget(Effort.FAST))
+    solve(seeded_problem(0, 25, REAL, 1), Budget(Effort.FAST))
     left = limits[len(limits) // 2 :]
     assert all(seconds == float("inf") for seconds in left)
 
@@ -143,13 +143,13 @@ def test_solvers_get_no_more_time_than_there_is(monkeypatch: pytest.MonkeyPatch)
 def test_a_solver_that_meets_the_guard_says_so() -> None:
     rows = ilp.relax(seeded_problem(4, 60, REAL, 1)).program.finished()
     guard = Guard(0.05)
-    linear_solver.SolverTask(rows, True, 10**6, guard, 1e-9).result()
+    integer_solver.SolverTask(rows, 10**6, guard, 1e-9).result()
     assert guard.met
 
 
 def test_a_solver_that_fails_leaves_a_bound() -> None:
     mapped = seeded_problem(4, 60, REAL, 1)
-    task = linear_solver.SolverTask(ilp.relax(mapped).program.finished(), True, 100, Guard(), 1e-6)
+    task = integer_solver.SolverTask(ilp.relax(mapped).program.finished(), 100, Guard(), 1e-6)
     task.stop()
     result = task.result()
     assert result.bound * ilp.relax(mapped).unit <= latency(mapped, greedy.solve(mapped, SHORT))

@@ -1,15 +1,14 @@
-"""Solves linear and integer programs by OR-Tools: GLOP and SCIP.
+"""Solves integer programs by SCIP, of OR-Tools.
 
 The integer solvers of OR-Tools 9.15 were compared on the relaxations of saved modules of 100 to 300 operations, in 25
 seconds on one core. SCIP proves most of them to 1e-5 and the others to 0.1 %. HiGHS finds no solution. CP-SAT rounds
 coefficients to integers, so that its bounds are up to 0.5 % too high, and one program becomes infeasible.
 
-Their work is counted, so the same program has the same solution on every machine: that of GLOP in its deterministic
-seconds, that of SCIP in nodes of its tree. A time limit is only a guard.
+The work is counted in nodes of the tree, so the same program has the same solution on every machine. A time limit is
+only a guard.
 
 SCIP does not listen to interrupts and does not always keep its time limit. An integer program that takes long is
 therefore solved by another process, which can be ended at any time; a small one is solved sooner than a process starts.
-GLOP keeps its time limit and works in a thread, so that the user can interrupt.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ class ProgramSolution:
 
     Attributes:
       values: `[num_columns]`; None if it found none.
-      bound: of the objective, from below: of a linear program the safe bound of its duals, of an integer program the
-        bound that SCIP proves, less its tolerances.
+      bound: of the objective, from below: what SCIP proves, less its tolerances.
       is_optimal: whether the solver says that the values are optimal.
       is_late: whether a time limit may have ended the work.
     """
@@ -68,38 +66,31 @@ class SolverTask:
 
     Args:
       rows: the program.
-      integer: whether integer columns must be integer.
-      work: nodes of an integer program's tree, deterministic seconds of a linear program.
+      work: nodes of the tree.
       guard: ends it early.
       gap: relative, within which a solution counts as optimal.
-      cuts: rounds of cuts that SCIP adds to an integer program before it branches. With them, its bounds are better:
+      cuts: rounds of cuts that SCIP adds before it branches. With them, its bounds are better:
         10.13 ms instead of 9.60 for one program of 171 operations. Without, it is 10 to 50 times as fast, and its
         solutions are better.
     """
 
-    def __init__(self, rows: Rows, integer: bool, work: float, guard: Guard, gap: float, cuts: int = 0):
+    def __init__(self, rows: Rows, work: int, guard: Guard, gap: float, cuts: int = 0):
         self._rows, self._solution = rows, None if len(rows.low) else ProgramSolution(np.zeros(0), rows.constant, True)
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._guard = guard
-        if self._solution is None and integer and len(rows.low) <= _SMALL:
-            solution = run(rows, True, min(work, _NODES_HERE), guard.left(), gap, cuts)
+        if self._solution is None and len(rows.low) <= _SMALL:
+            solution = run(rows, min(work, _NODES_HERE), guard.left(), gap, cuts)
             if solution.is_optimal or work <= _NODES_HERE or guard.reached():
                 self._solution = solution
         if self._solution is not None:
             return
         left = guard.left()
         limit = max((1.0 - _SHARE_OF_GRACE) * left - _GRACE, 0.5 * left)
-        if integer:
-            self._process = child_process.start(__name__)
-            question = pickle.dumps((rows, work, limit, gap, cuts))
-            self._thread = threading.Thread(target=self._talk, args=(self._process, question), daemon=True)
-        else:
-            self._thread = threading.Thread(target=self._work, args=(work, limit), daemon=True)
+        self._process = child_process.start(__name__)
+        question = pickle.dumps((rows, work, limit, gap, cuts))
+        self._thread = threading.Thread(target=self._talk, args=(self._process, question), daemon=True)
         self._thread.start()
-
-    def _work(self, work: float, limit: float) -> None:
-        self._solution = run(self._rows, False, work, limit, 0.0)
 
     def _talk(self, process: subprocess.Popen[bytes], question: bytes) -> None:
         answer, _ = process.communicate(question)
@@ -132,25 +123,17 @@ class SolverTask:
             self._thread.join()
 
 
-def solve_linear(rows: Rows, work: float, guard: Guard) -> ProgramSolution:
-    """Returns an optimum of the program without integrality; the bound is safe.
-
-    The duals of a solver that is ended may still give a useful bound.
-    """
-    return SolverTask(rows, False, work, guard, 0.0).result()
-
-
-def run(rows: Rows, integer: bool, work: float, seconds: float, gap: float, cuts: int = 0) -> ProgramSolution:
+def run(rows: Rows, work: int, seconds: float, gap: float, cuts: int = 0) -> ProgramSolution:
     """Solves a program in this process.
 
     Args:
-      rows, integer, work, gap, cuts: as for `SolverTask`.
+      rows, work, gap, cuts: as for `SolverTask`.
       seconds: of wall-clock time after which it ends in any case; infinite for no limit.
     """
     from ortools.linear_solver.python import model_builder_helper as helper
 
     model: Any = helper.ModelBuilderHelper()
-    model.add_var_array_with_bounds(rows.low, rows.high, rows.is_integer & integer, "")
+    model.add_var_array_with_bounds(rows.low, rows.high, rows.is_integer, "")
     for number in np.flatnonzero(rows.cost).tolist():
         model.set_var_objective_coefficient(number, float(rows.cost[number]))
     model.set_objective_offset(rows.constant)
@@ -160,13 +143,11 @@ def run(rows: Rows, integer: bool, work: float, seconds: float, gap: float, cuts
         model.set_constraint_upper_bound(number, high)
     for entry in zip(rows.rows.tolist(), rows.columns.tolist(), rows.values.tolist(), strict=True):
         model.add_term_to_constraint(*entry)
-    solver = helper.ModelSolverHelper("scip" if integer else "glop")
+    solver = helper.ModelSolverHelper("scip")
     if math.isfinite(seconds):
         solver.set_time_limit_in_seconds(max(seconds, 0.01))
     solver.set_solver_specific_parameters(
-        f"limits/gap = {gap}\nlimits/totalnodes = {int(work)}\nseparating/maxroundsroot = {cuts}"
-        if integer
-        else f"max_deterministic_time: {work}"
+        f"limits/gap = {gap}\nlimits/totalnodes = {work}\nseparating/maxroundsroot = {cuts}"
     )
     guard = Guard(seconds)
     solver.solve(model)
@@ -175,12 +156,8 @@ def run(rows: Rows, integer: bool, work: float, seconds: float, gap: float, cuts
     if not solver.has_response() or not solver.has_solution():
         return ProgramSolution(None, least, False, is_late)
     values = np.array(solver.variable_values())
-    if not integer:
-        duals = np.array(solver.dual_values())
-        bound = rows.safe_bound(duals) if len(duals) == len(rows.row_low) else least
-    else:
-        proven = float(solver.best_objective_bound())
-        bound = proven - _TOLERANCE * abs(proven) if np.isfinite(proven) else least
+    proven = float(solver.best_objective_bound())
+    bound = proven - _TOLERANCE * abs(proven) if np.isfinite(proven) else least
     is_optimal = solver.status() == helper.SolveStatus.OPTIMAL
     return ProgramSolution(values, max(bound, least), is_optimal, is_late and not is_optimal)
 
@@ -188,6 +165,6 @@ def run(rows: Rows, integer: bool, work: float, seconds: float, gap: float, cuts
 def main(arguments: Sequence[str]) -> None:
     """Answers the task on standard input."""
     rows, work, seconds, gap, cuts = pickle.load(sys.stdin.buffer)
-    solution = run(rows, True, work, seconds, gap, cuts)
+    solution = run(rows, work, seconds, gap, cuts)
     sys.stdout.buffer.write(pickle.dumps(solution))
     sys.stdout.buffer.flush()

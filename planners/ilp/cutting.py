@@ -1,0 +1,77 @@
+"""The linear program of a relaxation with cuts: those that its solution breaks are added, and it is solved again.
+
+The loop ends when nothing is broken, when a round raises the bound by next to nothing, or when the work is spent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.effort import Guard
+from memplan.planners.ilp.covers import CoverCut, separated
+from memplan.planners.ilp.knapsacks import filled, knapsacks
+from memplan.planners.ilp.linear import Rows
+from memplan.planners.ilp.model import Relaxation
+from memplan.planners.ilp.simplex import Simplex
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Rounds, cuts in a round, and the relative rise of the bound that a round must bring. Rounds end after so many without.
+_ROUNDS, _CUTS_IN_A_ROUND, _LEAST_RISE, _PATIENCE = 20, 400, 1e-4, 1
+
+
+@dataclass(frozen=True)
+class CutRelaxation:
+    """A linear program with cuts.
+
+    Attributes:
+      rows: the program with its cuts.
+      cuts: those that were added.
+      values: `[num_columns]` of the last solution; None if there is none.
+      bound: of the objective, from below, in the model's units.
+      is_done: whether the work sufficed.
+    """
+
+    rows: Rows
+    cuts: list[CoverCut]
+    values: Floats | None
+    bound: float
+    is_done: bool
+
+
+def cut_relaxation(model: Relaxation, work: float, guard: Guard) -> CutRelaxation:
+    """Returns the linear program of a model with the cuts that raise its bound.
+
+    Args:
+      model: whose precision is `whole`.
+      work: see `Simplex`.
+      guard: ends it early.
+    """
+    simplex = Simplex(model.program.finished(), work, guard)
+    rows = knapsacks(model)
+    cuts: list[CoverCut] = []
+    solution = simplex.solve()
+    values, bound, patience = solution.values, solution.bound, _PATIENCE
+    for _ in range(_ROUNDS if rows else 0):
+        if solution.values is None or values is None or patience == 0:
+            break
+        added = separated(filled(rows, values), values, _CUTS_IN_A_ROUND)
+        if not added:
+            break
+        cuts += added
+        simplex.add([row_of(cut) for cut in added])
+        solution = simplex.solve()
+        patience = _PATIENCE if solution.bound > bound * (1.0 + _LEAST_RISE) else patience - 1
+        bound = max(bound, solution.bound)
+        values = values if solution.values is None else solution.values
+    return CutRelaxation(simplex.rows, cuts, values, bound, solution.values is not None)
+
+
+def row_of(cut: CoverCut) -> tuple[Integers, Floats, float]:
+    """Returns a cut as a row of the program, see `Simplex.add`."""
+    used = np.flatnonzero(cut.coefficients)
+    return cut.row.columns[used], cut.coefficients[used].astype(np.float64), float(cut.limit)

@@ -87,6 +87,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, 
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", show_default=False, help="Write the rows to this file as JSON.")
 ]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the rows in the file of --json.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")]
 WorkloadNames = Annotated[
     str | None,

@@ -165,7 +165,7 @@ class TpuCompiler:
         return CompiledModule(text, time.monotonic() - began, cached=False, memory=header["memory"])
 
     def _key(self, module: bytes, request: Mapping[str, Any]) -> str:
-        versions = [version("jaxlib"), _libtpu_version()]
+        versions = compiler_versions()
         parts = [request["topology"], sorted(request["options"].items()), versions]
         # The key without an order is that of older versions, so their entries are still found.
         parts += [[name, request[name]] for name in ("order", "stage") if name in request]
@@ -261,6 +261,11 @@ def _log_file() -> BinaryIO:
         return cast(BinaryIO, tempfile.TemporaryFile())
     except OSError:
         return open(os.devnull, "r+b")
+
+
+def compiler_versions() -> list[str]:
+    """Returns the versions of what a compiled module follows from: jaxlib, and libtpu ("" if it is missing)."""
+    return [version("jaxlib"), _libtpu_version()]
 
 
 def _demand_libtpu() -> None:

@@ -20,9 +20,10 @@ from typing import Annotated, Any
 
 import typer
 
-from memplan.cli.arguments import JsonFile, Markdown
+from memplan.cli.arguments import JsonFile, Markdown, Resume
 from memplan.cli.bench.mapping import OPTIMAL, dump_name
-from memplan.cli.bench.rows import markdown_of, table_of, write_bench
+from memplan.cli.bench.results import Results
+from memplan.cli.bench.rows import markdown_of, table_of
 from memplan.cli.bindings import Bindings
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
@@ -74,6 +75,7 @@ def command(
         Path | None, typer.Option("--picture", metavar="FILE", show_default=False, help="Draw the curves: PNG or SVG.")
     ] = None,
     json_file: JsonFile = None,
+    resume: Resume = False,
 ) -> None:
     """Latency against time: the agent from scratch, beside the planners.
 
@@ -86,24 +88,25 @@ def command(
     from memplan.rl_agent.planner import ready_to_play
 
     files = dumps or _shipped()
-    rows: list[dict[str, Any]] = []
+    setting = {"minutes": minutes, "ablations": ablations, "seed": seed}
+    results = Results("agent", json_file, setting, summarize, resume)
     with ready_to_play(), Stages(total=len(files)) as stages:
         for file in files:
             with stages.stage(dump_name(file)):
+                if results.has(dump=dump_name(file)):
+                    continue
                 problem = read_problem(file, None, Bindings())
                 bound = lower_bound(problem).value
                 measure = _ablated if ablations else _compared
-                rows.append(
-                    {"dump": dump_name(file), "bound": bound, **measure(problem, minutes, seed, _AT_BOUND * bound)}
-                )
-                write_bench(json_file, "agent", rows, summarize(rows))  # It takes hours: nothing shall be lost.
-    columns, lines = _lines(rows)
+                row = {"dump": dump_name(file), "bound": bound, **measure(problem, minutes, seed, _AT_BOUND * bound)}
+                results.add([row])
+    columns, lines = _lines(results.rows)
     if markdown:
         write(markdown_of(columns, lines, {"program"}))
     else:
         show(lambda terminal: terminal.print(table_of(columns, lines, {"program"})))
     if picture is not None:
-        draw(rows, picture)
+        draw(results.rows, picture)
 
 
 def _shipped() -> list[Path]:

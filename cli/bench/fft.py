@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from memplan.cli.arguments import JsonFile, Markdown
-from memplan.cli.bench.rows import markdown_of, positive_integers, table_of, write_bench
+from memplan.cli.bench.results import write_bench
+from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import Program, lower_for_tpu, prepare_jax

@@ -27,7 +27,8 @@ from memplan.backends.tpu.decisions import Placement
 from memplan.backends.tpu.steering import sites
 from memplan.backends.tpu.variants import CHEAP, variants
 from memplan.cli.arguments import JsonFile, Markdown
-from memplan.cli.bench.rows import markdown_of, table_of, write_bench
+from memplan.cli.bench.results import write_bench
+from memplan.cli.bench.rows import markdown_of, table_of
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import find_program, lower_for_tpu

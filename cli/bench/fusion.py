@@ -17,7 +17,8 @@ import typer
 
 from memplan import pipeline
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, PlannerName, TimeLimit, WorkloadNames
-from memplan.cli.bench.rows import Row, markdown_of, table_of, write_bench
+from memplan.cli.bench.results import Row, write_bench
+from memplan.cli.bench.rows import markdown_of, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from memplan import pipeline
 from memplan.cli.arguments import JsonFile
-from memplan.cli.bench.rows import write_bench
+from memplan.cli.bench.results import write_bench
 from memplan.cli.console import Stages, show
 from memplan.cli.outputs import check_file
 from memplan.compiler.errors import MemplanError

@@ -20,8 +20,9 @@ import typer
 from rich.table import Table
 
 from memplan import pipeline
-from memplan.cli.arguments import EffortName, JsonFile, Markdown, TimeLimit
-from memplan.cli.bench.rows import positive_integers, write_bench
+from memplan.cli.arguments import EffortName, JsonFile, Markdown, Resume, TimeLimit
+from memplan.cli.bench.results import Results
+from memplan.cli.bench.rows import positive_integers
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners
@@ -72,6 +73,7 @@ def command(
     time_limit: TimeLimit = None,
     markdown: Markdown = False,
     json_file: JsonFile = None,
+    resume: Resume = False,
 ) -> None:
     """Latency of each planner on each dump.
 
@@ -83,22 +85,23 @@ def command(
         planner_registry.get(name)
     sizes = positive_integers(contended, "--contended") if contended is not None else []
     files = dumps or ([] if sizes else _shipped())
-    rows: list[dict[str, Any]] = []
+    setting = {"planners": names, "effort": effort.value, "time_limit": time_limit}
+    results = Results("mapping", json_file, setting, summarize, resume)
     with Stages(total=len(files) + len(sizes) * len(_CONTENDED)) as stages:
         for file in files:
             with stages.stage(dump_name(file)):
-                rows.extend(_rows(file, names, effort, time_limit))
+                if not results.has(dump=dump_name(file)):
+                    results.add(_rows(file, names, effort, time_limit))
         for size in sizes:
             for make, in_loops in _CONTENDED:
                 with stages.stage(f"a contended problem of {size:,} operations"):
                     made = make(size, ratio, in_loops)
-                    rows.extend(_rows_of(made.problem, made.problem.name, names, effort, time_limit, made.optimum))
-    summary = summarize(rows)
+                    if not results.has(dump=made.problem.name):
+                        results.add(_rows_of(made.problem, made.problem.name, names, effort, time_limit, made.optimum))
     if markdown:
-        write(markdown_table(rows))
+        write(markdown_table(results.rows))
     else:
-        show(lambda terminal: terminal.print(_table(rows, summary)))
-    write_bench(json_file, "mapping", rows, summary)
+        show(lambda terminal: terminal.print(_table(results.rows, summarize(results.rows))))
 
 
 def dump_name(file: Path) -> str:

@@ -18,7 +18,8 @@ from rich.table import Table
 from memplan.backends import order_hook
 from memplan.backends.cpu import CpuModule, compile_for_cpu
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, WorkloadNames
-from memplan.cli.bench.rows import table_of, write_bench
+from memplan.cli.bench.results import write_bench
+from memplan.cli.bench.rows import table_of
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import Program, find_program, prepare_jax

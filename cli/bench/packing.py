@@ -21,7 +21,8 @@ from rich.table import Table
 from memplan import pipeline
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, TimeLimit
 from memplan.cli.bench.mapping import dump_name
-from memplan.cli.bench.rows import markdown_of, table_of, write_bench
+from memplan.cli.bench.results import write_bench
+from memplan.cli.bench.rows import markdown_of, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners

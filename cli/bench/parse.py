@@ -20,7 +20,8 @@ import typer
 from rich.table import Table
 
 from memplan.cli.arguments import JsonFile
-from memplan.cli.bench.rows import positive_integers, write_bench
+from memplan.cli.bench.results import write_bench
+from memplan.cli.bench.rows import positive_integers
 from memplan.cli.console import Stages, note, show
 from memplan.cli.outputs import check_file
 from memplan.compiler import child_process

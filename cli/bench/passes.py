@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memplan.cli.arguments import JsonFile, Markdown
-from memplan.cli.bench.rows import Row, markdown_of, positive_integers, table_of, write_bench
+from memplan.cli.bench.results import Row, write_bench
+from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax

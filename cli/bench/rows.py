@@ -1,30 +1,13 @@
-"""What all benches share: rows, their file, their tables, and numbers from the command line."""
+"""What all benches share: their tables, and numbers from the command line."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from rich.table import Table
 
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.files import write_atomically
 from memplan.compiler.printable import printable
-
-Row = Mapping[str, Any]
-
-
-def bench_json(name: str, rows: Sequence[Row], summary: Row) -> str:
-    """Returns a bench's result as JSON: sizes in bytes, times in seconds."""
-    return json.dumps({"bench": name, "rows": list(rows), "summary": summary}, indent=2) + "\n"
-
-
-def write_bench(path: Path | None, name: str, rows: Sequence[Row], summary: Row) -> None:
-    """Writes a bench's result, if it is wanted in a file."""
-    if path is not None:
-        write_atomically(path, bench_json(name, rows, summary))
 
 
 def positive_integers(text: str, option: str) -> list[int]:

@@ -17,10 +17,10 @@ import typer
 from rich.table import Table
 
 from memplan.backends.tpu import optimize as optimizer
-from memplan.backends.tpu.compile import CompileError, TpuCompiler
+from memplan.backends.tpu.compile import CompileError, TpuCompiler, compiler_versions
 from memplan.backends.tpu.outcome import Outcome
-from memplan.cli.arguments import EffortName, JsonFile, Markdown, PlannerName, TimeLimit, WorkloadNames
-from memplan.cli.bench.rows import write_bench
+from memplan.cli.arguments import EffortName, JsonFile, Markdown, PlannerName, Resume, TimeLimit, WorkloadNames
+from memplan.cli.bench.results import Results
 from memplan.cli.compile import in_short
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
@@ -44,6 +44,7 @@ def command(
     time_limit: TimeLimit = None,
     markdown: Markdown = False,
     json_file: JsonFile = None,
+    resume: Resume = False,
 ) -> None:
     """Latency of what XLA:TPU compiles with our plans, beside its default.
 
@@ -59,7 +60,14 @@ def command(
     names = registry.names() if workloads is None else _names(workloads, "--workloads")
     for name in names:
         registry.get(name)
-    rows: list[Row] = []
+    setting = {
+        "planner": planner,
+        "compile_budget": compile_budget,
+        "effort": effort.value,
+        "time_limit": time_limit,
+        "compiler": compiler_versions(),
+    }
+    results = Results("tpu", json_file, setting, summarize, resume)
     with Stages(total=len(names) * len(described)) as stages, TpuCompiler() as compiler:
         for name in names:
             try:
@@ -68,19 +76,20 @@ def command(
                 module = error
             for target in described:
                 with stages.stage(f"{name} for {target.name}"):
+                    if results.has(workload=name, target=target.name):
+                        continue
                     started = time.perf_counter()
                     row = _measured(name, module, target, planner, compile_budget, effort, time_limit, compiler)
                     row["seconds"] = time.perf_counter() - started
-                    rows.append(row)
-                    write_bench(json_file, "tpu", rows, summarize(rows))
+                    results.add([row])
                 told = row["error"] if "error" in row else f"{row['ratio']:.4f} of the default, by {row['best']}"
                 note(f"{name} for {target.name}: {told}, {row['seconds']:.0f} s")
     if markdown:
-        write(markdown_table(rows))
+        write(markdown_table(results.rows))
     else:
-        show(lambda terminal: terminal.print(_table(rows)))
+        show(lambda terminal: terminal.print(_table(results.rows)))
         write("")
-        show(lambda terminal: terminal.print(_summary_table(summarize(rows))))
+        show(lambda terminal: terminal.print(_summary_table(summarize(results.rows))))
 
 
 def _names(text: str, option: str) -> list[str]:

@@ -190,20 +190,31 @@ class _SpacePacker:
 
     def _instance(self, chosen: Integers) -> Instance:
         """Returns some blocks, and then what operations reserve, as an instance in units of the alignment."""
-        lower, upper, gaps = [], [], []
-        for item in chosen.tolist():
-            own = self.position_of[self.first_interval[item] : self.first_interval[item + 1]]
-            starts, ends = np.sort(self.starts[own]).tolist(), np.sort(self.ends[own]).tolist()
-            lower.append(starts[0])
-            upper.append(ends[-1])
-            gaps.append([(end, start) for end, start in zip(ends[:-1], starts[1:], strict=True) if end < start])
-        runs = reserved_runs(self._problem, self._space, self.unit)
-        return Instance.of(
-            lower=[*lower, *(start for start, _, _ in runs)],
-            upper=[*upper, *(end for _, end, _ in runs)],
-            size=[*self.size[chosen].tolist(), *(size for _, _, size in runs)],
-            fixed=[FREE] * len(chosen) + [0] * len(runs),
-            gaps=[*gaps, *([] for _ in runs)],
+        number_of = np.full(len(self.size), UNPLACED)
+        number_of[chosen] = np.arange(len(chosen))
+        block = number_of[self.item_at]
+        kept = np.flatnonzero(block >= 0)
+        # Within a block, the intervals are sorted by start. What lies between two of them is a gap.
+        kept = kept[np.argsort(block[kept], kind="stable")]
+        block, starts, ends = block[kept], self.starts[kept], self.ends[kept]
+        ends = ends[np.lexsort((ends, block))]
+        is_same = block[1:] == block[:-1]
+        gap = np.flatnonzero(is_same & (ends[:-1] < starts[1:]))
+        first, last = np.flatnonzero(np.append(True, ~is_same)), np.flatnonzero(np.append(~is_same, True))
+        runs = np.array(reserved_runs(self._problem, self._space, self.unit), np.int64).reshape(-1, 3)
+        count = len(chosen) + len(runs)
+        return Instance(
+            ids=tuple(map(str, range(count))),
+            lower=np.concatenate([starts[first], runs[:, 0]]),
+            upper=np.concatenate([ends[last], runs[:, 1]]),
+            size=np.concatenate([self.size[chosen], runs[:, 2]]),
+            alignment=np.ones(count, np.int64),
+            fixed=np.repeat(np.array([FREE, 0]), (len(chosen), len(runs))),
+            gap_block=block[gap],
+            gap_lower=ends[gap],
+            gap_upper=starts[gap + 1],
+            gap_low=np.zeros(len(gap), np.int64),
+            gap_high=np.zeros(len(gap), np.int64),
         )
 
     def place_left_over(self, offsets: Integers, effort: float) -> Integers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from memplan.compiler.mapping.problem import MappingProblem
 
 
@@ -13,11 +15,9 @@ def reserved_runs(problem: MappingProblem, space: int, unit: int = 1) -> list[tu
       space: index.
       unit: bytes in which sizes are counted, rounded up.
     """
-    runs: list[tuple[int, int, int]] = []
-    for time, operation in enumerate(problem.operations):
-        size = -(-operation.reserved[space] // unit)
-        if runs and runs[-1][1] == time and runs[-1][2] == size:
-            runs[-1] = (runs[-1][0], time + 1, size)
-        elif size:
-            runs.append((time, time + 1, size))
-    return runs
+    sizes = np.array([operation.reserved[space] for operation in problem.operations], np.int64)
+    sizes = -(-sizes // unit)
+    starts = np.flatnonzero(np.diff(sizes, prepend=0) != 0)
+    ends = np.append(starts[1:], len(sizes))
+    rows = zip(starts.tolist(), ends.tolist(), sizes[starts].tolist(), strict=False)
+    return [(start, end, size) for start, end, size in rows if size]

@@ -77,11 +77,24 @@ def check_values(checked: CheckedPlan) -> Iterator[Violation]:
     problem, plan = checked.problem, checked.plan
     moments: list[dict[int, _Moment]] = [{} for _ in problem.buffers]
     broken = [len(plan.served) != len(problem.accesses)] * len(problem.buffers)
+    still = _still_residencies(checked)
 
     def at(buffer: int, time: int) -> _Moment:
-        return moments[buffer].setdefault(time, _Moment(time))
+        moment = moments[buffer].get(time)
+        if moment is None:
+            moment = moments[buffer][time] = _Moment(time)
+        return moment
 
     for (time, access), residency in zip(problem.accesses, plan.served, strict=False):
+        alone = still[access.buffer]
+        if alone < 0:
+            continue
+        r = plan.residencies[alone]
+        if residency != alone or not r.start <= time < r.end:
+            still[access.buffer] = -1
+    for (time, access), residency in zip(problem.accesses, plan.served, strict=False):
+        if still[access.buffer] >= 0:
+            continue
         if not checked.knows(residency) or plan.residencies[residency].buffer != access.buffer:
             broken[access.buffer] = True
         else:
@@ -103,7 +116,7 @@ def check_values(checked: CheckedPlan) -> Iterator[Violation]:
 
     regions = _Regions(checked)
     for number, buffer in enumerate(problem.buffers):
-        if broken[number]:
+        if broken[number] or still[number] >= 0:
             continue
         at(number, problem.end)
         ordered = [moments[number][time] for time in sorted(moments[number])]
@@ -115,6 +128,45 @@ def check_values(checked: CheckedPlan) -> Iterator[Violation]:
         state = flow.run(0, len(ordered), 0, _FlowState(current, {}))
         yield from flow.violations
         yield from _final(checked, number, state, before)
+
+
+def _still_residencies(checked: CheckedPlan) -> list[int]:
+    """Returns per buffer its only residency if that always holds the value; -1 where values must be followed.
+
+    Such a residency is where the value begins and where it must end, no copy touches it, and it lasts for the whole
+    live range. Execution leaves that range and comes back only through a loop around a part of it, so the range lies
+    within one region, or is that of the whole program.
+    """
+    problem, plan = checked.problem, checked.plan
+    count, last = [0] * len(problem.buffers), [-1] * len(problem.buffers)
+    for number, r in enumerate(plan.residencies):
+        if checked.is_known[number]:
+            count[r.buffer] += 1
+            last[r.buffer] = number
+    for number in checked.copies:
+        count[plan.residencies[plan.copies[number].source].buffer] = 0
+    within: list[int | None] = [None] * len(problem.buffers)  # region of all accesses; -1 for several
+    for time, access in problem.accesses:
+        region = checked.region[time]
+        if within[access.buffer] != region:
+            within[access.buffer] = region if within[access.buffer] is None else -1
+    still = [-1] * len(problem.buffers)
+    for number, buffer in enumerate(problem.buffers):
+        if count[number] != 1:
+            continue
+        r = plan.residencies[last[number]]
+        begins = buffer.initial_space is None or (r.start == 0 and r.space == buffer.initial_space)
+        ends = buffer.final_space is None or (r.end == problem.end + 1 and r.space == buffer.final_space)
+        if not begins or not ends or r.start > buffer.start or r.end < buffer.end:
+            continue
+        around = within[number]
+        if (r.start == 0 and r.end >= problem.end) or around in (None, 0):
+            still[number] = last[number]
+        elif around is not None and around > 0:
+            region = problem.regions[around]
+            if region.start <= buffer.start and buffer.end <= region.end:
+                still[number] = last[number]
+    return still
 
 
 def _final(checked: CheckedPlan, number: int, state: _FlowState, before: Sequence[int]) -> Iterator[Violation]:

@@ -104,7 +104,8 @@ def overlaps(sections: Sections) -> tuple[Integers, Integers]:
     mine, other = np.nonzero(
         (sections.first[:, None] < sections.last[None, :]) & (sections.first[None, :] < sections.last[:, None])
     )
-    pairs = np.unique(block[mine] * num_blocks + block[other])
+    pairs = np.sort(block[mine] * num_blocks + block[other])
+    pairs = pairs[np.diff(pairs, prepend=-1) != 0]
     first, second = pairs // max(num_blocks, 1), pairs % max(num_blocks, 1)
     first, second = first[first != second], second[first != second]
     return np.searchsorted(first, np.arange(num_blocks + 1)).astype(np.int64), second.astype(np.int64)

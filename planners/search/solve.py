@@ -27,7 +27,7 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
-from memplan.planners.planner import Budget, Planner, Role
+from memplan.planners.planner import Budget, Effort, Planner, Role
 from memplan.planners.search.annealing import Annealer, PlacedRuns
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
@@ -134,7 +134,7 @@ class _Annealing:
                 annealer.squeeze()
                 for _ in self._anneal(annealer, half, heat, rounds):
                     pass
-                annealer.place(is_exact=not self.budget.guard.reached())
+                annealer.place(is_exact=self.budget.effort is not Effort.FAST and not self.budget.guard.reached())
                 incumbent = self._better(annealer, incumbent, elsewhere)
             for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, rounds, is_placed=True):
                 incumbent = self._better(annealer, incumbent, elsewhere)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from literal_problems import branch, loop, plan, problem
 from plan_oracle import is_valid
-from random_problems import problems
+from random_problems import REAL, problems, seeded_problem
 
+from memplan.compiler.mapping import value_flow
 from memplan.compiler.mapping.plan import Copy, Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
+from memplan.compiler.mapping.violation import CheckedPlan
+from memplan.planners import slow
 from memplan.planners.greedy import GreedyOptions, solve_with
 from memplan.planners.planner import Budget
 
@@ -196,3 +201,26 @@ def test_what_planners_make_runs(mapped: MappingProblem, seed: int) -> None:
     made = solve_with(mapped, Budget(seed=seed), GreedyOptions(rounds=2, repacks=1))
     assert verify(mapped, made) == []
     assert is_valid(mapped, made)
+
+
+def test_values_that_need_not_be_followed_are_those_that_break_no_rule() -> None:
+    draw = random.Random(0)
+    skipped = broken = 0
+    for seed in range(60):
+        mapped = seeded_problem(seed, 30, REAL, 2)
+        made = solve_with(mapped, Budget(), GreedyOptions(rounds=1)) if seed % 2 else slow.solve(mapped, Budget())
+        changed = list(made.residencies)
+        for number in draw.sample(range(len(changed)), min(seed % 4, len(changed))):
+            r = changed[number]
+            start, end = r.start + draw.choice((0, 0, 1, -1)), r.end + draw.choice((0, 0, 1, -1, -3))
+            changed[number] = dataclasses.replace(r, start=start, end=end, space=draw.choice((r.space, r.space, 1)))
+        made = dataclasses.replace(made, residencies=tuple(changed))
+        checked = CheckedPlan(mapped, made)
+        found = list(value_flow.check_values(checked))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(value_flow, "_still_residencies", lambda checked: [-1] * len(checked.problem.buffers))
+            assert list(value_flow.check_values(checked)) == found
+        skipped += sum(number >= 0 for number in value_flow._still_residencies(checked))
+        broken += bool(found)
+    assert skipped > 300
+    assert broken > 5

@@ -26,7 +26,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.compiler.effort import Effort, Guard
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -50,8 +50,8 @@ _WORK = 1_500_000
 # A small program is decided again no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
 
-# Placements that an exact search for offsets may try where heuristics leave stays over, by effort.
-_EXACT_NODES = (3_000, 10_000, 10_000)
+# Placements that an exact search for offsets may try where heuristics leave stays over.
+_EXACT_NODES = 10_000
 
 # What is kept back of a time limit for packing, in the seconds that packing the first decisions took.
 _FINISHING = 2.0
@@ -96,7 +96,7 @@ def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) 
     home_offsets: dict[int, int] = {}
     for space in fast_spaces(problem):
         frame = Frame(problem, space, stays, "all" if options.keep_between_uses else "single")
-        search = _OrderTrials(frame, emulator, options, np.random.default_rng(budget.seed), budget.guard, budget.effort)
+        search = _OrderTrials(frame, emulator, options, np.random.default_rng(budget.seed), budget.guard)
         decisions, offsets = search.packed()
         home_offsets.update(zip(frame.homes, offsets.tolist(), strict=False))
         stays += decisions.stays(offsets)
@@ -113,11 +113,9 @@ class _OrderTrials:
         options: GreedyOptions,
         generator: np.random.Generator,
         guard: Guard,
-        effort: Effort = Effort.NORMAL,
     ):
         self.frame, self.emulator, self.options = frame, emulator, options
         self.generator, self.guard = generator, guard
-        self.exact_nodes = effort.of(*_EXACT_NODES)
         self.bound = emulator.lower_bound() * (1.0 + 1e-9)
         self.affordable = max(1, _WORK // max(1, len(frame.lows)))
 
@@ -148,7 +146,7 @@ class _OrderTrials:
         for attempt in range(repacks + 1):
             if options.drop_losses:
                 found = self._without_losses(found)
-            placed, offsets, left_out = self._placed(found, 0 if self.guard.reached() else self.exact_nodes)
+            placed, offsets, left_out = self._placed(found, 0 if self.guard.reached() else _EXACT_NODES)
             if (latency := self.latency(placed)) < best_latency:
                 best, best_offsets, best_latency = placed, offsets, latency
             if not len(left_out) or attempt == repacks or self.guard.reached():

@@ -20,7 +20,7 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners.offsets.best_fit_kernel import UNPLACED, BlockSizes, Intervals, fit_most
 from memplan.planners.offsets.instance import FREE, Instance
 from memplan.planners.offsets.limited import fit_within
-from memplan.planners.stays.exact_packing import place_left_over
+from memplan.planners.stays.exact_packing import PlacedBlocks, place_left_over
 from memplan.planners.stays.reserved import reserved_runs
 
 Integers = NDArray[np.int64]
@@ -71,7 +71,7 @@ def pack(
       blocks: what to pack.
       stack_lasting: whether blocks that last for the whole program are stacked at the bottom first. That is fast, and
         good where the space has room for everything.
-      exact_effort: of constraint programming, in its deterministic seconds, for each block that finds no place
+      exact_effort: of constraint programming, in its deterministic seconds, for each group of blocks that find no place
         otherwise; 0 for none.
       exact_nodes: of an exact search for offsets of all blocks, or of all but a few of those that were left over; 0 for
         none.
@@ -129,7 +129,7 @@ class _SpacePacker:
         )
         self._sizes = BlockSizes(self.size, np.ones(num_items, np.int64), np.full(num_items, UNPLACED))
         self.floor = self._floors(problem, space, num_items)
-        self._problem, self._space = problem, space
+        self._problem, self._space, self._weight = problem, space, blocks.weight
         self.duration = np.bincount(blocks.item, blocks.end - blocks.start, minlength=num_items)
         self.first_start = np.full(num_items, problem.end + 1)
         np.minimum.at(self.first_start, blocks.item, blocks.start)
@@ -219,9 +219,8 @@ class _SpacePacker:
 
     def place_left_over(self, offsets: Integers, effort: float) -> Integers:
         """Returns offsets in units of the alignment, with what constraint programming could place beside."""
-        return place_left_over(
-            self.starts, self.ends, self.item_at, self.size, self.floor, self.capacity, offsets, effort
-        )
+        blocks = PlacedBlocks(self.starts, self.ends, self.item_at, self.size, self.floor, self._weight, self.capacity)
+        return place_left_over(blocks, offsets, effort)
 
     def in_bytes(self, offsets: Integers) -> Integers:
         return np.where(offsets == UNPLACED, UNPLACED, offsets * self.unit)

@@ -53,6 +53,9 @@ _ROUNDS_PER_RUN = 2
 # Placements that an exact search for offsets may try where heuristics leave stays over.
 _EXACT_NODES = 10_000
 
+# Deterministic seconds of constraint programming for each group of stays that found no offset.
+_EXACT_SECONDS = 0.1
+
 # What is kept back of a time limit for packing, in the seconds that packing the first decisions took.
 _FINISHING = 2.0
 
@@ -147,17 +150,25 @@ class _OrderTrials:
             if options.drop_losses:
                 found = self._without_losses(found)
             placed, offsets, left_out = self._placed(found, 0 if self.guard.reached() else _EXACT_NODES)
-            if (latency := self.latency(placed)) < best_latency:
-                best, best_offsets, best_latency = placed, offsets, latency
+            candidates = [(placed, offsets)]
+            if len(left_out) and not self.guard.reached() and self.latency(found) < best_latency:
+                candidates.append(self._placed(found, exact_effort=_EXACT_SECONDS)[:2])
+            for placed, offsets in candidates:
+                if (latency := self.latency(placed)) < best_latency:
+                    best, best_offsets, best_latency = placed, offsets, latency
             if not len(left_out) or attempt == repacks or self.guard.reached():
                 break
             found = self._improved(found.squeezed(left_out), rounds // 4)
         return best, best_offsets
 
-    def _placed(self, decisions: Decisions, exact_nodes: int = 0) -> tuple[Decisions, Integers, Integers]:
+    def _placed(
+        self, decisions: Decisions, exact_nodes: int = 0, exact_effort: float = 0.0
+    ) -> tuple[Decisions, Integers, Integers]:
         """Returns the decisions without the runs that find no offset, the offsets of the rest, and those runs."""
         frame, runs = self.frame, decisions.runs()
-        offsets = pack(frame.problem, frame.space, decisions.blocks(), exact_nodes=exact_nodes)
+        offsets = pack(
+            frame.problem, frame.space, decisions.blocks(), exact_nodes=exact_nodes, exact_effort=exact_effort
+        )
         is_lost = offsets == UNPLACED
         num_homes = len(frame.homes)
         if is_lost[:num_homes].any():

@@ -151,7 +151,7 @@ class _OrderTrials:
                 found = self._without_losses(found)
             placed, offsets, left_out = self._placed(found, 0 if self.guard.reached() else _EXACT_NODES)
             candidates = [(placed, offsets)]
-            if len(left_out) and not self.guard.reached() and self.latency(found) < best_latency:
+            if repacks and len(left_out) and not self.guard.reached() and self.latency(found) < best_latency:
                 candidates.append(self._placed(found, exact_effort=_EXACT_SECONDS)[:2])
             for placed, offsets in candidates:
                 if (latency := self.latency(placed)) < best_latency:

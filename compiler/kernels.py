@@ -1,13 +1,13 @@
 """The decorators of functions that numba compiles: one set of options, and one cache, for the whole project.
 
-    @entry      called from Python and from compiled functions; runs without Python's global lock
-    @internal   called from compiled functions only: an entry from Python would be most of what compiling takes
+    @entry      called from Python, and perhaps from compiled functions; runs without Python's global lock
+    @internal   called from compiled functions only, and compiled as a part of them (`linked_code.py`)
     @inlined    as `internal`, and copied into each caller: for what inner loops call at every step
 
-Compiled code is kept in the user's cache folder, never beside the sources: a file for each function and signature, with
-a checksum. By itself, numba notices a change of the file that holds a function, but not of a function that it calls,
-nor of a type that it takes. So all sources that matter share one fingerprint, and each fingerprint has a folder of its
-own. Nor does numba notice that a file is damaged: it fails, or runs what it finds there.
+The compiled code of entries is kept in the user's cache folder, never beside the sources: a file for each function and
+signature, with a checksum. By itself, numba notices a change of the file that holds a function, but not of a function
+that it calls, nor of a type that it takes. So all sources that matter share one fingerprint, and each fingerprint has a
+folder of its own. Nor does numba notice that a file is damaged: it fails, or runs what it finds there.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba import njit
+from numba import njit, types
 from numba.core import event, sigutils
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from memplan.compiler.cache import Cache, opened, sealed
+from memplan.compiler.linked_code import LinkedCompiler
 
 _IMPORT = re.compile(r"^from memplan\.([\w.]++) import ([^(\n]++|\([^)]*+\))", re.MULTILINE)
 
@@ -123,6 +124,9 @@ class _KernelCache(NullCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keeps the code for a signature, unless it has addresses of this process in it."""
+        # Those of internal functions, which had no place for them so far.
+        for environment in data._find_referenced_environments():
+            data.codegen.set_env(environment.env_name, environment)
         if not data.library.has_dynamic_globals and all(lifted.can_cache for lifted in data.lifted):
             _CACHE.store(self._entry(sig, data.codegen), sealed(dumps(data._reduce())))
 
@@ -163,17 +167,30 @@ def alone() -> contextlib.AbstractContextManager[None]:
     return _CACHE.locked(FOLDER.replace("/", "-"), _SECONDS_TO_COMPILE)
 
 
-def _decorator(**options: bool) -> Callable[[Callable[..., Any]], Any]:
+def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = njit(**options)(function)
         if not numba.config.DISABLE_JIT:
-            dispatcher._cache = _KernelCache(function)
+            if "pipeline_class" not in options:
+                dispatcher._cache = _KernelCache(function)
+            _ignore_literals(dispatcher)
         return dispatcher
 
     return decorate
 
 
-_INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+def _ignore_literals(dispatcher: Any) -> None:
+    """Lets calls from compiled functions with a literal take the signature of other values, not one of their own."""
+    template = dispatcher.get_call_template
+
+    def without_literals(args: Any, kws: dict[str, Any]) -> Any:
+        plain = {name: types.unliteral(kind) for name, kind in kws.items()}
+        return template(tuple(types.unliteral(kind) for kind in args), plain)
+
+    dispatcher.get_call_template = without_literals
+
+
+_INTERNAL = {"pipeline_class": LinkedCompiler, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 entry = _decorator(nogil=True)
 internal = _decorator(**_INTERNAL)

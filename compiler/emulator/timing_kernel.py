@@ -387,7 +387,6 @@ def leave_regions(t, depth, clock, stalled, schedule, links, stack):  # type: ig
 def run_operation(t, clock, schedule, links):  # type: ignore[no-untyped-def]
     """Awaits and issues the copies of time `t` and runs its operation; returns `(clock, seconds waited)`."""
     operation, following = schedule.operations[t], schedule.operations[t + 1]
-    nobody = np.int64(-1)  # a literal would be a type of its own
     arrived = clock
     for i in range(operation.awaits, following.awaits):
         clock = drain(clock, NEVER, schedule.awaited[i], links.whole, links)
@@ -402,7 +401,7 @@ def run_operation(t, clock, schedule, links):  # type: ignore[no-untyped-def]
     if operation.start < 0.0:
         operation.start = clock
     if operation.duration > 0.0:
-        clock = drain(clock, clock + operation.duration, nobody, schedule.idle_fraction[t], links)
+        clock = drain(clock, clock + operation.duration, -1, schedule.idle_fraction[t], links)
     return clock, waited
 
 

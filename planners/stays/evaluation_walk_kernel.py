@@ -105,7 +105,7 @@ def _run_operation(
     times: np.ndarray, t: int, copy_lists: np.ndarray, schedule: ScheduleRows, clock: float, links: LinkState
 ) -> float:
     """Awaits and issues the copies of a time and runs its operation, as in `timing_kernel.run_operation`."""
-    nobody, time, duration = np.int64(-1), times[t], schedule.operations[t].duration  # a literal would be another type
+    time, duration = times[t], schedule.operations[t].duration
     number = time.first_awaited
     while number >= 0:
         clock = drain(clock, NEVER, number, links.whole, links)
@@ -117,7 +117,7 @@ def _run_operation(
             clock = drain(clock, NEVER, number, links.whole, links)
         number = copy_lists[number].next_issued
     if duration > 0.0:
-        clock = drain(clock, clock + duration, nobody, schedule.idle_fraction[t], links)
+        clock = drain(clock, clock + duration, NONE, schedule.idle_fraction[t], links)
     return clock
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from memplan.compiler.arrays_kernel import fill
 from memplan.compiler.kernels import entry, inlined, internal
 
 # Iterations of one loop that are walked one by one at most; any others are taken to last as long as the last of these.
@@ -68,7 +69,7 @@ def drain(clock, until, awaited, fraction, links):  # type: ignore[no-untyped-de
     while True:
         if (awaited >= 0 and not copies[awaited].is_pending) or clock >= until:
             return clock
-        active[:] = 0
+        fill(active, 0)
         is_empty = True
         next_ready = NEVER
         for q in range(queues.shape[0]):

@@ -18,13 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.arrays_kernel import copy_to
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_kernel import latency_of_tables
 from memplan.planners.stays.random_kernel import below, uniform
 from memplan.planners.stays.rules import CHANNEL_PRICE, TRIES
-from memplan.planners.stays.runs_kernel import try_all
+from memplan.planners.stays.runs_kernel import try_run
 from memplan.planners.stays.tables import NONE, StayTables
 
 DROP, COPY, WAIT, KEEP = range(4)
@@ -41,6 +42,7 @@ class Population(NamedTuple):
       position: `[num_items + 1]` of each gene in that order: what crossover cuts.
       empty: `[num_kept, size]` what the tables hold when nothing is decided, by the kept argument.
       now: `[size]` what the tables hold.
+      stay: `[1]` ITEM_ROW, scratch.
       random: `[1] uint64`.
     """
 
@@ -50,15 +52,15 @@ class Population(NamedTuple):
     position: NDArray[np.int64]
     empty: NDArray[np.int64]
     now: NDArray[np.int64]
+    stay: NDArray[np.void]
     random: NDArray[np.uint64]
 
 
 @entry
 def decode(s: StayTables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
     """Decides as the genes say; returns the seconds of the program."""
-    p.now[:] = p.empty[genes[len(p.order)]]
+    copy_to(p.now, p.empty[genes[len(p.order)]])
     refresh(s)
-    low, high, only = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
     for number in p.order:
         action, item = genes[number], s.items[number]
         if action == DROP or item.run != NONE:
@@ -71,8 +73,7 @@ def decode(s: StayTables, e: Evaluation, p: Population, genes: np.ndarray) -> fl
             last += 1
         # A run that is not possible is shortened, from its last use on.
         while last >= number:
-            low[0], high[0] = number, last
-            if try_all(s, only, low, high, CHANNEL_PRICE, TRIES, 1.0 if action == WAIT else 0.0):
+            if try_run(s, number, last, CHANNEL_PRICE, TRIES, 1.0 if action == WAIT else 0.0, p.stay[0]):
                 break
             last -= 1
     return latency_of_tables(s, e)
@@ -93,7 +94,7 @@ def _tournament(fitness: np.ndarray, size: int, random: np.ndarray) -> int:
 def _breed(p: Population, tournament: int, crossover: float, mutation: float, child: np.ndarray) -> None:
     """Writes a child; see `evolve`."""
     num_genes, random = len(child), p.random
-    child[:] = p.genes[_tournament(p.fitness, tournament, random)]
+    copy_to(child, p.genes[_tournament(p.fitness, tournament, random)])
     if uniform(random) < crossover:
         other = p.genes[_tournament(p.fitness, tournament, random)]
         by_time = uniform(random) < 0.5
@@ -141,5 +142,5 @@ def evolve(
             if p.fitness[other] == seconds and (p.genes[other] == child).all():
                 is_twin = True
         if seconds <= p.fitness[worst] and not is_twin:
-            p.genes[worst] = child
+            copy_to(p.genes[worst], child)
             p.fitness[worst] = seconds

@@ -32,6 +32,7 @@ from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.packing import UNPLACED, pack
 from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.small_problem import small_problem
+from memplan.planners.stays.tables import ITEM_ROW
 
 # Children that are bred before the guard is asked.
 _AT_ONCE = 16
@@ -154,6 +155,7 @@ class _Evolution:
             position=position,
             empty=np.stack([in_one_piece(choice.tables)[2] for choice in decisions]),
             now=now,
+            stay=np.zeros(1, ITEM_ROW),
             random=self.generator.integers(2**62, size=1).astype(np.uint64),
         )
 

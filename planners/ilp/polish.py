@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
-from memplan.planners.stays.booking_kernel import book_run, has_room
+from memplan.planners.ilp.booking_kernel import book
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.packing import UNPLACED, pack
@@ -129,13 +129,13 @@ class Polish:
             start += 1
         if start == item["prefetch_start"]:
             return False
-        book_run(tables, run, -1)
+        book(tables, run, -1)
         size = int(tables.buffers["size"][chains.buffer[item["chain"]]])
         first = int(slots.time[start])
-        fits = bool(has_room(tables, first, int(item["run_end"]), size))
+        fits = bool((tables.free[first : item["run_end"]] >= size).all())
         if fits:
             tables.items["prefetch_start"][run], tables.items["run_start"][run] = start, first
-        book_run(tables, run, 1)
+        book(tables, run, 1)
         return fits
 
     def _placed(self, decisions: Decisions, exact: float) -> tuple[Packed, Integers]:

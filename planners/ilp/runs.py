@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.problem import Link
+from memplan.planners.ilp.booking_kernel import book, serve_fast
 from memplan.planners.ilp.linear import ZERO
 from memplan.planners.ilp.model import Relaxation
 from memplan.planners.ilp.values import Gap
-from memplan.planners.stays.booking_kernel import book_run, refresh, serve
+from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.rules import Rules, writer_to_evict
@@ -400,7 +401,7 @@ def commit(made: Decisions, runs: Sequence[Run]) -> None:
     for run in runs:
         first, last = chains.first_access[run.first], chains.last_access[run.last]
         for access in chains.accesses[first:last].tolist():
-            serve(tables, access, True)
+            serve_fast(tables, access)
     refresh(tables)
     for run in runs:
         tables.items["run"][run.first : run.last + 1] = run.first
@@ -411,7 +412,7 @@ def commit(made: Decisions, runs: Sequence[Run]) -> None:
             item["prefetch_start"], item["prefetch_done"] = run.prefetch.start, run.prefetch.done
         if run.eviction is not None:
             item["eviction_start"], item["eviction_done"] = run.eviction.start, run.eviction.done
-        book_run(tables, run.first, 1)
+        book(tables, run.first, 1)
 
 
 def note_late(made: Decisions, emulator: TimingEmulator) -> None:
@@ -423,7 +424,7 @@ def note_late(made: Decisions, emulator: TimingEmulator) -> None:
             continue
         late = stall[made.frame.slots.time[item["prefetch_done"]]]
         if late > 0.0:
-            book_run(made.tables, run, -1)
+            book(made.tables, run, -1)
             made.tables.items["late"][run] = late
-            book_run(made.tables, run, 1)
+            book(made.tables, run, 1)
     refresh(made.tables)

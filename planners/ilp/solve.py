@@ -42,7 +42,6 @@ from memplan.planners.ilp.runs import Realization
 from memplan.planners.ilp.windows import improve_windows
 from memplan.planners.planner import Budget, Planner, Role
 from memplan.planners.stays.assembly import Stay, assemble
-from memplan.planners.stays.booking_kernel import has_room
 from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.rules import Rules
@@ -314,8 +313,6 @@ def prepare() -> None:
     """Compiles the kernels, or loads them."""
     greedy.prepare()
     solve(small_problem(layers=3), Budget())
-    # Polishing calls this too, but a problem that is solved in no time is not polished.
-    has_room(Decisions(Frame(small_problem(), 1), Rules()).tables, 0, 1, 1)
 
 
 PLANNER = Planner(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from memplan.compiler.arrays_kernel import argsort, copy_to, fill
 from memplan.compiler.kernels import entry, internal
 
 UNPLACED = -1
@@ -68,6 +69,7 @@ class _Placed(NamedTuple):
       found: `[num_intervals + 1] int64` positions.
       seen: `[num_blocks] int64` the last rank for which each block was found.
       others, offsets: `[num_blocks + 1] int64` the blocks found, and where they lie.
+      ascending, spare: `[num_blocks + 1] int64` their numbers by offset, and scratch.
     """
 
     tree: np.ndarray
@@ -76,6 +78,8 @@ class _Placed(NamedTuple):
     seen: np.ndarray
     others: np.ndarray
     offsets: np.ndarray
+    ascending: np.ndarray
+    spare: np.ndarray
 
 
 @internal
@@ -83,14 +87,19 @@ def _empty(num_intervals: int, num_blocks: int) -> _Placed:
     leaves = 1
     while leaves < num_intervals:
         leaves *= 2
-    return _Placed(
-        np.full(2 * leaves, -1, np.int64),
+    placed = _Placed(
+        np.empty(2 * leaves, np.int64),
         np.empty(_MAX_WAITING, _NODE_ROW),
         np.empty(num_intervals + 1, np.int64),
-        np.full(num_blocks, -1, np.int64),
+        np.empty(num_blocks, np.int64),
+        np.empty(num_blocks + 1, np.int64),
+        np.empty(num_blocks + 1, np.int64),
         np.empty(num_blocks + 1, np.int64),
         np.empty(num_blocks + 1, np.int64),
     )
+    fill(placed.tree, -1)
+    fill(placed.seen, -1)
+    return placed
 
 
 @internal
@@ -153,7 +162,8 @@ def _chosen_offset(
 ) -> int:
     """Returns the offset of the gap that a block takes among its companions, from `floor` on."""
     size, alignment = sizes.size[block], sizes.alignment[block]
-    ascending = np.argsort(placed.offsets[:num_others])
+    ascending = placed.ascending
+    argsort(placed.offsets, num_others, ascending, placed.spare)
     lowest, chosen, chosen_gap = np.int64(floor), np.int64(UNPLACED), _HUGE
     for i in range(num_others):
         top = placed.offsets[ascending[i]]
@@ -241,7 +251,8 @@ def fit_most(
     Returns:
       `[num_blocks]` offsets, `UNPLACED` for the blocks that are left out.
     """
-    offsets = np.full(len(sizes.size), UNPLACED, np.int64)
+    offsets = np.empty(len(sizes.size), np.int64)
+    fill(offsets, UNPLACED)
     placed = _empty(len(intervals.starts), len(sizes.size))
     for rank in range(len(order)):
         block = order[rank]
@@ -284,8 +295,9 @@ def improve(
     """
     np.random.seed(seed)
     num_blocks = len(order)
-    trial, trial_offsets = order.copy(), offsets.copy()
-    current = offsets.copy()
+    trial, trial_offsets = np.empty(num_blocks, np.int64), np.empty(num_blocks, np.int64)
+    current = np.empty(num_blocks, np.int64)
+    copy_to(current, offsets)
     high = np.empty(num_blocks, np.int64)
     for _ in range(rounds):
         if height <= target or stop[0] != 0:
@@ -301,7 +313,7 @@ def improve(
         else:
             source = np.random.randint(num_blocks)
         destination = np.random.randint(source + 1)
-        trial[:] = order
+        copy_to(trial, order)
         moved = trial[source]
         for rank in range(source, destination, -1):
             trial[rank] = trial[rank - 1]
@@ -309,8 +321,8 @@ def improve(
         found = fit(trial, intervals, sizes, height, target, False, trial_offsets)
         if found <= height:
             if found < height:
-                offsets[:] = trial_offsets
+                copy_to(offsets, trial_offsets)
             height = found
-            order[:] = trial
-            current[:] = trial_offsets
+            copy_to(order, trial)
+            copy_to(current, trial_offsets)
     return int(height)

@@ -96,7 +96,8 @@ def search(
     if not _fits_empty(blocks, path, capacity):
         return EXHAUSTED
     ranks = np.zeros((num_blocks + 1, num_blocks), np.int32)
-    ranks[0] = np.arange(num_blocks)
+    for block in range(num_blocks):
+        ranks[0, block] = block
     steps = np.zeros(num_blocks + 2, STEP_ROW)
     steps[0].high, steps[0].last, steps[0].parent = num_blocks, num_sections, -1
     candidates = np.empty(num_blocks * (num_blocks + 3) // 2 + 1, np.int32)
@@ -120,7 +121,7 @@ def search(
         if count >= node_limit or stop[0] != 0:
             break
         count += 1
-        block = candidates[step.next]
+        block = np.int64(candidates[step.next])
         step.next += 1
         fits, is_cut, trail = place(step, block, blocks, path, trail, capacity)
         if fits and techniques.sections:
@@ -149,7 +150,13 @@ def search(
 @internal
 def _fits_empty(blocks: RankedBlocks, path: SearchPath, capacity: int) -> bool:
     """Whether, before anything is placed, each block fits the capacity alone, and so do the sizes in each section."""
-    return bool((path.lowest + blocks.size <= capacity).all() and (path.total <= capacity).all())
+    for block in range(len(blocks.size)):
+        if path.lowest[block] + blocks.size[block] > capacity:
+            return False
+    for section in range(len(path.total)):  # noqa: SIM110
+        if path.total[section] > capacity:
+            return False
+    return True
 
 
 @internal

@@ -102,9 +102,9 @@ def start_path(blocks: RankedBlocks, num_sections: int, conflicts: np.ndarray, o
         np.zeros(num_blocks, np.int64),
         np.zeros(num_sections, np.int64),
         np.zeros(num_sections, np.int64),
-        np.arange(num_blocks),
+        np.empty(num_blocks, np.int64),
         np.zeros(num_blocks, np.int64),
-        np.full(num_blocks, HUGE, np.int64),
+        np.empty(num_blocks, np.int64),
         np.zeros(num_sections, np.int64),
         np.empty(num_pairs + 1, np.int64),
         np.empty(num_pairs + 1, np.int64),
@@ -113,6 +113,8 @@ def start_path(blocks: RankedBlocks, num_sections: int, conflicts: np.ndarray, o
     for block in range(num_blocks):
         offsets[block] = UNPLACED
         path.lowest[block] = max(blocks.fixed[block], 0)
+        path.order[block] = block
+        path.tops[block] = HUGE
         _count_in(blocks, path, block)
     return path
 

@@ -15,11 +15,10 @@ from memplan.planners.search.places_kernel import PLACE_ROW, Places
 from memplan.planners.stays.assembly import Stay
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.evaluation import in_one_piece, make_evaluation
-from memplan.planners.stays.evaluation_kernel import latency_of_tables
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.packing import UNPLACED, pack
 from memplan.planners.stays.rules import Rules
-from memplan.planners.stays.tables import NONE
+from memplan.planners.stays.tables import ITEM_ROW, NONE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -63,7 +62,7 @@ class Annealer:
     def __init__(self, frame: Frame, emulator: TimingEmulator, seed: int, prior: Floats, kinds: Floats):
         self.frame, self.emulator = frame, emulator
         num_items, num_chains, n = len(frame.chains.chain), len(frame.chains.buffer), frame.problem.end
-        most = len(frame.lows) + num_chains + 2
+        most, most_blocks = len(frame.lows) + num_chains + 2, 2 * num_items + len(frame.homes)
         self.neighbourhoods = Neighbourhoods(
             lows=frame.lows,
             highs=frame.highs,
@@ -74,6 +73,9 @@ class Annealer:
             low=np.zeros(most, np.int64),
             high=np.zeros(most, np.int64),
             key=np.zeros(most),
+            order=np.zeros(most, np.int64),
+            spare=np.zeros(most, np.int64),
+            stay=np.zeros(1, ITEM_ROW),
             elapsed=np.zeros(n + 2),
             span=np.zeros(1, SPAN_ROW),
             random=np.array([seed & (2**64 - 1)], np.uint64),
@@ -88,10 +90,14 @@ class Annealer:
             fixed=np.zeros(len(frame.homes), PLACE_ROW),
             reserved=-(-reserved.astype(np.int64) // frame.unit),
             capacity=np.array([frame.problem.spaces[frame.space].capacity // frame.unit], np.int64),
-            unsorted=np.zeros(2 * num_items + len(frame.homes), PLACE_ROW),
-            blocks=np.zeros(2 * num_items + len(frame.homes), PLACE_ROW),
+            unsorted=np.zeros(most_blocks, PLACE_ROW),
+            blocks=np.zeros(most_blocks, PLACE_ROW),
             waiting=np.zeros(num_items, np.int64),
             claim=np.zeros(num_items),
+            shuffle=np.ones(num_items),
+            key=np.zeros(most_blocks),
+            order=np.zeros(most_blocks, np.int64),
+            spare=np.zeros(most_blocks, np.int64),
         )
         self.pressure = np.zeros(n + 1, np.int64)
         self.evaluation = make_evaluation(frame, emulator)
@@ -168,9 +174,13 @@ class Annealer:
 
     def run(self, rounds: int, temperature: float, cooling: float, is_placed: bool) -> None:
         """Makes some rounds, see `annealing_kernel.anneal`."""
-        tables = self.decisions.tables
+        self._anneal(rounds, temperature, cooling, is_placed)
+
+    def _anneal(
+        self, rounds: int, temperature: float, cooling: float, is_placed: bool = False, is_new: bool = False
+    ) -> None:
         anneal(
-            tables,
+            self.decisions.tables,
             self.evaluation,
             self.neighbourhoods,
             self.places,
@@ -179,6 +189,7 @@ class Annealer:
             temperature,
             cooling,
             is_placed,
+            is_new,
         )
 
     @property
@@ -233,10 +244,7 @@ class Annealer:
 
     def _settle(self) -> None:
         """Makes what the tables say the accepted and the best solution."""
-        self.walk.accepted[:] = self.walk.now
-        self.walk.best[:] = self.walk.now
-        latency = latency_of_tables(self.decisions.tables, self.evaluation)
-        self.walk.latency[0] = (latency, latency)
+        self._anneal(0, 1.0, 1.0, is_new=True)
 
     def best_solution(self) -> tuple[PlacedRuns, list[Stay]]:
         """Returns the best since the last start, which must be placed, and its stays."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.arrays_kernel import copy_to, fill
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Neighbourhoods, go_to_neighbour
 from memplan.planners.search.places_kernel import Places, place_new
@@ -58,9 +59,17 @@ class Walk(NamedTuple):
 
 
 @internal
+def _sum(weights: np.ndarray) -> float:
+    total = 0.0
+    for kind in range(NUM_KINDS):
+        total += weights[kind]
+    return total
+
+
+@internal
 def _chosen(weights: np.ndarray, drawn: float) -> int:
     """Returns a neighbourhood, with the probability of its weight."""
-    left = drawn * weights.sum()
+    left = drawn * _sum(weights)
     for kind in range(NUM_KINDS - 1):
         left -= weights[kind]
         if left < 0.0:
@@ -74,12 +83,12 @@ def _learn(w: Walk) -> None:
     for kind in range(NUM_KINDS):
         if w.used[kind] > 0.0:
             w.weights[kind] += _REACTION * (w.earned[kind] / w.used[kind] - w.weights[kind])
-    least = _LEAST * w.weights.sum()
+    least = _LEAST * _sum(w.weights)
     for kind in range(NUM_KINDS):
         if w.weights[kind] > 0.0:
             w.weights[kind] = max(w.weights[kind], least, _NEVER_LESS)
-    w.earned[:] = 0.0
-    w.used[:] = 0.0
+    fill(w.earned, 0.0)
+    fill(w.used, 0.0)
 
 
 @internal
@@ -89,21 +98,29 @@ def _judge(s: StayTables, e: Evaluation, random: np.ndarray, w: Walk, temperatur
     change = latency - known.accepted
     if change > 0.0 and uniform(random) >= np.exp(-change / temperature):
         undo(e)
-        w.now[:] = w.accepted
+        copy_to(w.now, w.accepted)
         return 0.0
     keep(e)
-    w.accepted[:] = w.now
+    copy_to(w.accepted, w.now)
     known.accepted = latency
     earned = 0.0
     if latency < known.best * (1.0 - 1e-12):
         earned = _BEST
         known.best = latency
-        w.best[:] = w.now
+        copy_to(w.best, w.now)
     elif change < 0.0:
         earned = _BETTER
     elif change > 0.0:
         earned = _ACCEPTED
     return earned
+
+
+@internal
+def _settle(s: StayTables, e: Evaluation, w: Walk) -> None:
+    """Makes what the tables say the accepted and the best solution, and the evaluation's reference."""
+    copy_to(w.accepted, w.now)
+    copy_to(w.best, w.now)
+    w.latency[0].accepted = w.latency[0].best = latency_of_tables(s, e)
 
 
 @entry
@@ -117,26 +134,29 @@ def anneal(
     temperature: float,
     cooling: float,
     is_placed: bool,
+    is_new: bool,
 ) -> None:
-    """Makes some rounds. What is accepted must be the evaluation's reference.
+    """Makes some rounds.
 
     Args:
       temperature: seconds, of the first round.
       cooling: by what it is multiplied in each round.
       is_placed: whether what finds no offset is dropped at once; otherwise offsets are left for later.
+      is_new: whether what the tables say is made the accepted and the best solution first.
     """
-    shuffle = np.ones(len(s.items))
+    if is_new:
+        _settle(s, e, w)
     for _ in range(rounds):
         kind = _chosen(w.weights, uniform(h.random))
         w.used[kind] += 1.0
         if go_to_neighbour(s, h, kind):
             if is_placed:
-                for number in range(len(shuffle)):
-                    shuffle[number] = 0.5 + uniform(h.random)
-                place_new(s, p, uniform(h.random) < 0.7, uniform(h.random) < 0.5, shuffle)
+                for number in range(len(p.shuffle)):
+                    p.shuffle[number] = 0.5 + uniform(h.random)
+                place_new(s, p, uniform(h.random) < 0.7, uniform(h.random) < 0.5)
             w.earned[kind] += _judge(s, e, h.random, w, temperature)
         else:
-            w.now[:] = w.accepted
+            copy_to(w.now, w.accepted)
         w.rounds[0] += 1
         if w.rounds[0] % _SEGMENT == 0:
             _learn(w)

@@ -1,7 +1,7 @@
 """The neighbourhoods of `search`: each gives up some runs and decides again around them. Compiled by numba.
 
 Ruin and recreate (Schrimpf et al., 2000): what a neighbourhood gives up leaves room over some span of time, and the
-candidates that touch it compete for that room in a randomized greedy order, by `runs_kernel.try_all`.
+candidates that touch it compete for that room in a randomized greedy order, by `runs_kernel.try_run`.
 
     WINDOW    most runs in some part of time
     SCATTER   a few runs, anywhere or around one time
@@ -18,12 +18,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.compiler.arrays_kernel import argsort
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.booking_kernel import book_run, has_room, refresh, serve
 from memplan.planners.stays.random_kernel import below, uniform
 from memplan.planners.stays.rules import CHANNEL_PRICE, TRIES
 from memplan.planners.stays.rules_kernel import duration
-from memplan.planners.stays.runs_kernel import drop, score, take, try_all
+from memplan.planners.stays.runs_kernel import drop, score, take, try_run
 from memplan.planners.stays.tables import NONE, StayTables
 
 WINDOW, SCATTER, BUFFER, INSERT, SPLIT, SHIFT = range(6)
@@ -44,7 +45,8 @@ class Neighbourhoods(NamedTuple):
       starts, ends: `[num_runs]` half-open times of these items.
       prior: `[num_items]` by how much the claim of a run that begins with each item is multiplied.
       capacity: `[1]` largest room that there is at any time, in units of the alignment.
-      low, high, key: `[num_runs + num_chains + 2]` scratch: the candidates of one round.
+      low, high, key, order, spare: `[num_runs + num_chains + 2]` scratch: the candidates of one round.
+      stay: `[1]` ITEM_ROW, scratch.
       elapsed: `[n + 2]` scratch: seconds from the start of the program to each time.
       span: `[1]` SPAN_ROW of the present round.
       random: `[1] uint64` state of the random numbers.
@@ -59,6 +61,9 @@ class Neighbourhoods(NamedTuple):
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     key: NDArray[np.float64]
+    order: NDArray[np.int64]
+    spare: NDArray[np.int64]
+    stay: NDArray[np.void]
     elapsed: NDArray[np.float64]
     span: NDArray[np.void]
     random: NDArray[np.uint64]
@@ -166,8 +171,7 @@ def _make_room(s: StayTables, h: Neighbourhoods, start: int, end: int, size: int
 @internal
 def _try_one(s: StayTables, h: Neighbourhoods, low: int, high: int) -> bool:
     """Gives items [low, high] a stay if possible."""
-    h.low[0], h.high[0] = low, high
-    return try_all(s, np.zeros(1, np.int64), h.low, h.high, 1.0, TRIES, 1.0) > 0
+    return try_run(s, low, high, 1.0, TRIES, 1.0, h.stay[0])
 
 
 @internal
@@ -304,7 +308,15 @@ def _recreate(s: StayTables, h: Neighbourhoods) -> None:
     refresh(s)
     n = len(s.operations)
     seconds = 0.0
-    operations, elapsed = s.operations, h.elapsed
+    operations, elapsed, low, high, keys, order, prior = (
+        s.operations,
+        h.elapsed,
+        h.low,
+        h.high,
+        h.key,
+        h.order,
+        h.prior,
+    )
     for t in range(n):
         elapsed[t] = seconds
         operation = operations[t]
@@ -317,25 +329,28 @@ def _recreate(s: StayTables, h: Neighbourhoods) -> None:
     by_density = uniform(h.random) < 0.85
     for _ in range(1 if uniform(h.random) < 0.6 else 2):
         count = _candidates(s, h)
-        low, high = h.low[:count], h.high[:count]
-        saved, freed, copied, held = score(s, low, high, elapsed)
         num_worthy = 0
         for i in range(count):
-            worth = saved[i] + price * (freed[i] - copied[i])
+            saved, freed, copied, held = score(s, low[i], high[i], elapsed)
+            worth = saved + price * (freed - copied)
             if not worth > 0.0:
                 continue
-            key = worth * h.prior[low[i]]
+            key = worth * prior[low[i]]
             if by_density:
-                key /= held[i] / h.capacity[0] + channel_weight * max(copied[i], 0.0) + 1e-30
-            h.key[num_worthy] = -key * np.exp(noise * (uniform(h.random) - 0.5))
+                key /= held / h.capacity[0] + channel_weight * max(copied, 0.0) + 1e-30
+            keys[num_worthy] = -key * np.exp(noise * (uniform(h.random) - 0.5))
             low[num_worthy], high[num_worthy] = low[i], high[i]
             num_worthy += 1
-        ranked = np.argsort(h.key[:num_worthy])
-        if try_all(s, ranked, low, high, price, TRIES, patience) == 0:
+        argsort(keys, num_worthy, order, h.spare)
+        taken = 0
+        for i in range(num_worthy):
+            if try_run(s, low[order[i]], high[order[i]], price, TRIES, patience, h.stay[0]):
+                taken += 1
+        if taken == 0:
             break
 
 
-@entry
+@internal
 def go_to_neighbour(s: StayTables, h: Neighbourhoods, kind: int) -> bool:
     """Goes to a neighbour; returns whether there was one. If not, the tables may be left half changed."""
     n = len(s.operations)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.compiler.kernels import entry, internal
+from memplan.compiler.arrays_kernel import argsort
+from memplan.compiler.kernels import internal
 from memplan.planners.stays.rules_kernel import until_next_run
 from memplan.planners.stays.runs_kernel import drop
 from memplan.planners.stays.tables import NONE, StayTables
@@ -33,6 +34,8 @@ class Places(NamedTuple):
       unsorted, blocks: `[2 * num_items + num_homes]` PLACE_ROW, scratch: what is placed; the second by offset.
       waiting: `[num_items]` scratch: runs to be placed.
       claim: `[num_items]` scratch.
+      shuffle: `[num_items]` by what the claim of each run is multiplied.
+      key, order, spare: `[2 * num_items + num_homes]` scratch.
     """
 
     start: NDArray[np.int64]
@@ -45,6 +48,10 @@ class Places(NamedTuple):
     blocks: NDArray[np.void]
     waiting: NDArray[np.int64]
     claim: NDArray[np.float64]
+    shuffle: NDArray[np.float64]
+    key: NDArray[np.float64]
+    order: NDArray[np.int64]
+    spare: NDArray[np.int64]
 
 
 @internal
@@ -98,7 +105,7 @@ def _find_gap(
 
 
 @internal
-def _list_blocks(s: StayTables, p: Places, by_area: bool, shuffle: np.ndarray) -> tuple[int, int]:
+def _list_blocks(s: StayTables, p: Places, by_area: bool) -> tuple[int, int]:
     """Lists what is placed in `p.unsorted`, and the runs to be placed in `p.waiting`; returns how many of each."""
     # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
     items, chains, buffers, n = s.items, s.chains, s.buffers, len(s.operations)
@@ -124,31 +131,33 @@ def _list_blocks(s: StayTables, p: Places, by_area: bool, shuffle: np.ndarray) -
             claim = float(item.run_end - item.run_start)
             if by_area:
                 claim *= size
-            claims[num_waiting] = -claim * shuffle[run]
+            claims[num_waiting] = -claim * p.shuffle[run]
             num_waiting += 1
     return count, num_waiting
 
 
-@entry
-def place_new(s: StayTables, p: Places, best_fit: bool, by_area: bool, shuffle: np.ndarray) -> int:
+@internal
+def place_new(s: StayTables, p: Places, best_fit: bool, by_area: bool) -> int:
     """Places the runs whose times changed and drops those that find no place; returns how many were dropped.
 
     Args:
       best_fit: whether a run takes the smallest gap that holds it, rather than the lowest.
       by_area: whether they choose by size times duration, rather than by duration.
-      shuffle: `[num_items]` by what the claim of each is multiplied.
     """
-    count, num_waiting = _list_blocks(s, p, by_area, shuffle)
+    count, num_waiting = _list_blocks(s, p, by_area)
     if num_waiting == 0:
         return 0
     items, chains, buffers, n = s.items, s.chains, s.buffers, len(s.operations)
     starts, ends, offsets, waiting, reserved = p.start, p.end, p.offset, p.waiting, p.reserved
     blocks, capacity, dropped = p.blocks, p.capacity[0], 0
-    ranked = np.argsort(p.unsorted[:count]["offset"])
     for i in range(count):
-        blocks[i] = p.unsorted[ranked[i]]
-    for i in np.argsort(p.claim[:num_waiting]):
-        run = waiting[i]
+        p.key[i] = p.unsorted[i].offset
+    argsort(p.key, count, p.order, p.spare)
+    for i in range(count):
+        blocks[i] = p.unsorted[p.order[i]]
+    argsort(p.claim, num_waiting, p.order, p.spare)
+    for i in range(num_waiting):
+        run = waiting[p.order[i]]
         item = items[run]
         size = buffers[chains[item.chain].buffer].size
         start, end, again = _intervals(s, run)

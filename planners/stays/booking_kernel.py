@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from memplan.compiler.kernels import entry
+from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.rules_kernel import duration
 from memplan.planners.stays.tables import NONE, StayTables
 
 TINY = 1e-15  # seconds that count as none
 
 
-@entry
+@internal
 def idle(s: StayTables, slot: int) -> float:
     """Returns the seconds that a slot leaves to copies."""
     if not s.slots[slot].is_operation:
@@ -68,7 +68,7 @@ def refresh(s: StayTables) -> None:
                     row.slack = min(row.slack, within[done] - within[start] - row.backlog - row.arrivals)
 
 
-@entry
+@internal
 def delays_nobody(s: StayTables, start: int, end: int, seconds: float) -> bool:
     """Whether a further copy at slot `start` leaves the copies that start later, before slot `end`, in time."""
     extra = seconds
@@ -83,7 +83,7 @@ def delays_nobody(s: StayTables, start: int, end: int, seconds: float) -> bool:
     return True
 
 
-@entry
+@internal
 def book_copy(s: StayTables, start: int, done: int, seconds: float) -> None:
     """Enters a copy; negative `seconds` take one out. The slots of its region must not end before `done`."""
     row = s.slots[start]
@@ -106,7 +106,7 @@ def book_copy(s: StayTables, start: int, done: int, seconds: float) -> None:
         s.slots[slot + 1].slack -= change
 
 
-@entry
+@internal
 def book_run(s: StayTables, run: int, sign: int) -> float:
     """Takes the room and the link time that a run remembers (`sign` 1), or gives them back (-1).
 
@@ -127,7 +127,7 @@ def book_run(s: StayTables, run: int, sign: int) -> float:
     return copied * s.slots[item.slot].repetitions
 
 
-@entry
+@internal
 def has_room(s: StayTables, start: int, end: int, size: int) -> bool:
     """Whether `size` units are free at all times in [start, end)."""
     for t in range(start, end):  # noqa: SIM110
@@ -136,7 +136,7 @@ def has_room(s: StayTables, start: int, end: int, size: int) -> bool:
     return True
 
 
-@entry
+@internal
 def serve(s: StayTables, access: int, fast: bool) -> float:
     """Serves an access from the fast space, or at home; returns the seconds of the program that this saves."""
     row = s.accesses[access]

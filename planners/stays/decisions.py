@@ -16,7 +16,7 @@ from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.kept import kept_item
 from memplan.planners.stays.packing import Blocks
 from memplan.planners.stays.rules import Rules, until_next_run
-from memplan.planners.stays.runs_kernel import drop, drop_useless, gains, score, try_all
+from memplan.planners.stays.runs_kernel import SCORE_ROW, drop, drop_useless, gains, score_all, try_all
 from memplan.planners.stays.tables import NONE
 
 Floats = NDArray[np.float64]
@@ -118,7 +118,9 @@ class Decisions:
         frame, operations = self.frame, self.tables.operations
         seconds = durations(operations["floor"], operations["demand"]) * operations["repetitions"]
         elapsed = np.concatenate([[0.0], np.cumsum(seconds), [seconds.sum()]])
-        saved, freed, copied, held = score(self.tables, frame.lows, frame.highs, elapsed)
+        scores = np.empty(len(frame.lows), SCORE_ROW)
+        score_all(self.tables, frame.lows, frame.highs, elapsed, scores)
+        saved, freed, copied, held = (scores[name] for name in ("saved", "freed", "copied", "held"))
         worth = saved + self.rules.channel_price * (freed - copied)
         chain = frame.chains.chain[frame.lows]
         if order.key == "density":
@@ -196,7 +198,9 @@ class Decisions:
 
     def gains(self, runs: Integers) -> Floats:
         """Returns the seconds of the program that each of some runs saves, given all others, waits not subtracted."""
-        return gains(self.tables, runs)
+        result = np.empty(len(runs))
+        gains(self.tables, runs, result)
+        return result
 
     def drop_useless(self, only_copied: bool) -> int:
         """Gives up runs that save nothing, given those that are left; returns how many.

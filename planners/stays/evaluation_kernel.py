@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from memplan.compiler.kernels import entry, internal
+from memplan.compiler.arrays_kernel import fill
+from memplan.compiler.kernels import internal
 from memplan.planners.stays.evaluation import FAST, HOME, Evaluation
 from memplan.planners.stays.evaluation_walk_kernel import walk_all, walk_changes
 from memplan.planners.stays.rules_kernel import duration, idle_fraction, until_next_run
@@ -135,7 +136,7 @@ def _recompute(e: Evaluation, t: int) -> None:
     operation, idle = e.schedule.operations[t], e.schedule.idle_fraction[t]
     served, costs, channels, taken = e.served, e.cost, e.channel, e.taken
     seconds = 0.0
-    idle[:] = 0.0
+    fill(idle, 0.0)
     for access in range(e.first_access[t], e.first_access[t + 1]):
         place = served[access]
         seconds += costs[access, place]
@@ -180,7 +181,7 @@ def _forget_changes(e: Evaluation) -> None:
     state.first = len(times)
 
 
-@entry
+@internal
 def latency_after(s: StayTables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided; `keep` or `undo` must follow."""
     _decide_accesses(s, e)
@@ -190,7 +191,7 @@ def latency_after(s: StayTables, e: Evaluation) -> float:
     return float(state.candidate)
 
 
-@entry
+@internal
 def keep(e: Evaluation) -> None:
     """Makes the last candidate the reference."""
     times, marks, state = e.times, e.marks, e.state[0]
@@ -209,7 +210,7 @@ def keep(e: Evaluation) -> None:
     _forget_changes(e)
 
 
-@entry
+@internal
 def undo(e: Evaluation) -> None:
     """Forgets the last candidate."""
     copy_lists, times, marks, state = e.copy_lists, e.times, e.marks, e.state[0]
@@ -233,7 +234,7 @@ def undo(e: Evaluation) -> None:
     _forget_changes(e)
 
 
-@entry
+@internal
 def latency_of_tables(s: StayTables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided, and makes that the reference."""
     _decide_accesses(s, e)

@@ -1,7 +1,7 @@
 """The search for stays: which runs of a buffer's accesses a fast memory serves. Inner loops, compiled by numba.
 
-The unit of decision is a *run*: neighbouring items of a chain (see `chains.py`) that one stay serves. `_try_run` gives
-a run its memory and its copies, or leaves everything as it was. What that takes is booked in `booking_kernel.py`, and
+The unit of decision is a *run*: neighbouring items of a chain (see `chains.py`) that one stay serves. `try_run` gives a
+run its memory and its copies, or leaves everything as it was. What that takes is booked in `booking_kernel.py`, and
 `copies_kernel.py` finds when its copies can be made.
 """
 
@@ -16,6 +16,9 @@ from memplan.planners.stays.booking_kernel import TINY, book_run, has_room, serv
 from memplan.planners.stays.copies_kernel import schedule_eviction, schedule_prefetch
 from memplan.planners.stays.rules_kernel import duration, writer_to_evict
 from memplan.planners.stays.tables import ITEM_ROW, NONE, StayTables
+
+# Of a run that may be taken, see `score`.
+SCORE_ROW = np.dtype([(name, np.float64) for name in ("saved", "freed", "copied", "held")], align=True)
 
 # Runs that one run may take the place of, and chains that are looked at for them: a run over more is not tried.
 _MOST_OLD_RUNS, _MOST_PENDING = 256, 64
@@ -164,7 +167,7 @@ def take(s: StayTables, low: int, high: int, stay: Any) -> None:
 
 
 @internal
-def _try_run(
+def try_run(
     s: StayTables, low: int, high: int, channel_price: float, tries: int, patience_share: float, stay: Any
 ) -> bool:
     """Gives items [low, high] of a chain one stay, together with the runs that they touch; returns whether it did.
@@ -227,7 +230,7 @@ def try_all(
     taken = 0
     stay = np.zeros(1, ITEM_ROW)[0]
     for i in ranked:
-        if _try_run(s, lows[i], highs[i], channel_price, tries, patience_share, stay):
+        if try_run(s, lows[i], highs[i], channel_price, tries, patience_share, stay):
             taken += 1
     return taken
 
@@ -243,18 +246,23 @@ def drop(s: StayTables, run: int) -> None:
         s.items[number].run = NONE
 
 
+@internal
+def _gain(s: StayTables, run: int) -> float:
+    """Returns the seconds of the program that a run saves, given all others, waits not subtracted."""
+    gain = 0.0
+    first, last = s.items[run].first_access, s.items[s.items[run].run_last].last_access
+    for k in range(first, last):
+        gain -= serve(s, s.order[k], False)
+    for k in range(first, last):
+        serve(s, s.order[k], True)
+    return gain
+
+
 @entry
-def gains(s: StayTables, runs: np.ndarray) -> np.ndarray:
-    """Returns the seconds of the program that each run saves, given all others, waits not subtracted."""
-    result = np.zeros(len(runs))
+def gains(s: StayTables, runs: np.ndarray, result: np.ndarray) -> None:
+    """Writes the seconds of the program that each run saves, given all others, waits not subtracted."""
     for i in range(len(runs)):
-        run = runs[i]
-        first, last = s.items[run].first_access, s.items[s.items[run].run_last].last_access
-        for k in range(first, last):
-            result[i] -= serve(s, s.order[k], False)
-        for k in range(first, last):
-            serve(s, s.order[k], True)
-    return result
+        result[i] = _gain(s, runs[i])
 
 
 @entry
@@ -262,53 +270,61 @@ def drop_useless(s: StayTables, runs: np.ndarray) -> int:
     """Serves at home again, one after another, those of some runs that save nothing; returns how many."""
     dropped = 0
     for i in range(len(runs)):
-        if gains(s, runs[i : i + 1])[0] <= TINY:
+        if _gain(s, runs[i]) <= TINY:
             drop(s, runs[i])
             dropped += 1
     return dropped
 
 
-@entry
-def score(
-    s: StayTables, lows: np.ndarray, highs: np.ndarray, elapsed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns what each run would save and take, given what is decided, if there were room and time for its copies.
+@internal
+def score(s: StayTables, low: int, high: int, elapsed: np.ndarray) -> tuple[float, float, float, float]:
+    """Returns what a run would save and take, given what is decided, if there were room and time for its copies.
 
     Args:
-      lows, highs: `[num_runs]` items.
+      low, high: its first and last item.
       elapsed: `[n + 2]` seconds from the start of the program to each time, loops counted.
 
     Returns:
-      saved: `[num_runs]` seconds of the program, each access by itself.
-      freed: `[num_runs]` seconds of the channel, but for copies.
-      copied: `[num_runs]` seconds of copies that come with it; negative if it makes more of them needless.
-      held: `[num_runs]` size times seconds that are newly taken of the fast space.
+      saved: seconds of the program, each access by itself.
+      freed: seconds of the channel, but for copies.
+      copied: seconds of copies that come with it; negative if it makes more of them needless.
+      held: size times seconds that are newly taken of the fast space.
     """
-    count = len(lows)
-    saved, freed, copied, held = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
-    for i in range(count):
-        low, high = lows[i], highs[i]
-        first, last = s.items[low], s.items[high]
-        buffer = s.buffers[s.chains[first.chain].buffer]
-        repetitions = s.slots[first.slot].repetitions
-        for k in range(first.first_access, last.last_access):
-            access = s.accesses[s.order[k]]
-            if not access.is_fast:
-                operation = s.operations[access.time]
-                after = duration(operation.floor, operation.demand - access.saving)
-                saved[i] += (duration(operation.floor, operation.demand) - after) * operation.repetitions
-                freed[i] += access.traffic * operation.repetitions
-        seconds = elapsed[last.end] - elapsed[first.start]
-        if first.run != NONE:
-            seconds -= elapsed[first.end] - elapsed[first.start]
-        elif first.reads:
-            copied[i] += buffer.prefetch_seconds * repetitions
-        if last.run == NONE:
-            if writer_to_evict(s.items, s.chains, low, high) != NONE:
-                copied[i] += buffer.eviction_seconds * repetitions
-        elif high > low:
-            if s.items[last.run].prefetch_start != NONE:
-                copied[i] -= buffer.prefetch_seconds * repetitions
-            seconds -= elapsed[last.end] - elapsed[last.start]
-        held[i] = max(seconds + max(copied[i], 0.0), 1e-12) * buffer.size
-    return saved, freed, copied, held
+    saved, freed, copied = 0.0, 0.0, 0.0
+    first, last = s.items[low], s.items[high]
+    buffer = s.buffers[s.chains[first.chain].buffer]
+    repetitions = s.slots[first.slot].repetitions
+    for k in range(first.first_access, last.last_access):
+        access = s.accesses[s.order[k]]
+        if not access.is_fast:
+            operation = s.operations[access.time]
+            after = duration(operation.floor, operation.demand - access.saving)
+            saved += (duration(operation.floor, operation.demand) - after) * operation.repetitions
+            freed += access.traffic * operation.repetitions
+    seconds = elapsed[last.end] - elapsed[first.start]
+    if first.run != NONE:
+        seconds -= elapsed[first.end] - elapsed[first.start]
+    elif first.reads:
+        copied += buffer.prefetch_seconds * repetitions
+    if last.run == NONE:
+        if writer_to_evict(s.items, s.chains, low, high) != NONE:
+            copied += buffer.eviction_seconds * repetitions
+    elif high > low:
+        if s.items[last.run].prefetch_start != NONE:
+            copied -= buffer.prefetch_seconds * repetitions
+        seconds -= elapsed[last.end] - elapsed[last.start]
+    return saved, freed, copied, max(seconds + max(copied, 0.0), 1e-12) * buffer.size
+
+
+@entry
+def score_all(s: StayTables, lows: np.ndarray, highs: np.ndarray, elapsed: np.ndarray, scores: np.ndarray) -> None:
+    """Writes `score` of each run.
+
+    Args:
+      lows, highs: `[num_runs]` items.
+      elapsed: `[n + 2]` see `score`.
+      scores: `[num_runs]` SCORE_ROW, is filled.
+    """
+    for i in range(len(lows)):
+        row = scores[i]
+        row.saved, row.freed, row.copied, row.held = score(s, lows[i], highs[i], elapsed)

@@ -76,4 +76,3 @@ def test_a_literal_has_no_code_of_its_own() -> None:
 
     assert all_of_them(3) == 0
     assert len(chosen.signatures) == 1
-

@@ -18,25 +18,30 @@ from memplan.compiler.emulator.timing import TimingEmulator, latency
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.frontends import read
 from memplan.compiler.hardware.target import load_target
+from memplan.compiler.kernels import entry
 from memplan.compiler.mapping.build import build_problem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import Link, MappingProblem, MemorySpace
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy, xla
 from memplan.planners.planner import Budget
+from memplan.planners.search import neighbourhoods_kernel
 from memplan.planners.search.annealing import Annealer
-from memplan.planners.search.neighbourhoods_kernel import go_to_neighbour, take_again
+from memplan.planners.search.neighbourhoods_kernel import take_again
 from memplan.planners.search.solve import NEIGHBOURHOODS, SearchOptions, solve, solve_with
+from memplan.planners.stays import evaluation_kernel
 from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.evaluation import make_evaluation
-from memplan.planners.stays.evaluation_kernel import latency_of_tables
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.kept import arguments_to_keep
 from memplan.planners.stays.rules import Rules
 from memplan.workloads import dumps_folder
 
 LONG = Budget()
+
+go_to_neighbour = entry(neighbourhoods_kernel.go_to_neighbour.py_func)
+latency_of_tables = entry(evaluation_kernel.latency_of_tables.py_func)
 
 # Sizes of buffers that are all alive at once, and of a memory that nothing but the right ones fill.
 TRAPS = [

@@ -11,12 +11,20 @@ from hypothesis import strategies as st
 from random_problems import REAL, problems, seeded_problem
 
 from memplan.compiler.emulator.timing import TimingEmulator
+from memplan.compiler.kernels import entry
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners.search import neighbourhoods_kernel
 from memplan.planners.search.annealing import Annealer
-from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, go_to_neighbour
-from memplan.planners.stays.evaluation_kernel import keep, latency_after, latency_of_tables, undo
+from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS
+from memplan.planners.stays import evaluation_kernel
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.kept import arguments_to_keep
+
+go_to_neighbour = entry(neighbourhoods_kernel.go_to_neighbour.py_func)
+latency_after = entry(evaluation_kernel.latency_after.py_func)
+latency_of_tables = entry(evaluation_kernel.latency_of_tables.py_func)
+keep = entry(evaluation_kernel.keep.py_func)
+undo = entry(evaluation_kernel.undo.py_func)
 
 
 def annealer_for(mapped: MappingProblem, seed: int, kept: int = -1) -> Annealer:

@@ -21,6 +21,8 @@ from __future__ import annotations
 import numpy as np
 
 from memplan.compiler.arrays_kernel import fill
+from memplan.compiler.by_reference import by_reference
+from memplan.compiler.emulator.timing_rows import LinkState, ScheduleRows, Stack
 from memplan.compiler.kernels import entry, inlined, internal
 
 # Iterations of one loop that are walked one by one at most; any others are taken to last as long as the last of these.
@@ -28,6 +30,8 @@ from memplan.compiler.kernels import entry, inlined, internal
 MAX_WALKED_ITERATIONS = 1000
 
 NEVER = np.inf
+
+by_reference(ScheduleRows, LinkState, Stack)
 
 
 @internal
@@ -72,7 +76,7 @@ def drain(clock, until, awaited, fraction, links):  # type: ignore[no-untyped-de
         fill(active, 0)
         is_empty = True
         next_ready = NEVER
-        for q in range(queues.shape[0]):
+        for q in range(len(queues)):
             head = queues[q].head
             if head >= 0:
                 is_empty = False
@@ -83,7 +87,7 @@ def drain(clock, until, awaited, fraction, links):  # type: ignore[no-untyped-de
         if is_empty:
             return until
         step = until - clock
-        for q in range(queues.shape[0]):
+        for q in range(len(queues)):
             head = queues[q].head
             if head >= 0 and copies[head].ready <= clock:
                 channel = copies[head].channel
@@ -96,7 +100,7 @@ def drain(clock, until, awaited, fraction, links):  # type: ignore[no-untyped-de
         if next_ready <= reached:
             step = next_ready - clock
             reached = next_ready
-        for q in range(queues.shape[0]):
+        for q in range(len(queues)):
             head = queues[q].head
             if head < 0 or copies[head].ready > clock:
                 continue
@@ -127,7 +131,7 @@ def save(depth, clock, stalled, links, stack):  # type: ignore[no-untyped-def]
     frame.clock = clock
     frame.stalled = stalled
     frame.num_pending = 0
-    for q in range(links.queues.shape[0]):
+    for q in range(len(links.queues)):
         stack.queues[depth, q].head = links.queues[q].head
         stack.queues[depth, q].tail = links.queues[q].tail
         number = links.queues[q].head
@@ -152,7 +156,7 @@ def save(depth, clock, stalled, links, stack):  # type: ignore[no-untyped-def]
 def restore(depth, links, stack):  # type: ignore[no-untyped-def]
     """Brings the queues back to the state that a frame remembers."""
     frame = stack.frames[depth]
-    for q in range(links.queues.shape[0]):
+    for q in range(len(links.queues)):
         links.queues[q].head = stack.queues[depth, q].head
         links.queues[q].tail = stack.queues[depth, q].tail
         if links.queues[q].tail >= 0:
@@ -195,7 +199,7 @@ def expect(depth, links, stack):  # type: ignore[no-untyped-def]
     frame = stack.frames[depth]
     missing = 1.0 - frame.done
     clock = frame.clock + frame.clock_sum
-    for q in range(links.queues.shape[0]):
+    for q in range(len(links.queues)):
         links.queues[q].head = -1
         links.queues[q].tail = -1
     for i in range(frame.num_pending):
@@ -226,7 +230,7 @@ def iterations_alike(depth, todo, iteration, clock, links, stack):  # type: igno
     Each moves as much of every copy as that one did, so none may finish a copy, nor end the wait of one. Within an
     iteration, the branches of a conditional may move more of it than is moved on average; `lowest` knows.
     """
-    for q in range(links.queues.shape[0]):
+    for q in range(len(links.queues)):
         if links.queues[q].head != stack.queues[depth, q].head:
             return 0.0
     alike = todo
@@ -353,7 +357,7 @@ def enter_regions(t, opened, depth, clock, stalled, schedule, links, stack):  # 
 
     Returns `(whether one has none, the time to go on at, depth)`.
     """
-    n, is_skipped = schedule.operations.shape[0] - 2, False
+    n, is_skipped = len(schedule.operations) - 2, False
     while t < n and opened < schedule.operations[t + 1].opens:
         number = schedule.opened[opened]
         region = schedule.regions[number]
@@ -409,7 +413,7 @@ def run_operation(t, clock, schedule, links):  # type: ignore[no-untyped-def]
 @entry
 def walk(schedule, links, stack):  # type: ignore[no-untyped-def]
     """Walks the schedule and records it in its rows; returns `(latency, stalled)`, seconds with all repetitions."""
-    n = schedule.operations.shape[0] - 2
+    n = len(schedule.operations) - 2
     clock = stalled = 0.0
     depth = np.int64(0)
     t = 0

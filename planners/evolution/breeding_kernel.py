@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.arrays_kernel import copy_to
+from memplan.compiler.by_reference import by_reference
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.evaluation import Evaluation
@@ -56,12 +57,16 @@ class Population(NamedTuple):
     random: NDArray[np.uint64]
 
 
+by_reference(Population)
+
+
 @entry
 def decode(s: StayTables, e: Evaluation, p: Population, genes: np.ndarray) -> float:
     """Decides as the genes say; returns the seconds of the program."""
     copy_to(p.now, p.empty[genes[len(p.order)]])
     refresh(s)
-    for number in p.order:
+    for place in range(len(p.order)):
+        number = p.order[place]
         action, item = genes[number], s.items[number]
         if action == DROP or item.run != NONE:
             continue

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from memplan.compiler.arrays_kernel import argsort, copy_to, fill
+from memplan.compiler.by_reference import by_reference
 from memplan.compiler.kernels import entry, internal
 
 UNPLACED = -1
@@ -58,6 +59,9 @@ class BlockSizes(NamedTuple):
     size: np.ndarray
     alignment: np.ndarray
     fixed: np.ndarray
+
+
+by_reference(Intervals, BlockSizes)
 
 
 class _Placed(NamedTuple):

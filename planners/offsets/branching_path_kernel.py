@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from memplan.compiler.by_reference import by_reference
 from memplan.compiler.kernels import internal
 
 UNPLACED = -1
@@ -62,6 +63,9 @@ class RankedBlocks(NamedTuple):
     last: np.ndarray
     companion_pointer: np.ndarray
     companions: np.ndarray
+
+
+by_reference(RankedBlocks)
 
 
 class SearchPath(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.arrays_kernel import copy_to, fill
+from memplan.compiler.by_reference import by_reference
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.search.neighbourhoods_kernel import NUM_KINDS, Neighbourhoods, go_to_neighbour
 from memplan.planners.search.places_kernel import Places, place_new
@@ -56,6 +57,9 @@ class Walk(NamedTuple):
     earned: NDArray[np.float64]
     used: NDArray[np.float64]
     rounds: NDArray[np.int64]
+
+
+by_reference(Walk)
 
 
 @internal

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.arrays_kernel import argsort
+from memplan.compiler.by_reference import by_reference
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.booking_kernel import book_run, has_room, refresh, serve
 from memplan.planners.stays.random_kernel import below, uniform
@@ -67,6 +68,9 @@ class Neighbourhoods(NamedTuple):
     elapsed: NDArray[np.float64]
     span: NDArray[np.void]
     random: NDArray[np.uint64]
+
+
+by_reference(Neighbourhoods)
 
 
 @internal

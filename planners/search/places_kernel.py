@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.arrays_kernel import argsort
+from memplan.compiler.by_reference import by_reference
 from memplan.compiler.kernels import internal
 from memplan.planners.stays.rules_kernel import until_next_run
 from memplan.planners.stays.runs_kernel import drop
@@ -52,6 +53,9 @@ class Places(NamedTuple):
     key: NDArray[np.float64]
     order: NDArray[np.int64]
     spare: NDArray[np.int64]
+
+
+by_reference(Places)
 
 
 @internal

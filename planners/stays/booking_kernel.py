@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from memplan.compiler.by_reference import by_reference
 from memplan.compiler.kernels import entry, internal
 from memplan.planners.stays.rules_kernel import duration
 from memplan.planners.stays.tables import NONE, StayTables
 
 TINY = 1e-15  # seconds that count as none
+
+by_reference(StayTables)
 
 
 @internal

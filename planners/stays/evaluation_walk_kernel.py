@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from memplan.compiler.by_reference import by_reference
 from memplan.compiler.emulator.timing_kernel import NEVER, append, drain, enter_regions, issue, leave_regions
 from memplan.compiler.emulator.timing_rows import LinkState, ScheduleRows
 from memplan.compiler.kernels import internal
@@ -20,6 +21,8 @@ from memplan.planners.stays.tables import NONE
 
 # The part of the latency by which what is left of two copies may differ to count as the same.
 _ROUNDING = 1e-14
+
+by_reference(Evaluation)
 
 
 @internal

@@ -171,8 +171,14 @@ def _set_item(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _unbox(kind: _ByReference, instance: Any, c: Any) -> NativeValue:
     """Unpacks a tuple into the frame of the function that Python calls."""
     native = c.unbox(kind.value, instance)
+
+    def release() -> None:
+        if native.cleanup is not None:
+            native.cleanup()
+        c.context.nrt.decref(c.builder, kind.value, native.value)
+
     address = cgutils.alloca_once_value(c.builder, native.value)
-    return NativeValue(address, cleanup=native.cleanup, is_error=native.is_error)
+    return NativeValue(address, cleanup=release, is_error=native.is_error)
 
 
 def by_reference(*classes: type) -> None:

@@ -42,6 +42,8 @@ MAY_IMPORT = {
 
 # What planners and the agent see: problems and plans, the types in them, hardware, and the emulator that scores.
 PLANNERS_SEE = (
+    "memplan.compiler.arrays_kernel",
+    "memplan.compiler.by_reference",
     "memplan.compiler.cache",
     "memplan.compiler.child_process",
     "memplan.compiler.effort",

@@ -96,8 +96,8 @@ def search(
     if not _fits_empty(blocks, path, capacity):
         return EXHAUSTED
     ranks = np.zeros((num_blocks + 1, num_blocks), np.int32)
-    for block in range(num_blocks):
-        ranks[0, block] = block
+    for number in range(num_blocks):
+        ranks[0, number] = number
     steps = np.zeros(num_blocks + 2, STEP_ROW)
     steps[0].high, steps[0].last, steps[0].parent = num_blocks, num_sections, -1
     candidates = np.empty(num_blocks * (num_blocks + 3) // 2 + 1, np.int32)

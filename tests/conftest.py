@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 # What takes longest is begun first, so that no core is left with it at the end.
+# The first file compiles the planners' kernels, and transforms need none meanwhile.
 LONGEST = (
-    "tests/rl_agent/learning/",
     "tests/test_docs.py",
     "tests/passes/fft/",
+    "tests/rl_agent/learning/",
     "tests/planners/search/",
     "tests/planners/evolution/",
     "tests/compiler/emulator/test_values.py",
@@ -46,10 +47,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def prepared() -> None:
-    """Compiles the planners' kernels, so that commands do not say that they do."""
+    """Compiles the planners' kernels, so that commands do not say that they do; one process does it for all."""
     from memplan import planners
+    from memplan.compiler.kernels import alone
 
-    planners.get("auto").prepare()
+    with alone():
+        planners.get("auto").prepare()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from memplan.rl_agent.game.arrays import Padding
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_sizes(compiled: Path, quickly_compiled: None) -> Iterator[None]:
+def _few_sizes(compiled: Path, quickly_compiled: None, prepared: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # For the processes that tests start.
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled))

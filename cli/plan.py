@@ -76,6 +76,8 @@ def command(
     The plan is checked, emulated, and compared with everything in slow memory, with what the program's compiler
     decided, and with the bound that no plan beats.
     """
+    check_time_limit(time_limit)
+    guard = Guard(time_limit)  # Importing what follows takes time as well.
     from memplan import pipeline
     from memplan.cli.bindings import Bindings
     from memplan.cli.console import Stages
@@ -86,8 +88,6 @@ def command(
     from memplan.cli.reports import make_references, print_result, scored_report
     from memplan.compiler.report.files import write_report
 
-    check_time_limit(time_limit)
-    guard = Guard(time_limit)
     check_file(out)
     check_folder(report)
     check_file(print_to)

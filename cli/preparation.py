@@ -10,6 +10,14 @@ from memplan.cli.console import Stages, note
 from memplan.compiler.kernels import alone, telling_of_compiles
 
 
+def main() -> None:
+    """Compiles all that the default planner needs, so that the first plan does not wait for it."""
+    from memplan.planners import planner as planners
+
+    with Stages(total=1) as stages:
+        prepare_with(planners.get(planners.DEFAULT_PLANNER).prepare, stages)
+
+
 def prepare_with(prepare: Callable[[], None], stages: Stages) -> float:
     """Compiles what is not in the cache, as a stage; says so if there is something to compile.
 
@@ -30,3 +38,7 @@ def prepare_with(prepare: Callable[[], None], stages: Stages) -> float:
         with stages.stage("compiling inner loops"), telling_of_compiles(begin):
             prepare()
         return time.monotonic() - started if compiled else 0.0
+
+
+if __name__ == "__main__":
+    main()

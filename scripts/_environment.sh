@@ -40,5 +40,8 @@ prepare_environment() {
     echo "Installing memplan${extras:+ [$extras]} and what it needs into .venv (once, a minute or two)" >&2
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
         --editable "$root${extras:+[$extras]}" || fail "the installation failed"
+    # Without a cache this brings nothing, and each command says so itself.
+    "$environment/bin/python" -P -m memplan.cli.preparation ||
+        echo "The inner loops could not be compiled: the first plan takes longer" >&2
     printf '%s' "$wanted" >"$stamp"
 }

@@ -10,6 +10,7 @@ from memplan.cli.commands import add_commands
 
 BENCHES = {
     "parse": "Seconds from text to a scored plan.",
+    "cold": "What is compiled after an installation, and the first plan beside the second.",
     "mapping": "Latency of each planner on each dump.",
     "jit": "Time of a warm call under memplan.jit, beside jax.jit.",
     "tpu": "Latency of what XLA:TPU compiles with our plans, beside its default.",

@@ -99,7 +99,7 @@ def pack(
 
     >>> packing = pack([Block(size=4, lower=0, upper=3), Block(size=4, lower=2, upper=9), Block(8, lower=3, upper=5)])
     >>> packing.offsets.tolist(), packing.height, packing.status
-    ([8, 0, 4], 12, <Status.OPTIMAL: 'optimal'>)
+    ([0, 8, 0], 12, <Status.OPTIMAL: 'optimal'>)
 
     Args:
       blocks: what to pack, one by one or as an instance, which holds columns.

@@ -163,8 +163,8 @@ def _still_residencies(checked: CheckedPlan) -> list[int]:
         if (r.start == 0 and r.end >= problem.end) or around in (None, 0):
             still[number] = last[number]
         elif around is not None and around > 0:
-            region = problem.regions[around]
-            if region.start <= buffer.start and buffer.end <= region.end:
+            inside = problem.regions[around]
+            if inside.start <= buffer.start and buffer.end <= inside.end:
                 still[number] = last[number]
     return still
 

@@ -33,7 +33,7 @@ _WINDOW, _WHOLE = 192, 1500
 
 # The work of the linear programs (see `Simplex`) of all windows together, and of the whole program, by effort. It is in
 # units that take about a second each.
-_FOR_WINDOWS, _FOR_WHOLE, _UNIT = (1, 20, 200), (1, 20, 200), 1e9
+_FOR_WINDOWS, _FOR_WHOLE, _UNIT = (1, 20, 200), (1, 20, 200), 2.5e9
 
 # How many times finer time is cut where copies are made, in the second linear program of the whole program, by effort.
 _TIMES_FINER = (1, 4, 20)

@@ -53,6 +53,7 @@ class _Clock:
             self.model.waits[position] = lasts[position] = wait
             for channel in channels:
                 idle[channel][position] = wait
+        model.idle = idle
         for channel in channels:
             self._limit_copies(channel, idle[channel])
         self._limit_times(lasts, idle)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from memplan.planners.ilp.linear import ZERO, Affine
-from memplan.planners.ilp.model import Gap, Relaxation, RelaxedCopy
+from memplan.planners.ilp.model import Flight, Gap, Relaxation, RelaxedCopy
 from memplan.planners.ilp.nest import Nest
 from memplan.planners.ilp.stages import Stage, make_stages
 
@@ -46,42 +47,63 @@ def write_copy(
             program.at_most(before - after)
         model.move(link.channel, node, (after - before).scaled(seconds))
         gap.moved.setdefault(ends, []).append((*model.tree.interval(node), after - before))
-    _write_memory(model, gap, ends, copied, stages, moved)
+    _Ends(model, gap, ends, copied, (link.channel, seconds)).write(stages, moved)
 
 
-def _write_memory(
-    model: Relaxation, gap: Gap, ends: tuple[int, int], copied: Affine, stages: Sequence[Stage], moved: Sequence[Affine]
-) -> None:
-    """Occupies the destination for what has begun to move, and the source for what has not moved yet.
+@dataclass(frozen=True)
+class _Ends:
+    """The memory at both ends of a copy while it is in flight.
 
-    Args:
+    Attributes:
       model, gap, ends, copied: as for `write_copy`.
-      stages: of the copy.
-      moved: what part has moved before each node of the stages, and at the end.
+      moving: number of the channel, and the seconds for which the copy moves over the whole program.
     """
-    source, destination = ends
-    fine_start, fine_end = (model.takes_room(gap.buffer, space) for space in ends)
-    previous, number = moved[0], 0
-    for stage in stages:
-        before, after = moved[number], moved[number + len(stage.nodes)]
-        number += len(stage.nodes)
-        first, last = model.tree.interval(stage.nodes[0])[0], model.tree.interval(stage.nodes[-1])[1]
-        is_exact = model.precision.strict or stage.is_whole
-        if fine_end:
-            # What moves in a node was issued by its last operation at the latest.
-            begun = _begun(model, after)
-            for node in stage.nodes:
-                model.occupy(destination, node, gap.buffer, begun if is_exact else previous)
-            if not is_exact:
-                model.occupy(destination, model.tree.size + last - 1, gap.buffer, begun - previous)
-            previous = begun
-        if fine_start and first >= 2 * gap.first and last <= 2 * gap.last:
-            left = copied - (before if is_exact else after)
-            kept = gap.kept.get(source, ZERO)
-            beyond = model.program.binary() if model.precision.whole else model.program.fraction()
-            model.program.at_most(left - kept - beyond)
-            for node in stage.nodes:
-                model.occupy(source, node, gap.buffer, beyond)
+
+    model: Relaxation
+    gap: Gap
+    ends: tuple[int, int]
+    copied: Affine
+    moving: tuple[int, float]
+
+    def write(self, stages: Sequence[Stage], moved: Sequence[Affine]) -> None:
+        """Occupies the destination for what has begun to move, and the source for what has not moved yet.
+
+        Args:
+          stages: of the copy.
+          moved: what part has moved before each node of the stages, and at the end.
+        """
+        model, gap = self.model, self.gap
+        source, destination = self.ends
+        fine_start, fine_end = (model.takes_room(gap.buffer, space) for space in self.ends)
+        start, end = model.tree.interval(stages[0].nodes[0])[0], model.tree.interval(stages[-1].nodes[-1])[1]
+        previous, number = moved[0], 0
+        for stage in stages:
+            before, after = moved[number], moved[number + len(stage.nodes)]
+            number += len(stage.nodes)
+            first, last = model.tree.interval(stage.nodes[0])[0], model.tree.interval(stage.nodes[-1])[1]
+            is_exact = model.precision.strict or stage.is_whole
+            if fine_end:
+                # What moves in a node was issued by its last operation at the latest.
+                begun = _begun(model, after)
+                for node in stage.nodes:
+                    model.occupy(destination, node, gap.buffer, begun if is_exact else previous)
+                if not is_exact:
+                    model.occupy(destination, model.tree.size + last - 1, gap.buffer, begun - previous)
+                previous = begun
+                self._confine(destination, self.copied - begun, last, end)
+            if fine_start and first >= 2 * gap.first and last <= 2 * gap.last:
+                left = self.copied - (before if is_exact else after)
+                kept = gap.kept.get(source, ZERO)
+                beyond = model.program.binary() if model.precision.whole else model.program.fraction()
+                model.program.at_most(left - kept - beyond)
+                for node in stage.nodes:
+                    model.occupy(source, node, gap.buffer, beyond)
+                self._confine(source, self.copied - kept - beyond, start, first if is_exact else last)
+
+    def _confine(self, space: int, confined: Affine, low: int, high: int) -> None:
+        """Notes that the copy moves within positions `[low, high)` if `confined` is 1, see `Flight`."""
+        if self.model.precision.whole:
+            self.model.flights.append(Flight(*self.moving, space, confined, low, high))
 
 
 def _begun(model: Relaxation, part: Affine) -> Affine:

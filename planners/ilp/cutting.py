@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.effort import Guard
 from memplan.planners.ilp.covers import CoverCut, separated
+from memplan.planners.ilp.flights import FlightCuts
 from memplan.planners.ilp.knapsacks import filled, knapsacks
 from memplan.planners.ilp.linear import Rows
 from memplan.planners.ilp.model import Relaxation
@@ -33,7 +34,7 @@ class CutRelaxation:
       cuts: those that were added.
       values: `[num_columns]` of the last solution; None if there is none.
       bound: of the objective, from below, in the model's units.
-      is_done: whether the work sufficed.
+      is_done: whether the work sufficed for the linear program without cuts.
     """
 
     rows: Rows
@@ -52,7 +53,7 @@ def cut_relaxation(model: Relaxation, work: float, guard: Guard) -> CutRelaxatio
       guard: ends it early.
     """
     simplex = Simplex(model.program.finished(), work, guard)
-    rows = knapsacks(model)
+    rows, flights = knapsacks(model), FlightCuts(model, simplex.rows)
     cuts: list[CoverCut] = []
     solution = simplex.solve()
     values, bound, patience = solution.values, solution.bound, _PATIENCE
@@ -60,15 +61,17 @@ def cut_relaxation(model: Relaxation, work: float, guard: Guard) -> CutRelaxatio
         if solution.values is None or values is None or patience == 0:
             break
         added = separated(filled(rows, values), values, _CUTS_IN_A_ROUND)
-        if not added:
+        of_flights = flights.separated(values, _CUTS_IN_A_ROUND)
+        if not added and not of_flights:
             break
         cuts += added
         simplex.add([row_of(cut) for cut in added])
+        simplex.add([(cut.columns, cut.coefficients, cut.limit) for cut in of_flights])
         solution = simplex.solve()
         patience = _PATIENCE if solution.bound > bound * (1.0 + _LEAST_RISE) else patience - 1
         bound = max(bound, solution.bound)
         values = values if solution.values is None else solution.values
-    return CutRelaxation(simplex.rows, cuts, values, bound, solution.values is not None)
+    return CutRelaxation(simplex.rows, cuts, values, bound, values is not None)
 
 
 def row_of(cut: CoverCut) -> tuple[Integers, Floats, float]:

@@ -108,6 +108,26 @@ class RelaxedCopy:
     times: float
 
 
+@dataclass(frozen=True)
+class Flight:
+    """What follows if a copy does not occupy one of its ends at some time: all of it moves within a part of its window.
+
+    Attributes:
+      channel: number of the channel that it takes.
+      seconds: for which all of its bytes move, over the whole program.
+      space: number of the space that it does not occupy.
+      confined: 1 if the copy is made and moves only within the part; at most 0 otherwise.
+      low, high: half-open positions of the part.
+    """
+
+    channel: int
+    seconds: float
+    space: int
+    confined: Affine
+    low: int
+    high: int
+
+
 class Relaxation:
     """The model of a span of a problem. It begins empty; `relaxation.relax` returns one that is written.
 
@@ -119,6 +139,8 @@ class Relaxation:
       served: by access of a movable buffer, then by space, whether the space serves it.
       gaps: all gaps, in the order in which they were written.
       copies: the copies that may be made.
+      flights: which copies are confined to a part of their windows, when.
+      idle: by channel, then by position, how long the channel is left to copies, in units, over the whole program.
       waits: by position, how long the program waits there, in units.
       kept_between_runs: by buffer, then by space, whether the previous run of the program left the buffer there.
       occupied: by space, then by node, what is occupied all through the node, in units of the space's alignment.
@@ -136,6 +158,8 @@ class Relaxation:
         self.served: dict[int, dict[int, Affine]] = {}
         self.gaps: list[Gap] = []
         self.copies: list[RelaxedCopy] = []
+        self.flights: list[Flight] = []
+        self.idle: dict[int, dict[int, Affine]] = {}
         self.waits: dict[int, Affine] = {}
         self.kept_between_runs: dict[int, dict[int, Affine]] = {}
         self.occupied: list[dict[int, list[Affine]]] = [{} for _ in problem.spaces]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
-from memplan.planners.ilp.booking_kernel import book
+from memplan.planners.ilp.sweep import earliest_start, move_start, sweep
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.packing import UNPLACED, pack
@@ -28,6 +28,9 @@ _SHARE_OF_SHIFTS = 0.5
 
 # Constraint programming looks for offsets where at most this many runs found none.
 _FEW = 6
+
+# The starts of copies that are tried before the changes, for each of them.
+_TRIALS = 4
 
 # How often the search goes on with less memory around what found no offset, and by how much it tries less then.
 _REPACKS, _LESS = 6, 4
@@ -81,6 +84,8 @@ class Polish:
     def packed(self, found: Decisions, work: PolishWork) -> Iterator[Packed]:
         """Yields improved decisions that have offsets, each time that there are new ones."""
         for attempt in range(_REPACKS + 1):
+            if attempt == 0:
+                found = sweep(found, self.emulator, _TRIALS * work.rounds, self.guard)
             found = self.improved(found, work if attempt == 0 else replace(work, rounds=work.rounds // _LESS))
             placed, left_out = self._placed(found, 0.0 if self.guard.reached() else work.exact)
             yield placed
@@ -116,27 +121,14 @@ class Polish:
         if not len(runs):
             return False
         run = int(runs[draw.integers(len(runs))])
-        item, chains = tables.items[run], self.frame.chains
-        earliest = int(slots.first[chains.region[item["chain"]]])
-        if item["writer"] != NONE:
-            writer = tables.items[item["writer"]]
-            earliest = int(writer["ready"] if writer["run"] == NONE else tables.items[writer["run"]]["eviction_done"])
+        item = tables.items[run]
         start, done = int(item["prefetch_start"]), int(item["prefetch_done"])
         way = max(1, int(2.0 ** draw.uniform(0.0, 6.0)))
         start += way if draw.random() < 0.4 else -way
-        start = min(max(start, earliest), done)
+        start = min(max(start, earliest_start(decisions, run)), done)
         while start < done and not slots.is_operation[start]:
             start += 1
-        if start == item["prefetch_start"]:
-            return False
-        book(tables, run, -1)
-        size = int(tables.buffers["size"][chains.buffer[item["chain"]]])
-        first = int(slots.time[start])
-        fits = bool((tables.free[first : item["run_end"]] >= size).all())
-        if fits:
-            tables.items["prefetch_start"][run], tables.items["run_start"][run] = start, first
-        book(tables, run, 1)
-        return fits
+        return start != item["prefetch_start"] and move_start(decisions, run, start)
 
     def _placed(self, decisions: Decisions, exact: float) -> tuple[Packed, Integers]:
         """Returns the decisions without the runs that find no offset, and those runs."""

@@ -1,7 +1,7 @@
 """Linear programs that grow by rows, solved by the simplex method of OR-Tools' GLOP.
 
 After rows are added, the method goes on from the last basis. Its work is counted, so the result does not depend on the
-speed of the machine: iterations times the entries of the program. The work of about a second is 1e9.
+speed of the machine: iterations times the entries of the program. The work of about a second is 2.5e9.
 
 Bounds come from the dual values by weak duality, so they do not depend on the solver's tolerances (`linear.py`). HiGHS
 1.16 has the same bounds in two thirds of the time, but it would be one more package to install.
@@ -56,10 +56,13 @@ class Simplex:
     """
 
     def __init__(self, rows: Rows, work: float, guard: Guard):
+        from ortools.glop import parameters_pb2
         from ortools.math_opt.python import mathopt
 
         self.rows, self.work, self._guard = rows, work, guard
         self._mathopt: Any = mathopt
+        # Whether a solution is precise does not matter: its bound is computed from its dual values.
+        self._parameters: Any = parameters_pb2.GlopParameters(change_status_to_imprecise=False)
         self._model: Any = mathopt.Model()
         boxes = zip(rows.low.tolist(), rows.high.tolist(), strict=True)
         self._columns = [self._model.add_variable(lb=low, ub=high) for low, high in boxes]
@@ -89,6 +92,7 @@ class Simplex:
         if iterations <= 0 or self._guard.reached():
             return LinearSolution(None, least)
         limits = self._mathopt.SolveParameters(
+            glop=self._parameters,
             threads=1,
             iteration_limit=min(iterations, 2**31 - 1),
             time_limit=datetime.timedelta(seconds=left) if math.isfinite(left) else None,

@@ -181,6 +181,9 @@ def same_structure(a: Shape, b: Shape) -> bool:
 
 _MUST_CALL = {"while", "conditional", "call", "fusion"}
 
+# These begin what they call; another instruction waits for its result.
+_STARTS = {"async-start", "call-start", "fusion-start"}
+
 
 def _check_calls(graph: Graph, computation: Computation, instruction: Instruction) -> None:
     """Checks that the callees of structured control flow take what they are given and return what is expected."""
@@ -223,6 +226,10 @@ def _check_calls(graph: Graph, computation: Computation, instruction: Instructio
         if len(instruction.called) != 1:
             fail(f"{opcode} calls one computation, found {len(instruction.called)}")
         check(graph.computations[instruction.called[0]], operands, instruction.shape)
+    elif opcode in _STARTS and instruction.called:
+        if len(instruction.called) != 1:
+            fail(f"{opcode} calls one computation, found {len(instruction.called)}")
+        check(graph.computations[instruction.called[0]], operands, None)
 
 
 def _brief(shape: Shape) -> str:

@@ -82,6 +82,12 @@ def test_structured_control_flow_passes(legal: str) -> None:
     check_graph(parse_hlo(legal))
 
 
+STARTED = """
+f { a = f32[] parameter(0) ROOT b = f32[] copy(a) }
+ENTRY e { x = f32[] parameter(0) ROOT y = ((f32[]), f32[], s32[]) OPCODE(x), calls=f }
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -93,6 +99,10 @@ def test_structured_control_flow_passes(legal: str) -> None:
         (BRANCHES.replace("(k, x, x)", "(k, x)"), "2 branches, but operands for 1"),
         (BRANCHES.replace("ROOT rb = f32[8] copy(b)", "ROOT rb = (f32[8]) tuple(b)"), "'two' returns (f32[8]), not f32[8]"),
         ("f { a = f32[] parameter(0) } ENTRY e { x = f32[] parameter(0) ROOT y = f32[] fusion(x, x), calls=f }", "'f' takes 1 parameters, but is given 2"),
+        (STARTED.replace("OPCODE", "async-start").replace("(x)", "(x, x)"), "'f' takes 1 parameters, but is given 2"),
+        (STARTED.replace("OPCODE", "fusion-start").replace("(x)", "(x, x)"), "'f' takes 1 parameters, but is given 2"),
+        (STARTED.replace("OPCODE", "call-start").replace("calls", "to_apply").replace("(x)", "()"), "'f' takes 1 parameters, but is given 0"),
+        (STARTED.replace("OPCODE", "async-start").replace("a = f32[]", "a = (f32[])"), "parameter 0 of 'f' is (f32[]), but is given f32[]"),
     ],
 )  # fmt: skip
 def test_callees_take_and_return_what_their_callers_expect(text: str, reason: str) -> None:

@@ -52,6 +52,26 @@ def called_computations(attributes: Iterable[tuple[str, str]]) -> tuple[str, ...
     return (*found, *if_false)
 
 
+# What versions of XLA write in several ways, and the way that the Graph keeps. Strings are left as they are.
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_SPELLINGS = {
+    "sharding": (re.compile(rf"{_STRING}|(?<=\{{)single_device(?=\[)"), "maximal_mesh"),
+    "sparsity_config": (re.compile(r"\s*+idx=0(?!\d)"), ""),  # where it is left out, it is 0
+}
+
+
+def in_one_spelling(key: str, value: str) -> str:
+    """Returns the value of an attribute in the spelling that all versions of XLA have in common.
+
+    >>> in_one_spelling("sharding", "{single_device[device_id=3]}")
+    '{maximal_mesh[device_id=3]}'
+    """
+    if key not in _SPELLINGS:
+        return value
+    expression, common = _SPELLINGS[key]
+    return expression.sub(lambda match: match[0] if match[0].startswith('"') else common, value)
+
+
 def parse_aliases(value: str, offset: int) -> tuple[Alias, ...]:
     """Parses `{ {0}: (0, {}, may-alias), … }`, the header's `input_output_alias`; raises MalformedText."""
     inside = value[1:-1] if value.startswith("{") and value.endswith("}") else ""

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from memplan.compiler.frontends.hlo_attributes import holds_computations
+from memplan.compiler.frontends.hlo_attributes import holds_computations, in_one_spelling
 from memplan.compiler.frontends.hlo_lexical import (
     COMMENT,
     NAME,
@@ -128,7 +128,7 @@ def statement_at(
     for key, value, at in found:
         if holds_computations(key, value):
             statement.inline.append((len(statement.attributes), at))
-        statement.attributes.append((key, value))
+        statement.attributes.append((key, in_one_spelling(key, value)))
     return statement, position
 
 

@@ -97,5 +97,6 @@ def sparsity(message: Message) -> Attributes:
             of_side = protobuf.submessage(config, number)
             ratio = f"{integer(of_side, 1)}x{integer(of_side, 2)}"
             place = f"dimension={integer(of_side, 3)} stride={integer(of_side, 4)}"
-            parts.append(f"{side}={{sparsity={ratio} {place}}}")
+            index = integer(of_side, 5)
+            parts.append(f"{side}={{sparsity={ratio} {place}{f' idx={index}' if index else ''}}}")
     return [("sparsity_config", "{" + " ".join(parts) + "}")] if parts else []

@@ -1,6 +1,6 @@
 import pytest
 
-from memplan.compiler.frontends.hlo_attributes import called_computations, parse_aliases
+from memplan.compiler.frontends.hlo_attributes import called_computations, in_one_spelling, parse_aliases
 from memplan.compiler.frontends.hlo_lexical import MalformedText
 from memplan.compiler.ir import Alias
 
@@ -20,6 +20,22 @@ from memplan.compiler.ir import Alias
 )
 def test_called_computations(attributes: list[tuple[str, str]], called: tuple[str, ...]) -> None:
     assert called_computations(attributes) == called
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "common"),
+    [
+        ("sharding", "{{single_device[device_id=3]}, {replicated}}", "{{maximal_mesh[device_id=3]}, {replicated}}"),
+        ("sharding", '{replicated, metadata={{op_name="{single_device[0]"}}}', None),
+        ("sharding", "{maximal_mesh[device_id=3]}", None),
+        ("sparsity_config", "{rhs={sparsity=1x4 stride=1 idx=0}}", "{rhs={sparsity=1x4 stride=1}}"),
+        ("sparsity_config", "{rhs={sparsity=1x4 stride=1 idx=01}}", None),
+        ("sparsity_config", "{rhs={sparsity=1x4 stride=1 idx=2}}", None),
+        ("backend_config", "{single_device[0]}", None),
+    ],
+)
+def test_versions_of_xla_spell_alike(key: str, value: str, common: str | None) -> None:
+    assert in_one_spelling(key, value) == (value if common is None else common)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import memplan
 from memplan.compiler.errors import MemplanError
 
-MESH = AbstractMesh((2, 2), ("a", "b"))
+# Newer versions of JAX take axes for explicit unless they are told otherwise.
+MESH = AbstractMesh((2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
 DIVIDED = NamedSharding(MESH, PartitionSpec("a", "b"))
+EXPLICIT = AbstractMesh((2, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
 PLAIN = jax.ShapeDtypeStruct((8, 8), jnp.float32)
 
 
@@ -51,6 +53,7 @@ CASES = {
     "a constraint": (constrained, (PLAIN,)),
     "a constraint in a loop": (within, (PLAIN,)),
     "shard_map": (mapped, (PLAIN,)),
+    "an argument over explicit axes": (jnp.tanh, (on(NamedSharding(EXPLICIT, PartitionSpec("a", "b"))),)),
 }
 
 
@@ -72,7 +75,7 @@ def test_refused_within_a_mesh() -> None:
 
 
 def test_a_mesh_of_one_device_is_planned() -> None:
-    mesh = AbstractMesh((1, 1), ("a", "b"))
+    mesh = AbstractMesh((1, 1), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
     sharding = NamedSharding(mesh, PartitionSpec("a", "b"))
     graph = memplan.trace(lambda x: jax.lax.with_sharding_constraint(program(x), sharding), on(sharding))
     assert [i.opcode for i in graph.entry_computation.instructions] == ["parameter", "dot", "tanh", "bitcast"]

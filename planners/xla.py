@@ -116,6 +116,15 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
     return _joined_in_place(problem, stays)
 
 
+def placed_stays(problem: MappingProblem, plan: Plan) -> list[Stay]:
+    """Returns the stays of a plan away from home, with their offsets."""
+    offsets = {(r.buffer, r.space, r.start, r.end): r.offset for r in plan.residencies}
+    return [
+        replace(stay, offset=offsets[stay.buffer, stay.space, stay.start, stay.end])
+        for stay in given_stays(problem, plan)
+    ]
+
+
 def _joined_in_place(problem: MappingProblem, stays: list[Stay]) -> list[Stay]:
     """Joins two stays of a buffer in one space if the operation that ends the first reads it and writes the second.
 

@@ -7,6 +7,7 @@ plan that any of them finds is the answer:
     here        greedy │ xla │ receives plans
     core 1             ├── member 1 ──┤├── member 3 ──────────┤
     core 2             ├── member 2 ──────────┤
+    here                                           last planner
 
 The members are the registered planners whose `Role` says so. Which of them run depends on the effort, and each does all
 of its own work, so more cores make `auto` faster and not better. The result is the same for any number of cores:
@@ -16,6 +17,8 @@ of its own work, so more cores make `auto` faster and not better. The result is 
   its plan is faster.
 - The portfolio ends early only when the best plan of the first members, all of which have ended, reaches the best bound
   that these proved. What later members found until then is ignored.
+
+When all members have ended, one more planner improves the best plan of all, at the efforts that have members.
 
 Each plan, whichever member made it, is scored here, and the best one of each member is verified. A plan that breaks
 rules counts as none.
@@ -69,6 +72,8 @@ class AutoOptions:
       first: the planner whose plan is the first to beat; it runs in the caller's process.
       members: planners that run after it, each once; None for those that the effort affords, by their roles. Their
         order decides between plans that are equally fast.
+      last: the planner that improves the best plan of all others, in the caller's process, unless the effort is
+        `fast`; None for none.
       processes: how many members run at once, each in a process of its own; 0 for one after another in the caller's
         process. By default it is 0 at the effort `fast`, which is over sooner than a process starts, and the number of
         cores otherwise. It has no influence on the plan.
@@ -76,6 +81,7 @@ class AutoOptions:
 
     first: str = "greedy"
     members: tuple[str, ...] | None = None
+    last: str | None = "neighbourhoods"
     processes: int | None = None
 
     def entries(self, effort: Effort, seed: int) -> list[tuple[str, int]]:
@@ -154,14 +160,25 @@ class _Portfolio:
             broken = f"its plan is not valid; {violations[0].rule}: {violations[0].message}"
             found.plan, found.latency, found.error = None, float("inf"), found.error or broken
 
-    def run_here(self, name: str, seed: int) -> None:
-        """Lets a planner make its plan in this process."""
+    def improve(self, name: str) -> None:
+        """Lets a planner begin with the best plan of the others."""
+        best = self.result(everything=False)
+        if best is not None:
+            self.run_here(name, self.budget.seed, best)
+
+    def run_here(self, name: str, seed: int, start: Plan | None = None) -> None:
+        """Lets a planner make its plan in this process.
+
+        Args:
+          name, seed: of the planner.
+          start: what it begins with; by default greedy's plan.
+        """
         entry = (name, seed)
 
         def tell(plan: Plan) -> None:
             self.hear(entry, plan)
 
-        budget = replace(self.budget, seed=seed, on_plan=tell, known=self.known(seed))
+        budget = replace(self.budget, seed=seed, on_plan=tell, known=start or self.known(seed))
         offered = next((plan for plan in self.budget.offered if plan.planner == name), None)
         try:
             self.hear(entry, offered or planners.get(name).solve(self.problem, budget))
@@ -255,6 +272,9 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AutoOptions) ->
         with guard.keeping(_VERIFYING * budget.verifier.seconds):
             if not portfolio.is_optimal and not guard.reached():
                 _run(portfolio, options)
+            is_fast = budget.effort is Effort.FAST
+            if options.last is not None and not is_fast and not portfolio.is_optimal and not guard.reached():
+                portfolio.improve(options.last)
         is_cut = guard.met
     plan = portfolio.result(everything=is_cut)
     if plan is None:
@@ -326,7 +346,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
 @cache
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
-    for name in (AutoOptions.first, *names_of(Role.SEEDED), *names_of(Role.MEMBER)):
+    for name in (AutoOptions.first, *names_of(Role.SEEDED), *names_of(Role.MEMBER), "neighbourhoods"):
         planners.get(name).prepare()
 
 

@@ -33,7 +33,7 @@ from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.small_problem import small_problem
-from memplan.planners.xla import given_stays
+from memplan.planners.xla import placed_stays
 
 # In the order of their numbers in `neighbourhoods_kernel.py`.
 NEIGHBOURHOODS = ("window", "scatter", "buffer", "insert", "split", "shift")
@@ -114,7 +114,7 @@ class _Annealing:
             self._search(space, self.options.prior if number == 0 else None)
 
     def _search(self, space: int, prior: NDArray[np.float64] | None) -> None:
-        stays = _placed_stays(self.problem, self.best)
+        stays = placed_stays(self.problem, self.best)
         elsewhere = [stay for stay in stays if stay.space != space]
         frame = Frame(self.problem, space, [stay for stay in elsewhere if stay.accesses])
         if not len(frame.lows):
@@ -191,15 +191,6 @@ class _Annealing:
             self.best, self.best_latency = plan, latency
             self.budget.on_plan(plan)
         return solution
-
-
-def _placed_stays(problem: MappingProblem, plan: Plan) -> list[Stay]:
-    """Returns the stays of a plan away from home, with their offsets."""
-    offsets = {(r.buffer, r.space, r.start, r.end): r.offset for r in plan.residencies}
-    return [
-        replace(stay, offset=offsets[stay.buffer, stay.space, stay.start, stay.end])
-        for stay in given_stays(problem, plan)
-    ]
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:

@@ -117,10 +117,10 @@ def given_stays(problem: MappingProblem, given: Plan) -> list[Stay]:
 
 
 def placed_stays(problem: MappingProblem, plan: Plan) -> list[Stay]:
-    """Returns the stays of a plan away from home, with their offsets."""
+    """Returns the stays of a plan away from home, with their offsets; -1 for one of several residencies."""
     offsets = {(r.buffer, r.space, r.start, r.end): r.offset for r in plan.residencies}
     return [
-        replace(stay, offset=offsets[stay.buffer, stay.space, stay.start, stay.end])
+        replace(stay, offset=offsets.get((stay.buffer, stay.space, stay.start, stay.end), -1))
         for stay in given_stays(problem, plan)
     ]
 

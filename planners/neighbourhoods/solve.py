@@ -34,6 +34,7 @@ from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.small_problem import small_problem
+from memplan.planners.stays.tables import NONE
 from memplan.planners.xla import placed_stays
 
 Floats = NDArray[np.float64]
@@ -86,7 +87,9 @@ class _Search:
         elsewhere = [stay for stay in stays if stay.space != space and stay.accesses]
         offsets = {(r.buffer, r.space): r.offset for r in self.best.residencies}
         frame = Frame(self.problem, space, elsewhere)
-        homes = [offsets[buffer, space] for buffer in frame.homes]
+        homes = [offsets.get((buffer, space), NONE) for buffer in frame.homes]
+        if min([*homes, *(stay.offset for stay in stays)], default=0) < 0:
+            return  # The plan is not one of homes and stays.
         placed = Placed.of(frame, self.emulator, [stay for stay in stays if stay.space == space], homes)
         if placed.latency > self.latency * (1.0 + 1e-9):
             return  # The plan has a stay that is no run of accesses.

@@ -47,7 +47,7 @@ RECTANGLE_ROW = np.dtype(
 _MOST_SEEKERS = 24
 
 
-class Scratch(NamedTuple):
+class RectangleScratch(NamedTuple):
     """What rounds work in.
 
     Attributes:
@@ -91,7 +91,7 @@ def _area(row: Any) -> int:
 
 
 @internal
-def _gap(rows: Any, row: Any, capacity: int, places: Scratch) -> int:
+def _gap(rows: Any, row: Any, capacity: int, places: RectangleScratch) -> int:
     """Returns the offset of the smallest gap that holds a rectangle; -1 if there is none, or it is served already."""
     count, low, high = 0, places.low, places.high
     for i in range(places.counts[0]):
@@ -118,7 +118,7 @@ def _gap(rows: Any, row: Any, capacity: int, places: Scratch) -> int:
 
 
 @internal
-def _drawn_place(rows: Any, row: Any, capacity: int, places: Scratch, random: np.ndarray) -> int:
+def _drawn_place(rows: Any, row: Any, capacity: int, places: RectangleScratch, random: np.ndarray) -> int:
     """Returns a random offset for a rectangle: at the bottom or top, or beside one that is alive at the same time."""
     count = places.counts[0]
     drawn = below(random, count + 2)
@@ -139,7 +139,7 @@ def _collides(row: Any, offset: int, there: Any) -> bool:
 
 
 @internal
-def _put(s: StayTables, rows: Any, number: int, offset: int, places: Scratch) -> tuple[int, float]:
+def _put(s: StayTables, rows: Any, number: int, offset: int, places: RectangleScratch) -> tuple[int, float]:
     """Puts a rectangle at an offset. What lies there, or serves the same accesses, gives way.
 
     Returns:
@@ -164,7 +164,7 @@ def _put(s: StayTables, rows: Any, number: int, offset: int, places: Scratch) ->
 
 
 @internal
-def _place(s: StayTables, rows: Any, number: int, offset: int, places: Scratch) -> float:
+def _place(s: StayTables, rows: Any, number: int, offset: int, places: RectangleScratch) -> float:
     """Places a rectangle where nothing is; returns the seconds that this saves."""
     rows[number].offset = offset
     places.placed[places.counts[0]] = number
@@ -173,7 +173,7 @@ def _place(s: StayTables, rows: Any, number: int, offset: int, places: Scratch) 
 
 
 @internal
-def _fill(s: StayTables, rows: Any, count: int, capacity: int, places: Scratch, random: np.ndarray) -> float:
+def _fill(s: StayTables, rows: Any, count: int, capacity: int, places: RectangleScratch, random: np.ndarray) -> float:
     """Lets what gave way, and some of those that were left out, look for gaps; returns the seconds that this saves.
 
     Args:
@@ -206,7 +206,7 @@ def _fill(s: StayTables, rows: Any, count: int, capacity: int, places: Scratch, 
 
 
 @internal
-def _settle(s: StayTables, rows: Any, is_kept: bool, is_best: bool, places: Scratch) -> None:
+def _settle(s: StayTables, rows: Any, is_kept: bool, is_best: bool, places: RectangleScratch) -> None:
     """Ends a round, whose changes are kept or undone."""
     if not is_kept:
         for number in range(len(rows)):
@@ -255,7 +255,7 @@ def rearrange(
       the seconds that the best arrangement saves against the first one.
     """
     count = len(rows)
-    places = Scratch(
+    places = RectangleScratch(
         np.empty(2 * count + 64, np.int64),
         np.empty(3 * count + 64, np.int64),
         np.empty(3 * count + 64, np.int64),

@@ -29,7 +29,7 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
 from memplan.planners.neighbourhoods.placed import Placed
-from memplan.planners.neighbourhoods.window import Annealing, Window
+from memplan.planners.neighbourhoods.window import Annealing, FreedWindow
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble, home_of
 from memplan.planners.stays.frame import Frame, fast_spaces
@@ -127,7 +127,7 @@ class _Search:
         for start, end in self._windows(placed, sweep):
             if self.work <= 0 or self.budget.guard.reached():
                 break
-            window = Window(placed, start, end, reserved)
+            window = FreedWindow(placed, start, end, reserved)
             self.work -= annealing.rounds * len(window.runs)
             saved, runs = window.rearranged(annealing, int(self.generator.integers(2**62)))
             if saved > 0.0:

@@ -40,7 +40,7 @@ class Annealing:
     heat: float
 
 
-class Window:
+class FreedWindow:
     """Times `[start, end)` of a plan.
 
     Attributes:

@@ -17,7 +17,7 @@ from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy, slow
 from memplan.planners.neighbourhoods.placed import Placed
 from memplan.planners.neighbourhoods.solve import solve
-from memplan.planners.neighbourhoods.window import Annealing, Window
+from memplan.planners.neighbourhoods.window import Annealing, FreedWindow
 from memplan.planners.planner import Budget, Effort
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.xla import placed_stays
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_plan() -> None:
 def test_what_is_not_alive_in_the_window_stays_where_it_is() -> None:
     problem = placement_problem(400).problem
     before = placed(problem, greedy.solve(problem, FAST))
-    window = Window(before, 150, 170, np.zeros(problem.end + 1, np.int64))
+    window = FreedWindow(before, 150, 170, np.zeros(problem.end + 1, np.int64))
     saved, runs = window.rearranged(Annealing(20, 0.3), 0)
     after = before.replaced(window.freed, runs, TimingEmulator(problem))
     items = before.decisions.tables.items

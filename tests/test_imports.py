@@ -210,7 +210,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"jax", "jaxlib", "numpy", "numba", "matplotlib", "ortools", "networkx", "scipy"}
+HEAVY = {"jax", "jaxlib", "numpy", "numba", "matplotlib", "ortools", "highspy", "networkx", "scipy"}
 
 
 def test_importing_memplan_is_cheap() -> None:

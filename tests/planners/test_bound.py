@@ -151,6 +151,7 @@ def test_an_argument_may_stay_from_run_to_run() -> None:
     assert lower_bound(never).value == pytest.approx(8.0, rel=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.data())
 def test_nodes_cover_an_interval_once_and_are_fine_at_its_ends(size: int, data: st.DataObject) -> None:
     tree = Tree.over(size)
@@ -163,6 +164,7 @@ def test_nodes_cover_an_interval_once_and_are_fine_at_its_ends(size: int, data: 
         assert high - low == 1 or high - low <= 0.5 * min(low - first, last - high)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-50, 50), min_size=3, max_size=3))
 def test_any_duals_give_a_safe_bound(duals: list[int]) -> None:
     program = LinearProgram()

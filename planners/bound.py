@@ -33,10 +33,11 @@ _WINDOW, _WHOLE = 192, 1500
 
 # The work of the linear programs (see `Simplex`) of all windows together, and of the whole program, by effort. It is in
 # units that take about a second each.
-_FOR_WINDOWS, _FOR_WHOLE, _UNIT = (1, 20, 200), (1, 20, 200), 2.5e9
+_FOR_WINDOWS, _FOR_WHOLE, _UNIT = (1, 16, 200), (1, 16, 200), 1e9
 
 # How many times finer time is cut where copies are made, in the second linear program of the whole program, by effort.
-_TIMES_FINER = (1, 4, 20)
+# It is solved if there is work left for at least this many times that of the first one.
+_TIMES_FINER, _TIMES_THE_WORK = (1, 4, 20), 2.0
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,11 @@ def span_bound(problem: MappingProblem, span: Span, work: float, guard: Guard, t
     model = relax(problem, span, Precision(whole=True))
     solution = cut_relaxation(model, work, guard)
     least = max(least, solution.bound * model.unit)
-    if times_finer > 1 and solution.values is not None:
+    left = work - solution.work
+    if times_finer > 1 and solution.values is not None and left >= _TIMES_THE_WORK * solution.work:
         fine = Precision(whole=True, fine_ratio=1.0 / times_finer, fine=model.made_copies(solution.values))
         model = relax(problem, span, fine)
-        least = max(least, cut_relaxation(model, work, guard).bound * model.unit)
+        least = max(least, cut_relaxation(model, left, guard).bound * model.unit)
     return WindowBound(span, least, solution.is_done)
 
 

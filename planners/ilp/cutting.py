@@ -35,6 +35,7 @@ class CutRelaxation:
       values: `[num_columns]` of the last solution; None if there is none.
       bound: of the objective, from below, in the model's units.
       is_done: whether the work sufficed for the linear program without cuts.
+      first_work, work: of the linear program without cuts; of all linear programs, see `Simplex`.
     """
 
     rows: Rows
@@ -42,6 +43,8 @@ class CutRelaxation:
     values: Floats | None
     bound: float
     is_done: bool
+    first_work: float
+    work: float
 
 
 def cut_relaxation(model: Relaxation, work: float, guard: Guard) -> CutRelaxation:
@@ -56,9 +59,10 @@ def cut_relaxation(model: Relaxation, work: float, guard: Guard) -> CutRelaxatio
     rows, flights = knapsacks(model), FlightCuts(model, simplex.rows)
     cuts: list[CoverCut] = []
     solution = simplex.solve()
+    first_work = work - simplex.work
     values, bound, patience = solution.values, solution.bound, _PATIENCE
     for _ in range(_ROUNDS if rows else 0):
-        if solution.values is None or values is None or patience == 0:
+        if solution.values is None or values is None or patience == 0 or guard.reached():
             break
         added = separated(filled(rows, values), values, _CUTS_IN_A_ROUND)
         of_flights = flights.separated(values, _CUTS_IN_A_ROUND)
@@ -71,7 +75,7 @@ def cut_relaxation(model: Relaxation, work: float, guard: Guard) -> CutRelaxatio
         patience = _PATIENCE if solution.bound > bound * (1.0 + _LEAST_RISE) else patience - 1
         bound = max(bound, solution.bound)
         values = values if solution.values is None else solution.values
-    return CutRelaxation(simplex.rows, cuts, values, bound, values is not None)
+    return CutRelaxation(simplex.rows, cuts, values, bound, values is not None, first_work, work - simplex.work)
 
 
 def row_of(cut: CoverCut) -> tuple[Integers, Floats, float]:

@@ -34,7 +34,6 @@ from memplan.planners.ilp.cuts import add_cut, found_offsets
 from memplan.planners.ilp.cutting import cut_relaxation
 from memplan.planners.ilp.integer_solver import ProgramSolution, SolverTask
 from memplan.planners.ilp.joint import Joint, kept_in
-from memplan.planners.ilp.linear import Rows
 from memplan.planners.ilp.model import Precision, Relaxation, longest
 from memplan.planners.ilp.polish import Polish, PolishWork
 from memplan.planners.ilp.relaxation import relax
@@ -55,17 +54,20 @@ OPTIMAL_WITHIN = 1e-4
 # Programs with more accesses than this are solved window by window.
 _MAX_ACCESSES = 2000
 
-# The work on each integer program by effort: the nodes of its tree are this many for each entry of its rows, but at
-# least `_LEAST_NODES`.
-_WORK, _LEAST_NODES = (500_000, 10_000_000, 200_000_000), 10
+# The nodes of the tree of each integer program by effort: at most this many for each entry of its rows.
+_NODES = (500_000, 10_000_000, 200_000_000)
+
+# Their work by effort, see `Simplex`. A node counts as much as the linear program without cuts, and the first node, in
+# which SCIP looks for solutions, as much as `_FIRST_NODE` others. Programs whose first node takes more are not solved.
+_WORK, _FIRST_NODE = (2_000_000_000, 20_000_000_000, 200_000_000_000), 12
 
 # Rounds of cuts that SCIP adds to the relaxation before it branches, by effort. Each may take as long as many nodes.
 _CUTS = (0, 5, 20)
 
-# The work on linear programs that find cuts for the integer programs, by effort, see `Simplex`.
-_CUT_WORK = (2_000_000_000, 10_000_000_000, 100_000_000_000)
+# The work on linear programs that find cuts for each of the integer programs, by effort, see `Simplex`.
+_CUT_WORK = (500_000_000, 4_000_000_000, 40_000_000_000)
 
-# Programs of more entries than this are not solved as integer programs, by effort: the first node takes too long.
+# Programs of more entries than this are not solved as integer programs, by effort.
 _MOST_ENTRIES = (20_000, 150_000, 2_000_000)
 
 # Changes tried by a polish, in all by effort and for each access, and the deterministic seconds of constraint
@@ -182,18 +184,34 @@ def _search(problem: MappingProblem, budget: Budget, best: _Incumbent) -> None:
 
 
 class _Program:
-    """An integer program that is being solved."""
+    """An integer program that is being solved.
+
+    Attributes:
+      model: what it is of.
+      nodes: of its tree, that the effort affords; 0 if it is too large, or before `add_cuts`.
+    """
 
     def __init__(self, model: Relaxation, budget: Budget):
         self.model, self._budget = model, budget
+        self._rows, self.nodes = model.program.finished(), 0
         self.task: SolverTask | None = None
 
-    def start(self, rows: Rows) -> None:
-        """Begins to solve the program, whose rows these are."""
-        nodes = max(_LEAST_NODES, self._budget.effort.of(*_WORK) // max(1, len(rows.values)))
+    def add_cuts(self) -> None:
+        """Adds the cuts of the linear program, which help the integer program too, and counts the nodes."""
+        effort = self._budget.effort
+        if len(self._rows.values) > effort.of(*_MOST_ENTRIES):
+            return
+        found = cut_relaxation(self.model, effort.of(*_CUT_WORK), self._budget.guard)
+        self._rows = found.rows
+        if found.is_done:
+            affordable = int(effort.of(*_WORK) / max(1.0, found.first_work)) - _FIRST_NODE
+            self.nodes = max(0, min(affordable, effort.of(*_NODES) // max(1, len(found.rows.values))))
+
+    def start(self) -> None:
+        """Begins to solve the program."""
         # Solutions of the strict program become plans, and of the relaxation it is the bound that counts.
         cuts = 0 if self.model.precision.strict else self._budget.effort.of(*_CUTS)
-        self.task = SolverTask(rows, nodes, self._budget.guard, OPTIMAL_WITHIN / 4.0, cuts)
+        self.task = SolverTask(self._rows, self.nodes, self._budget.guard, OPTIMAL_WITHIN / 4.0, cuts)
 
     @cached_property
     def solution(self) -> ProgramSolution:
@@ -204,6 +222,8 @@ class _Program:
     def cut_and_solve(self, problem: MappingProblem, best: _Incumbent) -> None:
         """Adds cuts and solves again while the solution has no offsets; offers the first plan that has some."""
         spaces, guard = fast_spaces(problem), self._budget.guard
+        # All of these solutions together may take as many nodes as the first one.
+        self.nodes = (self.nodes + _FIRST_NODE) // _MAX_CUTS - _FIRST_NODE
         for _ in range(_MAX_CUTS if len(spaces) == 1 else 0):
             values = self.solution.values
             if best.is_optimal or values is None or not self.solution.is_optimal or guard.reached():
@@ -214,9 +234,10 @@ class _Program:
             if offsets is not None:
                 best.offer(_assembled(problem, found, offsets), "integer program with cuts")
                 return
-            if not add_cut(realization, found, guard):
+            if self.nodes <= 0 or not add_cut(realization, found, guard):
                 return
-            self.start(self.model.program.finished())
+            self._rows = self.model.program.finished()
+            self.start()
             del self.solution
 
 
@@ -233,13 +254,13 @@ class _Pair:
             _Program(relax(problem, precision=Precision(ratio, whole=True, strict=is_strict)), budget)
             for is_strict in (True, False)
         )
-        rows = [program.model.program.finished() for program in (self.strict, self.relaxed)]
-        self.is_too_large = max(len(each.values) for each in rows) > budget.effort.of(*_MOST_ENTRIES)
-        if not self.is_too_large:
-            # The cuts of the linear programs help the integer programs too.
-            work = budget.effort.of(*_CUT_WORK)
-            for program in (self.strict, self.relaxed):
-                program.start(cut_relaxation(program.model, work, budget.guard).rows)
+        for program in (self.relaxed, self.strict):
+            program.add_cuts()
+            self.is_too_large = program.nodes == 0
+            if self.is_too_large:
+                return
+        for program in (self.strict, self.relaxed):
+            program.start()
 
     def stop(self) -> None:
         """Ends the solvers, if they still run."""

@@ -112,6 +112,17 @@ def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(process.poll() is not None for process in started)
 
 
+def test_programs_whose_first_node_is_too_much_work_are_not_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    mapped = seeded_problem(3, 60, REAL, 1)
+    monkeypatch.setattr(ilp, "_WORK", (1, 1, 1))
+    monkeypatch.setattr(ilp, "SolverTask", lambda *arguments: started.append(arguments))
+    made = solve(mapped, SHORT)
+    assert started == []
+    assert verify(mapped, made) == []
+    assert made.info["method"] in ("greedy", "ruin and recreate")
+
+
 def test_a_long_program_is_improved_window_by_window(monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = seeded_problem(4, 150, REAL, 1)
     monkeypatch.setattr(ilp, "_MAX_ACCESSES", 50)

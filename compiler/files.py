@@ -236,7 +236,10 @@ def _cannot_write(path: str | Path, error: OSError | ValueError) -> MemplanError
 
 def reason_of(error: OSError | ValueError) -> str:
     """Returns what the system says of an error, without the path."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # Python's versions have different words for it.
+    return "a name cannot hold a null character" if "null" in str(error) else str(error)
 
 
 # ---- reading

@@ -59,7 +59,8 @@ def finish(folder: Path, *command: object, **environment: str) -> str:
 def test_the_traps_work(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "import jaxlib"], cwd=folder, capture_output=True)
     assert done.returncode == 1
-    assert (folder / "jaxlib.py.ran").exists()
+    # Which one is first depends on what Python's version imports by itself.
+    assert list(folder.glob("*.py.ran"))
 
 
 @pytest.mark.skipif(not COMMAND.exists(), reason="memplan is not installed as a command")

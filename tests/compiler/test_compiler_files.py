@@ -209,7 +209,7 @@ def test_folders_sockets_and_names_that_cannot_be(tmp_path: Path, open_socket: P
         (tmp_path / ("x" * 256), "File name too long"),
         (tmp_path / ("ä" * 128), "File name too long"),
         ("", "No such file or directory"),
-        ("a\0b", "embedded null byte"),
+        ("a\0b", "a name cannot hold a null character"),
     ):
         for function in (check_writable, lambda path: write_atomically(path, "x")):
             assert error_of(function, path) == f"cannot write {printable(str(path))}: {reason}"
@@ -313,7 +313,7 @@ def test_links_to_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
     assert read_bytes(tmp_path / "link", 7) == b"content"
-    assert error_of(read_bytes, "a\0b", 7) == "cannot read a\\x00b: embedded null byte"
+    assert error_of(read_bytes, "a\0b", 7) == "cannot read a\\x00b: a name cannot hold a null character"
     assert error_of(read_bytes, "", 7) == "cannot read : No such file or directory"
 
 

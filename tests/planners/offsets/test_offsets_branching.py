@@ -48,7 +48,8 @@ def test_it_finds_offsets_where_there_are_some(instance: Instance, more: int, sh
         assert outcome == expected, name
         if outcome == FOUND:
             assert check(instance, offsets, capacity) == []
-    assert nodes["all"] <= nodes["none"] or expected == FOUND
+    # Decomposition begins each part with a node of its own.
+    assert nodes["all"] <= nodes["none"] + len(instance) or expected == FOUND
 
 
 def test_limits_and_the_flag_of_other_threads_end_it() -> None:

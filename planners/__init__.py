@@ -2,7 +2,7 @@
 
 >>> from memplan import planners
 >>> planners.names()
-['agent', 'auto', 'bestfit', 'evolution', 'greedy', 'hybrid', 'ilp', 'search', 'slow', 'xla']
+['agent', 'auto', 'bestfit', 'evolution', 'greedy', 'hybrid', 'ilp', 'neighbourhoods', 'search', 'slow', 'xla']
 """
 
 from __future__ import annotations

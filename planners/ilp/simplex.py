@@ -32,7 +32,13 @@ Integers = NDArray[np.int64]
 _PULSE, _GRACE = 0.05, 0.5
 
 # Options of HiGHS. One thread and one seed make its result the same each time.
-_OPTIONS = {"output_flag": False, "solver": "simplex", "threads": 1, "parallel": "off", "random_seed": 0}
+_OPTIONS: dict[str, Any] = {
+    "output_flag": False,
+    "solver": "simplex",
+    "threads": 1,
+    "parallel": "off",
+    "random_seed": 0,
+}
 
 # The most iterations that HiGHS can be told.
 _MOST_ITERATIONS = 2**31 - 1

@@ -30,11 +30,22 @@ SEARCHING = ["bestfit", "greedy", "slow"]
 
 
 def test_planners_are_found_by_name() -> None:
-    assert set(planners.names()) >= {"agent", "auto", "bestfit", "evolution", "greedy", "ilp", "search", "slow", "xla"}
+    assert set(planners.names()) >= {
+        "agent",
+        "auto",
+        "bestfit",
+        "evolution",
+        "greedy",
+        "ilp",
+        "neighbourhoods",
+        "search",
+        "slow",
+        "xla",
+    }
     assert all(planners.get(name).description.endswith(".") for name in planners.names())
     with pytest.raises(
         PlannerError,
-        match="no planner is called 'quick'; known: agent, auto, bestfit, evolution, greedy, hybrid, ilp, search, slow, xla",
+        match="no planner is called 'quick'; known: agent, auto, bestfit, evolution, greedy, hybrid, ilp, neighbourhoods, search, slow, xla",
     ):
         planners.get("quick")
 

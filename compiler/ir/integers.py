@@ -8,7 +8,9 @@ A shift by the width or more leaves nothing but the sign. What a division by zer
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from memplan.compiler.ir.shape import BITS_PER_ELEMENT
 
@@ -63,14 +65,10 @@ def kept(value: int, dtype: str) -> int | None:
     return (value - low) % (high - low + 1) + low
 
 
-COMPARISONS: dict[str, Callable[[int, int], bool]] = {
-    "LT": lambda a, b: a < b,
-    "LE": lambda a, b: a <= b,
-    "GT": lambda a, b: a > b,
-    "GE": lambda a, b: a >= b,
-    "EQ": lambda a, b: a == b,
-    "NE": lambda a, b: a != b,
-}
+# By direction; they compare arrays too.
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "LT": operator.lt, "LE": operator.le, "GT": operator.gt, "GE": operator.ge, "EQ": operator.eq, "NE": operator.ne,
+}  # fmt: skip
 
 
 def _divide(a: int, b: int) -> int:
@@ -83,22 +81,22 @@ def _remainder(a: int, b: int) -> int:
 
 
 _BINARY: dict[str, Callable[[int, int], int]] = {
-    "add": lambda a, b: a + b,
-    "subtract": lambda a, b: a - b,
-    "multiply": lambda a, b: a * b,
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
     "divide": _divide,
     "remainder": _remainder,
     "maximum": max,
     "minimum": min,
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "xor": lambda a, b: a ^ b,
+    "and": operator.and_,
+    "or": operator.or_,
+    "xor": operator.xor,
 }
 _SHIFTS = frozenset({"shift-left", "shift-right-arithmetic", "shift-right-logical"})
 _UNARY: dict[str, Callable[[int], int]] = {
-    "negate": lambda a: -a,
+    "negate": operator.neg,
     "abs": abs,
-    "not": lambda a: ~a,
+    "not": operator.invert,
     "sign": lambda a: (a > 0) - (a < 0),
 }
 _OF_BITS = frozenset({"and", "or", "xor", "not"})

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from memplan.compiler.ir import Graph, Instruction, Shape
+from memplan.compiler.ir.integers import COMPARISONS
 from memplan.passes.base import GraphContext, GraphPass, RewrittenGraph
 from memplan.passes.graph_edit import rewritten_by
 
@@ -31,9 +32,6 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "minimum": np.minimum, "and": operator.and_, "or": operator.or_, "xor": operator.xor,
 }  # fmt: skip
 _UNARY: dict[str, Callable[[Any], Any]] = {"negate": operator.neg, "abs": np.abs, "not": np.invert}
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "EQ": operator.eq, "NE": operator.ne, "LT": operator.lt, "LE": operator.le, "GT": operator.gt, "GE": operator.ge,
-}  # fmt: skip
 
 # The neutral right operand; where the operation commutes, it is a neutral left operand, too.
 _NEUTRAL = {"multiply": 1, "divide": 1, "subtract": 0, "add": 0, "or": 0, "xor": 0}
@@ -92,7 +90,7 @@ def _computed(instruction: Instruction, values: Sequence[Any]) -> Any:
     opcode, dtype = instruction.opcode, _DTYPES[instruction.shape.dtype]
     with np.errstate(all="ignore"):
         if opcode == "compare":
-            compare = _COMPARE.get(instruction.attribute("direction"))
+            compare = COMPARISONS.get(instruction.attribute("direction"))
             return None if compare is None or instruction.attribute("type") == "TOTALORDER" else compare(*values)
         if opcode == "convert":
             is_exact = np.array_equal(np.asarray(values[0]).astype(dtype), values[0])

@@ -280,15 +280,8 @@ class _Writer:
                 place_of[number] = len(residencies)
                 residencies.append(self.in_fast[number])
         copies = [Copy(homes[number], place_of[number], start, start + 1) for number, start in self.copies]
-        return Plan(
-            problem=problem.fingerprint,
-            name=problem.name,
-            target=problem.target,
-            planner="planted",
-            residencies=tuple(residencies),
-            copies=tuple(copies),
-            served=tuple(place_of[access.buffer] for _, access in problem.accesses),
-        )
+        served = (place_of[access.buffer] for _, access in problem.accesses)
+        return problem.answer("planted", residencies, copies, served)
 
 
 def _reads_first(accesses: Sequence[Access]) -> tuple[Access, ...]:

@@ -77,15 +77,7 @@ def given_plan(
         else:
             copies.append(Copy(source, destination, times.at(given_copy.start), times.at(given_copy.done)))
     copies.sort(key=lambda copy: (copy.start, copy.done))
-    return Plan(
-        problem=problem.fingerprint,
-        name=problem.name,
-        target=problem.target,
-        planner="given",
-        residencies=tuple(residencies),
-        copies=tuple(copies),
-        served=tuple(residency_of[storage] for storage in served_storage),
-    )
+    return problem.answer("given", residencies, copies, (residency_of[storage] for storage in served_storage))
 
 
 def _leave_behind(

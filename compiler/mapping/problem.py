@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ from memplan.compiler.files import read_text, write_atomically
 from memplan.compiler.hardware import roofline
 from memplan.compiler.mapping.assumptions import Assumption
 from memplan.compiler.mapping.documents import document_of, parse_json
-from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.mapping.plan import Copy, Plan, Residency
 from memplan.compiler.mapping.problem_document import SCHEMA, check_problem_document
 
 
@@ -239,6 +239,18 @@ class MappingProblem:
         problem = replace(self, given=given)
         vars(problem).update(vars(self) | vars(problem))
         return problem
+
+    def answer(
+        self,
+        planner: str,
+        residencies: Iterable[Residency],
+        copies: Iterable[Copy],
+        served: Iterable[int],
+        info: dict[str, Any] | None = None,
+    ) -> Plan:
+        """Returns the plan of this problem that is made of these parts; see `Plan`."""
+        parts = (tuple(residencies), tuple(copies), tuple(served))
+        return Plan(self.fingerprint, self.name, self.target, planner, *parts, info or {})
 
     @property
     def end(self) -> int:

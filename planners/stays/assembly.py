@@ -229,7 +229,7 @@ def _plan(
     for (resident, first, last), offset in zip(slow[:num_homes], offsets, strict=False):
         home_residency[resident] = len(residencies)
         residencies.append(Residency(resident, 0, offset, first, last))
-    served = tuple(
+    served = (
         residency_of[stay] if stay >= 0 else home_residency[access.buffer]
         for stay, (_, access) in zip(served_by, problem.accesses, strict=True)
     )
@@ -237,16 +237,7 @@ def _plan(
     for first, done, number, is_prefetch, buffer in sorted(copies):
         home, away = home_residency[buffer], residency_of[number]
         made.append(Copy(home, away, first, done) if is_prefetch else Copy(away, home, first, done))
-    return Plan(
-        problem=problem.fingerprint,
-        name=problem.name,
-        target=problem.target,
-        planner=planner,
-        residencies=tuple(residencies),
-        copies=tuple(made),
-        served=served,
-        info=info or {},
-    )
+    return problem.answer(planner, residencies, made, served, info)
 
 
 def _pack_slow(problem: MappingProblem, residencies: Sequence[tuple[int, int, int]]) -> list[int]:

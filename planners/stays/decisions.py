@@ -246,7 +246,7 @@ class Decisions:
         """Returns a plan without offsets: it can be emulated, but not verified."""
         problem, num_spaces = self.frame.problem, len(self.frame.problem.spaces)
         start, done, source, destination, buffer = self._copies()
-        residencies = tuple(
+        residencies = (
             Residency(number, space, NONE, described.start, described.end)
             for number, described in enumerate(problem.buffers)
             for space in range(num_spaces)
@@ -255,15 +255,8 @@ class Decisions:
         rows = zip(
             *((first + source).tolist(), (first + destination).tolist(), start.tolist(), done.tolist()), strict=True
         )
-        return Plan(
-            problem=problem.fingerprint,
-            name=problem.name,
-            target=problem.target,
-            planner="sketch",
-            residencies=residencies,
-            copies=tuple(Copy(*row) for row in rows),
-            served=tuple((self.frame.access_buffer * num_spaces + self._served()).tolist()),
-        )
+        served = (self.frame.access_buffer * num_spaces + self._served()).tolist()
+        return problem.answer("sketch", residencies, (Copy(*row) for row in rows), served)
 
     def _served(self) -> Integers:
         return np.where(self.tables.accesses["is_fast"], self.frame.space, self.frame.served)

@@ -169,12 +169,4 @@ def plan(
             max((i for i, r in enumerate(made) if r.buffer == access.buffer and r.start <= time < r.end), default=-1)
             for time, access in problem.accesses
         ]
-    return Plan(
-        problem=problem.fingerprint,
-        name=problem.name,
-        target=problem.target,
-        planner="test",
-        residencies=tuple(made),
-        copies=tuple(Copy(*copy) for copy in copies),
-        served=tuple(served),
-    )
+    return problem.answer("test", made, (Copy(*copy) for copy in copies), served)

@@ -60,6 +60,9 @@ _SEARCHING = 6.0
 # With how many seeds planners run that are SEEDED, by effort.
 _SEEDS = (1, 1, 3)
 
+# The planner that improves the best plan of all others.
+_LAST = "neighbourhoods"
+
 # Seconds between looks at the guard.
 _PULSE = 0.25
 
@@ -81,7 +84,7 @@ class AutoOptions:
 
     first: str = "greedy"
     members: tuple[str, ...] | None = None
-    last: str | None = "neighbourhoods"
+    last: str | None = _LAST
     processes: int | None = None
 
     def entries(self, effort: Effort, seed: int) -> list[tuple[str, int]]:
@@ -346,7 +349,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
 @cache
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
-    for name in (AutoOptions.first, *names_of(Role.SEEDED), *names_of(Role.MEMBER), "neighbourhoods"):
+    for name in (AutoOptions.first, *names_of(Role.SEEDED), *names_of(Role.MEMBER), _LAST):
         planners.get(name).prepare()
 
 

@@ -1,1 +1,1 @@
-"""The planner `neighbourhoods`: windows of a plan, each decided again exactly. Its entry is `solve.py`."""
+"""The planner `neighbourhoods`: windows of a plan, each packed again. Its entry is `solve.py`."""

@@ -31,7 +31,7 @@ from memplan.planners import greedy
 from memplan.planners.neighbourhoods.placed import Placed
 from memplan.planners.neighbourhoods.window import Annealing, FreedWindow
 from memplan.planners.planner import Budget, Planner
-from memplan.planners.stays.assembly import Stay, assemble, home_of
+from memplan.planners.stays.assembly import Stay, assemble, home_offsets_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.small_problem import small_problem
 from memplan.planners.stays.tables import NONE
@@ -85,9 +85,9 @@ class _Search:
         """Improves the stays in one space; those in the others remain as they are."""
         stays = placed_stays(self.problem, self.best)
         elsewhere = [stay for stay in stays if stay.space != space and stay.accesses]
-        offsets = {(r.buffer, r.space): r.offset for r in self.best.residencies}
         frame = Frame(self.problem, space, elsewhere)
-        homes = [offsets.get((buffer, space), NONE) for buffer in frame.homes]
+        offsets = home_offsets_of(self.problem, self.best)
+        homes = [offsets.get(buffer, NONE) for buffer in frame.homes]
         if min([*homes, *(stay.offset for stay in stays)], default=0) < 0:
             return  # The plan is not one of homes and stays.
         placed = Placed.of(frame, self.emulator, [stay for stay in stays if stay.space == space], homes)
@@ -106,12 +106,7 @@ class _Search:
 
     def _offer(self, stays: list[Stay]) -> None:
         """Makes a plan of stays, and takes it if it is better."""
-        offsets = {(r.buffer, r.space): r.offset for r in self.best.residencies}
-        homes = {
-            buffer: offsets[buffer, home]
-            for buffer in range(len(self.problem.buffers))
-            if (home := home_of(self.problem, buffer)) > 0
-        }
+        homes = home_offsets_of(self.problem, self.best)
         plan = assemble(self.problem, stays, "neighbourhoods", home_offsets=homes).plan
         latency = self.emulator.latency(plan)
         if latency < self.latency:

@@ -114,21 +114,24 @@ class FreedWindow:
             row["first_access"] = chains.first_access[run.first]
             row["last_access"] = chains.last_access[run.last]
         first, last = int(rows["start"].min(initial=frame.problem.end)), int(rows["end"].max(initial=0))
-        obstacles = [row for row in self._obstacles(others) if row[0] < last and row[1] > first]
+        obstacles = self._obstacles(others, first, last)
         fixed = np.zeros(len(obstacles), RECTANGLE_ROW)
         fixed["is_fixed"] = True
         for row, (start, end, offset, size) in zip(fixed, obstacles, strict=True):
             row["start"], row["end"], row["offset"], row["size"] = start, end, offset, size
         return np.concatenate([rows, fixed])
 
-    def _obstacles(self, others: Integers) -> list[tuple[int, int, int, int]]:
-        """Returns start, end, offset and size in units of what is not freed: homes and runs."""
+    def _obstacles(self, others: Integers, first: int, last: int) -> list[tuple[int, int, int, int]]:
+        """Returns start, end, offset and size in units of what is not freed within times: homes and runs."""
         decisions, frame, placed = self._decisions, self._decisions.frame, self.placed
         n, unit, items = frame.problem.end, frame.unit, self._tables.items
         found = []
         for number, offset in zip(frame.homes, placed.homes.tolist(), strict=True):
             buffer = frame.problem.buffers[number]
             found.append((buffer.start, buffer.end, offset // unit, -(-buffer.size // unit)))
+        # The kept run may lie elsewhere in time as well.
+        is_near = (items["run_start"][others] < last) & (items["run_end"][others] > first)
+        others = others[is_near | (others == decisions.kept_item)]
         sizes = self._tables.buffers["size"][self._chains.buffer[self._chains.chain[others]]]
         rows = zip(
             items["run_start"][others], items["run_end"][others], placed.offset[others] // unit, sizes, strict=True
@@ -138,7 +141,7 @@ class FreedWindow:
                 end, again = until_next_run(int(end), decisions.kept_again, n + 1)
                 found.append((again, n + 1, int(offset), int(size)))
             found.append((int(start), int(end), int(offset), int(size)))
-        return found
+        return [row for row in found if row[0] < last and row[1] > first]
 
     def rearranged(self, annealing: Annealing, seed: int) -> tuple[float, list[tuple[Run, int]]]:
         """Returns the seconds that the best arrangement saves, without waits, and its runs with offsets in bytes."""

@@ -29,7 +29,7 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
 from memplan.planners.planner import Budget, Effort, Planner, Role
 from memplan.planners.search.annealing import Annealer, PlacedRuns
-from memplan.planners.stays.assembly import Stay, assemble, home_of
+from memplan.planners.stays.assembly import Stay, assemble, home_offsets_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.small_problem import small_problem
@@ -122,9 +122,9 @@ class _Annealing:
         kinds = np.array([float(name in self.options.neighbourhoods) for name in NEIGHBOURHOODS])
         weights = np.ones(len(frame.chains.chain)) if prior is None else prior
         annealer = Annealer(frame, self.emulator, int(self.generator.integers(2**62)), weights, kinds)
-        homes = {(r.buffer, r.space): r.offset for r in self.best.residencies}
+        homes = home_offsets_of(self.problem, self.best)
         incumbent = annealer.load(
-            [stay for stay in stays if stay.space == space], [homes[buffer, space] for buffer in frame.homes]
+            [stay for stay in stays if stay.space == space], [homes[buffer] for buffer in frame.homes]
         )
         half, rounds = _FIRST_HALF, self._rounds(frame)
         while self._goes_on(annealer, rounds):
@@ -178,14 +178,9 @@ class _Annealing:
         if annealer.best_latency >= incumbent.latency * (1.0 - 1e-12):
             return incumbent
         solution, stays = annealer.best_solution()
-        homes = dict(zip(annealer.frame.homes, solution.offsets.tolist(), strict=False))
-        others = {(r.buffer, r.space): r.offset for r in self.best.residencies if r.space != annealer.frame.space}
-        home_offsets = {
-            buffer: homes[buffer] if buffer in homes else others[buffer, home_of(self.problem, buffer)]
-            for buffer in range(len(self.problem.buffers))
-            if home_of(self.problem, buffer) > 0
-        }
-        plan = assemble(self.problem, [*elsewhere, *stays], "search", home_offsets=home_offsets).plan
+        homes = home_offsets_of(self.problem, self.best)
+        homes |= zip(annealer.frame.homes, solution.offsets.tolist(), strict=False)
+        plan = assemble(self.problem, [*elsewhere, *stays], "search", home_offsets=homes).plan
         latency = self.emulator.latency(plan)
         if latency < self.best_latency:
             self.best, self.best_latency = plan, latency

@@ -72,6 +72,12 @@ def home_of(problem: MappingProblem, buffer: int) -> int:
     return problem.buffers[buffer].home
 
 
+def home_offsets_of(problem: MappingProblem, plan: Plan) -> dict[int, int]:
+    """Returns by buffer the offsets of those homes that are not in space 0, as far as a plan has them."""
+    homes = {number: buffer.home for number, buffer in enumerate(problem.buffers) if buffer.home > 0}
+    return {r.buffer: r.offset for r in plan.residencies if homes.get(r.buffer) == r.space}
+
+
 def assemble(
     problem: MappingProblem,
     stays: Sequence[Stay],

@@ -7,10 +7,14 @@ throughout it (Moffitt, ASPLOS 2023, section 4).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memplan.planners.offsets.instance import Instance, Integers
+
+_Number = TypeVar("_Number", np.int64, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +60,7 @@ class Sections:
     def most(self, of_section: Integers) -> Integers:
         """Returns `[num_blocks] int64` the largest of a quantity over each block's sections; 0 for a block of none."""
         largest = np.zeros(len(self.pointer) - 1, np.int64)
-        if not len(self.first):
-            return largest
-        # Pairs (start, end) for reduceat; the entries between pairs are not used.
-        bounds = np.empty(2 * len(self.first), np.int64)
-        bounds[0::2], bounds[1::2] = self.first, self.last
-        np.maximum.at(largest, self.block_of_range(), np.maximum.reduceat(np.append(of_section, 0), bounds)[0::2])
+        np.maximum.at(largest, self.block_of_range(), largest_within(of_section, self.first, self.last))
         return largest
 
     def largest(self, of_block: Integers) -> Integers:
@@ -81,6 +80,17 @@ class Sections:
                 half = 1 << (power - 1)
                 np.maximum(most[half:], most[:-half].copy(), out=most[half:])
         return most
+
+
+def largest_within(values: NDArray[_Number], first: Integers, last: Integers) -> NDArray[_Number]:
+    """Returns the largest of the values in each half-open range, none of which is empty."""
+    if not len(first):
+        return values[:0]
+    # Pairs (start, end) for reduceat; the entries between pairs are not used.
+    bounds = np.empty(2 * len(first), np.int64)
+    bounds[0::2], bounds[1::2] = first, last
+    largest: NDArray[_Number] = np.maximum.reduceat(np.append(values, values.dtype.type(0)), bounds)[0::2]
+    return largest
 
 
 def components(instance: Instance) -> list[Integers]:

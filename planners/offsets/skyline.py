@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from memplan.compiler.effort import Guard
 from memplan.planners.offsets.first_fit import Fitted
-from memplan.planners.offsets.geometry import Sections
+from memplan.planners.offsets.geometry import Sections, largest_within
 from memplan.planners.offsets.instance import Instance, Integers
 from memplan.planners.offsets.skyline_kernel import TOO_HIGH, BlockTree, stack_blocks
 
@@ -81,7 +81,7 @@ class SkylinePacker:
         loads = sections.loads(instance.size) / max(1, int(np.max(sections.loads(instance.size), initial=0)))
         self._log_size = np.log(self._size)
         self._log_duration = [self._weighted_duration(loads**power) for power in _FULLNESS]
-        self._fullest = _largest_within(loads, self._first, self._last)
+        self._fullest = largest_within(loads, self._first, self._last)
 
     def _weighted_duration(self, weights: Reals) -> Reals:
         total = np.concatenate([[0.0], np.cumsum(weights)])
@@ -197,13 +197,3 @@ def _reduced(function: np.ufunc, leaf_values: Integers) -> Integers:
         nodes[width // 2 : width] = function(nodes[width : 2 * width : 2], nodes[width + 1 : 2 * width : 2])
         width //= 2
     return nodes
-
-
-def _largest_within(values: Reals, first: Integers, last: Integers) -> Reals:
-    """Returns the largest of the values in each half-open range."""
-    if not len(first):
-        return np.empty(0)
-    bounds = np.empty(2 * len(first), np.int64)
-    bounds[0::2], bounds[1::2] = first, last
-    largest: Reals = np.maximum.reduceat(np.append(values, 0.0), bounds)[0::2]
-    return largest

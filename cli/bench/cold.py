@@ -18,10 +18,10 @@ from typing import Annotated, Any
 
 import typer
 
-from memplan.cli.arguments import EffortName, JsonFile
+from memplan.cli.arguments import EffortName, JsonFile, Markdown
 from memplan.cli.bench.results import write_bench
 from memplan.cli.bench.rows import markdown_of, table_of
-from memplan.cli.console import Stages, show
+from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.compiler import child_process
 from memplan.compiler.effort import Effort
@@ -39,7 +39,7 @@ def command(
         str, typer.Option(metavar="FILE", help="The dump that is planned twice.")
     ] = "mlp_mixer.tpu-v5p.default.hlo.txt.gz",
     effort: EffortName = Effort.FAST,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
     """What is compiled after an installation, and the first plan beside the second."""
@@ -61,7 +61,7 @@ def command(
         rows[-1]["same_plan"] = plans[0].copies == plans[1].copies and plans[0].residencies == plans[1].residencies
     lines = [_line(row) for row in rows]
     if markdown:
-        print(markdown_of(_COLUMNS, lines, ("what", "same plan")))
+        write(markdown_of(_COLUMNS, lines, ("what", "same plan")))
     else:
         show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, ("what", "same plan"))))
     compiled = sum(row["cpu_seconds"] for row in rows[:-2])

@@ -178,10 +178,7 @@ class _OrderTrials:
             offsets = np.concatenate([homes, np.full(len(runs), UNPLACED)])
             is_lost = offsets == UNPLACED
         left_out = runs[is_lost[num_homes:]]
-        placed = decisions.copy()
-        for run in left_out.tolist():
-            placed.drop(run)
-        return placed, offsets[~is_lost], left_out
+        return decisions.without(left_out.tolist()), offsets[~is_lost], left_out
 
     def _best_of_orders(self, first: Decisions) -> Decisions:
         """Returns the best result of one search for each order, and for some arguments that stay between runs.

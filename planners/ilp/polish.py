@@ -140,7 +140,5 @@ class Polish:
             offsets = pack(frame.problem, frame.space, blocks, exact_effort=exact)
             is_lost = offsets == UNPLACED
         left_out = runs[is_lost[len(frame.homes) :]]
-        placed = decisions.copy()
-        for run in left_out.tolist():
-            placed.drop(run)
+        placed = decisions.without(left_out.tolist())
         return Packed(placed, offsets[~is_lost], self.latency(placed)), left_out

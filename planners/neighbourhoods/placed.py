@@ -66,9 +66,7 @@ class Placed:
 
     def replaced(self, dropped: Sequence[int], runs: Sequence[tuple[Run, int]], emulator: TimingEmulator) -> Placed:
         """Returns it with some runs given up and others, which have offsets, in their place."""
-        decisions, offset = self.decisions.copy(), self.offset.copy()
-        for run in dropped:
-            decisions.drop(run)
+        decisions, offset = self.decisions.without(dropped), self.offset.copy()
         commit(decisions, [run for run, _ in runs])
         for made, at in runs:
             offset[made.first] = at

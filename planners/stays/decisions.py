@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -162,15 +163,20 @@ class Decisions:
         """Gives up a run."""
         drop(self.tables, run)
 
+    def without(self, runs: Iterable[int]) -> Decisions:
+        """Returns the decisions with some runs given up."""
+        rest = self.copy()
+        for run in runs:
+            rest.drop(run)
+        return rest
+
     def partly_redecided(self, generator: np.random.Generator) -> Decisions:
         """Returns the decisions with a random part given up and decided again, in a random order.
 
         Ruin and recreate: Schrimpf et al., "Record breaking optimization results using the ruin and recreate
         principle", 2000.
         """
-        trial = self.copy()
-        for run in trial._doomed(generator):
-            trial.drop(run)
+        trial = self.without(self._doomed(generator))
         trial.run(Order("density", 10.0 ** generator.uniform(-1.0, 1.0), noise=0.5), generator, passes=2)
         return trial
 

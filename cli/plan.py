@@ -95,7 +95,7 @@ def command(
     options = PassOptions(passes, print_after, print_to)
     chosen = chosen_passes(options)
     bindings = Bindings.of(trip_count, dim)
-    with Stages(total=9, quiet=json) as stages:
+    with Stages(total=8 + guard.is_limited, quiet=json) as stages:
         graph = read_dump(dump, stages, bindings)
         described = target_for(graph, target)
         with stages.stage("running passes"):
@@ -103,7 +103,7 @@ def command(
         with stages.stage("building the problem"):
             problem = pipeline.problem(outcome.graph, described)
         guard.extend(prepare_with(maker.prepare, stages))
-        references = make_references(problem, stages)
+        references = make_references(problem, stages, guard.is_limited)
         with stages.stage(f"planning with {planner}"):
             plan = _planned(problem, maker, _budget(effort, time_limit, guard, references))
         result = scored_report(problem, plan, references, stages)

@@ -19,9 +19,9 @@ import typer
 from rich.table import Table
 
 from memplan import pipeline
-from memplan.cli.arguments import EffortName, JsonFile, Markdown, TimeLimit
+from memplan.cli.arguments import EffortName, JsonFile, Markdown, Resume, TimeLimit
 from memplan.cli.bench.mapping import dump_name
-from memplan.cli.bench.results import write_bench
+from memplan.cli.bench.results import Results
 from memplan.cli.bench.rows import markdown_of, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
@@ -64,34 +64,39 @@ def command(
     time_limit: TimeLimit = None,
     markdown: Markdown = False,
     json_file: JsonFile = None,
+    resume: Resume = False,
 ) -> None:
     """Heights and seconds of offset allocation.
 
     By default the shipped instances, the live ranges of all shipped dumps, and made-up ones in large numbers.
     """
     check_file(json_file)
+    setting = {"effort": effort.value, "time_limit": time_limit}
+    results = Results("packing", json_file, setting, summarize, resume)
     _warm_up()
-    files = instances or _shipped()
-    dumps = [] if instances else _dumps()
-    made = [] if instances else list(_made())
-    limits = (effort, time_limit)
-    rows: list[dict[str, Any]] = []
-    with Stages(total=len(files) + len(dumps) + len(made)) as stages:
-        for file in files:
-            with stages.stage(file.name):
-                rows.append(_instance_row(file, limits))
-        for dump in dumps:
-            with stages.stage(dump_name(dump)):
-                rows.extend(_dump_rows(dump, limits))
-        for kind, name, make in made:
+    parts = list(_parts(instances, (effort, time_limit)))
+    with Stages(total=len(parts)) as stages:
+        for name, rows in parts:
             with stages.stage(name):
-                rows.append(_row(kind, name, make(), None, limits))
-    summary = summarize(rows)
+                if not results.has(of=name):
+                    results.add({"of": name, **row} for row in rows)
+    summary = summarize(results.rows)
     if markdown:
-        write(markdown_table(rows, summary))
+        write(markdown_table(results.rows, summary))
     else:
-        show(lambda terminal: terminal.print(_table(rows, summary)))
-    write_bench(json_file, "packing", rows, summary)
+        show(lambda terminal: terminal.print(_table(results.rows, summary)))
+
+
+def _parts(instances: list[Path] | None, limits: Limits) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """Yields what the bench packs: the name of each file or made-up instance, and its rows when they are asked for."""
+    for file in instances or _shipped():
+        yield file.name, _instance_rows(file, limits)
+    if instances:
+        return
+    for dump in _dumps():
+        yield dump_name(dump), _dump_rows(dump, limits)
+    for kind, name, make in _made():
+        yield name, _made_rows(kind, name, make, limits)
 
 
 def _warm_up() -> None:
@@ -122,12 +127,12 @@ def capacity_of(file: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _instance_row(file: Path, limits: Limits) -> dict[str, Any]:
+def _instance_rows(file: Path, limits: Limits) -> Iterator[dict[str, Any]]:
     table = read_instance(file)
     capacity = capacity_of(file)
     if capacity is not None:
         table.check_capacity(capacity)
-    return _row("instance", file.name, table.instance, capacity, limits)
+    yield _row("instance", file.name, table.instance, capacity, limits)
 
 
 def _dump_rows(file: Path, limits: Limits) -> Iterator[dict[str, Any]]:
@@ -167,6 +172,10 @@ def _made() -> Iterator[tuple[str, str, Callable[[], Instance]]]:
         yield "training step", f"training step, {count:,} blocks", partial(training_step, count)
     for count in _SYNTHETIC:
         yield "synthetic", f"{count:,} blocks", partial(synthetic, count)
+
+
+def _made_rows(kind: str, name: str, make: Callable[[], Instance], limits: Limits) -> Iterator[dict[str, Any]]:
+    yield _row(kind, name, make(), None, limits)
 
 
 def synthetic(count: int) -> Instance:

@@ -99,6 +99,19 @@ def test_named_instances_alone(run: Run, example: Path, tmp_path: Path) -> None:
     assert data["summary"]["instance"]["answered"] == 1
 
 
+def test_resumed_rows_are_kept(run: Run, example: Path, tmp_path: Path) -> None:
+    file, other = tmp_path / "packing.json", tmp_path / "other.csv"
+    other.write_text("id,lower,upper,size\nb1,0,3,4\n")
+    command = ["bench", "packing", "--json", file, "--instances", example]
+    assert run(*command).status == 0
+    (before,) = json.loads(file.read_text())["rows"]
+    assert run(*command, "--instances", other, "--resume").status == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert rows[0] == before
+    assert [row["name"] for row in rows] == ["example.12.csv", "other.csv"]
+    assert run(*command, "--resume", "--effort", "fast").status == 2
+
+
 def test_all_kinds_of_rows(
     run: Run, example: Path, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     ),
     "passes": ("compiler",),
     "planners/offsets": ("compiler/*.py",),
+    "planners/fit": ("compiler/*.py", "compiler/mapping"),
     "planners/stays": ("compiler", "planners/offsets"),
     "planners": ("compiler",),
     "rl_agent": ("compiler", "planners/stays", "planners/planner", "planners/search"),

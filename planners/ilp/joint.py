@@ -29,7 +29,7 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.planners.ilp.model import longest, longest_durations
 from memplan.planners.ilp.polish import Packed
-from memplan.planners.ilp.runs import Run, RunCopy, commit, note_late
+from memplan.planners.ilp.runs import ItemRun, RunCopy, commit, note_late
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.reserved import reserved_runs
@@ -383,7 +383,7 @@ class Joint:
         for candidate in sorted(self.candidates, key=lambda candidate: candidate.first):
             if not solver.value(candidate.chosen):
                 continue
-            run = Run(candidate.first, candidate.last, candidate.start, candidate.end)
+            run = ItemRun(candidate.first, candidate.last, candidate.start, candidate.end)
             for start, done in (o for o, made in (candidate.prefetches or {}).items() if solver.value(made)):
                 run.prefetch = RunCopy(start, done, 2 * int(times[start]), 2 * int(times[done]), 0.0)
                 run.start = int(times[start])

@@ -54,7 +54,7 @@ class RunCopy:
 
 
 @dataclass
-class Run:
+class ItemRun:
     """Neighbouring items of a chain that one stay serves, and its copies.
 
     Attributes:
@@ -199,12 +199,12 @@ class Realization:
                     return int(self.chains.buffer[chain])
         return NONE
 
-    def _with_copies(self, items: list[tuple[int, int]], kept_item: int) -> list[Run]:
+    def _with_copies(self, items: list[tuple[int, int]], kept_item: int) -> list[ItemRun]:
         """Returns the runs whose copies are possible, with these copies, which are not scheduled yet."""
         chains, found = self.chains, []
-        run_of: dict[int, Run] = {}  # by item
+        run_of: dict[int, ItemRun] = {}  # by item
         for first, last in sorted(items):
-            run_of |= dict.fromkeys(range(first, last + 1), Run(first, last, 0, 0))
+            run_of |= dict.fromkeys(range(first, last + 1), ItemRun(first, last, 0, 0))
         for first, last in sorted(items):
             run = run_of[first]
             run.start, run.end = int(chains.start[first]), int(chains.end[last])
@@ -224,7 +224,7 @@ class Realization:
                     del run_of[item]
         return found
 
-    def _writer_to_evict(self, run: Run) -> int:
+    def _writer_to_evict(self, run: ItemRun) -> int:
         """Returns the item of a run whose value must be brought home; -1 for none."""
         return int(writer_to_evict(self.tables.items, self.tables.chains, run.first, run.last))
 
@@ -254,7 +254,7 @@ class Realization:
         busy = [(low, high) for low, high, part in pieces if part.value(self.solution) > _TRACE]
         return (busy[0][0], busy[-1][1]) if busy else None
 
-    def _prefetch(self, first: int, run_of: dict[int, Run]) -> RunCopy | None:
+    def _prefetch(self, first: int, run_of: dict[int, ItemRun]) -> RunCopy | None:
         """Returns the copy that fills a run."""
         chains, time = self.chains, self.slots.time
         chain = int(chains.chain[first])
@@ -280,7 +280,7 @@ class Realization:
             low = max(low, min(moving[0], high))
         return RunCopy(start, done, low, high, seconds)
 
-    def _eviction(self, run: Run, run_of: dict[int, Run]) -> RunCopy | None:
+    def _eviction(self, run: ItemRun, run_of: dict[int, ItemRun]) -> RunCopy | None:
         """Returns the copy that brings the value of a run home."""
         chains, time = self.chains, self.slots.time
         chain = int(chains.chain[run.last])
@@ -313,7 +313,7 @@ class Realization:
             end += 1
         return RunCopy(start, end, low, high, seconds)
 
-    def _schedule(self, runs: list[Run], emulator: TimingEmulator) -> None:
+    def _schedule(self, runs: list[ItemRun], emulator: TimingEmulator) -> None:
         """Sets the starts of prefetches, the ends of evictions, and the times of the stays."""
         left, duration = self._idle(runs, emulator)
         time, is_operation = self.slots.time, self.slots.is_operation
@@ -344,7 +344,7 @@ class Realization:
                 prefetch.start = start
                 run.start = int(time[start])
 
-    def _idle(self, runs: list[Run], emulator: TimingEmulator) -> tuple[Floats, Floats]:
+    def _idle(self, runs: list[ItemRun], emulator: TimingEmulator) -> tuple[Floats, Floats]:
         """Returns what is idle or waited at each position, repetitions included, and how long operations take."""
         served = self.frame.served.copy()
         for run in runs:
@@ -360,7 +360,7 @@ class Realization:
             left[position] = max(wait.value(self.solution), 0.0) * self.model.unit
         return left, duration
 
-    def _relieve(self, runs: list[Run], free: Integers) -> None:
+    def _relieve(self, runs: list[ItemRun], free: Integers) -> None:
         """Lets prefetches start later, and gives up runs, where more is in memory than it holds."""
         sizes = self.tables.buffers["size"][self.chains.buffer[self.chains.chain]]
         for run in runs:
@@ -384,18 +384,18 @@ class Realization:
             free[run.start : run.end] += sizes[run.first]
             runs.remove(run)
 
-    def _can_start_after(self, run: Run, at: int) -> bool:
+    def _can_start_after(self, run: ItemRun, at: int) -> bool:
         """Whether a run's prefetch is in flight at a time, and can also start after it."""
         return run.prefetch is not None and at < self.slots.time[run.prefetch.done]
 
-    def _gain(self, run: Run) -> float:
+    def _gain(self, run: ItemRun) -> float:
         """Returns the seconds of memory time that a run saves."""
         first, last = self.chains.first_access[run.first], self.chains.last_access[run.last]
         accesses = self.tables.accesses[self.chains.accesses[first:last]]
         return float(accesses["saving"] @ self.tables.operations["repetitions"][accesses["time"]])
 
 
-def commit(made: Decisions, runs: Sequence[Run]) -> None:
+def commit(made: Decisions, runs: Sequence[ItemRun]) -> None:
     """Enters runs, whose copies are scheduled, into decisions that hold none yet."""
     tables, chains = made.tables, made.frame.chains
     for run in runs:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.emulator.timing import TimingEmulator
-from memplan.planners.ilp.runs import Run, RunCopy, commit, note_late
+from memplan.planners.ilp.runs import ItemRun, RunCopy, commit, note_late
 from memplan.planners.stays.assembly import Stay
 from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.decisions import Decisions
@@ -46,7 +46,7 @@ class Placed:
           stays: of the plan in this space.
           homes: offsets of the frame's homes in bytes.
         """
-        runs: list[tuple[Run, int]] = []
+        runs: list[tuple[ItemRun, int]] = []
         kept = NONE
         finder = _RunFinder(frame)
         for stay in stays:
@@ -64,7 +64,7 @@ class Placed:
         latency = emulator.latency_of(*decisions.arrays())
         return Placed(decisions, np.array(homes, np.int64), offset, latency)
 
-    def replaced(self, dropped: Sequence[int], runs: Sequence[tuple[Run, int]], emulator: TimingEmulator) -> Placed:
+    def replaced(self, dropped: Sequence[int], runs: Sequence[tuple[ItemRun, int]], emulator: TimingEmulator) -> Placed:
         """Returns it with some runs given up and others, which have offsets, in their place."""
         decisions, offset = self.decisions.without(dropped), self.offset.copy()
         commit(decisions, [run for run, _ in runs])
@@ -90,7 +90,7 @@ class _RunFinder:
         for item, first in enumerate(chains.first_access.tolist()):
             self._by_first.setdefault(first, []).append(item)
 
-    def run_of(self, stay: Stay) -> Run | None:
+    def run_of(self, stay: Stay) -> ItemRun | None:
         """Returns the run that a stay is; None if there is no such run."""
         chains, slots = self.frame.chains, self.frame.slots
         if not stay.accesses:
@@ -107,7 +107,7 @@ class _RunFinder:
             highs = highs[chains.last_access[highs] == last]
             if not len(highs) or stay.start > chains.start[low] or stay.end < chains.end[highs[0]]:
                 continue
-            run = Run(low, int(highs[0]), stay.start, stay.end)
+            run = ItemRun(low, int(highs[0]), stay.start, stay.end)
             places = [[int(slots.of_time[time]) for time in times] for times in copied]
             if not all(slots.first[region] <= slot < slots.last[region] for place in places for slot in place):
                 continue
@@ -119,9 +119,9 @@ class _RunFinder:
         return None
 
 
-def run_of(item: np.void) -> Run:
+def run_of(item: np.void) -> ItemRun:
     """Returns a run that was taken, given the row of its first item."""
-    run = Run(int(item["run"]), int(item["run_last"]), int(item["run_start"]), int(item["run_end"]))
+    run = ItemRun(int(item["run"]), int(item["run_last"]), int(item["run_start"]), int(item["run_end"]))
     if item["prefetch_start"] != NONE:
         run.prefetch = RunCopy(int(item["prefetch_start"]), int(item["prefetch_done"]), 0, 0, 0.0)
     if item["eviction_start"] != NONE:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.planners.ilp.runs import Run
+from memplan.planners.ilp.runs import ItemRun
 from memplan.planners.neighbourhoods.placed import Placed, run_of
 from memplan.planners.neighbourhoods.rectangles_kernel import RECTANGLE_ROW, rearrange
 from memplan.planners.stays.rules import until_next_run, writer_to_evict
@@ -69,7 +69,7 @@ class FreedWindow:
         self.runs += self._competing(start, end)
         self.rows = self._rectangles(taken[~is_alive])
 
-    def _competing(self, start: int, end: int) -> list[Run]:
+    def _competing(self, start: int, end: int) -> list[ItemRun]:
         """Returns the runs that need no copy and whose items are in the window or in a freed run."""
         chains, items = self._chains, self._tables.items
         free = (chains.start < end) & (chains.end > start) & (items["run"] == NONE)
@@ -90,7 +90,7 @@ class FreedWindow:
                     continue
                 for last in {*range(first, min(high, first + _MOST_ITEMS) + 1), high}:
                     if (first, last) not in known and self._needs_no_copy(first, last, freed_accesses):
-                        found.append(Run(first, last, int(chains.start[first]), int(chains.end[last])))
+                        found.append(ItemRun(first, last, int(chains.start[first]), int(chains.end[last])))
         return sorted(found, key=lambda run: (run.first, run.last))
 
     def _needs_no_copy(self, first: int, last: int, freed: set[int]) -> bool:
@@ -143,7 +143,7 @@ class FreedWindow:
             found.append((int(start), int(end), int(offset), int(size)))
         return [row for row in found if row[0] < last and row[1] > first]
 
-    def rearranged(self, annealing: Annealing, seed: int) -> tuple[float, list[tuple[Run, int]]]:
+    def rearranged(self, annealing: Annealing, seed: int) -> tuple[float, list[tuple[ItemRun, int]]]:
         """Returns the seconds that the best arrangement saves, without waits, and its runs with offsets in bytes."""
         tables = self._tables._replace(accesses=self._tables.accesses.copy(), operations=self._tables.operations.copy())
         frame = self._decisions.frame

@@ -7,6 +7,7 @@ forbids inlining.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from jax.extend.core import ClosedJaxpr
@@ -19,14 +20,19 @@ def rewrite(closed: Any, context: Context) -> Rewritten:
     """Inlines calls everywhere, also within loops and branches."""
     del context
     findings: list[Finding] = []
-    return Rewritten(everywhere(closed, lambda inner: _inlined(inner, findings)), tuple(findings))
+    return Rewritten(everywhere(closed, lambda inner: inlined(inner, called, findings)), tuple(findings))
 
 
-def _inlined(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
-    """Inlines the calls of one level; the functions that they call are inlined already."""
+def inlined(closed: ClosedJaxpr, called: Callable[[Any], ClosedJaxpr | None], findings: list[Finding]) -> ClosedJaxpr:
+    """Inlines the calls of one level; the functions that they call are inlined already.
+
+    Args:
+      closed: the program.
+      called: returns what an equation calls; None for an equation that stays.
+      findings: to append each call to.
+    """
     jaxpr = closed.jaxpr
-    calls = [equation for equation in jaxpr.eqns if _is_plain(equation)]
-    if not calls:
+    if all(called(equation) is None for equation in jaxpr.eqns):
         return closed
     names: dict[Any, Any] = {}
     equations: list[Any] = []
@@ -34,11 +40,11 @@ def _inlined(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
     known = {id(constant): variable for variable, constant in zip(constvars, consts, strict=True)}
     for equation in jaxpr.eqns:
         read = [substituted(atom, names) for atom in equation.invars]
-        if not _is_plain(equation):
+        inner = called(equation)
+        if inner is None:
             equations.append(equation.replace(invars=read))
             continue
         findings.append(Finding(f"call of {equation.params.get('name', 'a function')}", where(equation)))
-        inner = equation.params["jaxpr"]
         # The constants of a function that is called twice are kept once.
         inside = dict(zip(inner.jaxpr.invars, read, strict=True))
         for variable, constant in zip(inner.jaxpr.constvars, inner.consts, strict=True):
@@ -53,17 +59,18 @@ def _inlined(closed: ClosedJaxpr, findings: list[Finding]) -> ClosedJaxpr:
     return ClosedJaxpr(jaxpr.replace(constvars=constvars, eqns=equations, outvars=results), consts)
 
 
-def _is_plain(equation: Any) -> bool:
-    """Whether an equation is a call that states nothing of its own."""
+def called(equation: Any) -> ClosedJaxpr | None:
+    """Returns the jitted function that an equation calls; None if it calls none, or states something of its own."""
     params = equation.params
     if equation.primitive.name not in ("jit", "pjit") or "jaxpr" not in params:
-        return False
+        return None
     shardings = (*params.get("in_shardings", ()), *params.get("out_shardings", ()))
-    return (
+    is_plain = (
         not any(params.get("donated_invars", ()))
         and all(type(sharding).__name__ == "UnspecifiedValue" for sharding in shardings)
         and not params.get("compiler_options_kvs")
     )
+    return params["jaxpr"] if is_plain else None
 
 
 PASS = Pass("inline", "Jitted functions become part of the program that calls them.", rewrite)

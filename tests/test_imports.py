@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "compiler/report": (
         "compiler/*.py", "compiler/analysis", "compiler/hardware", "compiler/mapping", "compiler/emulator",
     ),
-    "passes": ("compiler",),
+    "passes": ("compiler", "planners/fit"),
     "planners/offsets": ("compiler/*.py",),
     "planners/fit": ("compiler/*.py", "compiler/mapping"),
     "planners/stays": ("compiler", "planners/offsets"),

@@ -52,6 +52,21 @@ def scope(source_info: Any) -> str:
     return str(source_info.name_stack)
 
 
+def within_scope(source_info: Any, name: str) -> Any:
+    """Returns the place of an equation with one more named scope around all that it has."""
+    stack = source_info.name_stack
+    return source_info.replace(name_stack=type(stack)().extend(name) + stack)
+
+
+def context_with_attribute(context: Any, name: str, value: str) -> Any:
+    """Returns the context of an equation with an attribute for the compiler added."""
+    from jax.experimental.xla_metadata import set_xla_metadata
+
+    with context.manager, set_xla_metadata(**{name: value}):
+        # An equation has the context that it is traced in.
+        return jax.make_jaxpr(lambda x: jax.lax.sin(x))(0.0).jaxpr.eqns[0].ctx
+
+
 def is_key_dtype(dtype: Any) -> bool:
     """Whether an array of this type holds random keys."""
     return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key))

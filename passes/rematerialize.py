@@ -1,0 +1,224 @@
+"""A program in JAX that runs as a FitPlan says: what is computed again, what is moved to the host, and in which order.
+
+Two equations that are equal are one to XLA, and it may run what is ready whenever it wants to. What a plan computes
+again therefore reads its operands through an `optimization_barrier`, together with an *anchor*, a value that the plan
+makes just before:
+
+    h = tanh(x @ w)               first run
+    …
+    g = …                         the latest value when `h` is needed again
+    x', g' = barrier(x, g)
+    h' = tanh(x' @ w)             neither equal to `h` nor able to run before `g`
+    …                             reads g' where it would read g
+
+What is loaded from the host waits in the same way, and so does a first run that the plan moves behind others. The
+barriers are those of `jax.checkpoint(prevent_cse=True)`. XLA's CPU compiler drops them and merges equal instructions
+afterwards, except those with a certain attribute, which equations that run again have there.
+
+Every equation carries the number of its step as the outermost named scope (`SCOPE`), so that a compiler whose order can
+be set can be given that of the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Literal, check_jaxpr
+
+from memplan.compiler.errors import PlanError
+from memplan.compiler.frontends import jaxpr_versions as versions
+from memplan.passes.base import blamed
+from memplan.passes.fit.kinds import Kind, kind_of
+from memplan.passes.fit.program import FitProgram
+from memplan.passes.jaxprs import fresh, spliced, struct, substituted
+from memplan.planners.fit.plan import FitPlan, Load, Loaded, Run, Store
+from memplan.planners.fit.verifier import verify_fit
+
+# What the named scope of a step is called; its number follows.
+SCOPE = "memplan_step_"
+
+# The attribute of instructions that XLA merges with no equal ones (xla/service/hlo_cse.cc, `kMustFuseAttr`). Nothing
+# else looks at it on the CPU.
+_NOT_MERGED = "MUST_FUSE"
+
+# A value made within so many steps keeps an equation that reads it from running early.
+_RECENT = 8
+
+
+@dataclass
+class _Instance:
+    """A value that a step made.
+
+    Attributes:
+      atom: the variable that stands for it.
+      step: that made it; -1 for an argument.
+      is_new: whether XLA can take it for no other value: it follows from a barrier.
+    """
+
+    atom: Any
+    step: int = -1
+    is_new: bool = False
+
+
+def rematerialized(program: FitProgram, plan: FitPlan, platform: str = "cpu") -> Any:
+    """Returns the `ClosedJaxpr` of a program that runs as a plan says; its results and effects are those of before.
+
+    Args:
+      program: as `program_of` made it.
+      plan: for its problem.
+      platform: that it will be compiled for: "cpu", "tpu" or "gpu".
+
+    Raises:
+      PlanError: the plan breaks a rule (see `planners/fit/verifier.py`).
+      PassError: the rewritten program is not well formed, which is an error of this pass.
+    """
+    if violations := verify_fit(program.problem, plan).violations:
+        raise PlanError(f"the plan of {program.problem.name} is not valid: {violations[0].message}")
+    with blamed("rematerialize"):
+        new = _Emission(program, plan, platform).emitted()
+        check_jaxpr(new.jaxpr)
+        old = program.closed
+        for before, after in ((old.jaxpr.invars, new.jaxpr.invars), (old.jaxpr.outvars, new.jaxpr.outvars)):
+            types = [[atom.aval.str_short() for atom in atoms] for atoms in (before, after)]
+            if types[0] != types[1]:
+                raise ValueError(f"{types[0]} became {types[1]}")
+        if new.jaxpr.effects != old.jaxpr.effects:
+            raise ValueError(f"its effects were {old.jaxpr.effects} and are {new.jaxpr.effects}")
+    return new
+
+
+class _Emission:
+    """A program in the making, step by step."""
+
+    def __init__(self, program: FitProgram, plan: FitPlan, platform: str):
+        self.program, self.plan, self.platform = program, plan, platform
+        self.contexts: dict[Any, Any] = {}
+        self.jaxpr, _ = versions.opened(program.closed)
+        self.equations: list[Any] = []
+        self.now: dict[int, _Instance] = {}
+        self.on_host: dict[int, Any] = {}
+        self.ran: set[int] = set()
+        self.furthest = -1  # the last node of the program that ran
+        self.made: list[int] = []  # values in the order in which they were made
+        self.last_use = self._last_uses()
+        self.barrier = jax.make_jaxpr(lambda x: lax.optimization_barrier(x))(0.0).jaxpr.eqns[0]
+        for value, variable in enumerate(program.variables):
+            if program.problem.values[value].producer is None:
+                self.now[value] = _Instance(variable)
+
+    def _last_uses(self) -> dict[int, int]:
+        """Returns the last step that needs each value; results are needed after the last step."""
+        found: dict[int, int] = {}
+        for step, action in enumerate(self.plan.steps):
+            for value in self._uses(action):
+                found[value] = step
+        for number, each in enumerate(self.program.problem.values):
+            if each.is_result:
+                found[number] = len(self.plan.steps)
+        return found
+
+    def _uses(self, action: Any) -> Sequence[int]:
+        return self.program.problem.nodes[action.node].inputs if isinstance(action, Run) else (action.value,)
+
+    def emitted(self) -> Any:
+        """Returns the whole program."""
+        for step, action in enumerate(self.plan.steps):
+            if isinstance(action, Run):
+                self._run(step, action.node)
+            elif isinstance(action, Store):
+                instance = self.now[action.value]
+                self.on_host[action.value] = self._moved(step, instance.atom, jax.memory.Space.Host)
+            elif isinstance(action, Load):
+                (stored,) = self._tied(step, [self.on_host[action.value]], ())
+                atom = self._moved(step, stored, jax.memory.Space.Device)
+                self.now[action.value] = _Instance(atom, step, True)
+            elif isinstance(action, Loaded):
+                self.made.append(action.value)
+        number = {variable: value for value, variable in enumerate(self.program.variables)}
+        results = [atom if isinstance(atom, Literal) else self.now[number[atom]].atom for atom in self.jaxpr.outvars]
+        jaxpr = self.jaxpr.replace(eqns=self.equations, outvars=results, debug_info=self.jaxpr.debug_info)
+        return ClosedJaxpr(jaxpr, self.program.closed.consts)
+
+    def _run(self, step: int, node: int) -> None:
+        group, reads = self.program.groups[node], self.program.problem.nodes[node].inputs
+        is_repeated, is_late = node in self.ran, node < self.furthest
+        values = reads[: len(group.reads)]
+        atoms = [self.now[value].atom for value in values]
+        is_new = any(self._is_recent_and_new(value, step) for value in values)
+        if (is_repeated or is_late) and not is_new and atoms:
+            atoms = self._tied(step, atoms, values)
+            is_new = True
+        names = dict(zip(group.reads, atoms, strict=True))
+        steps = {self.now[value].atom: self.now[value].step for value in values if self.now[value].step >= 0}
+        for place in group.members:
+            equation = self.jaxpr.eqns[place]
+            read = [substituted(atom, names) for atom in equation.invars]
+            written = [fresh(variable) for variable in equation.outvars]
+            names.update(zip(equation.outvars, written, strict=True))
+            equation = equation.replace(invars=read, outvars=written)
+            if is_repeated and self.platform == "cpu":
+                equation = equation.replace(ctx=self._not_merged(equation.ctx))
+            made_at = step
+            if kind_of(equation) is Kind.VIEW or equation.primitive.name == "transpose":
+                # XLA makes it part of what its operand is computed by.
+                made_at = max(
+                    (steps[atom] for atom in read if not isinstance(atom, Literal) and atom in steps), default=step
+                )
+            steps.update((variable, made_at) for variable in written)
+            self._append(equation, made_at)
+        for value in self.program.problem.nodes[node].outputs:
+            variable = self.program.variables[value]
+            if variable is not None:
+                self.now[value] = _Instance(names[variable], step, is_new)
+                self.made.append(value)
+        self.ran.add(node)
+        self.furthest = max(self.furthest, node)
+
+    def _is_recent_and_new(self, value: int, step: int) -> bool:
+        instance = self.now[value]
+        return instance.is_new and instance.step >= step - _RECENT
+
+    def _tied(self, step: int, atoms: list[Any], values: Sequence[int]) -> list[Any]:
+        """Returns atoms that stand for the same values, but not before the latest value that is there at a step."""
+        anchor = next(self._anchors(step), None)
+        if anchor is None or anchor in values:
+            return self._behind_barrier(step, atoms)
+        *tied, there = self._behind_barrier(step, [*atoms, self.now[anchor].atom])
+        self.now[anchor].atom = there
+        return tied
+
+    def _anchors(self, step: int) -> Iterator[int]:
+        """Yields values that were made just before a step: first those that are needed later on."""
+        latest = list(dict.fromkeys(reversed(self.made[-_RECENT:])))
+        for value in latest:
+            if self.last_use.get(value, -1) >= step:
+                yield value
+        yield from latest
+
+    def _behind_barrier(self, step: int, atoms: list[Any]) -> list[Any]:
+        written = [fresh(atom) for atom in atoms]
+        self._append(self.barrier.replace(invars=atoms, outvars=written), step)
+        return written
+
+    def _moved(self, step: int, atom: Any, space: Any) -> Any:
+        """Returns an atom for the same value in another memory."""
+        moving = jax.make_jaxpr(lambda x: jax.device_put(x, space))(struct(atom.aval))
+        equations: list[Any] = []
+        (moved,) = spliced(moving.jaxpr, {moving.jaxpr.invars[0]: atom}, self.jaxpr.eqns[0], equations)
+        for equation in equations:
+            self._append(equation, step)
+        return moved
+
+    def _not_merged(self, context: Any) -> Any:
+        """Returns the context of an equation with the attribute that keeps it apart from equal ones."""
+        if context not in self.contexts:
+            self.contexts[context] = versions.context_with_attribute(context, _NOT_MERGED, "1")
+        return self.contexts[context]
+
+    def _append(self, equation: Any, step: int) -> None:
+        place = versions.within_scope(equation.source_info, f"{SCOPE}{step}")
+        self.equations.append(equation.replace(source_info=place))

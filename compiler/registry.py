@@ -35,17 +35,24 @@ class Registry(Generic[T]):
 
     Args:
       kind: what is held, in the singular, for messages ("planner").
-      package: import name of the package whose modules define built-ins; the group of entry points has the same name.
+      package: import name of the package whose modules define built-ins.
       item_type: class of the objects.
       error: exception raised for an unknown name.
       entry: name of the module that holds the built-in of a package within the package; "" if there is none.
+      group: of entry points; "" for the name of the package.
     """
 
     def __init__(
-        self, kind: str, package: str, item_type: type[T], error: type[MemplanError] = MemplanError, entry: str = ""
+        self,
+        kind: str,
+        package: str,
+        item_type: type[T],
+        error: type[MemplanError] = MemplanError,
+        entry: str = "",
+        group: str = "",
     ):
         self.kind, self.package, self.item_type, self.error, self.entry = kind, package, item_type, error, entry
-        self.group = package  # "memplan.planners"
+        self.group = group or package  # "memplan.planners"
         self._items: dict[str, T] = {}
         self._discovered = False
 

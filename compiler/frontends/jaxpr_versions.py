@@ -7,7 +7,8 @@ are implemented is not documented for either.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -50,6 +51,16 @@ def place(source_info: Any) -> tuple[str, int]:
 def scope(source_info: Any) -> str:
     """Returns the path of transformations and named scopes around an equation, within its jaxpr."""
     return str(source_info.name_stack)
+
+
+@contextmanager
+def at_place_of(equation: Any) -> Iterator[None]:
+    """Within the block, equations are traced with the place in the user's program of another equation."""
+    from jax._src import source_info_util as internal
+
+    stack = internal.current_name_stack() + equation.source_info.name_stack
+    with internal.user_context(equation.source_info.traceback, name_stack=stack):
+        yield
 
 
 def within_scope(source_info: Any, name: str) -> Any:

@@ -71,6 +71,11 @@ def equal(ours: list[Any], theirs: list[Any]) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ours, theirs, strict=True))
 
 
+def close(ours: list[Any], theirs: list[Any]) -> bool:
+    """Tells whether results are equal but for how the compiler rounds what it fuses otherwise."""
+    return all(np.allclose(a, b, rtol=2e-5, atol=2e-6) for a, b in zip(ours, theirs, strict=True))
+
+
 def recomputing(problem: FitProblem, keep: Callable[[int], bool], turn: int | None = None) -> FitPlan:
     """Returns a plan that keeps across a node only some of the values made before it, and computes the others again.
 

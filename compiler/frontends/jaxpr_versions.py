@@ -48,6 +48,12 @@ def place(source_info: Any) -> tuple[str, int]:
     return (match["file"], int(match["line"])) if match else ("", 0)
 
 
+def origin(equation: Any) -> str:
+    """Returns `file:line` of the user's code that made an equation; "" if it is not known."""
+    file, line = place(equation.source_info)
+    return f"{file}:{line}" if file else ""
+
+
 def scope(source_info: Any) -> str:
     """Returns the path of transformations and named scopes around an equation, within its jaxpr."""
     return str(source_info.name_stack)

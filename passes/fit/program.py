@@ -138,7 +138,7 @@ class _Maker:
         """Appends a group and what it writes."""
         place = len(self.nodes)
         root = self.jaxpr.eqns[group.root]
-        origin = origin_of(root)
+        origin = versions.origin(root)
         for variable in group.writes:
             self._value(variable, f"{root.primitive.name}.{place}", place, origin)
         reads = [self.number[variable] for variable in group.reads]
@@ -166,12 +166,6 @@ class _Maker:
         """Appends a node that reads an element of a stack into a buffer."""
         self._value(variable, f"slice.{len(self.nodes)}", len(self.nodes))
         self.nodes.append(FitNode(f"slice.{len(self.nodes)}", (), (self.number[variable],), 0.0))
-
-
-def origin_of(equation: Any) -> str:
-    """Returns file and line of the user's code that an equation came from; "" if they are not known."""
-    file, line = versions.place(equation.source_info)
-    return f"{file}:{line}" if file else ""
 
 
 def workspace_of(equation: Any, costs: Costs) -> int:

@@ -16,7 +16,8 @@ from memplan.passes.fit.costs import Costs
 from memplan.passes.fit.inline_calls import in_one_piece
 from memplan.passes.fit.kinds import bytes_of
 from memplan.passes.fit.program import program_of
-from memplan.passes.fit.scan_pairs import KEEP_ALL, alternatives, at_price, prices, scan_pairs
+from memplan.passes.fit.scan_pairs import scan_pairs
+from memplan.passes.fit.scan_stacks import KEEP_ALL, alternatives, at_price, prices
 
 GENERIC = load_target("generic")
 COSTS = Costs(GENERIC)
@@ -36,7 +37,7 @@ def stacked_bytes(closed: Any) -> int:
 def checked(fun: Any, *args: Any) -> list[Any]:
     """Returns all alternatives of a program, after comparing their values with its own."""
     closed = in_one_piece(jax.make_jaxpr(fun)(*args))
-    found = alternatives(closed, COSTS)
+    found = [each.closed for each in alternatives(closed, COSTS)]
     expected = values(closed, args)
     for each in found:
         assert [v.aval for v in each.jaxpr.outvars] == [v.aval for v in closed.jaxpr.outvars]
@@ -139,7 +140,7 @@ def test_an_effect_in_a_body_happens_once_an_iteration() -> None:
         return jnp.sum(lax.scan(body, X, None, length=4)[0])
 
     closed = in_one_piece(jax.make_jaxpr(jax.grad(loss))(array(8, 8)))
-    least = alternatives(closed, COSTS)[-1]
+    least = alternatives(closed, COSTS)[-1].closed
     values(least, (array(8, 8),))
     jax.effects_barrier()
     assert len(seen) == 4
@@ -148,12 +149,12 @@ def test_an_effect_in_a_body_happens_once_an_iteration() -> None:
 def test_a_program_without_pairs_has_no_alternative() -> None:
     closed = in_one_piece(jax.make_jaxpr(lambda x: lax.scan(lambda y, _: (jnp.sin(y), y), x, None, length=3))(X))
     assert prices(closed, COSTS) == []
-    assert alternatives(closed, COSTS) == [closed]
+    assert [each.closed for each in alternatives(closed, COSTS)] == [closed]
 
 
 def test_the_user_s_lines_are_kept() -> None:
     step, args = scanned()
-    least = alternatives(in_one_piece(traced(step, args)), COSTS)[-1]
+    least = alternatives(in_one_piece(traced(step, args)), COSTS)[-1].closed
     program = program_of(least, GENERIC)
     assert all("training_programs.py" in node.origin for node in program.problem.nodes if "scan" in node.name)
     inner = scans(least)[1].params["jaxpr"].jaxpr
@@ -171,3 +172,13 @@ def test_a_checkpoint_of_the_body_changes_nothing() -> None:
     w = array(4, 8, 8)
     found = [checked(jax.grad(lambda w, r=remat: loss(w, r)), w) for remat in (True, False)]
     assert close(*(values(each[-1], (w,)) for each in found))
+
+
+def test_each_residual_is_reported_with_its_line_and_what_became_of_it() -> None:
+    step, args = scanned()
+    all_of_them, *_, least = alternatives(in_one_piece(traced(step, args)), COSTS)
+    assert all_of_them.residuals == ()
+    assert [residual.is_stacked for residual in least.residuals].count(True) == 1
+    assert all("training_programs.py" in residual.origin for residual in least.residuals)
+    carry = next(residual for residual in least.residuals if residual.is_stacked)
+    assert (carry.shape, carry.size) == ("f32[4,64,32]", 4 * 64 * 32 * 4)

@@ -17,6 +17,7 @@ from order_programs import X, temporaries, wide
 
 import memplan
 from memplan.backends import order_hook
+from memplan.workloads import train_step
 
 pytestmark = pytest.mark.usefixtures("nothing_said")
 
@@ -38,6 +39,19 @@ def test_programs_run_in_the_order_that_needs_the_least_memory(dispatcher: str) 
     assert temporaries(memplan.jit(wide).lower(X).compile()) < before
     # And jax.jit has nothing of it.
     assert temporaries(jax.jit(wide).lower(X).compile()) == before
+
+
+@needs_hook
+def test_an_unrolled_loop_needs_the_memory_of_a_few_iterations() -> None:
+    """It is the loop of https://github.com/openxla/xla/issues/35719: nine pairs of columns, each with an index of its own."""
+    fun, (columns,) = train_step.get("pair_counts").build("tiny")
+    random = np.random.default_rng(0)
+    arrays = tuple(random.integers(0, 50, column.shape, np.uint8) for column in columns)
+    index_bytes = 4 * arrays[0].size
+    ours, theirs = memplan.jit(fun), jax.jit(fun)
+    assert temporaries(theirs.lower(arrays).compile()) > 9 * index_bytes
+    assert temporaries(ours.lower(arrays).compile()) < 3 * index_bytes
+    jax.tree.map(np.testing.assert_array_equal, ours(arrays), theirs(arrays))
 
 
 @needs_hook

@@ -1,15 +1,17 @@
 """Every training step: it traces, its blocks are marked, and it recomputes nothing unless it is told to."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
 from memplan.compiler.errors import MemplanError
-from memplan.workloads import train_step
+from memplan.workloads import train_pair_counts, train_step
 from memplan.workloads.train_blocks import recomputing
 from memplan.workloads.train_step import TrainStep
 
@@ -63,6 +65,16 @@ def test_the_sizes_ascend(name: str) -> None:
         _, args = train_step.get(name).build(size)
         counts.append(sum(leaf.size for leaf in jax.tree.leaves(args)))
     assert counts == sorted(set(counts))
+
+
+def test_histograms_of_pairs() -> None:
+    columns = tuple(np.arange(12, dtype=np.uint8) * factor % 20 for factor in (1, 3))
+    found = train_pair_counts.pair_histograms(columns)
+    clipped = [np.minimum(columns[0], 9), np.minimum(columns[1], 12)]
+    for (one, other), counts in zip(itertools.product((0, 1), repeat=2), found, strict=True):
+        expected = np.zeros(counts.shape, int)
+        np.add.at(expected, (clipped[one], clipped[other]), 1)
+        np.testing.assert_array_equal(counts, expected)
 
 
 @pytest.mark.slow  # the small size is the same code

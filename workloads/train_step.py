@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.registry import Registry
@@ -66,17 +67,21 @@ get = _registry.get
 names = _registry.names
 
 
-def adam_step(loss: Loss, params: Any, *batch: Any) -> Built:
+def adam_step(loss: Loss, params: Any, *batch: Any, clipped: bool = False) -> Built:
     """Returns one step of Adam as `(fun, args)`: `fun(params, state, *batch)` gives `(params, state, loss)`.
 
     Args:
       loss: a function of `(params, *batch)` with a scalar result.
       params: shapes of the parameters, a pytree.
       batch: shapes of the other arguments.
+      clipped: whether the norm of all gradients together is clipped to 1 before they are used.
     """
 
     def step(params: Any, state: Any, *batch: Any) -> tuple[Any, Any, jax.Array]:
         value, grads = value_and_grad(loss)(params, *batch)
+        if clipped:
+            norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grads)))
+            grads = jax.tree.map(lambda g: g / jnp.maximum(norm, 1.0), grads)
         params, state = optimizers.adam(params, state, grads, rate=3e-4)
         return params, state, value
 

@@ -32,7 +32,8 @@ from jax.extend.core import ClosedJaxpr, Literal, check_jaxpr
 from memplan.compiler.errors import PlanError
 from memplan.compiler.frontends import jaxpr_versions as versions
 from memplan.passes.base import blamed
-from memplan.passes.fit.kinds import Kind, kind_of
+from memplan.passes.fit.groups import EquationGroup
+from memplan.passes.fit.kinds import Kind, bytes_of, kind_of
 from memplan.passes.fit.program import FitProgram
 from memplan.passes.jaxprs import fresh, spliced, struct, substituted
 from memplan.planners.fit.plan import FitPlan, Load, Loaded, Run, Store
@@ -47,6 +48,9 @@ _NOT_MERGED = "MUST_FUSE"
 
 # A value made within so many steps keeps an equation that reads it from running early.
 _RECENT = 8
+
+# What this many times fits into the largest value is not worth a barrier.
+_SMALL = 256
 
 
 @dataclass
@@ -104,6 +108,8 @@ class _Emission:
         self.ran: set[int] = set()
         self.furthest = -1  # the last node of the program that ran
         self.made: list[int] = []  # values in the order in which they were made
+        self.written: dict[int, int] = {}  # the last step that computed each equation
+        self.small = max((value.size for value in program.problem.values), default=0) // _SMALL
         self.last_use = self._last_uses()
         self.barrier = jax.make_jaxpr(lambda x: lax.optimization_barrier(x))(0.0).jaxpr.eqns[0]
         for value, variable in enumerate(program.variables):
@@ -145,13 +151,9 @@ class _Emission:
 
     def _run(self, step: int, node: int) -> None:
         group, reads = self.program.groups[node], self.program.problem.nodes[node].inputs
-        is_repeated, is_late = node in self.ran, node < self.furthest
+        is_repeated = node in self.ran
         values = reads[: len(group.reads)]
-        atoms = [self.now[value].atom for value in values]
-        is_new = any(self._is_recent_and_new(value, step) for value in values)
-        if (is_repeated or is_late) and not is_new and atoms:
-            atoms = self._tied(step, atoms, values)
-            is_new = True
+        atoms, is_new = self._read(step, group, values, is_repeated, node < self.furthest)
         names = dict(zip(group.reads, atoms, strict=True))
         steps = {self.now[value].atom: self.now[value].step for value in values if self.now[value].step >= 0}
         for place in group.members:
@@ -170,6 +172,7 @@ class _Emission:
                 )
             steps.update((variable, made_at) for variable in written)
             self._append(equation, made_at)
+            self.written[place] = step
         for value in self.program.problem.nodes[node].outputs:
             variable = self.program.variables[value]
             if variable is not None:
@@ -177,6 +180,36 @@ class _Emission:
                 self.made.append(value)
         self.ran.add(node)
         self.furthest = max(self.furthest, node)
+
+    def _read(
+        self, step: int, group: EquationGroup, values: Sequence[int], is_repeated: bool, is_late: bool
+    ) -> tuple[list[Any], bool]:
+        """Returns what a group reads, and whether XLA can merge it with nothing that is far away.
+
+        Args:
+          step: at which it runs.
+          group: of equations.
+          values: that it reads.
+          is_repeated, is_late: whether it ran before, and whether what follows it in the program did.
+        """
+        atoms = [self.now[value].atom for value in values]
+        old = [k for k, value in enumerate(values) if not self._is_recent_and_new(value, step)]
+        if (is_repeated or is_late) and len(old) == len(atoms):
+            return (self._tied(step, atoms, values) if atoms else []), bool(atoms)
+        if not is_repeated and not self._echoes(step, group):
+            return atoms, len(old) < len(atoms)
+        # What is new waits already. Without a barrier before the others, what follows from them alone would be merged.
+        for k, atom in zip(old, self._behind_barrier(step, [atoms[k] for k in old]) if old else [], strict=True):
+            atoms[k] = atom
+        return atoms, True
+
+    def _echoes(self, step: int, group: EquationGroup) -> bool:
+        """Whether a group computes for itself what another one did long before, so that XLA might keep it."""
+        return any(
+            self.written.get(place, step) < step - _RECENT
+            and sum(bytes_of(variable.aval) for variable in self.jaxpr.eqns[place].outvars) > self.small
+            for place in group.members[:-1]
+        )
 
     def _is_recent_and_new(self, value: int, step: int) -> bool:
         instance = self.now[value]

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "planners": ("compiler",),
     "rl_agent": ("compiler", "planners/stays", "planners/planner", "planners/search"),
     "workloads": ("compiler/*.py",),
-    "backends": ("compiler", "passes", "planners/planner"),
+    "backends": ("compiler", "passes", "planners/fit", "planners/planner"),
     "api": ("compiler", "passes", "planners", "workloads", "backends", "cli"),
     "cli": ("api", "compiler", "passes", "planners", "rl_agent", "workloads", "backends"),
 }  # fmt: skip

@@ -24,16 +24,16 @@ class Kind(Enum):
     OPAQUE = "fused with nothing"
 
 
-_VIEWS = frozenset({"reshape", "squeeze", "expand_dims", "stop_gradient"})
+_VIEWS = frozenset({"expand_dims", "reshape", "squeeze", "stop_gradient"})
 
 # Equations whose results have one element for each element of their operands.
 _CHEAP_ELEMENTWISE = frozenset(
     {
-        "abs", "add", "add_any", "and", "ceil", "clamp", "complex", "conj", "convert_element_type", "copy", "copy_p",
-        "cos", "eq", "floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "lt", "max", "min", "mul", "ne",
-        "neg", "nextafter", "not", "one_minus_square", "or", "population_count", "real", "reduce_precision", "round",
-        "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "square",
-        "sub", "tan", "xor",
+        "abs", "add", "add_any", "and", "bitcast_convert_type", "ceil", "clamp", "complex", "conj",
+        "convert_element_type", "copy", "copy_p", "cos", "eq", "floor", "ge", "gt", "imag", "integer_pow", "is_finite",
+        "le", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "one_minus_square", "or", "population_count",
+        "real", "reduce_precision", "round", "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical",
+        "sign", "sin", "sinh", "square", "sub", "tan", "xor",
     }
 )  # fmt: skip
 _EXPENSIVE = frozenset(

@@ -11,7 +11,7 @@ from jax.extend.core import Literal
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends import jaxpr_versions as versions
 from memplan.compiler.frontends.jaxpr_arrays import shape_of
-from memplan.compiler.hardware.target import Target
+from memplan.compiler.hardware.target import Target, TargetLink
 from memplan.compiler.ir.shape import print_shape
 from memplan.passes.fit.costs import Costs
 from memplan.passes.fit.groups import EquationGroup, groups_of
@@ -23,6 +23,9 @@ from memplan.planners.fit.verifier import verify_fit
 
 # XLA's number of the host's memory.
 _HOST = 5
+
+# Generators of random bits: the two words of a counter go through rounds of mixing.
+_GENERATORS = frozenset({"random_bits", "threefry2x32"})
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,26 @@ def program_of(
     return FitProgram(closed, problem, groups, tuple(maker.variables), donated)
 
 
+def has_host(target: Target) -> bool:
+    """Whether values can be moved between a target's main memory and that of a host."""
+    return _host_links(target) is not None
+
+
 def host_link(target: Target) -> HostLink:
     """Returns the link between a target's main memory and that of its host; MemplanError if it has none."""
+    links = _host_links(target)
+    if links is None:
+        raise MemplanError(f"{target.name} has no link to the memory of a host")
+    there, back = links
+    return HostLink(there.bandwidth, back.bandwidth, max(there.latency, back.latency))
+
+
+def _host_links(target: Target) -> tuple[TargetLink, TargetLink] | None:
     whole = target.for_program({_HOST})
     host, main = whole.space_of_xla(_HOST), whole.space_of_xla(0)
     links = {(link.source, link.destination): link for link in whole.links}
     there, back = links.get((main, host)), links.get((host, main))
-    if there is None or back is None:
-        raise MemplanError(f"{target.name} has no link to the memory of a host")
-    return HostLink(there.bandwidth, back.bandwidth, max(there.latency, back.latency))
+    return None if there is None or back is None else (there, back)
 
 
 class _Maker:
@@ -178,6 +192,8 @@ def workspace_of(equation: Any, costs: Costs) -> int:
         return max(body_peak(params[part], costs) for part in ("cond_jaxpr", "body_jaxpr"))
     if name == "cond":
         return max(body_peak(branch, costs) for branch in params["branches"])
+    if name in _GENERATORS:
+        return 2 * sum(bytes_of(variable.aval) for variable in equation.outvars)
     return 0
 
 

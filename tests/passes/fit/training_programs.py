@@ -11,8 +11,9 @@ import numpy as np
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
-from memplan.planners.fit.plan import FitPlan, Run
+from memplan.planners.fit.plan import FitError, FitPlan, Run
 from memplan.planners.fit.problem import FitProblem
+from memplan.planners.fit.verifier import verify_fit
 
 
 def array(*shape: int, seed: int = 0) -> Any:
@@ -108,3 +109,28 @@ def recomputing(problem: FitProblem, keep: Callable[[int], bool], turn: int | No
         steps.append(Run(node))
         there.update(problem.nodes[node].outputs)
     return FitPlan(tuple(steps))
+
+
+def threshold_planner(problem: FitProblem, limit: int) -> FitPlan:
+    """A planner for tests: across one node it keeps the values that cost most for their bytes, as many as fit.
+
+    Raises:
+      FitError: even without any of them the peak is above the limit.
+    """
+    written = FitPlan(tuple(Run(node) for node in range(len(problem.nodes))))
+    check = verify_fit(problem, written)
+    turn = check.peak_step
+    seconds = [0.0 if value.producer is None else problem.nodes[value.producer].seconds for value in problem.values]
+    worth = [time / max(value.size, 1) for time, value in zip(seconds, problem.values, strict=True)]
+    least = FitPlan(written.steps, check.peak)
+    for threshold in (-1.0, *sorted(set(worth))):
+        if least.peak <= limit:
+            break
+        steps = recomputing(problem, lambda value, t=threshold: worth[value] > t, turn).steps  # type: ignore[misc]
+        check = verify_fit(problem, FitPlan(steps))
+        if check.peak < least.peak:
+            least = FitPlan(steps, check.peak, check.added_seconds)
+    if least.peak > limit:
+        standing = tuple(check.standing(problem, check.peak_step))
+        raise FitError("nothing fits", limit, 1, least, standing)
+    return least

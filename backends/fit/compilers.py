@@ -1,0 +1,201 @@
+"""What a compiler says of a program's memory: XLA for the CPU of this machine, or XLA:TPU ahead of time.
+
+A program that the compiler refuses for lack of memory is an answer as well: it needs more than there is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import jax
+from jax.extend.core import jaxpr_as_fun
+
+from memplan.backends.fit.plan_order import plan_order
+from memplan.backends.jit.lowering import lower_for_tpu
+from memplan.backends.jit.planning import module_of
+from memplan.backends.order_hook import is_supported, ordering
+from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.hardware.target import Target
+from memplan.passes.jaxprs import struct
+
+_OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Ran out of memory")
+_USED = re.compile(r"[Uu]sed (\d{1,15}(?:\.\d{1,9})?)([KMGT]?) of")
+# XLA's scheduler for the CPU that puts little memory before running things side by side.
+_LITTLE_MEMORY = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class StatedMemory:
+    """The bytes that a compiler states for a program.
+
+    Attributes:
+      arguments, results: of the program.
+      aliased: results that lie in the memory of donated arguments.
+      temporaries: everything else, at its peak.
+    """
+
+    arguments: int
+    results: int
+    aliased: int
+    temporaries: int
+
+    @property
+    def total(self) -> int:
+        """What the program needs on the device."""
+        return self.arguments + self.results - self.aliased + self.temporaries
+
+
+@dataclass(frozen=True)
+class CompiledFit:
+    """The answer of a compiler.
+
+    Attributes:
+      memory: that it states; None if it refused the program for lack of memory.
+      executable: a `jax.stages.Compiled`; None if it cannot run on this machine.
+      refused: the first line of its refusal; "" if it compiled the program.
+      needed: bytes that a refused program would need, as far as the compiler says it; 0 if it does not.
+    """
+
+    memory: StatedMemory | None
+    executable: Any = None
+    refused: str = ""
+    needed: int = 0
+
+    @property
+    def total(self) -> int | None:
+        """The bytes that the program needs, if the compiler said it."""
+        return self.memory.total if self.memory is not None else self.needed or None
+
+
+class FitCompiler(Protocol):
+    """A compiler that states what programs need."""
+
+    platform: str
+
+    def compile(self, traced: Any, planned: bool) -> CompiledFit:
+        """Compiles a `jax.stages.Traced`; `planned` says that its equations carry the steps of a plan."""
+
+    def close(self) -> None:
+        """Ends what the compiler keeps running."""
+
+
+class CpuFitCompiler:
+    """XLA for the CPU of this machine, which runs a planned program in the order of its plan.
+
+    Before jaxlib 0.12, a module whose order is set loses what it donates. Where there is something to lose, XLA's own
+    scheduler for little memory is asked as well, and the program that needs less is taken.
+    """
+
+    platform = "cpu"
+
+    def compile(self, traced: Any, planned: bool) -> CompiledFit:
+        lowered = traced.lower()
+        if not planned:
+            return self._compiled(lowered, in_order=False)
+        found = self._compiled(lowered, in_order=is_supported("cpu"))
+        donates = any(info.donated for info in jax.tree.leaves(traced.args_info))
+        if found.memory is not None and donates and not found.memory.aliased:
+            other = self._compiled(lowered, in_order=False, options=_LITTLE_MEMORY)
+            if other.memory is not None and other.memory.total < found.memory.total:
+                return other
+        return found
+
+    def _compiled(self, lowered: Any, in_order: bool, options: dict[str, Any] | None = None) -> CompiledFit:
+        try:
+            with ordering(plan_order, platform="cpu") if in_order else nullcontext():
+                executable = lowered.compile(options)
+        except jax.errors.JaxRuntimeError as error:
+            return _refused(error)
+        stats = executable.memory_analysis()
+        return CompiledFit(memory_of(lambda name: getattr(stats, name)), executable)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class TpuFitCompiler:
+    """XLA:TPU ahead of time.
+
+    Args:
+      target: a TPU for which there is a compiler.
+    """
+
+    platform = "tpu"
+
+    def __init__(self, target: Target):
+        self._topology = TOPOLOGY_OF_TARGET[target.name]
+        self._compiler = TpuCompiler()
+
+    def compile(self, traced: Any, planned: bool) -> CompiledFit:
+        del planned  # the scheduler decides, within the barriers
+        try:
+            memory = self._compiler.compile(module_of(lower_for_tpu(traced)), self._topology).memory
+        except CompileError as error:
+            return _refused(error)
+        if memory is None:
+            raise MemplanError("the TPU compiler that is installed states no sizes: a newer jaxlib does")
+        return CompiledFit(memory_of(memory.__getitem__))
+
+    def close(self) -> None:
+        self._compiler.close()
+
+    def __enter__(self) -> TpuFitCompiler:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def compiler_for(target: Target | None) -> FitCompiler:
+    """Returns the compiler of a target; that of this machine's CPU if there is none.
+
+    Raises:
+      MemplanError: no compiler states the memory of programs for that target.
+    """
+    if target is None:
+        return CpuFitCompiler()
+    if target.name in TOPOLOGY_OF_TARGET:
+        return TpuFitCompiler(target)
+    raise MemplanError(
+        f"no compiler here states what a program needs on {target.name}: leave the target out for the CPU, or name one "
+        f"of {', '.join(sorted(TOPOLOGY_OF_TARGET))}"
+    )
+
+
+def memory_of(read: Callable[[str], int]) -> StatedMemory:
+    """Returns what XLA's CompiledMemoryStats say, given how to read a field of them."""
+    names = ("argument", "output", "alias", "temp")
+    return StatedMemory(*(int(read(f"{name}_size_in_bytes")) for name in names))
+
+
+def traced_of(closed: Any, donated: Sequence[bool], name: str) -> Any:
+    """Returns the `jax.stages.Traced` of a jaxpr with donated arguments."""
+    inner = jaxpr_as_fun(closed)
+
+    def program(*args: Any) -> Any:
+        return inner(*args)
+
+    program.__name__ = program.__qualname__ = name
+    numbers = tuple(number for number, is_donated in enumerate(donated) if is_donated)
+    # Arguments that are not used count as in the original, which holds them as well.
+    jitted = jax.jit(program, donate_argnums=numbers, keep_unused=True)
+    return jitted.trace(*(struct(variable.aval) for variable in closed.jaxpr.invars))
+
+
+def _refused(error: Exception) -> CompiledFit:
+    """Returns the answer of a compiler that lacks memory; raises any other error again."""
+    text = str(error)
+    if not any(sign in text for sign in _OUT_OF_MEMORY):
+        raise error
+    found = _USED.search(text)
+    needed = round(float(found[1]) * _UNITS[found[2]]) if found else 0
+    return CompiledFit(None, refused=(text.strip().splitlines() or [""])[0], needed=needed)

@@ -1,0 +1,287 @@
+"""Fits a program into a memory limit: plan, rewrite, compile, read what the compiler states, correct, and again.
+
+    compile as given ── fits ──► done
+          │ needs too much
+    alternatives of its scans, each a FitProblem
+          │
+    ┌─► plan under the model's limit ──► rewrite ──► compile in the order of the plan ──► within the limit: done
+    │                                                          │ above it
+    └────────────── the model's limit falls by what was above ◄┘
+
+The model and the compiler count differently. Their difference at the last compile corrects the next limit of the model
+and the next prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from memplan.backends.fit.compilers import CompiledFit, FitCompiler, compiler_for, traced_of
+from memplan.backends.fit.limit import limit_of
+from memplan.backends.fit.prediction import predicted_temporaries
+from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, decisions_of, standing_of
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.frontends.jaxpr_devices import demand_one_device
+from memplan.compiler.hardware.target import Target, load_target
+from memplan.passes.fit.costs import Costs
+from memplan.passes.fit.inline_calls import in_one_piece
+from memplan.passes.fit.program import FitProgram, has_host, program_of
+from memplan.passes.fit.scan_pairs import Residual
+from memplan.passes.fit.scan_stacks import alternatives
+from memplan.passes.rematerialize import rematerialized
+from memplan.planners.fit.plan import FitError, FitPlan
+from memplan.planners.fit.problem import FitProblem
+
+# Makes plans: takes a problem and a limit in bytes, and raises FitError if it finds none.
+FitPlanner = Callable[[FitProblem, int], FitPlan]
+
+# The model of time where no target is given.
+_ANY_TARGET = "generic"
+
+# A correction lowers the model's limit by this part at least, so that it does not stand still.
+_LEAST_STEP = 0.01
+
+
+@dataclass
+class _FitVariant:
+    """One alternative of the program.
+
+    Attributes:
+      program: with its problem.
+      residuals: what its scans stack.
+      added: seconds that it takes beyond the program as given, by the model.
+    """
+
+    program: FitProgram
+    residuals: tuple[Residual, ...]
+    added: float
+
+
+@dataclass
+class _FitCandidate:
+    """A plan for a variant, with what it is expected to take and to need."""
+
+    variant: _FitVariant
+    plan: FitPlan
+    predicted: int = 0
+
+    @property
+    def added(self) -> float:
+        return self.variant.added + self.plan.cost
+
+
+@dataclass
+class _FitSearch:
+    """The state of the loop."""
+
+    limit: int
+    compiler: FitCompiler
+    planner: FitPlanner
+    budget: int
+    donated: tuple[bool, ...]
+    name: str
+    variants: list[_FitVariant] = field(default_factory=list)
+    attempts: list[FitAttempt] = field(default_factory=list)
+    offset: int = 0  # what the compiler states beyond the model's peak
+    excess: int = 0  # what the compiler states beyond the prediction of its temporaries
+    proven: int = 0
+    smallest: tuple[int, _FitCandidate] | None = None
+
+    @property
+    def left(self) -> int:
+        return self.budget - len(self.attempts)
+
+
+def fit(
+    function: Callable[..., Any],
+    *args: Any,
+    limit: int | str,
+    target: str | Target | None = None,
+    compile_budget: int = 8,
+    donate_argnums: int | Sequence[int] = (),
+    static_argnums: int | Sequence[int] = (),
+    planner: FitPlanner | None = None,
+) -> FitResult:
+    """Returns a program with the results of a function that fits into a memory limit, by the word of the compiler.
+
+    Args:
+      function: of pytrees of arrays, such as a whole training step. One that `jax.jit` made keeps what it was given
+        there.
+      *args: arrays, `jax.ShapeDtypeStruct`s or Python numbers, in any pytrees; values of static arguments.
+      limit: bytes for arguments, results and temporaries together, as an integer or like "12GiB".
+      target: a TPU to compile for, ahead of time; the CPU of this machine by default.
+      compile_budget: how often the compiler may be asked.
+      donate_argnums, static_argnums: as for `jax.jit`.
+      planner: makes the plans; `memplan.planners.fit.solve` by default.
+
+    Raises:
+      CannotFitError: nothing that fits was found within the budget; it names what stands at the peak.
+      MemplanError: the limit is no size, the budget is below 1, no compiler states the memory of the target, or the
+        program is one of several devices.
+    """
+    size = limit_of(limit)
+    if isinstance(compile_budget, bool) or not isinstance(compile_budget, int) or compile_budget < 1:
+        raise MemplanError(f"compile_budget must be a positive integer, not {compile_budget!r}")
+    described = load_target(target) if isinstance(target, str) else target
+    if not (hasattr(function, "trace") and hasattr(function, "lower")) or donate_argnums or static_argnums:
+        function = jax.jit(function, donate_argnums=donate_argnums, static_argnums=static_argnums)
+    traced = function.trace(*args)  # type: ignore[attr-defined]
+    return fit_traced(traced, args, size, described, compile_budget, planner)
+
+
+def fit_traced(
+    traced: Any,
+    arguments: Any,
+    limit: int,
+    target: Target | None,
+    compile_budget: int,
+    planner: FitPlanner | None = None,
+) -> FitResult:
+    """Does what `fit` does for what `jax.jit(…).trace(…)` returned.
+
+    Args:
+      traced: JAX's stage.
+      arguments: what it was traced for.
+      limit, target, compile_budget, planner: see `fit`.
+    """
+    demand_one_device(traced, jax.tree.leaves(arguments))
+    infos = jax.tree.leaves(traced.args_info)
+    donated = tuple(info.donated for info in infos)
+    compiler = compiler_for(target)
+    search = _FitSearch(limit, compiler, planner or _solve, compile_budget, donated, traced.fun_name)
+    try:
+        default = compiler.compile(traced, planned=False)
+        search.attempts.append(FitAttempt("as given", None, default.total, 0.0, default.refused))
+        found = None
+        model = target or load_target(_ANY_TARGET)
+        costs = Costs(model)
+        if default.memory is None or default.memory.total > limit:
+            search.variants = _variants(search, traced.jaxpr, model, costs)
+            _calibrate(search, default)
+            found = _run(search)
+    finally:
+        compiler.close()
+    trees = (traced.in_tree, traced.out_tree)
+    seconds = search.variants[0].program.seconds if search.variants else costs.total(in_one_piece(traced.jaxpr).jaxpr)
+    common = (limit, target.name if target else "cpu")
+    if found is None:
+        assert default.memory is not None
+        return FitResult(
+            *common, default.memory, default.memory, None, seconds, 0.0, (), tuple(search.attempts), traced.jaxpr,
+            None, _flat(default.executable), trees,
+        )  # fmt: skip
+    candidate, closed, compiled = found
+    assert compiled.memory is not None
+    decisions = decisions_of(candidate.variant.program, candidate.plan, candidate.variant.residuals)
+    return FitResult(
+        *common, compiled.memory, default.memory, candidate.predicted, seconds, candidate.added, decisions,
+        tuple(search.attempts), closed, candidate.plan, compiled.executable, trees,
+    )  # fmt: skip
+
+
+def _solve(problem: FitProblem, limit: int) -> FitPlan:
+    from memplan.planners.fit.solve import solve
+
+    return solve(problem, limit)
+
+
+def _flat(executable: Any) -> Any:
+    """Returns a compiled function that takes and returns flat lists, from one of pytrees."""
+    if executable is None:
+        return None
+
+    def call(*leaves: Any) -> list[Any]:
+        args, kwargs = jax.tree.unflatten(executable.in_tree, leaves)
+        return jax.tree.leaves(executable(*args, **kwargs))
+
+    return call
+
+
+def _variants(search: _FitSearch, closed: Any, target: Target, costs: Costs) -> list[_FitVariant]:
+    """Returns the program with everything that its scans could stack, the program as given first."""
+    # On the CPU, transfers within a program have no effect.
+    offload = search.compiler.platform != "cpu" and has_host(target)
+    found: list[_FitVariant] = []
+    for each in alternatives(in_one_piece(closed), costs):
+        program = program_of(each.closed, target, search.donated, search.name, offload)
+        base = found[0].program.seconds if found else program.seconds
+        found.append(_FitVariant(program, each.residuals, program.seconds - base))
+    return found
+
+
+def _calibrate(search: _FitSearch, default: CompiledFit) -> None:
+    """Corrects the model by what the compiler states for the program as given."""
+    if default.total is None:
+        return
+    program = search.variants[0].program
+    _learn(search, program, program.as_written, default.total)
+
+
+def _learn(search: _FitSearch, program: FitProgram, plan: FitPlan, stated: int) -> None:
+    search.offset = stated - plan.peak
+    search.excess = stated - _model_total(program, plan)
+
+
+def _model_total(program: FitProgram, plan: FitPlan) -> int:
+    """Returns the bytes that a compiler is expected to state, before any correction."""
+    values = program.problem.values
+    arguments = sum(value.size for value in values if value.producer is None)
+    donated = sum(value.size for value in values if value.is_donated)
+    results = sum(value.size for value in values if value.is_result and value.producer is not None)
+    return arguments + max(results - donated, 0) + predicted_temporaries(program.problem, plan)
+
+
+def _run(search: _FitSearch) -> tuple[_FitCandidate, Any, CompiledFit]:
+    """Returns the first program that fits, in the order of what they cost; CannotFitError if there is none."""
+    model_limit = search.limit - search.offset
+    while search.left > 0:
+        candidate = _cheapest(search, model_limit)
+        if candidate is None:
+            break
+        program = candidate.variant.program
+        candidate.predicted = _model_total(program, candidate.plan) + search.excess
+        closed = rematerialized(program, candidate.plan, search.compiler.platform)
+        compiled = search.compiler.compile(traced_of(closed, search.donated, search.name), planned=True)
+        name = f"plan within {model_limit:,} bytes of the model"
+        stated = compiled.total
+        search.attempts.append(FitAttempt(name, candidate.predicted, stated, candidate.added, compiled.refused))
+        if compiled.memory is not None and compiled.memory.total <= search.limit:
+            return candidate, closed, compiled
+        lowered = int(model_limit * (1 - _LEAST_STEP)) - 1
+        if stated is not None:
+            if search.smallest is None or stated < search.smallest[0]:
+                search.smallest = (stated, candidate)
+            _learn(search, program, candidate.plan, stated)
+            lowered = min(lowered, search.limit - search.offset)
+        model_limit = min(lowered, candidate.plan.peak - 1)
+    raise _cannot(search)
+
+
+def _cheapest(search: _FitSearch, model_limit: int) -> _FitCandidate | None:
+    """Returns the plan of the variant that costs least; the smallest one that was found if none is within the limit."""
+    found: list[_FitCandidate] = []
+    smallest: list[_FitCandidate] = []
+    proven: list[int] = []
+    for variant in search.variants:
+        try:
+            found.append(_FitCandidate(variant, search.planner(variant.program.problem, max(model_limit, 1))))
+        except FitError as error:
+            proven.append(error.proven)
+            smallest.append(_FitCandidate(variant, error.plan))
+    if found:
+        return min(found, key=lambda candidate: candidate.added)
+    search.proven = min(proven, default=0)
+    best = min(smallest, key=lambda candidate: candidate.plan.peak)
+    tried = search.smallest is not None and search.smallest[1].plan.peak <= best.plan.peak
+    return None if tried else best
+
+
+def _cannot(search: _FitSearch) -> CannotFitError:
+    least, candidate = search.smallest or (None, None)
+    standing = standing_of(candidate.variant.program, candidate.plan) if candidate else ()
+    proven = max(search.proven + search.offset, 0) if search.proven else 0
+    return CannotFitError(search.limit, proven, least, standing, tuple(search.attempts))

@@ -1,0 +1,201 @@
+"""Programs that fit by the compiler's own word: the loop of planning, compiling and correcting."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from training_programs import array, mlp, scanned, threshold_planner
+
+from memplan.backends.fit.compilers import CompiledFit, StatedMemory, compiler_for, memory_of
+from memplan.backends.fit.fit import fit
+from memplan.backends.fit.limit import limit_of
+from memplan.backends.fit.result import CannotFitError, FitResult
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.hardware.target import load_target
+
+
+def needed(step: Any, args: Any, **options: Any) -> StatedMemory:
+    """Returns what XLA states for a program as it is given."""
+    stats = jax.jit(step, **options).lower(*args).compile().memory_analysis()
+    return memory_of(lambda name: getattr(stats, name))
+
+
+def fitted(step: Any, args: Any, share: float, **options: Any) -> FitResult:
+    """Fits a program into its arguments, results and a share of its temporaries, and checks what comes back."""
+    given = needed(step, args, **{k: v for k, v in options.items() if k == "donate_argnums"})
+    limit = given.total - given.temporaries + int(share * given.temporaries)
+    result = fit(step, *args, limit=limit, planner=threshold_planner, **options)
+    assert result.memory.total <= limit
+    assert result.default == given
+    return result
+
+
+@pytest.mark.parametrize(("make", "share"), [(mlp, 0.6), (scanned, 0.3)])
+def test_a_step_fits_into_a_part_of_its_temporaries_with_the_same_values(make: Any, share: float) -> None:
+    step, args = make(layers=6, batch=128)
+    expected = jax.jit(step)(*args)
+    result = fitted(step, args, share)
+    assert not result.is_default
+    assert result.predicted is not None
+    got = result(*args)
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+        assert (ours.dtype, ours.weak_type) == (theirs.dtype, theirs.weak_type)
+    stated = [attempt.stated for attempt in result.attempts]
+    assert stated[0] == needed(step, args).total
+    assert stated[-1] == result.memory.total
+    assert result.memory == memory_of(lambda name: getattr(result.executable.memory_analysis(), name))
+
+
+def test_what_was_decided_is_reported_with_lines_and_shapes() -> None:
+    step, args = mlp(layers=6, batch=128)
+    result = fitted(step, args, 0.6)
+    again = [decision for decision in result.decisions if decision.decision == "computed again"]
+    assert again
+    assert all("training_programs.py:" in decision.origin for decision in again)
+    assert all(decision.shape.startswith("f32[") and decision.size > 0 for decision in again)
+    assert {decision.decision for decision in result.decisions} == {"kept", "computed again"}
+    assert "as given it needs" in result.summary()
+
+    step, args = scanned(layers=6, batch=128)
+    decided = {decision.decision for decision in fitted(step, args, 0.3).decisions}
+    assert {"stacked", "computed again in the loop"} <= decided
+
+
+def test_a_program_that_fits_is_compiled_once_and_left() -> None:
+    step, args = mlp()
+    result = fit(step, *args, limit="1GiB", planner=threshold_planner)
+    assert result.is_default
+    assert len(result.attempts) == 1
+    assert result.decisions == ()
+    for ours, theirs in zip(jax.tree.leaves(result(*args)), jax.tree.leaves(jax.jit(step)(*args)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_donated_arguments_stay_donated() -> None:
+    step, args = mlp(layers=6, batch=128)
+    copied = jax.tree.map(jnp.array, args)
+    result = fitted(step, copied, 0.6, donate_argnums=0)
+    expected = jax.jit(step)(*args)
+    got = result(*copied)
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+    # Before jaxlib 0.12, a program whose order is set gives up nothing.
+    assert all(leaf.is_deleted() == (result.memory.aliased > 0) for leaf in jax.tree.leaves(copied[0]))
+    assert not copied[1].is_deleted()
+
+
+def test_random_keys_are_drawn_once_in_value() -> None:
+    def step(w: Any, key: Any, x: Any) -> Any:
+        def loss(w: Any) -> Any:
+            y = x * jax.random.bernoulli(key, 0.8, x.shape)
+            for _ in range(6):
+                y = y + jnp.tanh(jax.nn.gelu(y @ w) @ w.T)
+            return jnp.mean(y * y)
+
+        return jax.value_and_grad(loss)(w)
+
+    args = (array(32, 128), jax.random.key(4), array(256, 32, seed=1))
+    result = fitted(step, args, 0.7)
+    for ours, theirs in zip(jax.tree.leaves(result(*args)), jax.tree.leaves(jax.jit(step)(*args)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+def test_shapes_are_enough_and_keywords_are_none() -> None:
+    step, args = mlp(layers=6, batch=128)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
+    result = fitted(step, shapes, 0.6)
+    result(*args)
+    with pytest.raises(MemplanError, match="the arguments are"):
+        result(*args, 1.0)
+
+
+def test_nothing_fits_below_the_arguments_and_the_error_says_what_stands() -> None:
+    step, args = mlp(layers=6, batch=128)
+    with pytest.raises(CannotFitError, match=r"nothing was found that fits into 10\.0 KiB") as caught:
+        fit(step, *args, limit="10KiB", planner=threshold_planner)
+    error = caught.value
+    assert error.least is not None
+    assert error.least > error.limit == 10240
+    assert error.standing[0].size == max(decision.size for decision in error.standing)
+    assert "at its peak stand" in str(error)
+    assert len(error.attempts) <= 8
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.standing) == (str(error), error.standing)
+
+
+def test_a_budget_of_one_compile_shows_the_default_only() -> None:
+    step, args = mlp()
+    with pytest.raises(CannotFitError) as caught:
+        fit(step, *args, limit="10KiB", compile_budget=1, planner=threshold_planner)
+    assert len(caught.value.attempts) == 1
+
+
+def test_a_refusal_for_lack_of_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, args = mlp(layers=6, batch=128)
+    given = needed(step, args)
+
+    class Small:
+        """A compiler for a device with little memory."""
+
+        platform = "cpu"
+
+        def compile(self, traced: Any, planned: bool) -> CompiledFit:
+            found = compiler_for(None).compile(traced, planned)
+            if found.total is not None and found.total > given.total * 0.9:
+                return CompiledFit(None, refused="RESOURCE_EXHAUSTED", needed=found.total)
+            return found
+
+        def close(self) -> None:
+            """There is nothing to end."""
+
+    monkeypatch.setattr("memplan.backends.fit.fit.compiler_for", lambda target: Small())
+    result = fit(step, *args, limit=int(given.total * 0.85), planner=threshold_planner)
+    assert result.default is None
+    assert result.attempts[0].refused == "RESOURCE_EXHAUSTED"
+    assert "more than there is" in result.summary()
+
+
+@pytest.mark.parametrize("limit", ["", "12 bananas", "-3GiB", "GiB", 0, -5, 2**61, True, None, 1.5, "1e9", "12giB"])
+def test_a_limit_of_nonsense_is_refused(limit: Any) -> None:
+    with pytest.raises(MemplanError, match="memory limit must be"):
+        limit_of(limit)
+
+
+def test_limits_are_read_as_people_write_them() -> None:
+    assert [limit_of(text) for text in ("1KiB", "1 kB", "12GiB", " 0.5 MiB ", "7", "7B")] == [
+        1024, 1000, 12 * 2**30, 2**19, 7, 7,
+    ]  # fmt: skip
+
+
+def test_what_has_no_compiler_or_several_devices_is_refused() -> None:
+    step, args = mlp()
+    with pytest.raises(MemplanError, match="no compiler here states what a program needs on h200"):
+        fit(step, *args, limit="1GiB", target="h200")
+    with pytest.raises(MemplanError, match="compile_budget must be a positive integer"):
+        fit(step, *args, limit="1GiB", compile_budget=0)
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    sharded = jax.device_put(args[1], NamedSharding(mesh, PartitionSpec("data")))
+    assert fit(step, args[0], sharded, limit="1GiB").is_default
+    assert compiler_for(load_target("tpu-v5e")).platform == "tpu"
+
+
+@pytest.mark.tpu
+def test_a_step_fits_on_a_tpu_by_its_compiler_s_word() -> None:
+    """The values are larger than the fast memory, as those within it take none of the limit."""
+    step, args = mlp(layers=3)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct([16 * size for size in leaf.shape], leaf.dtype), args[0])
+    args = (shapes, jax.ShapeDtypeStruct((65536, 512), "float32"))
+    given = fit(step, *args, limit="12GiB", target="tpu-v5e", planner=threshold_planner).memory
+    limit = given.total - int(0.3 * given.temporaries)
+    result = fit(step, *args, limit=limit, target="tpu-v5e", planner=threshold_planner)
+    assert result.memory.total <= limit
+    with pytest.raises(MemplanError, match="compiled for tpu-v5e: it cannot run here"):
+        result(*args)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.planners.ilp.runs import ItemRun, RunCopy, commit, note_late
 from memplan.planners.stays.assembly import Stay
-from memplan.planners.stays.booking_kernel import refresh
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.rules import Rules
@@ -64,15 +63,6 @@ class Placed:
         latency = emulator.latency_of(*decisions.arrays())
         return Placed(decisions, np.array(homes, np.int64), offset, latency)
 
-    def replaced(self, dropped: Sequence[int], runs: Sequence[tuple[ItemRun, int]], emulator: TimingEmulator) -> Placed:
-        """Returns it with some runs given up and others, which have offsets, in their place."""
-        decisions, offset = self.decisions.without(dropped), self.offset.copy()
-        commit(decisions, [run for run, _ in runs])
-        for made, at in runs:
-            offset[made.first] = at
-        refresh(decisions.tables)
-        return Placed(decisions, self.homes, offset, emulator.latency_of(*decisions.arrays()))
-
     @property
     def offsets(self) -> Integers:
         """`[num_homes + num_runs]` bytes."""
@@ -117,16 +107,6 @@ class _RunFinder:
                 run.eviction = _copy(slots.of_time, stay.evictions[0])
             return run
         return None
-
-
-def run_of(item: np.void) -> ItemRun:
-    """Returns a run that was taken, given the row of its first item."""
-    run = ItemRun(int(item["run"]), int(item["run_last"]), int(item["run_start"]), int(item["run_end"]))
-    if item["prefetch_start"] != NONE:
-        run.prefetch = RunCopy(int(item["prefetch_start"]), int(item["prefetch_done"]), 0, 0, 0.0)
-    if item["eviction_start"] != NONE:
-        run.eviction = RunCopy(int(item["eviction_start"]), int(item["eviction_done"]), 0, 0, 0.0)
-    return run
 
 
 def _copy(of_time: Integers, times: tuple[int, int]) -> RunCopy:

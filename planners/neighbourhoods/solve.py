@@ -1,15 +1,14 @@
-"""The planner `neighbourhoods`: one window of a plan after another is packed again, and kept if the emulator agrees.
+"""The planner `neighbourhoods`: one window of a plan after another is rearranged, as the emulator's clock judges it.
 
 This is large neighbourhood search (Shaw, "Using constraint programming and local search methods to solve vehicle
-routing problems", 1998) on what lies in the fast memory, and where:
+routing problems", 1998) on what lies in the fast memory, where, and when it is copied:
 
-    memory ┤  ▒▒▒▒┌────────────┐░░░░       The stays that are alive in the window are given up. They and all runs that
-           │▓▓▓▓▓▓│   window   │▓▓▓▓▓▓     need no copy compete for the room between the stays of other windows
-           └──────┴────────────┴──────►    (`rectangles_kernel.py`).
+    memory ┤  ▒▒▒▒┌────────────┐░░░░       What is alive in the window alone is moved, put in and taken out. What is
+           │▓▓▓▓▓▓│   window   │▓▓▓▓▓▓     also alive elsewhere stays as it is (`stays/moves_kernel.py`).
+           └──────┴────────────┴──────►
 
-The windows that lose most time come first: what their operations take beyond having everything in the fast memory, and
-what they wait. A window's work depends on the window alone. In each sweep the borders lie elsewhere, and the sweeps end
-when one gains next to nothing or when the work is spent.
+A program that is not large is one window. Of a large program, the windows that lose most time come first: what their
+operations take beyond having everything in the fast memory, and what they wait. The borders change with each sweep.
 
 It starts from the plan that the budget knows, so its plan is never worse.
 """
@@ -29,10 +28,11 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
 from memplan.planners.neighbourhoods.placed import Placed
-from memplan.planners.neighbourhoods.window import Annealing, FreedWindow
 from memplan.planners.planner import Budget, Planner
 from memplan.planners.stays.assembly import Stay, assemble, home_offsets_of
+from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.rearrangement import Rearrangement
 from memplan.planners.stays.small_problem import small_problem
 from memplan.planners.stays.tables import NONE
 from memplan.planners.xla import placed_stays
@@ -40,17 +40,17 @@ from memplan.planners.xla import placed_stays
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# Accesses of a window, about. A window is at least one operation.
-_ACCESSES = 300
+# A program of at most so many operations is one window. Accesses of a window of others, about.
+_WHOLE, _ACCESSES = 2_000, 300
 
-# How a window is rearranged, by effort: rounds for each rectangle.
-_ROUNDS, _HEAT = (20, 100, 400), 0.3
+# Rounds for each item of a window, and in all, by effort.
+_ROUNDS, _WORK = (100, 500, 4_000), (40_000, 400_000, 4_000_000)
 
-# The rounds of all windows by effort, and the most sweeps.
-_WORK, _SWEEPS = (500_000, 6_000_000, 60_000_000), (1, 6, 20)
+# Rounds for each item of a large program in all its sweeps, by effort, and the sweeps.
+_LARGE_ROUNDS, _SWEEPS = (10, 200, 2_000), (1, 4, 8)
 
-# A sweep must lower the latency by this share, or it is the last but one: those after it have other borders.
-_LEAST_GAIN, _PATIENCE = 1e-5, 2
+# The temperature at first, as a part of what operations take on average.
+_HEAT = 3.5e-3
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
@@ -78,7 +78,6 @@ class _Search:
         self.problem, self.budget, self.best = problem, budget, plan
         self.emulator = TimingEmulator(problem)
         self.latency = self.emulator.latency(plan)
-        self.work = budget.effort.of(*_WORK)
         self.generator = np.random.default_rng(budget.seed)
 
     def improve(self, space: int) -> None:
@@ -93,15 +92,24 @@ class _Search:
         placed = Placed.of(frame, self.emulator, [stay for stay in stays if stay.space == space], homes)
         if placed.latency > self.latency * (1.0 + 1e-9):
             return  # The plan has a stay that is no run of accesses.
-        patience = _PATIENCE
-        for sweep in range(self.budget.effort.of(*_SWEEPS)):
-            before = placed.latency
-            placed = self._swept(placed, sweep)
-            if placed.latency < self.latency:
-                others = [stay for stay in stays if stay.space != space]
-                self._offer([*others, *placed.decisions.stays(placed.offsets)])
-            patience = _PATIENCE if placed.latency < before * (1.0 - _LEAST_GAIN) else patience - 1
-            if patience == 0 or self.work <= 0 or self.budget.guard.reached():
+        seed = int(self.generator.integers(2**62))
+        made = Rearrangement(placed.decisions, placed.offsets, self.emulator, seed)
+        effort, n = self.budget.effort, self.problem.end
+        heat = _HEAT * made.latency / max(n, 1)
+        others = [stay for stay in stays if stay.space != space]
+        if n <= _WHOLE:
+            pool = made.pool(0, n + 1)
+            rounds = min(effort.of(*_ROUNDS) * len(pool), effort.of(*_WORK))
+            made.anneal(pool, 0, n + 1, rounds, heat, self.budget.guard)
+            self._offer([*others, *made.decisions.stays(made.offsets)])
+            return
+        sweeps = effort.of(*_SWEEPS)
+        for sweep in range(sweeps):
+            before = made.latency
+            self._sweep(made, sweep, effort.of(*_LARGE_ROUNDS) // sweeps, heat)
+            if made.latency < before:
+                self._offer([*others, *made.decisions.stays(made.offsets)])
+            if self.budget.guard.reached():
                 return
 
     def _offer(self, stays: list[Stay]) -> None:
@@ -113,27 +121,17 @@ class _Search:
             self.best, self.latency = plan, latency
             self.budget.on_plan(plan)
 
-    def _swept(self, placed: Placed, sweep: int) -> Placed:
-        """Returns the stays after one sweep over all windows in which time is lost."""
-        frame = placed.decisions.frame
-        annealing = Annealing(self.budget.effort.of(*_ROUNDS), _HEAT)
-        reserved = np.array([*(operation.reserved[frame.space] for operation in self.problem.operations), 0], np.int64)
-        reserved = -(-reserved // frame.unit)
-        for start, end in self._windows(placed, sweep):
-            if self.work <= 0 or self.budget.guard.reached():
-                break
-            window = FreedWindow(placed, start, end, reserved)
-            self.work -= annealing.rounds * len(window.runs)
-            saved, runs = window.rearranged(annealing, int(self.generator.integers(2**62)))
-            if saved > 0.0:
-                trial = placed.replaced(window.freed, runs, self.emulator)
-                if trial.latency < placed.latency:
-                    placed = trial
-        return placed
+    def _sweep(self, made: Rearrangement, sweep: int, rounds: int, heat: float) -> None:
+        """Rearranges all windows in which time is lost, with some rounds for each of their items."""
+        for start, end in self._windows(made.decisions, sweep):
+            if self.budget.guard.reached():
+                return
+            pool, margin = made.pool(start, end), end - start
+            made.anneal(pool, start - margin, end + margin, rounds * len(pool), heat, self.budget.guard)
 
-    def _windows(self, placed: Placed, sweep: int) -> list[tuple[int, int]]:
+    def _windows(self, decisions: Decisions, sweep: int) -> list[tuple[int, int]]:
         """Returns windows that together are the program; those that lose most come first, without those that do not."""
-        losses, borders = self._losses(placed), self._borders(placed.decisions.frame, sweep)
+        losses, borders = self._losses(decisions), self._borders(decisions.frame, sweep)
         lost = np.add.reduceat(losses, borders[:-1])
         order = np.lexsort((np.arange(len(lost)), -lost))
         return [(borders[k], borders[k + 1]) for k in order.tolist() if lost[k] > 0.0]
@@ -156,9 +154,8 @@ class _Search:
             times = np.array([low + int(np.argmin(alive[low:high])) for low, high in spans], np.int64)
         return [0, *np.unique(times[(times > 0) & (times < n)]).tolist(), n]
 
-    def _losses(self, placed: Placed) -> Floats:
+    def _losses(self, decisions: Decisions) -> Floats:
         """Returns `[n]` seconds that operations lose against having everything in the fast memory, with their waits."""
-        decisions = placed.decisions
         operations, accesses = decisions.tables.operations, decisions.tables.accesses
         now = durations(operations["floor"], operations["demand"])
         saving = np.where(accesses["is_fast"], 0.0, np.maximum(accesses["saving"], 0.0))
@@ -176,7 +173,7 @@ def prepare() -> None:
 
 PLANNER = Planner(
     "neighbourhoods",
-    "One window of greedy's plan after another, packed again.",
+    "One window of greedy's plan after another, rearranged.",
     solve,
     prepare=prepare,
 )

@@ -78,7 +78,8 @@ IN_FLIGHT_ROW = np.dtype([("number", np.int64), ("remaining", np.float64), ("wai
 FIXED_COPY_ROW = np.dtype([("start", np.int64), ("done", np.int64)], align=True)
 
 # Of the evaluation: the seconds of the reference and of the last candidate; how many copies and accesses differ between
-# the two; and the half-open times outside of which nothing does.
+# the two; the half-open times outside of which nothing does; and the first and the last
+# time at which the candidate may have a mark.
 STATE_ROW = np.dtype(
     [
         ("reference", np.float64),
@@ -87,12 +88,14 @@ STATE_ROW = np.dtype(
         ("num_accesses", np.int64),
         ("first", np.int64),
         ("last", np.int64),
+        ("begun", np.int64),
+        ("walked", np.int64),
     ],
     align=True,
 )
 
 # Copies in flight that a mark has room for. Where there are more, walks go on from the mark before.
-_MOST_IN_FLIGHT = 12
+_MOST_IN_FLIGHT = 32
 
 # What serves an access, where an array has a column for each: its home, or the fast space.
 HOME, FAST = range(2)
@@ -188,7 +191,7 @@ def make_evaluation(frame: Frame, emulator: TimingEmulator) -> Evaluation:
         in_flight=np.zeros((2, n + 2, _MOST_IN_FLIGHT), IN_FLIGHT_ROW),
         changed_copies=np.zeros(len(copy_lists), np.int64),
         changed_accesses=np.zeros(len(frame.served), np.int64),
-        state=np.array([(0.0, 0.0, 0, 0, n + 2, 0)], STATE_ROW),
+        state=np.array([(0.0, 0.0, 0, 0, n + 2, 0, 0, 0)], STATE_ROW),
         schedule=ScheduleRows(
             operations,
             np.ones((n + 2, num_channels)) * (operations["duration"] > 0.0)[:, None],
@@ -217,7 +220,7 @@ def _copies(frame: Frame) -> tuple[Rows, Rows, Rows]:
                     fixed.append((start, done))
     copies, copy_lists = np.zeros(len(described), COPY_ROW), np.zeros(len(described), COPY_LIST_ROW)
     for number, (buffer, route) in enumerate(described):
-        if route in problem.link_between:
+        if route in problem.link_between and len(frame.sizes):
             link = problem.links[problem.link_between[route]]
             row = copies[number]
             row["bytes"], row["bandwidth"], row["latency"] = frame.sizes[buffer], link.bandwidth, link.latency

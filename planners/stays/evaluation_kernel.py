@@ -100,33 +100,63 @@ def _decide(e: Evaluation, number: int, start: int, done: int) -> None:
 
 
 @internal
+def _decide_copies_of(s: StayTables, e: Evaluation, number: int) -> None:
+    """Lets the copies of the run that begins with an item be as the tables say."""
+    num_items = len(s.items)
+    item, prefetch, eviction = s.items[number], e.copy_lists[number], e.copy_lists[num_items + number]
+    prefetch_start, prefetch_done, eviction_start, eviction_done = NONE, NONE, NONE, NONE
+    if item.run == number:
+        if item.prefetch_start != NONE:
+            prefetch_start, prefetch_done = s.slots[item.prefetch_start].time, s.slots[item.prefetch_done].time
+        if item.eviction_start != NONE:
+            eviction_start, eviction_done = s.slots[item.eviction_start].time, s.slots[item.eviction_done].time
+    if prefetch.start != prefetch_start or prefetch.done != prefetch_done:
+        _decide(e, number, prefetch_start, prefetch_done)
+    if eviction.start != eviction_start or eviction.done != eviction_done:
+        _decide(e, num_items + number, eviction_start, eviction_done)
+
+
+@internal
+def decide_run(s: StayTables, e: Evaluation, first: int, last: int) -> None:
+    """Lets items [first, last] be served, and the copies of a run that begins with the first, be as the tables say."""
+    state = e.state[0]
+    for i in range(s.items[first].first_access, s.items[last].last_access):
+        access = s.order[i]
+        row = s.accesses[access]
+        place = FAST if row.is_fast else HOME
+        if e.served[access] != place:
+            e.served[access] = place
+            e.changed_accesses[state.num_accesses] = access
+            state.num_accesses += 1
+            _note(e.times, e.state, row.time)
+            _recompute(e, row.time)
+    _decide_copies_of(s, e, first)
+
+
+@internal
+def latency_of_decided(e: Evaluation) -> float:
+    """Returns the seconds of the program after each changed run went through `decide_run`; `keep` or `undo` follows."""
+    state = e.state[0]
+    state.candidate = walk_changes(e, state.first) if state.last > 0 else state.reference
+    return float(state.candidate)
+
+
+@internal
 def _decide_copies(s: StayTables, e: Evaluation) -> None:
     """Lets all copies be as the tables say."""
-    # What is taken out of a tuple of arrays in a loop costs more than the loop itself.
-    items, slots, copy_lists = s.items, s.slots, e.copy_lists
-    num_items = len(items)
-    for number in range(num_items):
-        item, prefetch, eviction = items[number], copy_lists[number], copy_lists[num_items + number]
-        prefetch_start, prefetch_done, eviction_start, eviction_done = NONE, NONE, NONE, NONE
-        if item.run == number:
-            if item.prefetch_start != NONE:
-                prefetch_start, prefetch_done = slots[item.prefetch_start].time, slots[item.prefetch_done].time
-            if item.eviction_start != NONE:
-                eviction_start, eviction_done = slots[item.eviction_start].time, slots[item.eviction_done].time
-        if prefetch.start != prefetch_start or prefetch.done != prefetch_done:
-            _decide(e, number, prefetch_start, prefetch_done)
-        if eviction.start != eviction_start or eviction.done != eviction_done:
-            _decide(e, num_items + number, eviction_start, eviction_done)
+    for number in range(len(s.items)):
+        _decide_copies_of(s, e, number)
+    num_items = len(s.items)
     kept, n, start, done = s.facts[0].kept_item, len(s.operations), NONE, NONE
-    if kept != NONE and items[kept].run == kept:
-        _, again = until_next_run(items[kept].run_end, s.facts[0].kept_again, n + 1)
+    if kept != NONE and s.items[kept].run == kept:
+        _, again = until_next_run(s.items[kept].run_end, s.facts[0].kept_again, n + 1)
         if again <= n:
             start, done = again, n
-            e.links.copies[2 * num_items].bytes = e.sizes[s.chains[items[kept].chain].buffer]
-    if copy_lists[2 * num_items].start != start or copy_lists[2 * num_items].done != done:
+            e.links.copies[2 * num_items].bytes = e.sizes[s.chains[s.items[kept].chain].buffer]
+    if e.copy_lists[2 * num_items].start != start or e.copy_lists[2 * num_items].done != done:
         _decide(e, 2 * num_items, start, done)
     for i in range(len(e.fixed)):
-        if copy_lists[2 * num_items + 1 + i].start == NONE:
+        if e.copy_lists[2 * num_items + 1 + i].start == NONE:
             _decide(e, 2 * num_items + 1 + i, e.fixed[i].start, e.fixed[i].done)
 
 
@@ -177,7 +207,7 @@ def _forget_changes(e: Evaluation) -> None:
     times, state = e.times, e.state[0]
     for t in range(state.first, state.last):
         times[t].is_changed = False
-    state.num_copies = state.num_accesses = state.last = 0
+    state.num_copies = state.num_accesses = state.last = state.walked = 0
     state.first = len(times)
 
 
@@ -186,9 +216,7 @@ def latency_after(s: StayTables, e: Evaluation) -> float:
     """Returns the seconds that the program takes under what is decided; `keep` or `undo` must follow."""
     _decide_accesses(s, e)
     _decide_copies(s, e)
-    state = e.state[0]
-    state.candidate = walk_changes(e, state.first) if state.last > 0 else state.reference
-    return float(state.candidate)
+    return latency_of_decided(e)
 
 
 @internal
@@ -197,15 +225,17 @@ def keep(e: Evaluation) -> None:
     times, marks, state = e.times, e.marks, e.state[0]
     shift = 0.0
     if state.last > 0:
-        for t in range(times[state.first].mark, len(times) - 1):
+        for t in range(state.begun, len(times) - 1):
             time = times[t]
             present, other = marks[time.side, t], marks[1 - time.side, t]
             if other.is_walked:
                 shift = other.clock - present.clock
                 time.side = 1 - time.side
                 other.is_walked = False
-            else:
+            elif shift != 0.0:
                 present.clock += shift
+            elif t > state.walked:
+                break
     state.reference = state.candidate
     _forget_changes(e)
 
@@ -229,7 +259,7 @@ def undo(e: Evaluation) -> None:
         if times[t].is_changed:
             _recompute(e, t)
     if state.last > 0:
-        for t in range(len(times)):
+        for t in range(state.begun, state.walked + 1):
             marks[1 - times[t].side, t].is_walked = False
     _forget_changes(e)
 

@@ -146,6 +146,7 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
             side = times[t].side
             known, mark = marks[side, t], marks[1 - side, t]
             _write(marks[1 - side], t, in_flight[1 - side], copies, queues, clock)
+            e.state[0].walked = t
             if change != NONE and mark.count == known.count != NONE:
                 if _are_alike(in_flight[side, t], in_flight[1 - side, t], mark.count, copies, rounding):
                     change = _next_change(times, max(t, change))
@@ -173,10 +174,13 @@ def _walk(e: Evaluation, t: int, change: int) -> float:
 @internal
 def walk_changes(e: Evaluation, first: int) -> float:
     """Returns the seconds of a candidate that differs from the reference, at `first` for the first time."""
-    return _walk(e, _mark_before(e.times, e.marks, first), first)
+    state = e.state[0]
+    state.begun = _mark_before(e.times, e.marks, first)
+    return _walk(e, state.begun, first)
 
 
 @internal
 def walk_all(e: Evaluation) -> float:
     """Returns the seconds of the whole program, and marks all of its times."""
+    e.state[0].begun = 0
     return _walk(e, 0, NONE)

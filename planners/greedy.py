@@ -15,6 +15,7 @@ end. These are the differences, each with its switch in `GreedyOptions`:
   optimization results using the ruin and recreate principle", 2000, but nothing worse is ever accepted.
 - Stays that gain nothing, or whose copies make operations wait for longer than they gain, are dropped (`drop_losses`).
 - Where a stay finds no offset, the memory looks smaller, and the search goes on (`repacks`).
+- Stays, offsets and times of copies change together in the end, as the emulator judges (`moves`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.must_fit import place_all
 from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.rearrangement import Rearrangement
 from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.small_problem import small_problem
 from memplan.planners.stays.tables import NONE
@@ -50,11 +52,11 @@ _WORK = 1_500_000
 # A small program is decided again no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
 
-# Placements that an exact search for offsets may try where heuristics leave stays over.
-_EXACT_NODES = 10_000
+# At the end, so many moves are tried for each item of a program that has no more operations than this.
+_MOVES_PER_ITEM, _MOST_OPERATIONS = 100, 2_000
 
-# Deterministic seconds of constraint programming for each group of stays that found no offset.
-_EXACT_SECONDS = 0.1
+# The temperature of the first move, as a part of what operations take on average.
+_HEAT = 3.5e-3
 
 # What is kept back of a time limit for packing, in the seconds that packing the first decisions took.
 _FINISHING = 2.0
@@ -71,6 +73,7 @@ class GreedyOptions(Rules):
       rounds: how often a part of the plan is given up and decided again; less often in a large program.
       drop_losses: whether to drop stays that gain nothing, or less than operations wait for their copies.
       repacks: how often to go on with less memory around what found no offset.
+      moves: that are tried at the end; fewer in a small program, none in a large one.
     """
 
     keep_between_uses: bool = True
@@ -86,6 +89,7 @@ class GreedyOptions(Rules):
     rounds: int = 1000
     drop_losses: bool = True
     repacks: int = 6
+    moves: int = 40_000
 
 
 def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) -> Plan:
@@ -149,26 +153,29 @@ class _OrderTrials:
         for attempt in range(repacks + 1):
             if options.drop_losses:
                 found = self._without_losses(found)
-            placed, offsets, left_out = self._placed(found, 0 if self.guard.reached() else _EXACT_NODES)
-            candidates = [(placed, offsets)]
-            if repacks and len(left_out) and not self.guard.reached() and self.latency(found) < best_latency:
-                candidates.append(self._placed(found, exact_effort=_EXACT_SECONDS)[:2])
-            for placed, offsets in candidates:
-                if (latency := self.latency(placed)) < best_latency:
-                    best, best_offsets, best_latency = placed, offsets, latency
+            placed, offsets, left_out = self._placed(found)
+            if (latency := self.latency(placed)) < best_latency:
+                best, best_offsets, best_latency = placed, offsets, latency
             if not len(left_out) or attempt == repacks or self.guard.reached():
                 break
             found = self._improved(found.squeezed(left_out), rounds // 4)
-        return best, best_offsets
+        return self._rearranged(best, best_offsets, best_latency)
 
-    def _placed(
-        self, decisions: Decisions, exact_nodes: int = 0, exact_effort: float = 0.0
-    ) -> tuple[Decisions, Integers, Integers]:
+    def _rearranged(self, decisions: Decisions, offsets: Integers, latency: float) -> tuple[Decisions, Integers]:
+        """Returns what moves lead to from decisions that have offsets."""
+        n = self.frame.problem.end
+        if not self.options.moves or n > _MOST_OPERATIONS or latency <= self.bound or self.guard.reached():
+            return decisions, offsets
+        made = Rearrangement(decisions, offsets, self.emulator, int(self.generator.integers(2**62)))
+        pool = made.pool(0, n + 1)
+        rounds = min(self.options.moves, _MOVES_PER_ITEM * len(pool))
+        made.anneal(pool, 0, n + 1, rounds, _HEAT * latency / n, self.guard)
+        return made.decisions, made.offsets
+
+    def _placed(self, decisions: Decisions) -> tuple[Decisions, Integers, Integers]:
         """Returns the decisions without the runs that find no offset, the offsets of the rest, and those runs."""
         frame, runs = self.frame, decisions.runs()
-        offsets = pack(
-            frame.problem, frame.space, decisions.blocks(), exact_nodes=exact_nodes, exact_effort=exact_effort
-        )
+        offsets = pack(frame.problem, frame.space, decisions.blocks())
         is_lost = offsets == UNPLACED
         num_homes = len(frame.homes)
         if is_lost[:num_homes].any():

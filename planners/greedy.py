@@ -15,7 +15,8 @@ end. These are the differences, each with its switch in `GreedyOptions`:
   optimization results using the ruin and recreate principle", 2000, but nothing worse is ever accepted.
 - Stays that gain nothing, or whose copies make operations wait for longer than they gain, are dropped (`drop_losses`).
 - Where a stay finds no offset, the memory looks smaller, and the search goes on (`repacks`).
-- Stays, offsets and times of copies change together in the end, as the emulator judges (`moves`).
+- Stays, offsets and times of copies change together in the end, as the emulator judges (`moves`), unless a rule forbids
+  to wait or to serve several uses.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ _WORK = 1_500_000
 # A small program is decided again no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
 
-# At the end, so many moves are tried for each item of a program that has no more operations than this.
-_MOVES_PER_ITEM, _MOST_OPERATIONS = 100, 2_000
+# At the end, so many moves are tried for each item of a program that has no more operations than this, and the number
+# of moves times that of operations stays below `_MOVES_WORK`.
+_MOVES_PER_ITEM, _MOST_OPERATIONS, _MOVES_WORK = 100, 2_000, 8_000_000
 
 # The temperature of the first move, as a part of what operations take on average.
 _HEAT = 3.5e-3
@@ -86,10 +88,10 @@ class GreedyOptions(Rules):
         Order("density", channel_weight=0.3),
         Order("saving"),
     )
-    rounds: int = 1000
+    rounds: int = 400
     drop_losses: bool = True
-    repacks: int = 6
-    moves: int = 40_000
+    repacks: int = 4
+    moves: int = 25_000
 
 
 def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) -> Plan:
@@ -163,12 +165,13 @@ class _OrderTrials:
 
     def _rearranged(self, decisions: Decisions, offsets: Integers, latency: float) -> tuple[Decisions, Integers]:
         """Returns what moves lead to from decisions that have offsets."""
-        n = self.frame.problem.end
-        if not self.options.moves or n > _MOST_OPERATIONS or latency <= self.bound or self.guard.reached():
+        n, options = self.frame.problem.end, self.options
+        is_free = options.wait and options.keep_between_uses  # Moves know no such rules.
+        if not 0 < n <= _MOST_OPERATIONS or not is_free or latency <= self.bound or self.guard.reached():
             return decisions, offsets
         made = Rearrangement(decisions, offsets, self.emulator, int(self.generator.integers(2**62)))
         pool = made.pool(0, n + 1)
-        rounds = min(self.options.moves, _MOVES_PER_ITEM * len(pool))
+        rounds = min(options.moves, _MOVES_PER_ITEM * len(pool), _MOVES_WORK // n)
         made.anneal(pool, 0, n + 1, rounds, _HEAT * latency / n, self.guard)
         return made.decisions, made.offsets
 

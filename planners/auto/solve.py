@@ -18,7 +18,7 @@ of its own work, so more cores make `auto` faster and not better. The result is 
 - The portfolio ends early only when the best plan of the first members, all of which have ended, reaches the best bound
   that these proved. What later members found until then is ignored.
 
-When all members have ended, one more planner improves the best plan of all, at the efforts that have members.
+When all members have ended, one more planner improves the best plan of all.
 
 Each plan, whichever member made it, is scored here, and the best one of each member is verified. A plan that breaks
 rules counts as none.
@@ -75,8 +75,7 @@ class AutoOptions:
       first: the planner whose plan is the first to beat; it runs in the caller's process.
       members: planners that run after it, each once; None for those that the effort affords, by their roles. Their
         order decides between plans that are equally fast.
-      last: the planner that improves the best plan of all others, in the caller's process, unless the effort is
-        `fast`; None for none.
+      last: the planner that improves the best plan of all others, in the caller's process; None for none.
       processes: how many members run at once, each in a process of its own; 0 for one after another in the caller's
         process. By default it is 0 at the effort `fast`, which is over sooner than a process starts, and the number of
         cores otherwise. It has no influence on the plan.
@@ -275,8 +274,7 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AutoOptions) ->
         with guard.keeping(_VERIFYING * budget.verifier.seconds):
             if not portfolio.is_optimal and not guard.reached():
                 _run(portfolio, options)
-            is_fast = budget.effort is Effort.FAST
-            if options.last is not None and not is_fast and not portfolio.is_optimal and not guard.reached():
+            if options.last is not None and not portfolio.is_optimal and not guard.reached():
                 portfolio.improve(options.last)
         is_cut = guard.met
     plan = portfolio.result(everything=is_cut)

@@ -43,14 +43,14 @@ Integers = NDArray[np.int64]
 # A program of at most so many operations is one window. Accesses of a window of others, about.
 _WHOLE, _ACCESSES = 2_000, 300
 
-# Rounds for each item of a window, and in all, by effort.
-_ROUNDS, _WORK = (100, 500, 4_000), (40_000, 400_000, 4_000_000)
+# Rounds for each item of a program that is one window, and rounds times operations in all, by effort.
+_ROUNDS, _WORK = (100, 500, 4_000), (8_000_000, 150_000_000, 1_500_000_000)
 
-# Rounds for each item of a large program in all its sweeps, by effort, and the sweeps.
-_LARGE_ROUNDS, _SWEEPS = (10, 200, 2_000), (1, 4, 8)
+# Rounds for each item of a large program in all its sweeps, and in all, by effort, and the sweeps.
+_LARGE_ROUNDS, _LARGE_WORK, _SWEEPS = (10, 1_000, 10_000), (1_000_000, 40_000_000, 400_000_000), (1, 4, 8)
 
-# The temperature at first, as a part of what operations take on average.
-_HEAT = 3.5e-3
+# The temperature at first, as a part of what operations take on average, of a whole program and of a window.
+_HEAT, _WINDOW_HEAT = 3.5e-3, 1e-2
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
@@ -95,18 +95,18 @@ class _Search:
         seed = int(self.generator.integers(2**62))
         made = Rearrangement(placed.decisions, placed.offsets, self.emulator, seed)
         effort, n = self.budget.effort, self.problem.end
-        heat = _HEAT * made.latency / max(n, 1)
+        pool, mean = made.pool(0, n + 1), made.latency / max(n, 1)
         others = [stay for stay in stays if stay.space != space]
         if n <= _WHOLE:
-            pool = made.pool(0, n + 1)
-            rounds = min(effort.of(*_ROUNDS) * len(pool), effort.of(*_WORK))
-            made.anneal(pool, 0, n + 1, rounds, heat, self.budget.guard)
+            rounds = min(effort.of(*_ROUNDS) * len(pool), effort.of(*_WORK) // max(n, 1))
+            made.anneal(pool, 0, n + 1, rounds, _HEAT * mean, self.budget.guard)
             self._offer([*others, *made.decisions.stays(made.offsets)])
             return
         sweeps = effort.of(*_SWEEPS)
+        rounds = min(effort.of(*_LARGE_ROUNDS), effort.of(*_LARGE_WORK) // max(len(pool), 1))
         for sweep in range(sweeps):
             before = made.latency
-            self._sweep(made, sweep, effort.of(*_LARGE_ROUNDS) // sweeps, heat)
+            self._sweep(made, sweep, rounds // sweeps, _WINDOW_HEAT * mean)
             if made.latency < before:
                 self._offer([*others, *made.decisions.stays(made.offsets)])
             if self.budget.guard.reached():

@@ -14,7 +14,7 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.planners.stays.arrangement import arrange, make_arrangement
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.evaluation import make_evaluation
-from memplan.planners.stays.moves_kernel import anneal_runs, settle
+from memplan.planners.stays.rearrangement_kernel import anneal_runs, settle
 from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]

@@ -36,6 +36,7 @@ SWITCHES: dict[str, Any] = {
     "rounds": 0,
     "drop_losses": False,
     "repacks": 0,
+    "moves": 0,
 }
 
 
@@ -55,7 +56,7 @@ def test_plans_stay_valid_without_a_technique(name: str, mapped: MappingProblem,
 
 def only(**options: Any) -> GreedyOptions:
     """One search without the techniques that repair others."""
-    return GreedyOptions(rounds=0, repacks=0, drop_losses=False, **options)
+    return GreedyOptions(rounds=0, repacks=0, moves=0, drop_losses=False, **options)
 
 
 def copies(mapped: MappingProblem, options: GreedyOptions) -> list[tuple[int, int]]:
@@ -109,8 +110,8 @@ def test_deciding_anew_does_not_lose_and_often_gains() -> None:
     gained = 0
     for seed in range(4):
         mapped = seeded_problem(seed, 60, REAL)
-        before = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=0)))
-        after = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=60)))
+        before = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=0, moves=0)))
+        after = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=60, moves=0)))
         gained += after < before
     assert gained >= 3
 
@@ -121,7 +122,7 @@ def test_stays_that_cost_more_than_they_gain_are_dropped() -> None:
     for seed in range(12):
         mapped = seeded_problem(seed, 80, REAL)
         with_losses = latency(mapped, solve_with(mapped, Budget(), only()))
-        without = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=0, repacks=0)))
+        without = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=0, repacks=0, moves=0)))
         assert without <= with_losses * (1 + 1e-9)
         dropped += without < with_losses
     assert dropped > 0
@@ -131,8 +132,8 @@ def test_what_finds_no_offset_is_made_up_for() -> None:
     better = 0
     for seed in range(8):
         mapped = seeded_problem(seed, 200, REAL)
-        once = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=0, repacks=0)))
-        again = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=0, repacks=4)))
+        once = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=0, repacks=0, moves=0)))
+        again = latency(mapped, solve_with(mapped, Budget(), GreedyOptions(rounds=0, repacks=4, moves=0)))
         assert again <= once * (1 + 1e-9)
         better += again < once
     assert better > 0

@@ -49,7 +49,7 @@ def solved(name: str, problem: MappingProblem, budget: Budget = FAST) -> Plan:
 
 def test_a_member_that_is_better_than_the_first_wins() -> None:
     told: list[Plan] = []
-    found = solve_with(PROBLEM, Budget(on_plan=told.append), AutoOptions("slow", ("bestfit", "greedy")))
+    found = solve_with(PROBLEM, Budget(on_plan=told.append), AutoOptions("slow", ("bestfit", "greedy"), last=None))
     best = min(latency(PROBLEM, solved(name, PROBLEM)) for name in ("slow", "bestfit", "greedy"))
     assert latency(PROBLEM, found) <= best * (1 + 1e-9)
     assert found.planner == "auto"
@@ -157,7 +157,7 @@ def test_a_limit_that_is_not_reached_changes_nothing() -> None:
 
 def test_a_plan_that_is_offered_is_not_made_again() -> None:
     offered = dataclasses.replace(solved("slow", PROBLEM), info={"offered": True})
-    found = solve_with(PROBLEM, dataclasses.replace(FAST, offered=(offered,)), AutoOptions("slow", ()))
+    found = solve_with(PROBLEM, dataclasses.replace(FAST, offered=(offered,)), AutoOptions("slow", (), last=None))
     assert found.info["offered"]
 
 
@@ -169,7 +169,7 @@ def test_a_plan_that_breaks_rules_counts_as_none() -> None:
 
     planner.register(Planner("broken", "", solve))
     try:
-        found = solve_with(PROBLEM, FAST, AutoOptions("broken", ("slow",)))
+        found = solve_with(PROBLEM, FAST, AutoOptions("broken", ("slow",), last=None))
         assert found.info["member"] == "slow"
         assert "is not valid" in found.info["failed"]["broken"]
         with pytest.raises(PlannerError, match="is not valid"):

@@ -19,6 +19,9 @@ from memplan.compiler.lazy import lazy_names
 if TYPE_CHECKING:
     from memplan import ops as ops
     from memplan import workloads as workloads
+    from memplan.backends.fit.fit import fit as fit
+    from memplan.backends.fit.result import CannotFitError as CannotFitError
+    from memplan.backends.fit.result import FitResult as FitResult
     from memplan.backends.jit import jit as jit
     from memplan.compiler.effort import Effort as Effort
     from memplan.compiler.emulator.timing import Timeline as Timeline
@@ -61,8 +64,10 @@ if TYPE_CHECKING:
 _PLACES = {
     "Block": "memplan.planners.offsets:Block",
     "Budget": "memplan.planners.planner:Budget",
+    "CannotFitError": "memplan.backends.fit.result:CannotFitError",
     "Copy": "memplan.compiler.mapping.plan:Copy",
     "Effort": "memplan.compiler.effort:Effort",
+    "FitResult": "memplan.backends.fit.result:FitResult",
     "Graph": "memplan.compiler.ir.graph:Graph",
     "GraphError": "memplan.compiler.errors:GraphError",
     "Instance": "memplan.planners.offsets:Instance",
@@ -83,6 +88,7 @@ _PLACES = {
     "Violation": "memplan.compiler.mapping.verify:Violation",
     "emulate": "memplan.pipeline:emulate",
     "execute": "memplan.pipeline:execute",
+    "fit": "memplan.backends.fit.fit:fit",
     "jit": "memplan.backends.jit:jit",
     "load_target": "memplan.compiler.hardware.target:load_target",
     "lower_bound": "memplan.planners.bound:lower_bound",

@@ -24,6 +24,7 @@ from memplan.backends.fit.compilers import CompiledFit, FitCompiler, compiler_fo
 from memplan.backends.fit.limit import limit_of
 from memplan.backends.fit.prediction import predicted_temporaries
 from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, decisions_of, standing_of
+from memplan.compiler.effort import Effort, effort_of
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.jaxpr_devices import demand_one_device
 from memplan.compiler.hardware.target import Target, load_target
@@ -35,6 +36,7 @@ from memplan.passes.fit.scan_stacks import alternatives
 from memplan.passes.rematerialize import rematerialized
 from memplan.planners.fit.plan import FitError, FitPlan
 from memplan.planners.fit.problem import FitProblem
+from memplan.planners.planner import Budget
 
 # Makes plans: takes a problem and a limit in bytes, and raises FitError if it finds none.
 FitPlanner = Callable[[FitProblem, int], FitPlan]
@@ -104,6 +106,7 @@ def fit(
     compile_budget: int = 8,
     donate_argnums: int | Sequence[int] = (),
     static_argnums: int | Sequence[int] = (),
+    effort: str | Effort = Effort.NORMAL,
     planner: FitPlanner | None = None,
 ) -> FitResult:
     """Returns a program with the results of a function that fits into a memory limit, by the word of the compiler.
@@ -116,7 +119,8 @@ def fit(
       target: a TPU to compile for, ahead of time; the CPU of this machine by default.
       compile_budget: how often the compiler may be asked.
       donate_argnums, static_argnums: as for `jax.jit`.
-      planner: makes the plans; `memplan.planners.fit.solve` by default.
+      effort: how much work each plan takes: `fast`, `normal` or `high`.
+      planner: makes the plans; `memplan.planners.fit.solve` with that effort by default.
 
     Raises:
       CannotFitError: nothing that fits was found within the budget; it names what stands at the peak.
@@ -130,7 +134,7 @@ def fit(
     if not (hasattr(function, "trace") and hasattr(function, "lower")) or donate_argnums or static_argnums:
         function = jax.jit(function, donate_argnums=donate_argnums, static_argnums=static_argnums)
     traced = function.trace(*args)  # type: ignore[attr-defined]
-    return fit_traced(traced, args, size, described, compile_budget, planner)
+    return fit_traced(traced, args, size, described, compile_budget, planner or planner_of(effort_of(effort)))
 
 
 def fit_traced(
@@ -139,7 +143,7 @@ def fit_traced(
     limit: int,
     target: Target | None,
     compile_budget: int,
-    planner: FitPlanner | None = None,
+    planner: FitPlanner,
 ) -> FitResult:
     """Does what `fit` does for what `jax.jit(…).trace(…)` returned.
 
@@ -152,7 +156,7 @@ def fit_traced(
     infos = jax.tree.leaves(traced.args_info)
     donated = tuple(info.donated for info in infos)
     compiler = compiler_for(target)
-    search = _FitSearch(limit, compiler, planner or _solve, compile_budget, donated, traced.fun_name)
+    search = _FitSearch(limit, compiler, planner, compile_budget, donated, traced.fun_name)
     try:
         default = compiler.compile(traced, planned=False)
         search.attempts.append(FitAttempt("as given", None, default.total, 0.0, default.refused))
@@ -183,10 +187,15 @@ def fit_traced(
     )  # fmt: skip
 
 
-def _solve(problem: FitProblem, limit: int) -> FitPlan:
-    from memplan.planners.fit.solve import solve
+def planner_of(effort: Effort) -> FitPlanner:
+    """Returns the planner of memplan at an effort."""
 
-    return solve(problem, limit)
+    def planner(problem: FitProblem, limit: int) -> FitPlan:
+        from memplan.planners.fit.solve import solve
+
+        return solve(problem, limit, Budget(effort))
+
+    return planner
 
 
 def _flat(executable: Any) -> Any:
@@ -262,11 +271,16 @@ def _run(search: _FitSearch) -> tuple[_FitCandidate, Any, CompiledFit]:
 
 
 def _cheapest(search: _FitSearch, model_limit: int) -> _FitCandidate | None:
-    """Returns the plan of the variant that costs least; the smallest one that was found if none is within the limit."""
+    """Returns the plan of the variant that costs least; the smallest one that was found if none is within the limit.
+
+    A plan adds to what its variant adds, so variants that add more than the best plan so far are not planned.
+    """
     found: list[_FitCandidate] = []
     smallest: list[_FitCandidate] = []
     proven: list[int] = []
-    for variant in search.variants:
+    for variant in sorted(search.variants, key=lambda variant: variant.added):
+        if found and variant.added >= min(candidate.added for candidate in found):
+            break
         try:
             found.append(_FitCandidate(variant, search.planner(variant.program.problem, max(model_limit, 1))))
         except FitError as error:

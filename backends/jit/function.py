@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 import jax
 
 from memplan.backends import order_hook
-from memplan.backends.jit import machine, stages
+from memplan.backends.jit import fitting, machine, stages
 from memplan.backends.jit.dispatch import Twin
 from memplan.backends.jit.lowering import lower_for_tpu
 from memplan.backends.jit.messages import log, say_once
@@ -114,6 +114,9 @@ class Function:
             return choice.function
 
     def _choose_first(self, traced: Any, place: Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self.settings.memory_limit is not None:
+            fitting.check_limited(place.platform, traced.fun_name)
+            return fitting.fitted(self.plain, traced, self.settings, self.jit_kwargs, args, kwargs)
         if place.target is not None and not place.is_here:
             say_once(
                 logging.WARNING,

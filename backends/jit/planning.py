@@ -42,6 +42,7 @@ class Settings:
       options: the caller's own compiler options.
       passes: the passes before the compile, as for `memplan.passes.manager.chosen`.
       fft_precision: of Fourier transforms that become matrix products.
+      memory_limit: bytes that each program may need; None for no limit.
     """
 
     target: Target | None
@@ -51,6 +52,7 @@ class Settings:
     passes: str | tuple[str | Pass, ...] = "auto"
     fft_precision: Literal["highest", "default"] = "highest"
     effort: Effort = Effort.NORMAL
+    memory_limit: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal, overload
 
 import jax
 
+from memplan.backends.fit.limit import limit_of
 from memplan.backends.jit.dispatch import make_dispatcher
 from memplan.backends.jit.function import Function
 from memplan.backends.jit.planning import PlanResult, Settings
@@ -116,6 +117,7 @@ def jit(
     compile_budget: int = 8,
     passes: str | Iterable[str | Pass] = "auto",
     fft_precision: Literal["highest", "default"] = "highest",
+    memory_limit: int | str | None = None,
     **jit_kwargs: Any,
 ) -> Jitted: ...
 
@@ -129,6 +131,7 @@ def jit(
     compile_budget: int = 8,
     passes: str | Iterable[str | Pass] = "auto",
     fft_precision: Literal["highest", "default"] = "highest",
+    memory_limit: int | str | None = None,
     **jit_kwargs: Any,
 ) -> Callable[[Callable[..., Any]], Jitted]: ...
 
@@ -143,6 +146,7 @@ def jit(
     compile_budget: int = 8,
     passes: str | Iterable[str | Pass] = "auto",
     fft_precision: Literal["highest", "default"] = "highest",
+    memory_limit: int | str | None = None,
     **jit_kwargs: Any,
 ) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
     """Compiles a function as `jax.jit` does, with a plan of where its tensors live.
@@ -168,10 +172,13 @@ def jit(
         "none", names with commas between, or a sequence of names and passes.
       fft_precision: of Fourier transforms that become matrix products: "highest" for that of the arguments' dtype,
         "default" for what the hardware does fastest (bfloat16 on a TPU).
+      memory_limit: bytes for arguments, results and temporaries of each program together, as an integer or like
+        "12GiB", without a target and on a CPU. Tensors are computed again or made in another order until the compiler
+        states that the program fits; a call for which nothing fits raises `CannotFitError`.
       **jit_kwargs: everything that `jax.jit` takes. Compiler options given here are part of every candidate.
 
     Raises:
-      MemplanError: the target, the planner, the effort or a pass is not known.
+      MemplanError: the target, the planner, the effort or a pass is not known, or the memory limit is no size.
     """
     if fun is None:
         options: dict[str, Any] = {
@@ -179,6 +186,7 @@ def jit(
             "planner": planner,
             "effort": effort,
             "compile_budget": compile_budget,
+            "memory_limit": memory_limit,
         }
         return functools.partial(jit, **options, passes=passes, fft_precision=fft_precision, **jit_kwargs)
     if not callable(fun):
@@ -191,6 +199,9 @@ def jit(
     if fft_precision not in ("highest", "default"):
         raise MemplanError(f"fft_precision must be highest or default, not {fft_precision!r}")
     chosen(passes)
+    limit = None if memory_limit is None else limit_of(memory_limit)
+    if limit is not None and target is not None:
+        raise MemplanError("memory_limit is for the CPU of this machine: memplan.fit compiles for a target")
     settings = Settings(
         target,
         planner,
@@ -199,6 +210,7 @@ def jit(
         passes if isinstance(passes, str) else tuple(passes),
         fft_precision,
         effort_of(effort),
+        limit,
     )
     return remade(fun, settings, jit_kwargs)
 

@@ -1,0 +1,162 @@
+"""`memplan fit`: a JAX program within a memory limit, by the word of its compiler."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from memplan.backends.fit.limit import limit_of
+from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, TensorDecision
+from memplan.cli import console
+from memplan.cli.arguments import AsJson, EffortName
+from memplan.cli.console import Stages
+from memplan.cli.exit_status import ExitStatus
+from memplan.cli.programs import find_program, prepare_jax
+from memplan.compiler.effort import Effort
+from memplan.compiler.report.units import print_bytes, print_seconds
+
+_SHOWN = 20
+
+
+def command(
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROGRAM",
+            show_default=False,
+            help="A workload, or module:function, which takes nothing and returns (fun, args), a JAX function and its "
+            "arguments.",
+        ),
+    ],
+    limit: Annotated[
+        str,
+        typer.Option(
+            "--limit",
+            metavar="SIZE",
+            show_default=False,
+            help="Bytes for arguments, results and temporaries together, such as 12GiB.",
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="T",
+            show_default=False,
+            help="A TPU to compile for, ahead of time. Left out, it is the CPU of this machine.",
+        ),
+    ] = None,
+    compile_budget: Annotated[
+        int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made.")
+    ] = 8,
+    effort: EffortName = Effort.NORMAL,
+    json: AsJson = False,
+) -> None:
+    """Fit a JAX program into a memory limit: keep, recompute, move to the host, or reorder.
+
+    The compiler says whether a program fits. Every tensor that is not kept is listed with the line that makes it.
+    """
+    size = limit_of(limit)
+    prepare_jax()
+    from memplan.backends.fit.fit import fit
+
+    with Stages(total=2, quiet=json) as stages:
+        with stages.stage(f"tracing {program}"):
+            found = find_program(program)
+        with stages.stage(f"fitting into {print_bytes(size)}"):
+            try:
+                result = fit(
+                    found.fun,
+                    *found.args,
+                    limit=size,
+                    target=target,
+                    compile_budget=compile_budget,
+                    donate_argnums=found.donate_argnums,
+                    effort=effort,
+                )
+            except CannotFitError as error:
+                cannot = error
+            else:
+                cannot = None
+    if cannot is not None:
+        if json:
+            console.write(json_module.dumps(failure_json(program, cannot), indent=2))
+        else:
+            console.show(lambda terminal: terminal.print(attempts_table(cannot.attempts)))
+            console.write(f"\n{cannot}")
+        raise typer.Exit(ExitStatus.NO)
+    if json:
+        console.write(json_module.dumps(result_json(program, result), indent=2))
+        return
+    console.write(f"{program} on {result.target} {result.summary()}\n")
+    console.show(lambda terminal: terminal.print(attempts_table(result.attempts)))
+    changed = [decision for decision in result.decisions if decision.decision != "kept"]
+    if changed:
+        console.write("")
+        console.show(lambda terminal: terminal.print(decisions_table(changed[:_SHOWN])))
+        if len(changed) > _SHOWN:
+            console.write(f"and {len(changed) - _SHOWN:,} smaller (--json lists all)")
+
+
+def attempts_table(attempts: tuple[FitAttempt, ...]) -> Table:
+    """Returns the table of all compiles."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("compile", no_wrap=True)
+    for column in ("predicted", "stated", "added time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    for attempt in attempts:
+        table.add_row(
+            attempt.name,
+            "" if attempt.predicted is None else print_bytes(attempt.predicted),
+            "" if attempt.stated is None else print_bytes(attempt.stated),
+            print_seconds(attempt.added_seconds),
+            "out of memory" if attempt.refused else "",
+        )
+    return table
+
+
+def decisions_table(decisions: list[TensorDecision]) -> Table:
+    """Returns the table of decisions, in the given order."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("decision", "size", "shape", "tensor", "line", "reason"):
+        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
+    for each in decisions:
+        table.add_row(each.decision, print_bytes(each.size), each.shape, each.name, each.origin, each.reason)
+    return table
+
+
+def result_json(program: str, result: FitResult) -> dict[str, Any]:
+    """Returns the result as JSON: times in seconds, sizes in bytes."""
+    return {
+        "program": program,
+        "target": result.target,
+        "limit": result.limit,
+        "fits": True,
+        "needed": result.memory.total,
+        "memory": asdict(result.memory),
+        "default": None if result.default is None else {**asdict(result.default), "total": result.default.total},
+        "predicted": result.predicted,
+        "seconds": result.seconds,
+        "added_seconds": result.added_seconds,
+        "attempts": [asdict(attempt) for attempt in result.attempts],
+        "decisions": [asdict(decision) for decision in result.decisions],
+    }
+
+
+def failure_json(program: str, error: CannotFitError) -> dict[str, Any]:
+    """Returns why nothing fits, as JSON; sizes in bytes."""
+    return {
+        "program": program,
+        "limit": error.limit,
+        "fits": False,
+        "least": error.least,
+        "proven": error.proven,
+        "attempts": [asdict(attempt) for attempt in error.attempts],
+        "standing": [asdict(decision) for decision in error.standing],
+    }

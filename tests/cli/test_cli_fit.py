@@ -1,0 +1,93 @@
+"""`memplan fit`: programs of the user's within a limit, and what it says where nothing fits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_programs import threshold_planner
+
+from memplan.cli.main import main
+
+PROGRAM = """
+import jax
+import jax.numpy as jnp
+
+
+def program():
+    def step(w, x):
+        def loss(w):
+            y = x
+            for _ in range(6):
+                y = y + jnp.tanh(jax.nn.gelu(y @ w) @ w.T)
+            return jnp.mean(y * y)
+
+        return jax.value_and_grad(loss)(w)
+
+    return step, (jax.ShapeDtypeStruct((32, 128), jnp.float32), jax.ShapeDtypeStruct((512, 32), jnp.float32))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "step_of_mine.py").write_text(PROGRAM)
+    monkeypatch.chdir(tmp_path)
+    # Each test has a module of its own of that name.
+    monkeypatch.delitem(sys.modules, "step_of_mine", raising=False)
+    monkeypatch.setattr("memplan.backends.fit.fit.planner_of", lambda effort: threshold_planner)
+    return tmp_path
+
+
+def ran(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main(["fit", *arguments])
+    done = capsys.readouterr()
+    return status, done.out, done.err
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    status, out, _ = ran(capsys, *arguments, "--json")
+    found: dict[str, Any] = json.loads(out)
+    assert status == (0 if found["fits"] else 1)
+    return found
+
+
+def test_a_program_within_a_limit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = as_json(capsys, "step_of_mine:program", "--limit", "1GiB")
+    assert whole["needed"] == whole["default"]["total"]
+    assert whole["decisions"] == []
+    limit = whole["needed"] - int(0.4 * whole["memory"]["temporaries"])
+    found = as_json(capsys, "step_of_mine:program", "--limit", str(limit))
+    assert found["needed"] <= limit < found["default"]["total"]
+    assert any("step_of_mine.py:" in decision["origin"] for decision in found["decisions"])
+    status, out, _ = ran(capsys, "step_of_mine:program", "--limit", str(limit))
+    assert status == 0
+    assert "computed again" in out
+    assert "step_of_mine.py:" in out
+
+
+def test_nothing_fits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, "step_of_mine:program", "--limit", "10KiB")
+    assert found["least"] > found["limit"] == 10240
+    assert found["standing"]
+    status, out, err = ran(capsys, "step_of_mine:program", "--limit", "10KiB")
+    assert status == 1
+    assert "nothing was found that fits into 10.0 KiB" in out
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["step_of_mine:program", "--limit", "much"], "a memory limit must be bytes"),
+        (["step_of_mine:program", "--limit", "1GiB", "--target", "h200"], "no compiler here states"),
+        (["step_of_mine:program", "--limit", "1GiB", "--compile-budget", "0"], "compile_budget must be"),
+        (["step_of_mine:nothing", "--limit", "1GiB"], "step_of_mine has no nothing"),
+    ],
+)
+def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    status, out, err = ran(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert message in err

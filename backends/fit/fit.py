@@ -47,6 +47,9 @@ _ANY_TARGET = "generic"
 # A correction lowers the model's limit by this part at least, so that it does not stand still.
 _LEAST_STEP = 0.01
 
+# Room of less than this part of the limit is not worth another compile.
+_LEAST_ROOM = 0.02
+
 
 @dataclass
 class _FitVariant:
@@ -245,29 +248,49 @@ def _model_total(program: FitProgram, plan: FitPlan) -> int:
 
 
 def _run(search: _FitSearch) -> tuple[_FitCandidate, Any, CompiledFit]:
-    """Returns the first program that fits, in the order of what they cost; CannotFitError if there is none."""
+    """Returns the cheapest program that fits; CannotFitError if there is none.
+
+    As long as none fits, the model's limit falls. Once one fits, it rises by the room that is left, until a program
+    costs no less or does not fit.
+    """
+    best: tuple[_FitCandidate, Any, CompiledFit] | None = None
     model_limit = search.limit - search.offset
     while search.left > 0:
         candidate = _cheapest(search, model_limit)
-        if candidate is None:
+        if candidate is None or (best is not None and candidate.added >= best[0].added):
             break
-        program = candidate.variant.program
-        candidate.predicted = _model_total(program, candidate.plan) + search.excess
-        closed = rematerialized(program, candidate.plan, search.compiler.platform)
-        compiled = search.compiler.compile(traced_of(closed, search.donated, search.name), planned=True)
-        name = f"plan within {model_limit:,} bytes of the model"
-        stated = compiled.total
-        search.attempts.append(FitAttempt(name, candidate.predicted, stated, candidate.added, compiled.refused))
+        closed, compiled = _compiled(search, candidate, model_limit)
+        stated, peak = compiled.total, candidate.plan.peak
         if compiled.memory is not None and compiled.memory.total <= search.limit:
-            return candidate, closed, compiled
-        lowered = int(model_limit * (1 - _LEAST_STEP)) - 1
-        if stated is not None:
-            if search.smallest is None or stated < search.smallest[0]:
-                search.smallest = (stated, candidate)
-            _learn(search, program, candidate.plan, stated)
-            lowered = min(lowered, search.limit - search.offset)
-        model_limit = min(lowered, candidate.plan.peak - 1)
-    raise _cannot(search)
+            best = candidate, closed, compiled
+            room = search.limit - compiled.memory.total
+            if room <= _LEAST_ROOM * search.limit or candidate.added <= min(each.added for each in search.variants):
+                break
+            model_limit = peak + room
+        elif best is not None:
+            break
+        else:
+            lowered = min(int(model_limit * (1 - _LEAST_STEP)), peak) - 1
+            model_limit = lowered if stated is None else min(lowered, search.limit - search.offset)
+    if best is None:
+        raise _cannot(search)
+    return best
+
+
+def _compiled(search: _FitSearch, candidate: _FitCandidate, model_limit: int) -> tuple[Any, CompiledFit]:
+    """Rewrites a program by a plan and compiles it; what the compiler states corrects the model."""
+    program = candidate.variant.program
+    candidate.predicted = _model_total(program, candidate.plan) + search.excess
+    closed = rematerialized(program, candidate.plan, search.compiler.platform)
+    compiled = search.compiler.compile(traced_of(closed, search.donated, search.name), planned=True)
+    name = f"plan within {model_limit:,} bytes of the model"
+    stated = compiled.total
+    search.attempts.append(FitAttempt(name, candidate.predicted, stated, candidate.added, compiled.refused))
+    if stated is not None:
+        if search.smallest is None or stated < search.smallest[0]:
+            search.smallest = (stated, candidate)
+        _learn(search, program, candidate.plan, stated)
+    return closed, compiled
 
 
 def _cheapest(search: _FitSearch, model_limit: int) -> _FitCandidate | None:

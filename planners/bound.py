@@ -8,7 +8,8 @@ There are three bounds, and the greatest counts:
 - `windows`: if that is too much work, the program is cut into windows of time, and each has a linear relaxation of its
   own (`ilp/relaxation.py`), which begins with every value in every memory and may end in any state. The bounds add up.
 
-Cuts are added to the linear programs (`ilp/cutting.py`). The bounds come from dual solutions by weak duality, and hold
+Cuts are added to the linear programs (`ilp/cutting.py`), and integer programs of windows raise the bound of the whole
+program (`ilp/window_cuts.py`). The bounds come from dual solutions by weak duality, and hold
 whatever the solver's tolerances (`ilp/linear.py`).
 """
 
@@ -23,7 +24,7 @@ from memplan.compiler.effort import Effort, Guard
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.planners.ilp.cutting import cut_relaxation
+from memplan.planners.ilp.cutting import cut_relaxation, window_bound
 from memplan.planners.ilp.model import Precision, Span, longest
 from memplan.planners.ilp.relaxation import relax
 from memplan.planners.stays.chains import make_slots
@@ -34,6 +35,9 @@ _WINDOW, _WHOLE = 192, 1500
 # The work of the linear programs (see `Simplex`) of all windows together, and of the whole program, by effort. It is in
 # units that take about a second each.
 _FOR_WINDOWS, _FOR_WHOLE, _UNIT = (1, 16, 200), (1, 16, 200), 1e9
+
+# The work of window cuts, in the same units, by effort.
+_FOR_WINDOW_CUTS = (0, 12, 200)
 
 # How many times finer time is cut where copies are made, in the second linear program of the whole program, by effort.
 # It is solved if there is work left for at least this many times that of the first one.
@@ -93,7 +97,8 @@ def lower_bound(problem: MappingProblem, effort: Effort = Effort.NORMAL, guard: 
         whole = WindowBound(Span(0, problem.end), 0.0, False)
         if problem.end <= _WHOLE and not guard.reached():
             work = _UNIT * effort.of(*_FOR_WHOLE)
-            whole = span_bound(problem, whole.span, work, guard, effort.of(*_TIMES_FINER))
+            of_windows = _UNIT * effort.of(*_FOR_WINDOW_CUTS)
+            whole = span_bound(problem, whole.span, work, guard, effort.of(*_TIMES_FINER), of_windows)
             values["linear program"] = whole.seconds
         if len(spans) > 1 and not whole.is_done:
             pieces = window_bounds(problem, spans, _UNIT * effort.of(*_FOR_WINDOWS), guard)
@@ -129,7 +134,14 @@ def window_bounds(problem: MappingProblem, spans: list[Span], work: float, guard
     return [span_bound(problem, span, share, guard) for span in spans]
 
 
-def span_bound(problem: MappingProblem, span: Span, work: float, guard: Guard, times_finer: int = 1) -> WindowBound:
+def span_bound(
+    problem: MappingProblem,
+    span: Span,
+    work: float,
+    guard: Guard,
+    times_finer: int = 1,
+    window_work: float = 0.0,
+) -> WindowBound:
     """Returns the least time of a span's operations and of the waits between them.
 
     Args:
@@ -137,6 +149,7 @@ def span_bound(problem: MappingProblem, span: Span, work: float, guard: Guard, t
       work: of the linear programs, see `Simplex`.
       guard: ends it early.
       times_finer: how many times finer time is cut where copies are made, in a second linear program if it is over 1.
+      window_work: of the trees of window cuts, which raise the bound of the last linear program.
     """
     least = no_capacity(problem, span)
     if guard.reached():
@@ -144,12 +157,17 @@ def span_bound(problem: MappingProblem, span: Span, work: float, guard: Guard, t
     model = relax(problem, span, Precision(whole=True))
     solution = cut_relaxation(model, work, guard)
     least = max(least, solution.bound * model.unit)
-    left = work - solution.work
+    left, is_done = work - solution.work, solution.is_done
     if times_finer > 1 and solution.values is not None and left >= _TIMES_THE_WORK * solution.work:
         fine = Precision(whole=True, fine_ratio=1.0 / times_finer, fine=model.made_copies(solution.values))
-        model = relax(problem, span, fine)
-        least = max(least, cut_relaxation(model, left, guard).bound * model.unit)
-    return WindowBound(span, least, solution.is_done)
+        finer_model = relax(problem, span, fine)
+        finer = cut_relaxation(finer_model, left, guard)
+        least = max(least, finer.bound * finer_model.unit)
+        if finer.bound * finer_model.unit >= solution.bound * model.unit:
+            model, solution = finer_model, finer
+    if window_work > 0.0:
+        least = max(least, window_bound(model, solution, window_work, guard) * model.unit)
+    return WindowBound(span, least, is_done)
 
 
 def no_capacity(problem: MappingProblem, span: Span) -> float:

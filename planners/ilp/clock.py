@@ -41,6 +41,7 @@ class _Clock:
             repetitions = problem.repetitions[operation.region]
             if repetitions <= 0.0:
                 continue
+            program.positions = 2 * t, 2 * t + 2
             seconds = self._duration(t, operation, repetitions)
             lasts[2 * t + 1] = seconds
             for channel in channels:
@@ -49,6 +50,7 @@ class _Clock:
         # The wait after the last operation belongs to the next span; at the end of the program it belongs to this one.
         last = 2 * model.span.last + (model.span.last == problem.end)
         for position in range(2 * model.span.first, last, 2):
+            program.positions = position, position + 1
             wait = column(program.add_column(0.0, 1000.0, cost=1.0))
             self.model.waits[position] = lasts[position] = wait
             for channel in channels:
@@ -188,6 +190,7 @@ class _Clock:
             seconds of copies <= idle in the window - most * latency + (duration - idle) of what runs in the latency
         """
         program = self.program
+        program.positions = 2 * start, 2 * done + 1
         most = program.fraction()
         for copy in members:
             program.at_most(copy.copied - most)
@@ -224,6 +227,7 @@ class _Clock:
             if node not in moved:
                 return rest
             rest = rest - add_up(moved[node])
+            program.positions = tree.interval(node)
             slack = column(program.add_column(0.0, 3000.0))
             program.at_most(slack - rest)
             return slack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,10 @@ def write_copy(
     nodes = [node for stage in stages for node in stage.nodes]
     # What has moved before each node, and before the end.
     moved = [program.fraction() if is_open else ZERO]
-    moved += [program.fraction() for _ in nodes[1:]] + [copied]
+    for left, right in itertools.pairwise(nodes):
+        program.positions = model.tree.interval(left)[0], model.tree.interval(right)[1]
+        moved.append(program.fraction())
+    moved.append(copied)
     for node, before, after in zip(nodes, moved, moved[1:], strict=False):
         if before.terms:
             program.at_most(before - after)
@@ -82,6 +86,7 @@ class _Ends:
             number += len(stage.nodes)
             first, last = model.tree.interval(stage.nodes[0])[0], model.tree.interval(stage.nodes[-1])[1]
             is_exact = model.precision.strict or stage.is_whole
+            model.program.positions = first, last
             if fine_end:
                 # What moves in a node was issued by its last operation at the latest.
                 begun = _begun(model, after)

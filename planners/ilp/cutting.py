@@ -16,7 +16,8 @@ from memplan.planners.ilp.flights import FlightCuts
 from memplan.planners.ilp.knapsacks import filled, knapsacks
 from memplan.planners.ilp.linear import Rows
 from memplan.planners.ilp.model import Relaxation
-from memplan.planners.ilp.simplex import Simplex
+from memplan.planners.ilp.simplex import LinearSolution, Simplex
+from memplan.planners.ilp.window_cuts import WindowCuts
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -30,7 +31,8 @@ class CutRelaxation:
     """A linear program with cuts.
 
     Attributes:
-      rows: the program with its cuts.
+      simplex: the program with its cuts, as it was last solved.
+      last: its last solution.
       cuts: those that were added.
       values: `[num_columns]` of the last solution; None if there is none.
       bound: of the objective, from below, in the model's units.
@@ -38,13 +40,19 @@ class CutRelaxation:
       first_work, work: of the linear program without cuts; of all linear programs, see `Simplex`.
     """
 
-    rows: Rows
+    simplex: Simplex
+    last: LinearSolution
     cuts: list[CoverCut]
     values: Floats | None
     bound: float
     is_done: bool
     first_work: float
     work: float
+
+    @property
+    def rows(self) -> Rows:
+        """The program with its cuts."""
+        return self.simplex.rows
 
 
 def cut_relaxation(model: Relaxation, work: float, guard: Guard) -> CutRelaxation:
@@ -75,7 +83,29 @@ def cut_relaxation(model: Relaxation, work: float, guard: Guard) -> CutRelaxatio
         patience = _PATIENCE if solution.bound > bound * (1.0 + _LEAST_RISE) else patience - 1
         bound = max(bound, solution.bound)
         values = values if solution.values is None else solution.values
-    return CutRelaxation(simplex.rows, cuts, values, bound, values is not None, first_work, work - simplex.work)
+    is_done = values is not None
+    return CutRelaxation(simplex, solution, cuts, values, bound, is_done, first_work, work - simplex.work)
+
+
+def window_bound(model: Relaxation, found: CutRelaxation, work: float, guard: Guard) -> float:
+    """Adds window cuts to a linear program as long as they raise its bound; returns the bound, in the model's units.
+
+    Args:
+      model: of the program.
+      found: the program, which these cuts are added to.
+      work: of the trees of all windows, see `Simplex`.
+      guard: ends it early.
+    """
+    finder, simplex, solution, bound = WindowCuts(model, work, guard), found.simplex, found.last, found.bound
+    simplex.work = work
+    while solution.values is not None and solution.duals is not None:
+        cuts = finder.separated(simplex.rows, solution.values, solution.duals)
+        if not cuts:
+            break
+        simplex.add([cut.row for cut in cuts])
+        solution = simplex.solve()
+        bound = max(bound, solution.bound)
+    return bound
 
 
 def row_of(cut: CoverCut) -> tuple[Integers, Floats, float]:

@@ -65,6 +65,10 @@ class LinearProgram:
     """The program "minimize `costs @ x` subject to rows and boxes" while it is being written.
 
     The boxes of all columns are finite, so that every dual solution gives a bound.
+
+    Attributes:
+      positions: half-open, of the time that the columns added next are about (see `tree.py`).
+      spans: by column, the positions that it is about.
     """
 
     def __init__(self) -> None:
@@ -72,6 +76,8 @@ class LinearProgram:
         self.high: list[float] = []
         self.cost: list[float] = []
         self.is_integer: list[bool] = []
+        self.positions = (0, 0)
+        self.spans: list[tuple[int, int]] = []
         self.row_low: list[float] = []
         self.row_high: list[float] = []
         self._rows: list[int] = []
@@ -85,6 +91,7 @@ class LinearProgram:
         self.high.append(high)
         self.cost.append(cost)
         self.is_integer.append(is_integer)
+        self.spans.append(self.positions)
         return len(self.low) - 1
 
     def binary(self) -> Affine:

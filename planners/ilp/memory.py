@@ -33,6 +33,7 @@ def _limit(model: Relaxation, space: int) -> None:
         if own:
             load = load + add_up(own)
             if node in inside and len(load.terms) > 1:
+                program.positions = tree.interval(node)
                 total = column(program.add_column(0.0, top))
                 program.at_most(load - total)
                 load = total

@@ -51,10 +51,12 @@ class LinearSolution:
     Attributes:
       values: `[num_columns]`; None if they are not optimal.
       bound: of the objective, from below.
+      duals: `[num_rows]` of the rows; None without values.
     """
 
     values: Floats | None
     bound: float
+    duals: Floats | None = None
 
 
 class Simplex:
@@ -140,4 +142,4 @@ class Simplex:
         if self._solver.getModelStatus() != HighsModelStatus.kOptimal:
             self._guard.reached()
             return LinearSolution(None, least)
-        return LinearSolution(np.array(solution.col_value), least)
+        return LinearSolution(np.array(solution.col_value), least, np.array(solution.row_dual))

@@ -149,6 +149,7 @@ class _Life:
             )
             if not is_carried:
                 return self._follow(child, low, high, state, wanted)
+            self.program.positions = 2 * described.start, 2 * described.end
             at_start = {space: self.program.fraction() for space in self.spaces}
             stretches, gaps = len(self.stretches), len(self.model.gaps)
             after = self._follow(child, low, high, dict(at_start), True)
@@ -169,6 +170,7 @@ class _Life:
                 outcomes.append(outcome)
         if not outcomes:
             return None
+        self.program.positions = 2 * self.times[low], 2 * described.end + 1
         met = {space: self.program.fraction() for space in self.spaces}
         for outcome in outcomes:
             for space, part in met.items():
@@ -178,6 +180,7 @@ class _Life:
     def _access(self, low: int, high: int, state: State) -> State:
         """Returns where the value is after the accesses of one operation; notes which memory they take."""
         time, program = self.times[low], self.program
+        program.positions = 2 * time, 2 * time + 2
         occupied = {space: program.binary() for space in self.spaces if self._takes_room(space)}
         written: dict[int, Affine] | None = None
         for position in range(low, high):
@@ -230,6 +233,8 @@ class _Life:
         if state is None:
             self.stretches.append(_Stretch(first, last))
             return None
+        # What is so between two points is about both of them.
+        program.positions = 2 * first - 1, 2 * last + 2
         gap = Gap(self.number, region, access, first, last)
         self.stretches.append(_Stretch(first, last, gap.kept))
         self.model.gaps.append(gap)
@@ -290,6 +295,7 @@ class _Life:
                 if stretch.first >= stretch.last:
                     continue
                 if space not in stretch.beyond:
+                    self.program.positions = 2 * stretch.first, 2 * stretch.last
                     stretch.beyond[space] = self.program.binary()
                     self.model.occupy_times(space, stretch.first, stretch.last, self.number, stretch.beyond[space])
                 self.program.at_most(alone - stretch.kept.get(space, ZERO) - stretch.beyond[space])

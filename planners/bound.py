@@ -37,7 +37,7 @@ _WINDOW, _WHOLE = 192, 1500
 _FOR_WINDOWS, _FOR_WHOLE, _UNIT = (1, 16, 200), (1, 16, 200), 1e9
 
 # The work of window cuts, in the same units, by effort.
-_FOR_WINDOW_CUTS = (0, 12, 200)
+_FOR_WINDOW_CUTS = (0, 8, 200)
 
 # How many times finer time is cut where copies are made, in the second linear program of the whole program, by effort.
 # It is solved if there is work left for at least this many times that of the first one.

@@ -54,8 +54,8 @@ _WORK = 1_500_000
 _ROUNDS_PER_RUN = 2
 
 # At the end, so many moves are tried for each item of a program that has no more operations than this, and the number
-# of moves times that of operations stays below `_MOVES_WORK`.
-_MOVES_PER_ITEM, _MOST_OPERATIONS, _MOVES_WORK = 100, 2_000, 8_000_000
+# of moves times that of operations and items stays below `_MOVES_WORK`.
+_MOVES_PER_ITEM, _MOST_OPERATIONS, _MOVES_WORK = 200, 2_000, 40_000_000
 
 # The temperature of the first move, as a part of what operations take on average.
 _HEAT = 3.5e-3
@@ -91,7 +91,7 @@ class GreedyOptions(Rules):
     rounds: int = 400
     drop_losses: bool = True
     repacks: int = 4
-    moves: int = 25_000
+    moves: int = 60_000
 
 
 def solve_with(problem: MappingProblem, budget: Budget, options: GreedyOptions) -> Plan:
@@ -171,7 +171,7 @@ class _OrderTrials:
             return decisions, offsets
         made = Rearrangement(decisions, offsets, self.emulator, int(self.generator.integers(2**62)))
         pool = made.pool(0, n + 1)
-        rounds = min(options.moves, _MOVES_PER_ITEM * len(pool), _MOVES_WORK // n)
+        rounds = min(options.moves, _MOVES_PER_ITEM * len(pool), _MOVES_WORK // (n + len(pool)))
         made.anneal(pool, 0, n + 1, rounds, _HEAT * latency / n, self.guard)
         return made.decisions, made.offsets
 

@@ -43,8 +43,8 @@ Integers = NDArray[np.int64]
 # A program of at most so many operations is one window. Accesses of a window of others, about.
 _WHOLE, _ACCESSES = 2_000, 300
 
-# Rounds for each item of a program that is one window, and rounds times operations in all, by effort.
-_ROUNDS, _WORK = (100, 500, 4_000), (8_000_000, 150_000_000, 1_500_000_000)
+# Rounds for each item of a program that is one window, and rounds times operations and items in all, by effort.
+_ROUNDS, _WORK = (300, 500, 4_000), (50_000_000, 550_000_000, 5_500_000_000)
 
 # Rounds for each item of a large program in all its sweeps, and in all, by effort, and the sweeps.
 _LARGE_ROUNDS, _LARGE_WORK, _SWEEPS = (10, 1_000, 10_000), (1_000_000, 40_000_000, 400_000_000), (1, 4, 8)
@@ -98,7 +98,7 @@ class _Search:
         pool, mean = made.pool(0, n + 1), made.latency / max(n, 1)
         others = [stay for stay in stays if stay.space != space]
         if n <= _WHOLE:
-            rounds = min(effort.of(*_ROUNDS) * len(pool), effort.of(*_WORK) // max(n, 1))
+            rounds = min(effort.of(*_ROUNDS) * len(pool), effort.of(*_WORK) // (n + len(pool) + 1))
             made.anneal(pool, 0, n + 1, rounds, _HEAT * mean, self.budget.guard)
             self._offer([*others, *made.decisions.stays(made.offsets)])
             return

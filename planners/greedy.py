@@ -88,9 +88,9 @@ class GreedyOptions(Rules):
         Order("density", channel_weight=0.3),
         Order("saving"),
     )
-    rounds: int = 400
+    rounds: int = 1000
     drop_losses: bool = True
-    repacks: int = 4
+    repacks: int = 6
     moves: int = 60_000
 
 

@@ -275,12 +275,12 @@ class FitProblem:
                 if output not in node.outputs or read not in node.inputs:
                     yield place, f"the in-place pair ({output}, {read}) is no output and input of it"
         total = 0
-        for v, value in enumerate(self.values):
-            if value.producer is not None and made.get(v) != value.producer:
-                yield f"values[{v}] ({value.name})", f"node {value.producer} does not produce it"
-            if value.is_donated and value.producer is not None:
-                yield f"values[{v}] ({value.name})", "it is donated, but it is no argument"
-            total += value.size
+        for v, entry in enumerate(self.values):
+            if entry.producer is not None and made.get(v) != entry.producer:
+                yield f"values[{v}] ({entry.name})", f"node {entry.producer} does not produce it"
+            if entry.is_donated and entry.producer is not None:
+                yield f"values[{v}] ({entry.name})", "it is donated, but it is no argument"
+            total += entry.size
         total += sum(node.workspace for node in self.nodes)
         if total > MAX_BYTES:
             yield "values", f"all sizes together are {total:,} bytes, more than {MAX_BYTES:,}"

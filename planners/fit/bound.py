@@ -1,0 +1,215 @@
+"""A lower bound of the seconds that any plan within a limit adds, in any order, by linear programming.
+
+Choose nodes `k_1, …, k_m` that depend on each other in this order, so that they first run in this order in every plan.
+They cut a plan into stages: stage j ends with the first run of `k_j`. For any plan let
+
+    R[j, p]   whether node p runs in stage j
+    S[j, v]   whether value v is resident while `k_j` first runs, and afterwards
+    L[j, v]   whether value v is loaded from the host in stage j
+
+Then a node runs only if each input was resident before, or is made or loaded in the same stage. A value is resident
+only if it was resident before, or is made or loaded. What is resident while `k_j` runs, with its inputs and outputs, is
+within the limit. Each node runs at least once among the stages in which it can first run. The program that minimizes
+the seconds of all R, less one run of each node, is a relaxation. The transfers of a direction take no longer than the
+whole plan.
+
+This is Checkmate's integer program (Jain et al., 2020, equations 1 and 7) for any order, with fewer stages and without
+the memory in between; the linear program is solved, and its bound is proven by weak duality (`planners/ilp/linear.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.effort import Guard
+from memplan.planners.fit.least_peak import Across, Relations
+from memplan.planners.fit.problem import FitProblem
+from memplan.planners.ilp.integer_solver import SolverTask
+from memplan.planners.ilp.linear import ONE, ZERO, Affine, LinearProgram, add_up, column
+from memplan.planners.ilp.simplex import Simplex
+
+Integers = NDArray[np.int64]
+
+# Numbers of cuts that are tried, the most columns of a program, and of one that is solved in integers.
+_CUTS = (1, 2, 4, 30)
+_MOST_COLUMNS, _MOST_INTEGERS = 60_000, 5_000
+
+
+def choose_cuts(problem: FitProblem, relations: Relations, across: Across, limit: int, most: int) -> list[int]:
+    """Returns nodes that depend on each other, in their order: those around which most bytes lie above the limit."""
+    n = len(problem.nodes)
+    sizes = problem.tables.size
+    excess = np.array([float(across.local[k] + sizes[across.values(k)].sum() - limit) for k in range(n)])
+    weight = np.maximum(excess, 0.0)
+    if not weight.any():
+        return []
+    best, via = weight.copy(), np.full(n, -1)
+    for k, node in enumerate(problem.nodes):
+        producers = {p for v in node.inputs if (p := problem.values[v].producer) is not None}
+        for p in sorted(producers):
+            if best[p] + weight[k] > best[k]:
+                best[k], via[k] = best[p] + weight[k], p
+    path, k = [], int(np.argmax(best))
+    while k >= 0:
+        if weight[k] > 0.0:
+            path.append(k)
+        k = int(via[k])
+    path.reverse()
+    if len(path) <= most:
+        return path
+    # The one with the most bytes, and others at equal distances.
+    peak = int(np.argmax(weight[path]))
+    chosen = {round(i * (len(path) - 1) / max(1, most - 1)) for i in range(most)}
+    nearest = min(chosen, key=lambda i: abs(i - peak))
+    return [path[i] for i in sorted(chosen - {nearest} | {peak})]
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The stages in which each node may run first, `[nodes]`; the stages count from 0, the last ends the program."""
+
+    first: Integers
+    last: Integers
+
+
+class StageProgram:
+    """The linear program of the relaxation.
+
+    Args:
+      problem: that is sound.
+      relations, across: of the problem.
+      cuts: the nodes that end the stages but the last.
+      limit: bytes.
+
+    Attributes:
+      program: in units of all seconds of the program together.
+    """
+
+    def __init__(self, problem: FitProblem, relations: Relations, across: Across, cuts: list[int], limit: int):
+        self.problem, self.across, self.cuts, self.limit = problem, across, cuts, limit
+        self.t = problem.tables
+        self.total = max(float(self.t.seconds.sum()), 1e-300)
+        self.program = LinearProgram()
+        self.stages = self._stages(relations)
+        self._run: dict[tuple[int, int], Affine] = {}
+        self._stay: dict[tuple[int, int], Affine] = {}
+        self._load: dict[tuple[int, int], Affine] = {}
+        self._write()
+
+    def _stages(self, relations: Relations) -> _Stages:
+        n, m = len(self.problem.nodes), len(self.cuts)
+        first, last = np.zeros(n, np.int64), np.full(n, m, np.int64)
+        for j, k in enumerate(self.cuts):
+            first[relations.after(k)] = j + 1
+        for j, k in reversed(list(enumerate(self.cuts))):
+            last[relations.before(k)] = j
+        for j, k in enumerate(self.cuts):
+            first[k] = last[k] = j
+        return _Stages(first, last)
+
+    def _write(self) -> None:
+        program, t, m = self.program, self.t, len(self.cuts)
+        for p in range(len(self.problem.nodes)):
+            first, last = int(self.stages.first[p]), int(self.stages.last[p])
+            cost = float(t.seconds[p]) / self.total
+            for j in range(first, (m if t.can_repeat[p] else last) + 1):
+                low = 1.0 if first == last == j else 0.0
+                self._run[j, p] = column(program.add_column(low, 1.0, cost))
+            program.constant -= cost
+            if first < last:
+                program.at_most(ONE - add_up(self._run[j, p] for j in range(first, last + 1)))
+        read = np.diff(t.use_start) > 0
+        self._movers = [v for v in range(len(t.size)) if not t.stays[v] and (read[v] or t.is_result[v])]
+        self._write_values(m)
+        for (j, p), runs in self._run.items():
+            for v in self.problem.nodes[p].inputs:
+                if not t.stays[v]:
+                    program.at_most(runs - self._available(j, v))
+        for v in np.flatnonzero(t.is_result & ~t.stays).tolist():
+            program.at_most(ONE - self._available(m, v))
+        self._limit_memory()
+        self._limit_transfers()
+
+    def _write_values(self, m: int) -> None:
+        program, t = self.program, self.t
+        for v in self._movers:
+            p = int(t.producer[v])
+            first = int(self.stages.first[p]) if p >= 0 else 0
+            for j in range(first, m + 1):
+                if t.can_offload[v]:
+                    self._load[j, v] = program.fraction()
+                if j < m:
+                    stays = program.fraction()
+                    program.at_most(stays - self._available(j, v))
+                    self._stay[j, v] = stays
+
+    def _available(self, j: int, v: int) -> Affine:
+        """Returns in how far a value can be read in stage j."""
+        p = int(self.t.producer[v])
+        # A donated argument is resident at first.
+        before = ONE if j == 0 and p < 0 else self._stay.get((j - 1, v), ZERO)
+        return before + (self._run.get((j, p), ZERO) if p >= 0 else ZERO) + self._load.get((j, v), ZERO)
+
+    def _limit_memory(self) -> None:
+        t = self.t
+        for j, k in enumerate(self.cuts):
+            room = float(self.limit - self.across.local[k])
+            node = self.problem.nodes[k]
+            own = {*node.inputs, *node.outputs}
+            unit = max(1.0, float(self.limit))
+            terms = (
+                self._stay[j, v].scaled(float(t.size[v]) / unit)
+                for v in self._movers
+                if (j, v) in self._stay and v not in own
+            )
+            self.program.at_most(add_up(terms), room / unit)
+
+    def _limit_transfers(self) -> None:
+        host, t, program = self.problem.host, self.t, self.program
+        if host is None or not self._load:
+            return
+        size = {v: float(t.size[v]) for v in self._movers}
+        loads = {key: (host.latency + size[key[1]] / host.from_host) / self.total for key in self._load}
+        most = sum(loads.values()) + sum(host.latency + s / host.to_host for s in size.values()) / self.total
+        waits = column(program.add_column(0.0, most, 1.0))
+        elapsed = waits + add_up(runs.scaled(float(t.seconds[p]) / self.total) for (_, p), runs in self._run.items())
+        program.at_most(add_up(load.scaled(loads[key]) for key, load in self._load.items()) - elapsed)
+        stored = {v: program.fraction() for v in sorted({v for _, v in self._load})}
+        for (_, v), load in self._load.items():
+            program.at_most(load - stored[v])
+        seconds = {v: (host.latency + size[v] / host.to_host) / self.total for v in stored}
+        program.at_most(add_up(store.scaled(seconds[v]) for v, store in stored.items()) - elapsed)
+
+
+def cost_bound(problem: FitProblem, limit: int, work: float, nodes: int, guard: Guard) -> float:
+    """Returns seconds that any plan within the limit adds at least; 0 if that is all that is proven.
+
+    No number of cuts gives the best bound for all problems, so the best of several is returned. The programs with one
+    and two cuts are solved in integers too.
+
+    Args:
+      problem: that is sound, with at most `MAX_RELATED` nodes.
+      limit: bytes; at least `least_peak`.
+      work: of the simplex method for each program: iterations times entries.
+      nodes: of the tree of the integer program; 0 to leave it out.
+      guard: ends it early.
+    """
+    relations = Relations(problem)
+    across = Across(problem, relations)
+    best, rows_of_columns = 0.0, _MOST_COLUMNS // max(1, len(problem.values) + len(problem.nodes))
+    for most_cuts in _CUTS:
+        cuts = choose_cuts(problem, relations, across, limit, most_cuts)
+        if not cuts or (most_cuts > 1 and most_cuts > rows_of_columns) or guard.reached():
+            break
+        stages = StageProgram(problem, relations, across, cuts, limit)
+        rows = stages.program.finished()
+        best = max(best, Simplex(rows, work, guard).solve().bound * stages.total)
+        if most_cuts <= 2 and nodes > 0 and len(rows.low) <= _MOST_INTEGERS:
+            integer = replace(rows, is_integer=np.ones(len(rows.low), np.bool_))
+            best = max(best, SolverTask(integer, nodes, guard, 1e-6, 5).result().bound * stages.total)
+        if len(cuts) < most_cuts:
+            break
+    return best

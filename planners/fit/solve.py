@@ -1,0 +1,205 @@
+"""The planner of fit: the cheapest schedule within a memory limit, with a bound that no plan beats.
+
+    1. the least peak that any plan has (`least_peak.py`): below it, the limit is refused
+    2. orders of the nodes that need little memory, which cost no time (`order.py`)
+    3. what to keep, recompute or move to the host, in the best orders, by ruin and recreate (`searcher.py`)
+    4. the optimum of small problems by CP-SAT, in any order (`exact.py`)
+    5. a lower bound of the added seconds by linear and integer programs (`bound.py`)
+
+All work is counted: the same problem, limit, effort and seed give the same plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memplan.compiler.errors import PlannerError
+from memplan.planners.fit.bound import cost_bound
+from memplan.planners.fit.exact import ExactModel
+from memplan.planners.fit.least_peak import MAX_RELATED, Across, Relations, least_peak
+from memplan.planners.fit.order import Orderer
+from memplan.planners.fit.plan import FitError, FitPlan, Run
+from memplan.planners.fit.problem import MAX_BYTES, FitProblem
+from memplan.planners.fit.searcher import FitSearcher
+from memplan.planners.fit.verifier import FitCheck, verify_fit
+from memplan.planners.planner import STOPPED, Budget
+
+Integers = NDArray[np.int64]
+
+# Operations of the search in one slice, of which the guard is asked between two, and slices of one search.
+_SLICE, _SLICES = 250_000, 4
+
+# The temperature at first, in shares of the added seconds; it falls to nothing.
+_HOT = 0.003
+
+# Relative difference within which a cost counts as that of the bound.
+_TOLERANCE = 1e-6
+
+# Values of a message that stand at the peak.
+_NAMED = 5
+
+# Halvings of the distance between the proven and the found peak, where nothing fits.
+_HALVINGS = 5
+
+
+def solve(problem: FitProblem, limit: int, budget: Budget | None = None) -> FitPlan:
+    """Returns a schedule whose peak is within the limit, at the least cost that is found.
+
+    Its `info` holds `program_peak`, the peak of the program as it is; `least_peak`, a peak that no plan is below;
+    `is_optimal`, whether the bound proves that no plan costs less; and `stopped`, if a time limit ended the work.
+
+    Args:
+      problem: the program.
+      limit: bytes.
+      budget: how much work to do; by default, the effort `normal`.
+
+    Raises:
+      PlanError: the problem has faults.
+      PlannerError: the limit is no number of bytes.
+      FitError: no plan within the limit exists, or none was found.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= MAX_BYTES:
+        raise PlannerError(f"the memory limit must be an integer from 0 to {MAX_BYTES:,} bytes, not {limit!r}")
+    problem.check()
+    return _Solver(problem, limit, budget or Budget()).solve()
+
+
+class _Solver:
+    def __init__(self, problem: FitProblem, limit: int, budget: Budget):
+        self.problem, self.limit, self.budget, self.guard = problem, limit, budget, budget.guard
+        small = len(problem.nodes) <= MAX_RELATED
+        self.least = least_peak(problem, Across(problem, Relations(problem) if small else None))
+        self.has_relations = small
+        self.best: tuple[float, int, FitPlan] | None = None
+        self.lowest: tuple[int, float, FitPlan] | None = None
+        self.total = math.fsum(node.seconds for node in problem.nodes)
+
+    def solve(self) -> FitPlan:
+        program = FitPlan(tuple(Run(node) for node in range(len(self.problem.nodes))))
+        self.program_peak = self._offer(program).peak
+        if self.best is not None:
+            return self._answer(0.0)
+        orderer = Orderer(self.problem, self.limit)
+        order = orderer.best(
+            self.budget.effort.of(fast=20, normal=100, high=500) * len(self.problem.nodes), self.seed(0)
+        )
+        self._offer(FitPlan(tuple(Run(node) for node in order.tolist())))
+        if self.best is not None:
+            return self._answer(0.0)
+        if self.least > self.limit:
+            self._lower_peak(order)
+            raise self._error()
+        self._search(order)
+        bound, proven = self._exact()
+        if self.best is None:
+            self._lower_peak(order)
+            raise self._error(proven)
+        if self.has_relations and not proven:
+            work = float(self.budget.effort.of(fast=2, normal=10, high=50)) * 1e8
+            nodes = self.budget.effort.of(fast=20, normal=200, high=2000)
+            bound = max(bound, cost_bound(self.problem, self.limit, work, nodes, self.guard))
+        return self._answer(bound)
+
+    def seed(self, number: int) -> int:
+        """Returns the seed of one part of the work."""
+        return (self.budget.seed * 1_000_003 + number) & (2**63 - 1)
+
+    def _offer(self, plan: FitPlan) -> FitCheck:
+        """Takes a plan if it is the best so far, by the verifier's word."""
+        check = verify_fit(self.problem, plan)
+        if check.violations:
+            raise AssertionError(f"the planner made a schedule that is not valid: {check.violations[0].message}")
+        plan = replace(plan, peak=check.peak, cost=check.added_seconds)
+        if check.peak <= self.limit and (self.best is None or (plan.cost, plan.peak) < self.best[:2]):
+            self.best = (plan.cost, plan.peak, plan)
+        if self.lowest is None or (plan.peak, plan.cost) < self.lowest[:2]:
+            self.lowest = (plan.peak, plan.cost, plan)
+        return check
+
+    def _orders(self, best: Integers) -> Iterator[Integers]:
+        """Yields the orders in which the search runs; the program's own one too, as far as it differs."""
+        for _ in range(self.budget.effort.of(fast=1, normal=2, high=6)):
+            yield best
+            program = np.arange(len(best), dtype=np.int64)
+            if not np.array_equal(best, program):
+                yield program
+
+    def _search(self, best: Integers) -> None:
+        slices = _SLICES * self.budget.effort.of(fast=1, normal=3, high=10)
+        for number, order in enumerate(self._orders(best)):
+            if self.guard.reached():
+                return
+            searcher = FitSearcher(self.problem, order, self.limit, self.seed(number))
+            searcher.start()
+            self._offer(searcher.plan())
+            for k in range(slices):
+                if self.guard.reached() or (searcher.is_feasible and searcher.cost <= 0.0):
+                    break
+                cost = searcher.cost if searcher.is_feasible else 0.0
+                searcher.go_on(_SLICE, _HOT * cost * (1.0 - (k + 1) / slices))
+            self._offer(searcher.plan())
+
+    def _exact(self) -> tuple[float, bool]:
+        """Returns a bound, and whether it is exact; a small problem is solved to optimality."""
+        found = None if self.best is None else self.best[2]
+        if not ExactModel.can_solve(self.problem, self.limit):
+            return 0.0, False
+        model = ExactModel(self.problem, self.limit, found, self.seed(0))
+        plan, bound, is_infeasible = model.solve(self.budget.effort.of(fast=1, normal=5, high=50), self.guard)
+        if plan is not None:
+            self._offer(plan)
+        return (math.inf if is_infeasible else bound), is_infeasible
+
+    def _lower_peak(self, order: Integers) -> None:
+        """Looks for the least peak, whatever it costs, by searches with higher limits."""
+        assert self.lowest is not None
+        low = max(self.least, self.limit)
+        for number in range(_HALVINGS):
+            if self.guard.reached() or self.lowest[0] <= low:
+                return
+            limit = (low + self.lowest[0]) // 2
+            searcher = FitSearcher(self.problem, order, limit, self.seed(number))
+            searcher.start()
+            searcher.go_on(_SLICE, 0.0)
+            if self._offer(searcher.plan()).peak > limit:
+                low = limit + 1
+
+    def _answer(self, bound: float) -> FitPlan:
+        assert self.best is not None
+        plan = self.best[2]
+        # The bound holds for sums in real numbers; that of the plan is rounded.
+        bound = min(bound, plan.cost)
+        info: dict[str, Any] = {
+            "program_peak": self.program_peak,
+            "least_peak": self.least,
+            "is_optimal": plan.cost - bound <= _TOLERANCE * max(plan.cost, self.total * 1e-9),
+        }
+        if self.guard.met:
+            info["stopped"] = STOPPED
+        return replace(plan, bound=bound, info=info)
+
+    def _error(self, is_infeasible: bool = False) -> FitError:
+        assert self.lowest is not None
+        plan = self.lowest[2]
+        check = verify_fit(self.problem, plan)
+        standing = tuple(check.standing(self.problem, check.peak_step))
+        names = ", ".join(self._describe(value, size) for value, size in standing[:_NAMED])
+        more = f" and {len(standing) - _NAMED:,} more" if len(standing) > _NAMED else ""
+        proven = max(self.least, self.limit + 1) if is_infeasible else self.least
+        if proven > self.limit:
+            what = f"no plan fits into {self.limit:,} bytes: any plan needs at least {proven:,}"
+        else:
+            what = f"no plan within {self.limit:,} bytes was found, and none needs less than {proven:,}"
+        message = f"{what}; the least peak found is {plan.peak:,} bytes, where these stand: {names}{more}"
+        return FitError(message, self.limit, proven, plan, standing)
+
+    def _describe(self, value: int, size: int) -> str:
+        described = self.problem.values[value]
+        details = [detail for detail in (described.shape, described.origin) if detail]
+        return f"{described.name} ({', '.join([*details, f'{size:,} bytes'])})"

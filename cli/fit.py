@@ -65,6 +65,7 @@ def command(
     prepare_jax()
     from memplan.backends.fit.fit import fit
 
+    cannot: CannotFitError | None = None
     with Stages(total=2, quiet=json) as stages:
         with stages.stage(f"tracing {program}"):
             found = find_program(program)
@@ -81,14 +82,8 @@ def command(
                 )
             except CannotFitError as error:
                 cannot = error
-            else:
-                cannot = None
     if cannot is not None:
-        if json:
-            console.write(json_module.dumps(failure_json(program, cannot), indent=2))
-        else:
-            console.show(lambda terminal: terminal.print(attempts_table(cannot.attempts)))
-            console.write(f"\n{cannot}")
+        _show_failure(program, cannot, json)
         raise typer.Exit(ExitStatus.NO)
     if json:
         console.write(json_module.dumps(result_json(program, result), indent=2))
@@ -101,6 +96,14 @@ def command(
         console.show(lambda terminal: terminal.print(decisions_table(changed[:_SHOWN])))
         if len(changed) > _SHOWN:
             console.write(f"and {len(changed) - _SHOWN:,} smaller (--json lists all)")
+
+
+def _show_failure(program: str, error: CannotFitError, json: bool) -> None:
+    if json:
+        console.write(json_module.dumps(failure_json(program, error), indent=2))
+        return
+    console.show(lambda terminal: terminal.print(attempts_table(error.attempts)))
+    console.write(f"\n{error}")
 
 
 def attempts_table(attempts: tuple[FitAttempt, ...]) -> Table:

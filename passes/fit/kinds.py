@@ -42,11 +42,12 @@ _EXPENSIVE = frozenset(
         "erfc", "exp", "exp2", "expm1", "lgamma", "log", "log1p", "logistic", "pow", "rem", "rsqrt", "sqrt", "tanh",
     }
 )  # fmt: skip
-_MOVES = frozenset({"broadcast_in_dim", "concatenate", "dynamic_slice", "iota", "pad", "rev", "slice", "transpose"})
+_MOVES = frozenset({"broadcast_in_dim", "dynamic_slice", "iota", "rev", "slice", "transpose"})
+# What pads and concatenates has a buffer too: its readers would compute too much twice.
 _REDUCTIONS = frozenset(
     {
-        "argmax", "argmin", "dynamic_update_slice", "reduce_and", "reduce_max", "reduce_min", "reduce_or",
-        "reduce_prod", "reduce_sum", "reduce_xor",
+        "argmax", "argmin", "concatenate", "dynamic_update_slice", "pad", "reduce_and", "reduce_max", "reduce_min",
+        "reduce_or", "reduce_prod", "reduce_sum", "reduce_xor",
     }
 )  # fmt: skip
 

@@ -41,6 +41,11 @@ def test_an_expensive_value_with_two_readers_has_a_buffer_and_a_cheap_one_has_no
     assert names(lambda x: ((x * 2).sum(0), (x * 2).sum(1)), X) == ["reduce_sum", "reduce_sum"]
 
 
+def test_what_is_padded_or_concatenated_has_a_buffer() -> None:
+    assert names(lambda x: jnp.sum(jnp.pad(x * 2, 1) + 1), X) == ["pad", "reduce_sum"]
+    assert names(lambda x: jnp.sum(jnp.concatenate([x * 2, x]) + 1), X) == ["concatenate", "reduce_sum"]
+
+
 def test_what_a_matrix_product_reads_has_a_buffer() -> None:
     assert names(lambda x: (x + 1) @ (x - 1).T, X) == ["add", "sub", "dot_general"]
 

@@ -54,6 +54,17 @@ def test_a_step_fits_into_a_part_of_its_temporaries_with_the_same_values(make: A
     assert result.memory == memory_of(lambda name: getattr(result.executable.memory_analysis(), name))
 
 
+def test_the_planner_of_memplan_fits_into_less() -> None:
+    step, args = mlp(layers=6, batch=256)
+    given = needed(step, args)
+    limit = given.total - int(0.6 * given.temporaries)
+    result = fit(step, *args, limit=limit, effort="fast")
+    assert result.memory.total <= limit
+    assert 0 < result.added_seconds < 0.4 * result.seconds
+    for ours, theirs in zip(jax.tree.leaves(result(*args)), jax.tree.leaves(jax.jit(step)(*args)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
 def test_what_was_decided_is_reported_with_lines_and_shapes() -> None:
     step, args = mlp(layers=6, batch=128)
     result = fitted(step, args, 0.6)

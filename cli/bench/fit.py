@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ import typer
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler, compiler_versions
 from memplan.cli.arguments import JsonFile, Markdown, Resume
 from memplan.cli.bench.fit_methods import DEFAULT, METHODS, OURS, Method
-from memplan.cli.bench.fit_programs import AheadOfTime, Compiled, Compiler, CpuCompiler, measure
+from memplan.cli.bench.fit_programs import AheadOfTime, Compiled, Compiler, CpuCompiler, fitted, measure
 from memplan.cli.bench.fit_summary import (
     CELL_COLUMNS,
     PROGRAM_COLUMNS,
@@ -184,6 +185,7 @@ class Bench:
                     "cycles": compiled.cycles,
                     "compile_seconds": time.perf_counter() - began,
                 }
+                | dict(compiled.more)
             )
         self._time(step, rows, programs)
         return rows
@@ -208,7 +210,9 @@ class Bench:
         default, percentage = limit
         assert default is not None
         room = default.interface + allowed({"temporaries": default.temporaries}, percentage)
-        return self._compiler.compile(program, method.options(room) if method.options is not None else {})
+        if method.options is not None:
+            return self._compiler.compile(program, method.options(room))
+        return fitted(program, room, None if self._target == CPU else load_target(self._target), self._compiler)
 
     def _time(self, step: str, rows: Sequence[Row], programs: dict[int, Compiled]) -> None:
         """Adds to the rows of programs what their time is over that of the default, which comes first."""
@@ -222,7 +226,7 @@ class Bench:
         _, args = train_step.get(step).build(self._size)
         runs = {number: compiled.run for number, compiled in programs.items() if compiled.run is not None}
         for number, measured in measure(runs, 0, args, self._rounds).items():
-            rows[number].update(seconds=measured.seconds, ratio=measured.ratio, difference=measured.difference)
+            rows[number].update(asdict(measured))
 
 
 def _pairs(methods: Sequence[Method], limits: Sequence[int]) -> Iterator[tuple[Method, int | None]]:

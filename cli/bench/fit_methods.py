@@ -68,5 +68,6 @@ METHODS = {
             tpu_only=True,
         ),
         Method("xla", takes_limit=True, tpu_only=True, options=_rematerialization),
+        Method(OURS, takes_limit=True),
     )
 }

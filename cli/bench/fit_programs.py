@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
 
+from memplan.backends.fit.fit import fit
+from memplan.backends.fit.result import FitResult
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
-from memplan.cli.programs import Program, lower_for_tpu
+from memplan.cli.programs import Program
 from memplan.compiler.emulator.score import score
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.target import Target
+from memplan.compiler.report.units import ratio
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,11 @@ class Compiled:
       temporaries: bytes that the program needs besides its arguments and results.
       interface: bytes of arguments and results, those that share memory counted once.
       host: bytes of temporaries in host memory.
-      flops: floating-point operations, the body of a loop counted once; None where the compiler does not state them.
+      flops: floating-point operations, the body of a loop counted once: of the compiled program on the CPU, and of the
+        program that the compiler is given for a TPU; None where XLA does not state them.
       cycles: estimated, by `score`; None on the CPU.
       run: calls the program; None where it cannot run here.
+      more: what else the row of the program has.
     """
 
     temporaries: int
@@ -37,6 +42,7 @@ class Compiled:
     flops: float | None = None
     cycles: float | None = None
     run: Callable[..., Any] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def peak(self) -> int:
@@ -62,8 +68,7 @@ class CpuCompiler:
             jitted = jax.jit(program.fun, donate_argnums=program.donate_argnums)
             compiled = jitted.lower(*program.args).compile(compiler_options=dict(options))
         except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            raise MemplanError(f"it does not compile: {type(error).__name__}: {lines[0]}") from error
+            raise MemplanError(f"it does not compile: {_one_line(error)}") from error
         return stated(compiled)
 
 
@@ -75,6 +80,11 @@ def stated(compiled: Any) -> Compiled:
     return Compiled(memory.temp_size_in_bytes, interface, flops=costs.get("flops"), run=compiled)
 
 
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 class AheadOfTime:
     """XLA:TPU without a TPU."""
 
@@ -82,7 +92,17 @@ class AheadOfTime:
         self._target, self._compiler = target, compiler
 
     def compile(self, program: Program, options: Mapping[str, str]) -> Compiled:
-        module = lower_for_tpu(program)
+        import jax
+
+        from memplan.backends.jit.lowering import lower_for_tpu
+        from memplan.backends.jit.planning import module_of
+
+        try:
+            traced = jax.jit(program.fun, donate_argnums=program.donate_argnums).trace(*program.args)
+            lowered = lower_for_tpu(traced)
+        except Exception as error:
+            raise MemplanError(f"it does not trace: {_one_line(error)}") from error
+        module = module_of(lowered, program.name)
         compiled = self._compiler.compile(module, TOPOLOGY_OF_TARGET[self._target.name], options)
         memory = compiled.memory
         if memory is None:
@@ -91,8 +111,54 @@ class AheadOfTime:
             temporaries=memory["temp_size_in_bytes"],
             interface=memory["argument_size_in_bytes"] + memory["output_size_in_bytes"] - memory["alias_size_in_bytes"],
             host=memory.get("host_temp_size_in_bytes", 0),
+            flops=(lowered.cost_analysis() or {}).get("flops"),
             cycles=score(parse_hlo(compiled.text), self._target).cycles,
         )
+
+
+def fitted(program: Program, limit: int, target: Target | None, compiler: Compiler) -> Compiled:
+    """Returns the program that `memplan.fit` makes of a program under a limit.
+
+    Args:
+      program: that is to fit.
+      limit: bytes for arguments, results and temporaries.
+      target: None for the CPU.
+      compiler: of the target.
+
+    Raises:
+      MemplanError: nothing that fits was found.
+    """
+    result = fit(program.fun, *program.args, limit=limit, target=target, donate_argnums=program.donate_argnums)
+    first = next((attempt for attempt in result.attempts if attempt.predicted is not None), None)
+    more = {
+        "predicted": None if first is None else first.predicted,
+        "first_stated": None if first is None else first.stated,
+        "compiles": len(result.attempts),
+        "model_cost": ratio(result.added_seconds, result.seconds),
+    }
+    if target is not None:
+        return replace(compiler.compile(_flat(program, result), {}), more=more)
+    memory = result.memory
+    costs: Mapping[str, float] = getattr(result.executable, "cost_analysis", dict)() or {}
+    interface = memory.total - memory.temporaries
+    return Compiled(memory.temporaries, interface, flops=costs.get("flops"), run=result, more=more)
+
+
+def _flat(program: Program, result: FitResult) -> Program:
+    """Returns the program that a result consists of, with its arguments as leaves."""
+    import jax
+    from jax.extend.core import jaxpr_as_fun
+
+    inner = jaxpr_as_fun(result.closed)
+    # Of each leaf, the argument that it belongs to.
+    numbers = [number for number, arg in enumerate(program.args) for _ in jax.tree.leaves(arg)]
+    donate_argnums = tuple(leaf for leaf, number in enumerate(numbers) if number in program.donate_argnums)
+
+    def fun(*args: Any) -> Any:
+        return inner(*args)
+
+    fun.__name__ = program.name
+    return Program(program.name, fun, tuple(jax.tree.leaves(program.args)), donate_argnums)
 
 
 @dataclass(frozen=True)
@@ -102,11 +168,13 @@ class Measured:
     Attributes:
       seconds: of a call, the median.
       ratio: time of a call over that of the default in the same round, the median.
+      cpu_ratio: the same of the time that the processors spent on the calls.
       difference: the largest difference from a result of the default, over the largest value of that result.
     """
 
     seconds: float
     ratio: float
+    cpu_ratio: float
     difference: float
 
 
@@ -129,23 +197,30 @@ def measure(
     given = made_up(args)
     results = {key: jax.tree.map(np.asarray, run(*_fresh(given))) for key, run in programs.items()}
     seconds: dict[int, list[float]] = {key: [] for key in programs}
+    spent: dict[int, list[float]] = {key: [] for key in programs}
     order = list(programs)
     for number in range(rounds):
         # Each begins a round once: the one after another finds the machine as that left it.
         turn = number % len(order)
         for key in order[turn:] + order[:turn]:
             fresh = _fresh(given)
-            begin = time.perf_counter()
+            begin, begin_cpu = time.perf_counter(), time.process_time()
             jax.block_until_ready(programs[key](*fresh))
             seconds[key].append(time.perf_counter() - begin)
+            spent[key].append(time.process_time() - begin_cpu)
     return {
         key: Measured(
             seconds=median(taken),
-            ratio=median(mine / its for mine, its in zip(taken, seconds[default], strict=True)),
+            ratio=_median_ratio(taken, seconds[default]),
+            cpu_ratio=_median_ratio(spent[key], spent[default]),
             difference=difference(results[key], results[default]),
         )
         for key, taken in seconds.items()
     }
+
+
+def _median_ratio(taken: Sequence[float], default: Sequence[float]) -> float:
+    return median(ratio(mine, its) for mine, its in zip(taken, default, strict=True))
 
 
 def made_up(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -116,7 +116,9 @@ def summarize(rows: Sequence[Row], limits: Iterable[int]) -> Row:
     found = cells(rows, limits)
     ours = [row for row in rows if row["method"] == OURS]
     ratios = [cell.ratio for cell in found if cell.ratio is not None]
-    errors = [abs(row["predicted"] / row["peak"] - 1) for row in ours if row.get("predicted") and "error" not in row]
+    errors = [
+        abs(row["predicted"] / row["first_stated"] - 1) for row in ours if row.get("predicted") and row["first_stated"]
+    ]
     return {
         "cells": len(found),
         "baseline_fits": sum(cell.baseline_cost is not None for cell in found),

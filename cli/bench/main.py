@@ -19,7 +19,7 @@ BENCHES = {
     "agent": "Latency against time: the agent from scratch, beside the planners.",
     "memory": "Bytes of programs on the CPU, by XLA's assignment and by ours.",
     "packing": "Heights and seconds of offset allocation.",
-    "fit": "Memory and time of training steps under limits.",
+    "fit": "Memory and time of training steps under limits, by memplan and by others.",
     "fft": "Cycles of long convolutions as matrix products.",
     "fusion": "Traffic and latency of programs with layer fusion, and without.",
     "passes": "Seconds of every pass.",

@@ -102,8 +102,10 @@ def _show_failure(program: str, error: CannotFitError, json: bool) -> None:
     if json:
         console.write(json_module.dumps(failure_json(program, error), indent=2))
         return
-    console.show(lambda terminal: terminal.print(attempts_table(error.attempts)))
-    console.write(f"\n{error}")
+    if error.attempts:
+        console.show(lambda terminal: terminal.print(attempts_table(error.attempts)))
+        console.write("")
+    console.write(str(error))
 
 
 def attempts_table(attempts: tuple[FitAttempt, ...]) -> Table:
@@ -160,6 +162,7 @@ def failure_json(program: str, error: CannotFitError) -> dict[str, Any]:
         "fits": False,
         "least": error.least,
         "proven": error.proven,
+        "is_interface": error.is_interface,
         "attempts": [asdict(attempt) for attempt in error.attempts],
         "standing": [asdict(decision) for decision in error.standing],
     }

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 
 from memplan.backends.fit.compilers import CompiledFit, FitCompiler, compiler_for, traced_of
+from memplan.backends.fit.interface import check_interface
 from memplan.backends.fit.limit import limit_of
 from memplan.backends.fit.prediction import predicted_temporaries
 from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, decisions_of, standing_of
@@ -126,7 +127,8 @@ def fit(
       planner: makes the plans; `memplan.planners.fit.solve` with that effort by default.
 
     Raises:
-      CannotFitError: nothing that fits was found within the budget; it names what stands at the peak.
+      CannotFitError: nothing that fits was found within the budget; it names what stands at the peak. If the
+        arguments and results alone are above the limit, nothing is compiled, and it names them.
       MemplanError: the limit is no size, the budget is below 1, no compiler states the memory of the target, or the
         program is one of several devices.
     """
@@ -156,6 +158,7 @@ def fit_traced(
       limit, target, compile_budget, planner: see `fit`.
     """
     demand_one_device(traced, jax.tree.leaves(arguments))
+    check_interface(traced, jax.tree.leaves(arguments), limit)
     infos = jax.tree.leaves(traced.args_info)
     donated = tuple(info.donated for info in infos)
     compiler = compiler_for(target)

@@ -129,6 +129,8 @@ class CannotFitError(MemplanError):
       least: bytes of the smallest program that was compiled, as the compiler stated them; None if it stated none.
       standing: what stands at the peak of that program's plan, the largest first.
       attempts: all compiles.
+      is_interface: whether the arguments and results need more than the limit by themselves. Then nothing was compiled,
+        `proven` is what they need, and `standing` lists them.
     """
 
     def __init__(
@@ -138,20 +140,26 @@ class CannotFitError(MemplanError):
         least: int | None,
         standing: tuple[TensorDecision, ...],
         attempts: tuple[FitAttempt, ...],
+        is_interface: bool = False,
     ):
         self.limit, self.proven, self.least = limit, proven, least
-        self.standing, self.attempts = standing, attempts
-        parts = [f"nothing was found that fits into {print_bytes(limit)}"]
-        if least is not None:
-            parts.append(f"the smallest program that was compiled needs {print_bytes(least)}")
-        if proven:
-            parts.append(f"no plan can need less than {print_bytes(proven)}")
+        self.standing, self.attempts, self.is_interface = standing, attempts, is_interface
+        if is_interface:
+            parts = [f"nothing fits into {print_bytes(limit)}"]
+            parts.append(f"the arguments and results alone need {print_bytes(proven)}, and no plan can change that")
+        else:
+            parts = [f"nothing was found that fits into {print_bytes(limit)}"]
+            if least is not None:
+                parts.append(f"the smallest program that was compiled needs {print_bytes(least)}")
+            if proven:
+                parts.append(f"by the model, no plan can need less than {print_bytes(proven)}")
         listed = [f"  {print_bytes(d.size)} {d.shape} {d.name} {d.origin}".rstrip() for d in standing[:8]]
-        at_peak = ["at its peak stand", *listed] if listed else []
-        super().__init__("\n".join(["; ".join(parts), *at_peak]))
+        heading = "the largest are" if is_interface else "at its peak stand"
+        super().__init__("\n".join(["; ".join(parts), *([heading, *listed] if listed else [])]))
 
     def __reduce__(self) -> Any:
-        return CannotFitError, (self.limit, self.proven, self.least, self.standing, self.attempts)
+        values = (self.limit, self.proven, self.least, self.standing, self.attempts, self.is_interface)
+        return CannotFitError, values
 
 
 def decisions_of(program: FitProgram, plan: FitPlan, residuals: tuple[Residual, ...]) -> tuple[TensorDecision, ...]:

@@ -69,13 +69,26 @@ def test_a_program_within_a_limit(folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_nothing_fits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = as_json(capsys, "step_of_mine:program", "--limit", "10KiB")
-    assert found["least"] > found["limit"] == 10240
+    memory = as_json(capsys, "step_of_mine:program", "--limit", "1GiB")["memory"]
+    limit = memory["arguments"] + memory["results"] + 1
+    found = as_json(capsys, "step_of_mine:program", "--limit", str(limit))
+    assert found["least"] > found["limit"] == limit
     assert found["standing"]
-    status, out, err = ran(capsys, "step_of_mine:program", "--limit", "10KiB")
+    status, out, err = ran(capsys, "step_of_mine:program", "--limit", str(limit))
     assert status == 1
-    assert "nothing was found that fits into 10.0 KiB" in out
+    assert "nothing was found that fits into 96.0 KiB" in out
     assert "Traceback" not in err
+
+
+def test_a_limit_below_the_arguments_is_refused_before_compiling(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = as_json(capsys, "step_of_mine:program", "--limit", "10KiB")
+    assert (found["attempts"], found["least"], found["is_interface"]) == ([], None, True)
+    assert found["standing"][0]["shape"] == "f32[512,32]"
+    status, out, _ = ran(capsys, "step_of_mine:program", "--limit", "10KiB")
+    assert status == 1
+    assert out.startswith("nothing fits into 10.0 KiB; the arguments and results alone need 96.0 KiB")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ _NODES = (500_000, 10_000_000, 200_000_000)
 
 # Their work by effort, see `Simplex`. A node counts as much as the linear program without cuts, and the first node, in
 # which SCIP looks for solutions, as much as `_FIRST_NODE` others. Programs whose first node takes more are not solved.
-_WORK, _FIRST_NODE = (2_000_000_000, 20_000_000_000, 200_000_000_000), 12
+_WORK, _FIRST_NODE = (2_000_000_000, 12_000_000_000, 200_000_000_000), 30
 
 # Rounds of cuts that SCIP adds to the relaxation before it branches, by effort. Each may take as long as many nodes.
 _CUTS = (0, 5, 20)

@@ -1,7 +1,8 @@
 """The rearrangement of decisions that have offsets: moves in simulated annealing, each judged by the emulator's clock.
 
-Every planner of stays ends with it. It changes what the steps before it leave out: copies start and are done at other
-times than booked, offsets and copies are decided together, and what an operation waits counts in every decision.
+`greedy` ends with it, and `neighbourhoods` is made of it. It changes what the steps before it leave out: copies start
+and are done at other times than booked, offsets and copies are decided together, and what an operation waits counts in
+every decision.
 """
 
 from __future__ import annotations

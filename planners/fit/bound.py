@@ -3,18 +3,27 @@
 Choose nodes `k_1, …, k_m` that depend on each other in this order, so that they first run in this order in every plan.
 They cut a plan into stages: stage j ends with the first run of `k_j`. For any plan let
 
-    R[j, p]   whether node p runs in stage j
-    S[j, v]   whether value v is resident while `k_j` first runs, and afterwards
-    L[j, v]   whether value v is loaded from the host in stage j
+    R[j, p]     whether node p runs in stage j
+    S[j, v]     whether value v is resident while `k_j` first runs, and afterwards
+    L[j, v]     whether value v is loaded from the host in stage j
+    Y[i, j, p]  whether node p runs in any of the stages i … j; Y[j, j, p] is R[j, p]
 
-Then a node runs only if each input was resident before, or is made or loaded in the same stage. A value is resident
-only if it was resident before, or is made or loaded. What is resident while `k_j` runs, with its inputs and outputs, is
-within the limit. Each node runs at least once among the stages in which it can first run. The program that minimizes
-the seconds of all R, less one run of each node, is a relaxation. The transfers of a direction take no longer than the
-whole plan.
+Then the following holds for any stages i <= j, with A = S[i - 1, v] + Y[i, j, producer of v] + sum of L[i … j, v]:
 
-This is Checkmate's integer program (Jain et al., 2020, equations 1 and 7) for any order, with fewer stages and without
-the memory in between; the linear program is solved, and its bound is proven by weak duality (`planners/ilp/linear.py`).
+    Y[i, j, p] <= A              for each input v of p: its instance was resident before, or is made or loaded here
+    S[j, v] <= A                 for the same reason
+    1 <= A                       for each result v, if j is the last stage
+    Y[i, j, p] <= Y[i, l, p] + Y[l + 1, j, p], and neither of these is more than Y[i, j, p]
+    Y[i, j, p] = 1               if p must first run in these stages, in any order
+
+What is resident while `k_j` runs, with its inputs and outputs, is within the limit. The program that minimizes the
+seconds of all R, less one run of each node, is a relaxation. In the linear program, fractions of R may spread over
+several stages. The rows with i < j bind them together, so that one more cut never lowers the bound. The transfers of a
+direction take no longer than the whole plan.
+
+This is Checkmate's integer program (Jain et al., 2020, equations 1 and 7) for any order, with fewer stages, with rows
+for several stages at once, and without the memory in between. The linear program is solved, and its bound is proven by
+weak duality (`planners/ilp/linear.py`).
 """
 
 from __future__ import annotations
@@ -33,9 +42,10 @@ from memplan.planners.ilp.simplex import Simplex
 
 Integers = NDArray[np.int64]
 
-# Numbers of cuts that are tried, the most columns of a program, and of one that is solved in integers.
-_CUTS = (1, 2, 4, 30)
-_MOST_COLUMNS, _MOST_INTEGERS = 60_000, 5_000
+# Numbers of cuts that are tried, and the most columns of a program, of one with more than one cut that is solved in
+# integers, and of one with a single cut.
+_CUTS = (1, 4, 30)
+_MOST_COLUMNS, _MOST_INTEGERS, _MOST_OF_ONE = 20_000, 2_500, 5_000
 
 
 def choose_cuts(problem: FitProblem, relations: Relations, across: Across, limit: int, most: int) -> list[int]:
@@ -94,7 +104,7 @@ class StageProgram:
         self.total = max(float(self.t.seconds.sum()), 1e-300)
         self.program = LinearProgram()
         self.stages = self._stages(relations)
-        self._run: dict[tuple[int, int], Affine] = {}
+        self._run: dict[tuple[int, int, int], Affine] = {}
         self._stay: dict[tuple[int, int], Affine] = {}
         self._load: dict[tuple[int, int], Affine] = {}
         self._write()
@@ -117,41 +127,68 @@ class StageProgram:
             cost = float(t.seconds[p]) / self.total
             for j in range(first, (m if t.can_repeat[p] else last) + 1):
                 low = 1.0 if first == last == j else 0.0
-                self._run[j, p] = column(program.add_column(low, 1.0, cost))
+                self._run[j, j, p] = column(program.add_column(low, 1.0, cost))
             program.constant -= cost
-            if first < last:
-                program.at_most(ONE - add_up(self._run[j, p] for j in range(first, last + 1)))
         read = np.diff(t.use_start) > 0
         self._movers = [v for v in range(len(t.size)) if not t.stays[v] and (read[v] or t.is_result[v])]
-        self._write_values(m)
-        for (j, p), runs in self._run.items():
-            for v in self.problem.nodes[p].inputs:
-                if not t.stays[v]:
-                    program.at_most(runs - self._available(j, v))
-        for v in np.flatnonzero(t.is_result & ~t.stays).tolist():
-            program.at_most(ONE - self._available(m, v))
+        self._add_columns_of_values(m)
+        for width in range(m + 1):
+            for i in range(m + 1 - width):
+                if width > 0:
+                    self._join_runs(i, i + width)
+                self._serve_reads(i, i + width)
         self._limit_memory()
         self._limit_transfers()
 
-    def _write_values(self, m: int) -> None:
-        program, t = self.program, self.t
+    def _add_columns_of_values(self, m: int) -> None:
         for v in self._movers:
-            p = int(t.producer[v])
-            first = int(self.stages.first[p]) if p >= 0 else 0
-            for j in range(first, m + 1):
-                if t.can_offload[v]:
-                    self._load[j, v] = program.fraction()
+            p = int(self.t.producer[v])
+            for j in range(int(self.stages.first[p]) if p >= 0 else 0, m + 1):
+                if self.t.can_offload[v]:
+                    self._load[j, v] = self.program.fraction()
                 if j < m:
-                    stays = program.fraction()
-                    program.at_most(stays - self._available(j, v))
-                    self._stay[j, v] = stays
+                    self._stay[j, v] = self.program.fraction()
 
-    def _available(self, j: int, v: int) -> Affine:
-        """Returns in how far a value can be read in stage j."""
+    def _join_runs(self, i: int, j: int) -> None:
+        """Writes whether each node runs in any of the stages i … j, given the same of fewer stages."""
+        program = self.program
+        for p in range(len(self.problem.nodes)):
+            parts = [(self._run.get((i, k, p)), self._run.get((k + 1, j, p))) for k in range(i, j)]
+            known = [part for pair in parts for part in pair if part is not None]
+            is_sure = bool(i <= self.stages.first[p] and self.stages.last[p] <= j)
+            if not known:
+                continue
+            joined = ONE if is_sure else program.fraction()
+            self._run[i, j, p] = joined
+            for left, right in parts:
+                program.at_most(joined - (left or ZERO) - (right or ZERO))
+            if not is_sure:
+                for part in known:
+                    program.at_most(part - joined)
+
+    def _serve_reads(self, i: int, j: int) -> None:
+        """Requires that what the stages i … j read, and what is resident after them, comes from somewhere."""
+        program, t, m = self.program, self.t, len(self.cuts)
+        available = {v: self._available(i, j, v) for v in self._movers}
+        for p, node in enumerate(self.problem.nodes):
+            runs = self._run.get((i, j, p))
+            if runs is not None:
+                for v in node.inputs:
+                    if not t.stays[v]:
+                        program.at_most(runs - available[v])
+        for v in self._movers:
+            if (j, v) in self._stay:
+                program.at_most(self._stay[j, v] - available[v])
+            if j == m and t.is_result[v]:
+                program.at_most(ONE - available[v])
+
+    def _available(self, i: int, j: int, v: int) -> Affine:
+        """Returns in how far a value can be read in the stages i … j."""
         p = int(self.t.producer[v])
         # A donated argument is resident at first.
-        before = ONE if j == 0 and p < 0 else self._stay.get((j - 1, v), ZERO)
-        return before + (self._run.get((j, p), ZERO) if p >= 0 else ZERO) + self._load.get((j, v), ZERO)
+        before = ONE if i == 0 and p < 0 else self._stay.get((i - 1, v), ZERO)
+        loads = add_up(self._load[k, v] for k in range(i, j + 1) if (k, v) in self._load)
+        return before + (self._run.get((i, j, p), ZERO) if p >= 0 else ZERO) + loads
 
     def _limit_memory(self) -> None:
         t = self.t
@@ -175,7 +212,8 @@ class StageProgram:
         loads = {key: (host.latency + size[key[1]] / host.from_host) / self.total for key in self._load}
         most = sum(loads.values()) + sum(host.latency + s / host.to_host for s in size.values()) / self.total
         waits = column(program.add_column(0.0, most, 1.0))
-        elapsed = waits + add_up(runs.scaled(float(t.seconds[p]) / self.total) for (_, p), runs in self._run.items())
+        single = ((runs, p) for (i, j, p), runs in self._run.items() if i == j)
+        elapsed = waits + add_up(runs.scaled(float(t.seconds[p]) / self.total) for runs, p in single)
         program.at_most(add_up(load.scaled(loads[key]) for key, load in self._load.items()) - elapsed)
         stored = {v: program.fraction() for v in sorted({v for _, v in self._load})}
         for (_, v), load in self._load.items():
@@ -187,8 +225,8 @@ class StageProgram:
 def cost_bound(problem: FitProblem, limit: int, work: float, nodes: int, guard: Guard) -> float:
     """Returns seconds that any plan within the limit adds at least; 0 if that is all that is proven.
 
-    No number of cuts gives the best bound for all problems, so the best of several is returned. The programs with one
-    and two cuts are solved in integers too.
+    More cuts give better bounds in theory. Their programs are larger, and some are not solved to the end, so the best
+    of several is returned. Small programs are solved in integers too.
 
     Args:
       problem: that is sound, with at most `MAX_RELATED` nodes.
@@ -199,17 +237,25 @@ def cost_bound(problem: FitProblem, limit: int, work: float, nodes: int, guard: 
     """
     relations = Relations(problem)
     across = Across(problem, relations)
-    best, rows_of_columns = 0.0, _MOST_COLUMNS // max(1, len(problem.values) + len(problem.nodes))
-    for most_cuts in _CUTS:
-        cuts = choose_cuts(problem, relations, across, limit, most_cuts)
-        if not cuts or (most_cuts > 1 and most_cuts > rows_of_columns) or guard.reached():
+    best = 0.0
+    for wanted in _CUTS:
+        most = _most_cuts(problem, wanted)
+        cuts = choose_cuts(problem, relations, across, limit, most)
+        if not cuts or guard.reached():
             break
         stages = StageProgram(problem, relations, across, cuts, limit)
         rows = stages.program.finished()
         best = max(best, Simplex(rows, work, guard).solve().bound * stages.total)
-        if most_cuts <= 2 and nodes > 0 and len(rows.low) <= _MOST_INTEGERS:
+        if nodes > 0 and len(rows.low) <= (_MOST_OF_ONE if len(cuts) == 1 else _MOST_INTEGERS):
             integer = replace(rows, is_integer=np.ones(len(rows.low), np.bool_))
             best = max(best, SolverTask(integer, nodes, guard, 1e-6, 5).result().bound * stages.total)
-        if len(cuts) < most_cuts:
+        if len(cuts) < most or most < wanted:
             break
     return best
+
+
+def _most_cuts(problem: FitProblem, wanted: int) -> int:
+    """Returns how many cuts a program may have so that its columns are few enough; at least one."""
+    n, num_values = len(problem.nodes), len(problem.values)
+    fits = (k for k in range(wanted, 1, -1) if (k + 1) * ((k + 2) * n / 2 + 2 * num_values) <= _MOST_COLUMNS)
+    return next(fits, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import PlanError, PlannerError
-from memplan.planners.fit.bound import cost_bound
+from memplan.planners.fit.bound import StageProgram, choose_cuts, cost_bound
+from memplan.planners.fit.least_peak import Across, Relations, least_peak
 from memplan.planners.fit.plan import FitError, FitPlan
 from memplan.planners.fit.problem import FitNode, FitProblem, FitValue, HostLink
 from memplan.planners.fit.solve import solve
 from memplan.planners.fit.verifier import verify_fit
+from memplan.planners.ilp.simplex import Simplex
 from memplan.planners.planner import Budget
 
 FAST = Budget(effort=Effort.FAST)
@@ -105,7 +108,7 @@ def test_bounds_are_never_above_the_optimum(seed: int) -> None:
 
 
 def test_the_bound_is_not_trivial() -> None:
-    assert cost_bound(chain(10), 60, 1e8, 100, FAST.guard) == pytest.approx(6.0, rel=1e-4)
+    assert cost_bound(chain(10), 60, 1e8, 0, FAST.guard) >= 6.0 * (1.0 - 1e-4)
 
 
 @functools.cache
@@ -120,6 +123,26 @@ def reversal(length: int, slots: int) -> float:
     if slots == 0:
         return length * (length - 1) / 2
     return min(i + reversal(length - i, slots - 1) + reversal(i, slots) for i in range(1, length))
+
+
+@pytest.mark.parametrize(("layers", "room"), [(4, 40), (6, 50), (7, 50)])
+def test_cuts_everywhere_prove_the_optimum_of_chains(layers: int, room: int) -> None:
+    optimum = reversal(layers, room // 10 - 4) - (layers - 1)
+    assert cost_bound(chain(layers), room, 1e8, 100, FAST.guard) == pytest.approx(optimum, rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_more_cut_never_lowers_the_bound(seed: int) -> None:
+    problem = chain(8) if seed == 0 else random_problem(seed, 40, host=seed % 2 == 1, reach=8)
+    limit = max(int(0.7 * verify_fit(problem, in_order(problem)).peak), least_peak(problem, Across(problem, None)))
+    relations = Relations(problem)
+    across = Across(problem, relations)
+    cuts = choose_cuts(problem, relations, across, limit, 6)
+    bounds = []
+    for count in range(1, len(cuts) + 1):
+        stages = StageProgram(problem, relations, across, cuts[:count], limit)
+        bounds.append(Simplex(stages.program.finished(), 1e9, FAST.guard).solve().bound)
+    assert all(more >= less - 1e-6 for less, more in itertools.pairwise(bounds)), bounds
 
 
 @pytest.mark.parametrize(("layers", "room"), [(6, 60), (10, 60), (10, 80), (16, 70), (30, 100), (64, 160)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +17,10 @@ from memplan.cli import console
 from memplan.cli.arguments import AsJson, EffortName
 from memplan.cli.console import Stages
 from memplan.cli.exit_status import ExitStatus
+from memplan.cli.outputs import check_file
 from memplan.cli.programs import find_program, prepare_jax
 from memplan.compiler.effort import Effort
+from memplan.compiler.errors import MemplanError
 from memplan.compiler.report.units import print_bytes, print_seconds
 
 _SHOWN = 20
@@ -33,14 +37,22 @@ def command(
         ),
     ],
     limit: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--limit",
             metavar="SIZE",
             show_default=False,
             help="Bytes for arguments, results and temporaries together, such as 12GiB.",
         ),
-    ],
+    ] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="In place of one limit, show what falling limits cost.")
+    ] = False,
+    points: Annotated[int, typer.Option("--points", metavar="N", help="How many limits --curve tries.")] = 4,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE", show_default=False, help="Draw the curve: PNG or SVG."),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +64,7 @@ def command(
         ),
     ] = None,
     compile_budget: Annotated[
-        int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made.")
+        int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made for a limit.")
     ] = 8,
     effort: EffortName = Effort.NORMAL,
     json: AsJson = False,
@@ -61,25 +73,30 @@ def command(
 
     The compiler says whether a program fits. Every tensor that is not kept is listed with the line that makes it.
     """
-    size = limit_of(limit)
+    if (limit is None) != curve:
+        raise MemplanError("say either --limit SIZE or --curve")
+    if picture is not None and not curve:
+        raise MemplanError("--picture draws what --curve finds: add --curve")
+    check_file(picture)
     prepare_jax()
+    options = {"target": target, "compile_budget": compile_budget, "effort": effort}
+    if limit is None:
+        _show_curve(program, points, options, picture, json)
+    else:
+        _show_fit(program, limit_of(limit), options, json)
+
+
+def _show_fit(program: str, limit: int, options: Mapping[str, Any], json: bool) -> None:
+    """Fits a program into a limit and prints the result; exits with 1 if nothing fits."""
     from memplan.backends.fit.fit import fit
 
     cannot: CannotFitError | None = None
     with Stages(total=2, quiet=json) as stages:
         with stages.stage(f"tracing {program}"):
             found = find_program(program)
-        with stages.stage(f"fitting into {print_bytes(size)}"):
+        with stages.stage(f"fitting into {print_bytes(limit)}"):
             try:
-                result = fit(
-                    found.fun,
-                    *found.args,
-                    limit=size,
-                    target=target,
-                    compile_budget=compile_budget,
-                    donate_argnums=found.donate_argnums,
-                    effort=effort,
-                )
+                result = fit(found.fun, *found.args, limit=limit, donate_argnums=found.donate_argnums, **options)
             except CannotFitError as error:
                 cannot = error
     if cannot is not None:
@@ -96,6 +113,27 @@ def command(
         console.show(lambda terminal: terminal.print(decisions_table(changed[:_SHOWN])))
         if len(changed) > _SHOWN:
             console.write(f"and {len(changed) - _SHOWN:,} smaller (--json lists all)")
+
+
+def _show_curve(program: str, points: int, options: Mapping[str, Any], picture: Path | None, json: bool) -> None:
+    """Fits a program into falling limits, prints what they cost, and draws it."""
+    from memplan.backends.fit.curve import fit_curve
+    from memplan.cli.fit_curve import curve_json, curve_table, draw_curve
+
+    with Stages(total=2, quiet=json) as stages:
+        with stages.stage(f"tracing {program}"):
+            found = find_program(program)
+        with stages.stage("fitting into falling limits"):
+            curve = fit_curve(found.fun, *found.args, points=points, donate_argnums=found.donate_argnums, **options)
+    if picture is not None:
+        draw_curve(program, curve, picture)
+    if json:
+        console.write(json_module.dumps(curve_json(program, curve), indent=2))
+        return
+    console.write(f"{program} on {curve.target}: {print_bytes(curve.interface)} are arguments and results\n")
+    console.show(lambda terminal: terminal.print(curve_table(curve)))
+    if curve.cannot is not None:
+        console.write(f"\n{str(curve.cannot).splitlines()[0]}")
 
 
 def _show_failure(program: str, error: CannotFitError, json: bool) -> None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -133,13 +135,28 @@ def fit(
         program is one of several devices.
     """
     size = limit_of(limit)
+    check_budget(compile_budget)
+    described = load_target(target) if isinstance(target, str) else target
+    traced = trace_of(function, args, donate_argnums, static_argnums)
+    return fit_traced(traced, args, size, described, compile_budget, planner or planner_of(effort_of(effort)))
+
+
+def check_budget(compile_budget: Any) -> None:
+    """Raises MemplanError if a number of compiles is no positive integer."""
     if isinstance(compile_budget, bool) or not isinstance(compile_budget, int) or compile_budget < 1:
         raise MemplanError(f"compile_budget must be a positive integer, not {compile_budget!r}")
-    described = load_target(target) if isinstance(target, str) else target
+
+
+def trace_of(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    donate_argnums: int | Sequence[int] = (),
+    static_argnums: int | Sequence[int] = (),
+) -> Any:
+    """Returns the `jax.stages.Traced` of a function for its arguments; one that `jax.jit` made keeps its options."""
     if not (hasattr(function, "trace") and hasattr(function, "lower")) or donate_argnums or static_argnums:
         function = jax.jit(function, donate_argnums=donate_argnums, static_argnums=static_argnums)
-    traced = function.trace(*args)  # type: ignore[attr-defined]
-    return fit_traced(traced, args, size, described, compile_budget, planner or planner_of(effort_of(effort)))
+    return function.trace(*args)  # type: ignore[attr-defined]
 
 
 def fit_traced(
@@ -157,40 +174,94 @@ def fit_traced(
       arguments: what it was traced for.
       limit, target, compile_budget, planner: see `fit`.
     """
-    demand_one_device(traced, jax.tree.leaves(arguments))
-    check_interface(traced, jax.tree.leaves(arguments), limit)
-    infos = jax.tree.leaves(traced.args_info)
-    donated = tuple(info.donated for info in infos)
-    compiler = compiler_for(target)
-    search = _FitSearch(limit, compiler, planner, compile_budget, donated, traced.fun_name)
-    try:
-        default = compiler.compile(traced, planned=False)
+    with FitSession(traced, arguments, target, planner) as session:
+        return session.fit(limit, compile_budget)
+
+
+class FitSession:
+    """A program that is fitted into one limit after another: it is compiled as given once, and analysed once.
+
+    Args:
+      traced: what `jax.jit(…).trace(…)` returned.
+      arguments: what it was traced for.
+      target, planner: see `fit`.
+
+    Raises:
+      MemplanError: no compiler states the memory of the target, or the program is one of several devices.
+    """
+
+    def __init__(self, traced: Any, arguments: Any, target: Target | None, planner: FitPlanner):
+        self._leaves = jax.tree.leaves(arguments)
+        demand_one_device(traced, self._leaves)
+        self._traced, self._planner = traced, planner
+        self._donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
+        self._model = target or load_target(_ANY_TARGET)
+        self._costs = Costs(self._model)
+        self._compiler = compiler_for(target)
+        self.target = target.name if target else "cpu"
+
+    def __enter__(self) -> FitSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._compiler.close()
+
+    @cached_property
+    def default(self) -> CompiledFit:
+        """What the compiler says of the program as it is given."""
+        return self._compiler.compile(self._traced, planned=False)
+
+    @cached_property
+    def seconds(self) -> float:
+        """What the model says the program as given takes."""
+        return self._costs.total(self._inlined.jaxpr)
+
+    @property
+    def as_written(self) -> tuple[int, int]:
+        """By the model, the bytes of arguments and results, and what the program as given needs."""
+        program = self._variants[0].program
+        return _interface_bytes(program), program.as_written.peak
+
+    def fit(self, limit: int, compile_budget: int) -> FitResult:
+        """Returns a program within a limit; see `fit`."""
+        check_interface(self._traced, self._leaves, limit)
+        search = _FitSearch(limit, self._compiler, self._planner, compile_budget, self._donated, self._traced.fun_name)
+        default = self.default
         search.attempts.append(FitAttempt("as given", None, default.total, 0.0, default.refused))
-        found = None
-        model = target or load_target(_ANY_TARGET)
-        costs = Costs(model)
-        if default.memory is None or default.memory.total > limit:
-            search.variants = _variants(search, traced.jaxpr, model, costs)
-            _calibrate(search, default)
-            found = _run(search)
-    finally:
-        compiler.close()
-    trees = (traced.in_tree, traced.out_tree)
-    seconds = search.variants[0].program.seconds if search.variants else costs.total(in_one_piece(traced.jaxpr).jaxpr)
-    common = (limit, target.name if target else "cpu")
-    if found is None:
-        assert default.memory is not None
+        common = (limit, self.target)
+        trees = (self._traced.in_tree, self._traced.out_tree)
+        if default.memory is not None and default.memory.total <= limit:
+            return FitResult(
+                *common, default.memory, default.memory, None, self.seconds, 0.0, (), tuple(search.attempts),
+                self._traced.jaxpr, None, _flat(default.executable), trees,
+            )  # fmt: skip
+        search.variants = self._variants
+        _calibrate(search, default)
+        candidate, closed, compiled = _run(search)
+        assert compiled.memory is not None
+        decisions = decisions_of(candidate.variant.program, candidate.plan, candidate.variant.residuals)
         return FitResult(
-            *common, default.memory, default.memory, None, seconds, 0.0, (), tuple(search.attempts), traced.jaxpr,
-            None, _flat(default.executable), trees,
+            *common, compiled.memory, default.memory, candidate.predicted, self.seconds, candidate.added, decisions,
+            tuple(search.attempts), closed, candidate.plan, compiled.executable, trees,
         )  # fmt: skip
-    candidate, closed, compiled = found
-    assert compiled.memory is not None
-    decisions = decisions_of(candidate.variant.program, candidate.plan, candidate.variant.residuals)
-    return FitResult(
-        *common, compiled.memory, default.memory, candidate.predicted, seconds, candidate.added, decisions,
-        tuple(search.attempts), closed, candidate.plan, compiled.executable, trees,
-    )  # fmt: skip
+
+    @cached_property
+    def _inlined(self) -> Any:
+        return in_one_piece(self._traced.jaxpr)
+
+    @cached_property
+    def _variants(self) -> list[_FitVariant]:
+        """The program with everything that its scans could stack, the program as given first."""
+        # On the CPU, transfers within a program have no effect.
+        offload = self._compiler.platform != "cpu" and has_host(self._model)
+        found: list[_FitVariant] = []
+        for each in alternatives(self._inlined, self._costs):
+            program = program_of(each.closed, self._model, self._donated, self._traced.fun_name, offload)
+            base = found[0].program.seconds if found else program.seconds
+            found.append(_FitVariant(program, each.residuals, program.seconds - base))
+        return found
 
 
 def planner_of(effort: Effort) -> FitPlanner:
@@ -216,18 +287,6 @@ def _flat(executable: Any) -> Any:
     return call
 
 
-def _variants(search: _FitSearch, closed: Any, target: Target, costs: Costs) -> list[_FitVariant]:
-    """Returns the program with everything that its scans could stack, the program as given first."""
-    # On the CPU, transfers within a program have no effect.
-    offload = search.compiler.platform != "cpu" and has_host(target)
-    found: list[_FitVariant] = []
-    for each in alternatives(in_one_piece(closed), costs):
-        program = program_of(each.closed, target, search.donated, search.name, offload)
-        base = found[0].program.seconds if found else program.seconds
-        found.append(_FitVariant(program, each.residuals, program.seconds - base))
-    return found
-
-
 def _calibrate(search: _FitSearch, default: CompiledFit) -> None:
     """Corrects the model by what the compiler states for the program as given."""
     if default.total is None:
@@ -243,11 +302,16 @@ def _learn(search: _FitSearch, program: FitProgram, plan: FitPlan, stated: int) 
 
 def _model_total(program: FitProgram, plan: FitPlan) -> int:
     """Returns the bytes that a compiler is expected to state, before any correction."""
+    return _interface_bytes(program) + predicted_temporaries(program.problem, plan)
+
+
+def _interface_bytes(program: FitProgram) -> int:
+    """Returns the bytes of arguments and results; results lie in the memory of donated arguments where they can."""
     values = program.problem.values
     arguments = sum(value.size for value in values if value.producer is None)
     donated = sum(value.size for value in values if value.is_donated)
     results = sum(value.size for value in values if value.is_result and value.producer is not None)
-    return arguments + max(results - donated, 0) + predicted_temporaries(program.problem, plan)
+    return arguments + max(results - donated, 0)
 
 
 def _run(search: _FitSearch) -> tuple[_FitCandidate, Any, CompiledFit]:

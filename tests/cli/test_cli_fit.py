@@ -91,6 +91,34 @@ def test_a_limit_below_the_arguments_is_refused_before_compiling(
     assert out.startswith("nothing fits into 10.0 KiB; the arguments and results alone need 96.0 KiB")
 
 
+def test_the_curve_falls_and_is_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = ran(capsys, "step_of_mine:program", "--curve", "--points", "3", "--json", "--picture", "curve.svg")
+    assert status == 0
+    found = json.loads(out)
+    limits = [point["limit"] for point in found["points"]]
+    temporaries = found["default"]["temporaries"]
+    assert limits == [found["interface"] + temporaries * k // 4 for k in (3, 2, 1)][: len(limits)]
+    assert len(limits) + (found["missed"] is not None) >= 2
+    assert all(point["stated"] <= point["limit"] for point in found["points"])
+    added = [point["added_seconds"] for point in found["points"]]
+    assert added == sorted(added)
+    assert added[0] > 0
+    assert [attempt["name"] for attempt in found["attempts"]].count("as given") == 1
+    picture = Path("curve.svg").read_text()
+    assert "cheapest within a limit" in picture
+    assert "step_of_mine:program on cpu" in picture
+
+
+def test_the_curve_is_printed_and_ends_at_the_first_limit_that_is_missed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = ran(capsys, "step_of_mine:program", "--curve", "--points", "1", "--compile-budget", "1")
+    assert status == 0
+    assert "step_of_mine:program on cpu: 96.0 KiB are arguments and results" in out
+    assert "of the step" in out
+    assert out.splitlines()[-1].startswith("nothing was found that fits into")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -98,6 +126,11 @@ def test_a_limit_below_the_arguments_is_refused_before_compiling(
         (["step_of_mine:program", "--limit", "1GiB", "--target", "h200"], "no compiler here states"),
         (["step_of_mine:program", "--limit", "1GiB", "--compile-budget", "0"], "compile_budget must be"),
         (["step_of_mine:nothing", "--limit", "1GiB"], "step_of_mine has no nothing"),
+        (["step_of_mine:program"], "say either --limit SIZE or --curve"),
+        (["step_of_mine:program", "--curve", "--limit", "1GiB"], "say either --limit SIZE or --curve"),
+        (["step_of_mine:program", "--limit", "1GiB", "--picture", "a.png"], "add --curve"),
+        (["step_of_mine:program", "--curve", "--picture", "no/a.png"], "no/a.png"),
+        (["step_of_mine:program", "--curve", "--points", "0"], "the number of points must be"),
     ],
 )
 def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

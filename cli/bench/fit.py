@@ -169,7 +169,8 @@ class Bench:
                 compiled = self._compiled(step, method, row, None if limit is None else (default, limit))
             except MemplanError as error:
                 rows.append(row | {"error": str(error)})
-                note(f"{step}, {method.name}{'' if limit is None else f' at {limit} %'}: {error}")
+                place = "" if limit is None else f" at {limit} %"
+                note(f"{step}, {method.name}{place}: {str(error).splitlines()[0]}")
                 if default is None:
                     return rows
                 continue

@@ -103,7 +103,7 @@ def _lost(best: Row | None, ours: Row | None, tried: Row, allowed: int) -> str:
         return ""
     if ours is None:
         if "error" in tried:
-            return str(tried["error"])
+            return str(tried["error"]).partition("\n")[0]
         return f"{print_bytes(tried['temporaries'])} of temporaries, {print_bytes(allowed)} allowed"
     noise = NOISE if "seconds" in ours else 0.0
     if ours["ratio"] <= best["ratio"] + noise:

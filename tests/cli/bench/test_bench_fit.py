@@ -107,7 +107,7 @@ def test_why_a_cell_is_lost() -> None:
         return fit_summary.cells([*base, ours], [50])[0].reason
 
     assert reason(row("memplan", 1.0, 501, 50)) == "501 B of temporaries, 500 B allowed"
-    assert reason({"step": "s", "method": "memplan", "limit": 50, "error": "no plan"}) == "no plan"
+    assert reason({"step": "s", "method": "memplan", "limit": 50, "error": "no plan\nat its peak: …"}) == "no plan"
     assert reason(row("memplan", 1.21, 500, 50)) == "costs +21.0 %, block +20.0 %"
     assert reason(row("memplan", 1.21, 500, 50, seconds=1.0)) == "", "within the noise of a measurement"
     assert reason(row("memplan", 0.9, 500, 50)) == ""

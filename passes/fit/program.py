@@ -17,6 +17,7 @@ from memplan.passes.fit.costs import Costs
 from memplan.passes.fit.groups import EquationGroup, groups_of
 from memplan.passes.fit.inline_calls import in_one_piece
 from memplan.passes.fit.kinds import Kind, bytes_of, can_repeat, kind_of
+from memplan.passes.fit.reductions import reduction_workspace
 from memplan.planners.fit.plan import FitPlan, Run
 from memplan.planners.fit.problem import FitNode, FitProblem, FitValue, HostLink
 from memplan.planners.fit.verifier import verify_fit
@@ -59,7 +60,12 @@ class FitProgram:
 
 
 def program_of(
-    closed: Any, target: Target, donated: Sequence[bool] = (), name: str = "program", offload: bool = False
+    closed: Any,
+    target: Target,
+    donated: Sequence[bool] = (),
+    name: str = "program",
+    offload: bool = False,
+    platform: str = "cpu",
 ) -> FitProgram:
     """Returns the problem of fitting a program into a memory limit.
 
@@ -69,6 +75,7 @@ def program_of(
       donated: per argument, whether results may reuse its memory; none by default.
       name: for messages.
       offload: whether values may be moved to the host, if the target has a link to it.
+      platform: that it will be compiled for: "cpu", "tpu" or "gpu".
 
     Raises:
       MemplanError: the target has no link to a host, or the program holds what has no size.
@@ -78,7 +85,7 @@ def program_of(
     donated = tuple(donated) or (False,) * len(jaxpr.invars)
     if len(donated) != len(jaxpr.invars):
         raise MemplanError(f"{len(donated)} donations are stated for {len(jaxpr.invars)} arguments")
-    maker = _Maker(jaxpr, Costs(target))
+    maker = _Maker(jaxpr, Costs(target), platform)
     for number, (variable, label) in enumerate(zip(jaxpr.invars, versions.argument_names(jaxpr), strict=True)):
         maker.argument(variable, label, donated[number])
     for number, variable in enumerate(jaxpr.constvars):
@@ -116,8 +123,8 @@ def _host_links(target: Target) -> tuple[TargetLink, TargetLink] | None:
 class _Maker:
     """Values and nodes in the making."""
 
-    def __init__(self, jaxpr: Any, costs: Costs):
-        self.jaxpr, self.costs = jaxpr, costs
+    def __init__(self, jaxpr: Any, costs: Costs, platform: str):
+        self.jaxpr, self.costs, self.platform = jaxpr, costs, platform
         self.results = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
         self.values: list[FitValue] = []
         self.variables: list[Any] = []
@@ -170,7 +177,7 @@ class _Maker:
                 tuple(writes),
                 self.costs.seconds(self.jaxpr, group),
                 all(can_repeat(self.jaxpr.eqns[member]) for member in group.members),
-                workspace_of(root, self.costs),
+                workspace_of(self.jaxpr, group, self.costs, self.platform),
                 tuple((self.number[written], self.number[read]) for written, read in group.in_place),
                 origin,
             )
@@ -182,32 +189,34 @@ class _Maker:
         self.nodes.append(FitNode(f"slice.{len(self.nodes)}", (), (self.number[variable],), 0.0))
 
 
-def workspace_of(equation: Any, costs: Costs) -> int:
-    """Returns the bytes that an equation needs while it runs, beside its operands and results."""
+def workspace_of(jaxpr: Any, group: EquationGroup, costs: Costs, platform: str) -> int:
+    """Returns the bytes that a group needs while it runs, beside what it reads and writes."""
+    equation = jaxpr.eqns[group.root]
     name, params = equation.primitive.name, equation.params
     if name == "scan":
         first = sum(versions.scan_counts(params))
-        return body_peak(params["jaxpr"], costs, first)
+        return body_peak(params["jaxpr"], costs, platform, first)
     if name == "while":
-        return max(body_peak(params[part], costs) for part in ("cond_jaxpr", "body_jaxpr"))
+        return max(body_peak(params[part], costs, platform) for part in ("cond_jaxpr", "body_jaxpr"))
     if name == "cond":
-        return max(body_peak(branch, costs) for branch in params["branches"])
+        return max(body_peak(branch, costs, platform) for branch in params["branches"])
     if name in _GENERATORS:
         return 2 * sum(bytes_of(variable.aval) for variable in equation.outvars)
-    return 0
+    return reduction_workspace(jaxpr, group) if platform == "cpu" else 0
 
 
-def body_peak(closed: Any, costs: Costs, first_slice: int | None = None) -> int:
+def body_peak(closed: Any, costs: Costs, platform: str, first_slice: int | None = None) -> int:
     """Returns the most bytes that the values made within a body need at once, its arguments not counted.
 
     Args:
       closed: the body of a loop or a branch.
       costs: of the target.
+      platform: see `program_of`.
       first_slice: the first of its arguments that are elements of stacks, if there are such; a library reads an
         element from a buffer of its own, other equations from its place in the stack.
     """
     jaxpr, _ = versions.opened(closed)
-    maker = _Maker(jaxpr, costs)
+    maker = _Maker(jaxpr, costs, platform)
     slices = set(jaxpr.invars[first_slice:]) if first_slice is not None else set()
     groups = groups_of(jaxpr)
     copied = {

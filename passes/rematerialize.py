@@ -12,8 +12,11 @@ makes just before:
     …                             reads g' where it would read g
 
 What is loaded from the host waits in the same way, and so does a first run that the plan moves behind others. The
-barriers are those of `jax.checkpoint(prevent_cse=True)`. XLA's CPU compiler drops them and merges equal instructions
-afterwards, except those with a certain attribute, which equations that run again have there.
+barriers are those of `jax.checkpoint(prevent_cse=True)`. XLA's CPU compiler drops them unless it is told otherwise, and
+merges equal instructions afterwards, except those with a certain attribute, which equations that run again have there.
+
+A compiler without a better idea of the order than the plan can be given all of it: every step waits for the one before.
+Donated arguments then keep their memory, as everything that reads them runs before what overwrites them.
 
 Every equation carries the number of its step as the outermost named scope (`SCOPE`), so that a compiler whose order can
 be set can be given that of the plan.
@@ -68,13 +71,14 @@ class _Instance:
     is_new: bool = False
 
 
-def rematerialized(program: FitProgram, plan: FitPlan, platform: str = "cpu") -> Any:
+def rematerialized(program: FitProgram, plan: FitPlan, platform: str = "cpu", in_order: bool = False) -> Any:
     """Returns the `ClosedJaxpr` of a program that runs as a plan says; its results and effects are those of before.
 
     Args:
       program: as `program_of` made it.
       plan: for its problem.
       platform: that it will be compiled for: "cpu", "tpu" or "gpu".
+      in_order: whether every step waits for the one before it, behind a barrier where it does not read it.
 
     Raises:
       PlanError: the plan breaks a rule (see `planners/fit/verifier.py`).
@@ -83,7 +87,7 @@ def rematerialized(program: FitProgram, plan: FitPlan, platform: str = "cpu") ->
     if violations := verify_fit(program.problem, plan).violations:
         raise PlanError(f"the plan of {program.problem.name} is not valid: {violations[0].message}")
     with blamed("rematerialize"):
-        new = _Emission(program, plan, platform).emitted()
+        new = _Emission(program, plan, platform, in_order).emitted()
         check_jaxpr(new.jaxpr)
         old = program.closed
         for before, after in ((old.jaxpr.invars, new.jaxpr.invars), (old.jaxpr.outvars, new.jaxpr.outvars)):
@@ -98,8 +102,8 @@ def rematerialized(program: FitProgram, plan: FitPlan, platform: str = "cpu") ->
 class _Emission:
     """A program in the making, step by step."""
 
-    def __init__(self, program: FitProgram, plan: FitPlan, platform: str):
-        self.program, self.plan, self.platform = program, plan, platform
+    def __init__(self, program: FitProgram, plan: FitPlan, platform: str, in_order: bool):
+        self.program, self.plan, self.platform, self.in_order = program, plan, platform, in_order
         self.contexts: dict[Any, Any] = {}
         self.jaxpr, _ = versions.opened(program.closed)
         self.equations: list[Any] = []
@@ -108,6 +112,7 @@ class _Emission:
         self.ran: set[int] = set()
         self.furthest = -1  # the last node of the program that ran
         self.made: list[int] = []  # values in the order in which they were made
+        self.latest: int | None = None  # a value of the latest step that read anything
         self.written: dict[int, int] = {}  # the last step that computed each equation
         self.small = max((value.size for value in program.problem.values), default=0) // _SMALL
         self.last_use = self._last_uses()
@@ -154,6 +159,8 @@ class _Emission:
         is_repeated = node in self.ran
         values = reads[: len(group.reads)]
         atoms, is_new = self._read(step, group, values, is_repeated, node < self.furthest)
+        if self.in_order:
+            atoms = self._in_order(step, group, values, atoms)
         names = dict(zip(group.reads, atoms, strict=True))
         steps = {self.now[value].atom: self.now[value].step for value in values if self.now[value].step >= 0}
         for place in group.members:
@@ -179,6 +186,7 @@ class _Emission:
                 self.now[value] = _Instance(names[variable], step, is_new)
                 self.made.append(value)
         self.ran.add(node)
+        self._remember(step, node)
         self.furthest = max(self.furthest, node)
 
     def _read(
@@ -202,6 +210,26 @@ class _Emission:
         for k, atom in zip(old, self._behind_barrier(step, [atoms[k] for k in old]) if old else [], strict=True):
             atoms[k] = atom
         return atoms, True
+
+    def _in_order(self, step: int, group: EquationGroup, values: Sequence[int], atoms: list[Any]) -> list[Any]:
+        """Returns what a group reads, the smallest of it behind a barrier with a value of the step before.
+
+        What the group may overwrite is tied last: the compiler looks for it right at the operands.
+        """
+        if self.latest is None or self.latest in values or not atoms:
+            return atoms
+        overwritten = {read for _, read in group.in_place}
+        sizes = self.program.problem.values
+        tied = min(range(len(atoms)), key=lambda k: (group.reads[k] in overwritten, sizes[values[k]].size, values[k]))
+        behind, _ = self._behind_barrier(step, [atoms[tied], self.now[self.latest].atom])
+        return [behind if k == tied else atom for k, atom in enumerate(atoms)]
+
+    def _remember(self, step: int, node: int) -> None:
+        """Takes a value that a step made as what the next one waits for: one that is needed, the smallest of these."""
+        entry, values = self.program.problem.nodes[node], self.program.problem.values
+        made = [value for value in entry.outputs if self.program.variables[value] is not None]
+        if made and self.program.groups[node].reads:
+            self.latest = min(made, key=lambda v: (self.last_use.get(v, -1) <= step, values[v].size, v))
 
     def _echoes(self, step: int, group: EquationGroup) -> bool:
         """Whether a group computes for itself what another one did long before, so that XLA might keep it."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -15,10 +14,8 @@ from typing import Any, Protocol
 import jax
 from jax.extend.core import jaxpr_as_fun
 
-from memplan.backends.fit.plan_order import plan_order
 from memplan.backends.jit.lowering import lower_for_tpu
 from memplan.backends.jit.planning import module_of
-from memplan.backends.order_hook import is_supported, ordering
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
@@ -26,8 +23,12 @@ from memplan.passes.jaxprs import struct
 
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Ran out of memory")
 _USED = re.compile(r"[Uu]sed (\d{1,15}(?:\.\d{1,9})?)([KMGT]?) of")
-# XLA's scheduler for the CPU that puts little memory before running things side by side.
-_LITTLE_MEMORY = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+# For planned programs on the CPU: barriers stay until the code is written, so that the scheduler sees them, and it puts
+# little memory before running things side by side.
+PLANNED_ON_CPU = {
+    "xla_disable_hlo_passes": "cse_barrier_expander",
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -87,30 +88,13 @@ class FitCompiler(Protocol):
 
 
 class CpuFitCompiler:
-    """XLA for the CPU of this machine, which runs a planned program in the order of its plan.
-
-    Before jaxlib 0.12, a module whose order is set loses what it donates. Where there is something to lose, XLA's own
-    scheduler for little memory is asked as well, and the program that needs less is taken.
-    """
+    """XLA for the CPU of this machine, which runs a planned program in the order that its barriers ask for."""
 
     platform = "cpu"
 
     def compile(self, traced: Any, planned: bool) -> CompiledFit:
-        lowered = traced.lower()
-        if not planned:
-            return self._compiled(lowered, in_order=False)
-        found = self._compiled(lowered, in_order=is_supported("cpu"))
-        donates = any(info.donated for info in jax.tree.leaves(traced.args_info))
-        if found.memory is not None and donates and not found.memory.aliased:
-            other = self._compiled(lowered, in_order=False, options=_LITTLE_MEMORY)
-            if other.memory is not None and other.memory.total < found.memory.total:
-                return other
-        return found
-
-    def _compiled(self, lowered: Any, in_order: bool, options: dict[str, Any] | None = None) -> CompiledFit:
         try:
-            with ordering(plan_order, platform="cpu") if in_order else nullcontext():
-                executable = lowered.compile(options)
+            executable = traced.lower().compile(PLANNED_ON_CPU if planned else None)
         except jax.errors.JaxRuntimeError as error:
             return _refused(error)
         stats = executable.memory_analysis()

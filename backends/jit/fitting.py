@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from jax.extend.core import jaxpr_as_fun
 
-from memplan.backends import order_hook
 from memplan.backends.jit.messages import log
 from memplan.backends.jit.planning import Settings
 from memplan.compiler.errors import MemplanError
@@ -37,8 +36,8 @@ def fitted(
       CannotFitError: nothing that fits was found.
       MemplanError: the program is one of several devices, or runs on something else than a CPU.
     """
+    from memplan.backends.fit.compilers import PLANNED_ON_CPU
     from memplan.backends.fit.fit import fit_traced, planner_of
-    from memplan.backends.fit.plan_order import plan_order
 
     assert settings.memory_limit is not None
     budget, planner = settings.compile_budget, planner_of(settings.effort)
@@ -47,9 +46,10 @@ def fitted(
     log.info("memplan.jit: %s needs %s%s", traced.fun_name, needs, "" if result.is_default else ", by a plan")
     if result.is_default:
         return plain
-    function = jax.jit(_of_arrays(plain, result.closed, result.trees[1]), **jit_kwargs)
-    with order_hook.ordering(plan_order, platform="cpu"):
-        function.lower(*args, **kwargs).compile()
+    options = {**(jit_kwargs.get("compiler_options") or {}), **PLANNED_ON_CPU}
+    program = _of_arrays(plain, result.closed, result.trees[1])
+    function = jax.jit(program, **{**jit_kwargs, "compiler_options": options})
+    function.lower(*args, **kwargs).compile()
     return function
 
 

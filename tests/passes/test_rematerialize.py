@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -33,10 +34,12 @@ def count(closed: Any, name: str) -> int:
     return sum(equation.primitive.name == name for equation in closed.jaxpr.eqns)
 
 
+@pytest.mark.parametrize("in_order", [False, True])
 @pytest.mark.parametrize("make", [mlp, scanned])
-def test_a_training_step_has_the_same_values_to_the_bit(make: Any) -> None:
+def test_a_training_step_has_the_same_values_to_the_bit(make: Any, in_order: bool) -> None:
     step, args = make()
-    program, plan, new = rewritten(step, *args)
+    program, plan, _ = rewritten(step, *args)
+    new = rematerialized(program, plan, in_order=in_order)
     assert len(plan.steps) > len(program.groups)
     assert equal(values(new, args), values(traced(step, args), args))
 
@@ -90,6 +93,23 @@ def test_a_first_run_behind_others_waits_for_them() -> None:
     assert equal(values(new, (X,)), values(program.closed, (X,)))
 
 
+def test_in_order_every_step_waits_for_the_one_before() -> None:
+    def fun(x: Any) -> Any:
+        return jnp.exp(x) @ x.T, jnp.sin(x) @ x.T, jnp.cos(x) @ x.T
+
+    program = program_of(jax.make_jaxpr(fun)(X), GENERIC)
+    new = rematerialized(program, program.as_written, in_order=True)
+    # Exponential, product, sine, product, cosine, product: each product reads what the step before made.
+    assert count(new, "optimization_barrier") == 2
+    ready: dict[Any, set[Any]] = {}
+    for equation in new.jaxpr.eqns:
+        behind = {atom for read in equation.invars for atom in {read, *ready.get(read, ())}}
+        ready.update((written, behind) for written in equation.outvars)
+    products = [equation.outvars[0] for equation in new.jaxpr.eqns if equation.primitive.name == "dot_general"]
+    assert all(before in ready[after] for before, after in itertools.pairwise(products))
+    assert equal(values(new, (X,)), values(program.closed, (X,)))
+
+
 def test_random_numbers_are_drawn_again_the_same() -> None:
     def fun(w: Any, key: Any) -> Any:
         noise = jax.random.uniform(key, (16, 8)) + jax.random.normal(jax.random.fold_in(key, 1), (16, 8))
@@ -99,9 +119,9 @@ def test_random_numbers_are_drawn_again_the_same() -> None:
     args = (array(8, 8), jax.random.key(3))
     program = program_of(jax.make_jaxpr(fun)(*args), GENERIC)
     plan = recomputing(program.problem, lambda value: False, turn=len(program.groups) - 2)
-    new = rematerialized(program, plan)
-    assert count(new, "random_bits") > count(program.closed, "random_bits")
-    assert equal(values(new, args), values(program.closed, args))
+    for new in (rematerialized(program, plan), rematerialized(program, plan, in_order=True)):
+        assert count(new, "random_bits") > count(program.closed, "random_bits")
+        assert equal(values(new, args), values(program.closed, args))
 
 
 def test_effects_happen_once_and_in_order(capfd: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ from memplan.passes.fit.program import FitProgram, has_host, program_of
 from memplan.passes.fit.scan_pairs import Residual
 from memplan.passes.fit.scan_stacks import alternatives
 from memplan.passes.rematerialize import rematerialized
-from memplan.planners.fit.plan import FitError, FitPlan
+from memplan.planners.fit.plan import FitError, FitPlan, FitStep
 from memplan.planners.fit.problem import FitProblem
 from memplan.planners.planner import Budget
 
@@ -81,6 +81,11 @@ class _FitCandidate:
     def added(self) -> float:
         return self.variant.added + self.plan.cost
 
+    @property
+    def key(self) -> tuple[int, tuple[FitStep, ...]]:
+        """Tells it from others."""
+        return id(self.variant), self.plan.steps
+
 
 @dataclass
 class _FitSearch:
@@ -98,6 +103,7 @@ class _FitSearch:
     excess: int = 0  # what the compiler states beyond the prediction of its temporaries
     proven: int = 0
     smallest: tuple[int, _FitCandidate] | None = None
+    compiled: set[tuple[int, tuple[FitStep, ...]]] = field(default_factory=set)  # variants, and plans for them
 
     @property
     def left(self) -> int:
@@ -255,10 +261,11 @@ class FitSession:
     def _variants(self) -> list[_FitVariant]:
         """The program with everything that its scans could stack, the program as given first."""
         # On the CPU, transfers within a program have no effect.
-        offload = self._compiler.platform != "cpu" and has_host(self._model)
+        platform, name = self._compiler.platform, self._traced.fun_name
+        offload = platform != "cpu" and has_host(self._model)
         found: list[_FitVariant] = []
         for each in alternatives(self._inlined, self._costs):
-            program = program_of(each.closed, self._model, self._donated, self._traced.fun_name, offload)
+            program = program_of(each.closed, self._model, self._donated, name, offload, platform)
             base = found[0].program.seconds if found else program.seconds
             found.append(_FitVariant(program, each.residuals, program.seconds - base))
         return found
@@ -347,8 +354,10 @@ def _run(search: _FitSearch) -> tuple[_FitCandidate, Any, CompiledFit]:
 def _compiled(search: _FitSearch, candidate: _FitCandidate, model_limit: int) -> tuple[Any, CompiledFit]:
     """Rewrites a program by a plan and compiles it; what the compiler states corrects the model."""
     program = candidate.variant.program
+    search.compiled.add(candidate.key)
     candidate.predicted = _model_total(program, candidate.plan) + search.excess
-    closed = rematerialized(program, candidate.plan, search.compiler.platform)
+    platform = search.compiler.platform
+    closed = rematerialized(program, candidate.plan, platform, in_order=platform == "cpu")
     compiled = search.compiler.compile(traced_of(closed, search.donated, search.name), planned=True)
     name = f"plan within {model_limit:,} bytes of the model"
     stated = compiled.total
@@ -363,7 +372,8 @@ def _compiled(search: _FitSearch, candidate: _FitCandidate, model_limit: int) ->
 def _cheapest(search: _FitSearch, model_limit: int) -> _FitCandidate | None:
     """Returns the plan of the variant that costs least; the smallest one that was found if none is within the limit.
 
-    A plan adds to what its variant adds, so variants that add more than the best plan so far are not planned.
+    A plan that was compiled before is not returned; None stands for no other one. A plan adds to what its variant adds,
+    so variants that add more than the best plan so far are not planned.
     """
     found: list[_FitCandidate] = []
     smallest: list[_FitCandidate] = []
@@ -376,12 +386,11 @@ def _cheapest(search: _FitSearch, model_limit: int) -> _FitCandidate | None:
         except FitError as error:
             proven.append(error.proven)
             smallest.append(_FitCandidate(variant, error.plan))
+    fresh = [candidate for candidate in found or smallest if candidate.key not in search.compiled]
     if found:
-        return min(found, key=lambda candidate: candidate.added)
-    search.proven = min(proven, default=0)
-    best = min(smallest, key=lambda candidate: candidate.plan.peak)
-    tried = search.smallest is not None and search.smallest[1].plan.peak <= best.plan.peak
-    return None if tried else best
+        return min(fresh, key=lambda candidate: candidate.added, default=None)
+    search.proven = min(proven)
+    return min(fresh, key=lambda candidate: candidate.plan.peak, default=None)
 
 
 def _cannot(search: _FitSearch) -> CannotFitError:

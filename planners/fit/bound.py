@@ -4,8 +4,8 @@ Choose nodes `k_1, …, k_m` that depend on each other in this order, so that th
 They cut a plan into stages: stage j ends with the first run of `k_j`. For any plan let
 
     R[j, p]     whether node p runs in stage j
-    S[j, v]     whether value v is resident while `k_j` first runs, and afterwards
-    L[j, v]     whether value v is loaded from the host in stage j
+    S[j, v]     whether value v has its room while `k_j` first runs, and is needed afterwards
+    L[j, v]     whether a load of value v from the host is issued in stage j
     Y[i, j, p]  whether node p runs in any of the stages i … j; Y[j, j, p] is R[j, p]
 
 Then the following holds for any stages i <= j, with A = S[i - 1, v] + Y[i, j, producer of v] + sum of L[i … j, v]:
@@ -18,8 +18,12 @@ Then the following holds for any stages i <= j, with A = S[i - 1, v] + Y[i, j, p
 
 What is resident while `k_j` runs, with its inputs and outputs, is within the limit. The program that minimizes the
 seconds of all R, less one run of each node, is a relaxation. In the linear program, fractions of R may spread over
-several stages. The rows with i < j bind them together, so that one more cut never lowers the bound. The transfers of a
-direction take no longer than the whole plan.
+several stages. The rows with i < j bind them together, so that one more cut never lowers the bound.
+
+The transfers of one direction follow each other. A load that is issued after the first run of `k_j` ends before the
+plan does, so all of these take no longer than the runs in the stages after j, and the waits in them. A value that is
+loaded after `k_j`, is not made again after it and has no room while `k_j` runs, was stored before. All of these stores
+take no longer than the runs in the stages up to j, and the waits in them.
 
 This is Checkmate's integer program (Jain et al., 2020, equations 1 and 7) for any order, with fewer stages, with rows
 for several stages at once, and without the memory in between. The linear program is solved, and its bound is proven by
@@ -96,6 +100,7 @@ class StageProgram:
 
     Attributes:
       program: in units of all seconds of the program together.
+      waits: its columns of seconds, by stage; all others are 0 or 1 in a plan. Empty without a host.
     """
 
     def __init__(self, problem: FitProblem, relations: Relations, across: Across, cuts: list[int], limit: int):
@@ -103,6 +108,7 @@ class StageProgram:
         self.t = problem.tables
         self.total = max(float(self.t.seconds.sum()), 1e-300)
         self.program = LinearProgram()
+        self.waits: list[int] = []
         self.stages = self._stages(relations)
         self._run: dict[tuple[int, int, int], Affine] = {}
         self._stay: dict[tuple[int, int], Affine] = {}
@@ -205,21 +211,36 @@ class StageProgram:
             self.program.at_most(add_up(terms), room / unit)
 
     def _limit_transfers(self) -> None:
-        host, t, program = self.problem.host, self.t, self.program
+        host, t, program, m = self.problem.host, self.t, self.program, len(self.cuts)
         if host is None or not self._load:
             return
-        size = {v: float(t.size[v]) for v in self._movers}
-        loads = {key: (host.latency + size[key[1]] / host.from_host) / self.total for key in self._load}
-        most = sum(loads.values()) + sum(host.latency + s / host.to_host for s in size.values()) / self.total
-        waits = column(program.add_column(0.0, most, 1.0))
-        single = ((runs, p) for (i, j, p), runs in self._run.items() if i == j)
-        elapsed = waits + add_up(runs.scaled(float(t.seconds[p]) / self.total) for runs, p in single)
-        program.at_most(add_up(load.scaled(loads[key]) for key, load in self._load.items()) - elapsed)
-        stored = {v: program.fraction() for v in sorted({v for _, v in self._load})}
-        for (_, v), load in self._load.items():
-            program.at_most(load - stored[v])
-        seconds = {v: (host.latency + size[v] / host.to_host) / self.total for v in stored}
-        program.at_most(add_up(store.scaled(seconds[v]) for v, store in stored.items()) - elapsed)
+        moved = sorted({v for _, v in self._load})
+        loads = {v: (host.latency + float(t.size[v]) / host.from_host) / self.total for v in moved}
+        stores = {v: (host.latency + float(t.size[v]) / host.to_host) / self.total for v in moved}
+        most = (m + 1) * sum(loads.values()) + sum(stores.values())
+        self.waits = [program.add_column(0.0, most, 1.0) for _ in range(m + 1)]
+        elapsed = [
+            column(self.waits[j])
+            + add_up(
+                self._run[j, j, p].scaled(float(t.seconds[p]) / self.total)
+                for p in range(len(self.problem.nodes))
+                if (j, j, p) in self._run
+            )
+            for j in range(m + 1)
+        ]
+        for i in range(m + 1):
+            late = add_up(load.scaled(loads[v]) for (j, v), load in self._load.items() if j >= i)
+            program.at_most(late - add_up(elapsed[i:]))
+        for j in range(m + 1):
+            stored = {v: program.fraction() for v in moved}
+            for (k, v), load in self._load.items():
+                if k > j:
+                    made = self._run.get((j + 1, m, int(t.producer[v])), ZERO)
+                    program.at_most(load - self._stay.get((j, v), ZERO) - made - stored[v])
+                elif j == m:
+                    program.at_most(load - stored[v])
+            early = add_up(store.scaled(stores[v]) for v, store in stored.items())
+            program.at_most(early - add_up(elapsed[: j + 1]))
 
 
 def cost_bound(problem: FitProblem, limit: int, work: float, nodes: int, guard: Guard) -> float:
@@ -247,7 +268,9 @@ def cost_bound(problem: FitProblem, limit: int, work: float, nodes: int, guard: 
         rows = stages.program.finished()
         best = max(best, Simplex(rows, work, guard).solve().bound * stages.total)
         if nodes > 0 and len(rows.low) <= (_MOST_OF_ONE if len(cuts) == 1 else _MOST_INTEGERS):
-            integer = replace(rows, is_integer=np.ones(len(rows.low), np.bool_))
+            is_integer = np.ones(len(rows.low), np.bool_)
+            is_integer[stages.waits] = False
+            integer = replace(rows, is_integer=is_integer)
             best = max(best, SolverTask(integer, nodes, guard, 1e-6, 5).result().bound * stages.total)
         if len(cuts) < most or most < wanted:
             break

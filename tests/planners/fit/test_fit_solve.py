@@ -17,7 +17,7 @@ from memplan.compiler.effort import Effort
 from memplan.compiler.errors import PlanError, PlannerError
 from memplan.planners.fit.bound import StageProgram, choose_cuts, cost_bound
 from memplan.planners.fit.least_peak import Across, Relations, least_peak
-from memplan.planners.fit.plan import FitError, FitPlan
+from memplan.planners.fit.plan import FitError, FitPlan, Load, Loaded, Run, Store, Stored
 from memplan.planners.fit.problem import FitNode, FitProblem, FitValue, HostLink
 from memplan.planners.fit.solve import solve
 from memplan.planners.fit.verifier import verify_fit
@@ -189,6 +189,29 @@ def test_what_cannot_be_recomputed_moves_to_the_host() -> None:
     check = verify_fit(frozen, plan, 100)
     assert check.violations == ()
     assert plan.cost == check.stall_seconds <= 0.5
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bounds_with_a_host_are_never_above_a_plan(seed: int) -> None:
+    problem = random_problem(300 + seed, 8, host=True)
+    for limit in limits(problem):
+        try:
+            plan = solve(problem, limit, FAST)
+        except FitError:
+            break
+        assert cost_bound(problem, limit, 1e8, 20, FAST.guard) <= plan.cost + 1e-6
+
+
+def test_unavoidable_waits_are_in_the_bound() -> None:
+    """Two of the activations must be stored within the 7 s up to the first gradient, and loaded in the 5 s after it."""
+    slow = chain(6, host=HostLink(1.0, 1.0))
+    frozen = replace(slow, nodes=tuple(replace(node, can_repeat=False) for node in slow.nodes))
+    first = (Run(0), Store(1), Run(1), Store(2), Run(2), Run(3), Run(4), Stored(1), Run(5), Stored(2), Run(6), Load(2))
+    then = (Run(7), Load(1), Run(8), Loaded(2), Run(9), Loaded(1), Run(10), Run(11))
+    check = verify_fit(frozen, FitPlan((*first, *then)), 60)
+    assert (check.violations, check.added_seconds) == ((), 32.0)
+    assert (20.0 - 7.0 + 20.0 - 5.0) * (1.0 - 1e-4) <= cost_bound(frozen, 60, 1e8, 20, FAST.guard) <= 32.0
+    assert 0.0 < cost_bound(slow, 60, 1e8, 20, FAST.guard) <= 32.0
 
 
 def test_results_do_not_depend_on_chance() -> None:

@@ -147,24 +147,39 @@ def _compute(s: FitState, e: int, sign: int) -> None:
 def _take_ticks(s: FitState, e: int, part: int, t: int, step: int, end: int, ticks: int) -> int:
     """Books ticks of a channel from stage t on, towards `end`; returns the last stage, or `end` if there is too little.
 
-    What was booked is chained in rows of its own, for the release.
+    A transfer goes on into another stage only if nothing else is booked there. So at most one is under way between two
+    stages, and a channel that is first in, first out has each done in the stage where its booking ends. What was booked
+    is chained in rows of its own, for the release.
     """
+    start, left, free = t, ticks, s.offset[part]
     while t != end:
-        at = s.offset[part] + t
-        taken = min(ticks, s.cells[at])
+        if t != start and s.cells[free + t] < s.ticks[t]:
+            start, left = t, ticks
+        if t == start and s.cells[free + t] == 0:
+            start = t + step
+        left -= min(left, s.cells[free + t])
+        s.totals[WORK] += 1
+        if left == 0:
+            break
+        t += step
+    if t == end:
+        return end
+    k, left = start, ticks
+    while left > 0:
+        taken = min(left, s.cells[free + k])
         if taken > 0:
+            if s.cells[s.offset[STATE] + NUM_FREE] < 8:
+                return end
             row = _new_row(s)
             put(s, row * WIDTH + VALUE, -1)
-            put(s, row * WIDTH + STAGE, at)
+            put(s, row * WIDTH + STAGE, free + k)
             put(s, row * WIDTH + NEED, taken)
             put(s, row * WIDTH + NEXT, field(s, e, BOOKED))
             put(s, e * WIDTH + BOOKED, row)
-            put(s, at, s.cells[at] - taken)
-            ticks -= taken
-        if ticks == 0 or s.cells[s.offset[STATE] + NUM_FREE] < 8:
-            break
-        t += step
-    return t if ticks == 0 else end
+            put(s, free + k, s.cells[free + k] - taken)
+            left -= taken
+        k += step
+    return t
 
 
 @internal

@@ -108,14 +108,17 @@ class FitSearcher:
         for e in np.flatnonzero(rows[:, MODE] == HOST).tolist():
             row = rows[e].tolist()
             value, stage, stored = row[VALUE], row[STAGE], row[STORED_AT]
-            booked, first = row[BOOKED], stored
+            booked, first, last = row[BOOKED], stored, row[LOADED_FROM]
             while booked >= 0:
-                at = int(rows[booked][STAGE]) - int(offset[state_kernel.TO_HOST])
-                first = min(first, at) if at <= n else first
+                at = int(rows[booked][STAGE])
+                if at < offset[state_kernel.FROM_HOST]:
+                    first = min(first, at - int(offset[state_kernel.TO_HOST]))
+                else:
+                    last = max(last, at - int(offset[state_kernel.FROM_HOST]))
                 booked = int(rows[booked][NEXT])
             before[first].append((0, stored, Store(value)))
             before[stored + 1].append((-1, stored, Stored(value)))
-            before[row[LOADED_FROM]].append((1, stage, Load(value)))
+            before[row[LOADED_FROM]].append((1, last, Load(value)))
             before[stage].append((2, stage, Loaded(value)))
         steps: list[FitStep] = []
         for t in range(n + 1):

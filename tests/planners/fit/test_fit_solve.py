@@ -19,6 +19,7 @@ from memplan.planners.fit.bound import StageProgram, choose_cuts, cost_bound
 from memplan.planners.fit.least_peak import Across, Relations, least_peak
 from memplan.planners.fit.plan import FitError, FitPlan, Load, Loaded, Run, Store, Stored
 from memplan.planners.fit.problem import FitNode, FitProblem, FitValue, HostLink
+from memplan.planners.fit.searcher import FitSearcher
 from memplan.planners.fit.solve import solve
 from memplan.planners.fit.verifier import verify_fit
 from memplan.planners.ilp.simplex import Simplex
@@ -189,6 +190,24 @@ def test_what_cannot_be_recomputed_moves_to_the_host() -> None:
     check = verify_fit(frozen, plan, 100)
     assert check.violations == ()
     assert plan.cost == check.stall_seconds <= 0.5
+
+
+def test_transfers_of_the_search_never_stall() -> None:
+    """The search books the link first in, first out, so that its cost is that of the verifier."""
+    loads = 0
+    for seed in range(6):
+        problem = random_problem(200 + seed, 40, host=True, reach=12)
+        limit = int(0.7 * verify_fit(problem, in_order(problem)).peak)
+        searcher = FitSearcher(problem, range(len(problem.nodes)), limit, seed)
+        searcher.start()
+        searcher.go_on(50_000, 0.0)
+        plan = searcher.plan()
+        check = verify_fit(problem, plan)
+        assert check.violations == ()
+        assert check.stall_seconds == pytest.approx(0.0, abs=1e-6), seed
+        assert check.added_seconds == pytest.approx(searcher.cost, abs=1e-6), seed
+        loads += sum(isinstance(step, Load) for step in plan.steps)
+    assert loads > 10
 
 
 @pytest.mark.parametrize("seed", range(12))

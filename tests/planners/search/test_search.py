@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from literal_problems import problem
 from numpy.typing import NDArray
 from random_problems import REAL, problems, seeded_problem, with_home_in_fast
+from starts import without_moves
 
 from memplan.compiler.emulator.timing import TimingEmulator, latency
 from memplan.compiler.errors import PlannerError
@@ -24,7 +25,6 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import Link, MappingProblem, MemorySpace
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy, xla
-from memplan.planners.greedy import GreedyOptions
 from memplan.planners.planner import Budget
 from memplan.planners.search import neighbourhoods_kernel
 from memplan.planners.search.annealing import Annealer
@@ -182,11 +182,6 @@ def test_no_plan_is_worse_than_greedys_and_some_are_better() -> None:
         assert seconds[0] == before
         better += seconds[-1] < before
     assert better >= 1
-
-
-def without_moves(mapped: MappingProblem, budget: Budget) -> Budget:
-    """Returns a budget whose search begins with decisions that greedy has not rearranged."""
-    return dataclasses.replace(budget, known=greedy.solve_with(mapped, budget, GreedyOptions(moves=0)))
 
 
 @pytest.mark.parametrize(("sizes", "capacity"), TRAPS)

@@ -87,7 +87,7 @@ def anneal_runs(
         if now < counts.least * (1.0 - 1e-12):
             counts.least = now
             remember_best(s, p)
-    if is_last and now > counts.least:
+    if is_last:  # Of arrangements that are as good, it is the first one that was found.
         counts.journal = 0
         go_to_best(s, p)
         counts.least = latency_after_changes(s, e, p)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from memplan import workloads
 from memplan.backends.tpu.compile import _decoded
 from memplan.compiler.cache import Cache, cache_folder
 
@@ -65,12 +66,15 @@ def assert_all_end(mark: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-@pytest.mark.parametrize(("planner", "child"), [("auto", "auto.member"), ("ilp", "integer_solver")])
+@pytest.mark.parametrize(
+    ("planner", "child", "dump"),
+    [("auto", "auto.member", "lstm.tpu-v5e.default"), ("ilp", "integer_solver", "moe.tpu-v5e.slow")],
+)
 def test_planners_in_other_processes(
-    tmp_path: Path, dump: Path, prepared: None, planner: str, child: str, number: signal.Signals
+    tmp_path: Path, dump: str, prepared: None, planner: str, child: str, number: signal.Signals
 ) -> None:
-    mark = str(uuid.uuid4())
-    command = start(tmp_path, mark, "plan", str(dump), "--planner", planner, "--time-limit", "300")
+    mark, file = str(uuid.uuid4()), workloads.dumps_folder() / f"{dump}.hlo.txt.gz"
+    command = start(tmp_path, mark, "plan", str(file), "--planner", planner, "--time-limit", "300")
     wait_until(mark, child, command)
     command.send_signal(number)
     command.communicate(timeout=100)

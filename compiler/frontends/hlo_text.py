@@ -33,6 +33,7 @@ from memplan.compiler.frontends.hlo_statement import Statement, attributes_at, s
 from memplan.compiler.ir.graph import Alias, Computation, Graph, Instruction, Source
 from memplan.compiler.ir.inference.infer import SHAPES_IMPLIED, implied_shape, infer_shape
 from memplan.compiler.ir.inference.operation import ShapeUnknown
+from memplan.compiler.ir.names import legal_name
 from memplan.compiler.ir.opcodes import is_known
 from memplan.compiler.ir.ordering import reordered, topological_order
 from memplan.compiler.ir.shape import Shape
@@ -159,7 +160,7 @@ class _Parser:
             else:
                 attributes.append((key, value))
         self.tables, position = read_tables(self.text, position)
-        return match.group(1), tuple(attributes), aliases, position
+        return legal_name(match.group(1)), tuple(attributes), aliases, position
 
     def check_callees(self, computations: dict[str, Computation]) -> None:
         for computation in computations.values():

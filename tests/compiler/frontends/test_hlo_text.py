@@ -292,6 +292,12 @@ def damaged_modules(draw: st.DrawFn) -> str:
     return text
 
 
+def test_a_name_that_xla_does_not_take_is_made_legal() -> None:
+    graph = parse("HloModule {a{b\n\nENTRY e {\n  ROOT x = f32[] parameter(0)\n}\n", "m.txt")
+    assert graph.name == "_a_b"
+    assert parse(print_graph(graph), "m.txt") == graph
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(damaged_modules())
 def test_damage_ends_in_a_located_error_or_a_graph(text: str) -> None:

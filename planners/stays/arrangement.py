@@ -133,6 +133,9 @@ def _open_items(decisions: Decisions) -> NDArray[np.bool_]:
             if parent != NONE:
                 is_chain_open[chain] = is_chain_open[chains.chain[parent]] and not closed[parent]
         is_open &= is_chain_open[chains.chain]
+    if decisions.kept_item != NONE:
+        # A run that begins with it takes its place again before the program ends, which moves do not know.
+        is_open[decisions.kept_item] = False
     return np.asarray(is_open, np.bool_)
 
 

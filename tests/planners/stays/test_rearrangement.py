@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from random_problems import REAL, problems, seeded_problem
+from random_problems import REAL, TINY, problems, seeded_problem
 
 from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -74,6 +76,18 @@ def test_the_seconds_of_a_hot_walk_are_the_emulators(seed: int, is_kept: bool) -
     anneal(made, 3_000, 10.0)
     check(problem, made)
     anneal(made, 3_000, 1e-3)
+    check(problem, made)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_argument_that_finds_no_place_from_run_to_run_gets_none(seed: int) -> None:
+    problem = replace(seeded_problem(seed, 12, TINY), cross_program_prefetches=1)
+    decisions, offsets = decided(problem, is_kept=True)
+    runs, homes = decisions.runs(), len(decisions.frame.homes)
+    is_kept = runs == decisions.kept_item
+    offsets = offsets[np.concatenate([np.ones(homes, np.bool_), ~is_kept])]
+    made = Rearrangement(decisions.without(runs[is_kept].tolist()), offsets, TimingEmulator(problem), seed)
+    anneal(made, 400, 0.1)
     check(problem, made)
 
 

@@ -17,9 +17,6 @@ merges equal instructions afterwards, except those with a certain attribute, whi
 
 A compiler without a better idea of the order than the plan can be given all of it: every step waits for the one before.
 Donated arguments then keep their memory, as everything that reads them runs before what overwrites them.
-
-Every equation carries the number of its step as the outermost named scope (`SCOPE`), so that a compiler whose order can
-be set can be given that of the plan.
 """
 
 from __future__ import annotations
@@ -36,14 +33,11 @@ from memplan.compiler.errors import PlanError
 from memplan.compiler.frontends import jaxpr_versions as versions
 from memplan.passes.base import blamed
 from memplan.passes.fit.groups import EquationGroup
-from memplan.passes.fit.kinds import Kind, bytes_of, kind_of
+from memplan.passes.fit.kinds import bytes_of
 from memplan.passes.fit.program import FitProgram
 from memplan.passes.jaxprs import fresh, spliced, struct, substituted
 from memplan.planners.fit.plan import FitPlan, Load, Loaded, Run, Store
 from memplan.planners.fit.verifier import verify_fit
-
-# What the named scope of a step is called; its number follows.
-SCOPE = "memplan_step_"
 
 # The attribute of instructions that XLA merges with no equal ones (xla/service/hlo_cse.cc, `kMustFuseAttr`). Nothing
 # else looks at it on the CPU.
@@ -142,10 +136,10 @@ class _Emission:
                 self._run(step, action.node)
             elif isinstance(action, Store):
                 instance = self.now[action.value]
-                self.on_host[action.value] = self._moved(step, instance.atom, jax.memory.Space.Host)
+                self.on_host[action.value] = self._moved(instance.atom, jax.memory.Space.Host)
             elif isinstance(action, Load):
                 (stored,) = self._tied(step, [self.on_host[action.value]], ())
-                atom = self._moved(step, stored, jax.memory.Space.Device)
+                atom = self._moved(stored, jax.memory.Space.Device)
                 self.now[action.value] = _Instance(atom, step, True)
             elif isinstance(action, Loaded):
                 self.made.append(action.value)
@@ -162,7 +156,6 @@ class _Emission:
         if self.in_order:
             atoms = self._in_order(step, group, values, atoms)
         names = dict(zip(group.reads, atoms, strict=True))
-        steps = {self.now[value].atom: self.now[value].step for value in values if self.now[value].step >= 0}
         for place in group.members:
             equation = self.jaxpr.eqns[place]
             read = [substituted(atom, names) for atom in equation.invars]
@@ -171,14 +164,7 @@ class _Emission:
             equation = equation.replace(invars=read, outvars=written)
             if is_repeated and self.platform == "cpu":
                 equation = equation.replace(ctx=self._not_merged(equation.ctx))
-            made_at = step
-            if kind_of(equation) is Kind.VIEW or equation.primitive.name == "transpose":
-                # XLA makes it part of what its operand is computed by.
-                made_at = max(
-                    (steps[atom] for atom in read if not isinstance(atom, Literal) and atom in steps), default=step
-                )
-            steps.update((variable, made_at) for variable in written)
-            self._append(equation, made_at)
+            self.equations.append(equation)
             self.written[place] = step
         for value in self.program.problem.nodes[node].outputs:
             variable = self.program.variables[value]
@@ -207,7 +193,7 @@ class _Emission:
         if not is_repeated and not self._echoes(step, group):
             return atoms, len(old) < len(atoms)
         # What is new waits already. Without a barrier before the others, what follows from them alone would be merged.
-        for k, atom in zip(old, self._behind_barrier(step, [atoms[k] for k in old]) if old else [], strict=True):
+        for k, atom in zip(old, self._behind_barrier([atoms[k] for k in old]) if old else [], strict=True):
             atoms[k] = atom
         return atoms, True
 
@@ -221,7 +207,7 @@ class _Emission:
         overwritten = {read for _, read in group.in_place}
         sizes = self.program.problem.values
         tied = min(range(len(atoms)), key=lambda k: (group.reads[k] in overwritten, sizes[values[k]].size, values[k]))
-        behind, _ = self._behind_barrier(step, [atoms[tied], self.now[self.latest].atom])
+        behind, _ = self._behind_barrier([atoms[tied], self.now[self.latest].atom])
         return [behind if k == tied else atom for k, atom in enumerate(atoms)]
 
     def _remember(self, step: int, node: int) -> None:
@@ -247,8 +233,8 @@ class _Emission:
         """Returns atoms that stand for the same values, but not before the latest value that is there at a step."""
         anchor = next(self._anchors(step), None)
         if anchor is None or anchor in values:
-            return self._behind_barrier(step, atoms)
-        *tied, there = self._behind_barrier(step, [*atoms, self.now[anchor].atom])
+            return self._behind_barrier(atoms)
+        *tied, there = self._behind_barrier([*atoms, self.now[anchor].atom])
         self.now[anchor].atom = there
         return tied
 
@@ -260,18 +246,17 @@ class _Emission:
                 yield value
         yield from latest
 
-    def _behind_barrier(self, step: int, atoms: list[Any]) -> list[Any]:
+    def _behind_barrier(self, atoms: list[Any]) -> list[Any]:
         written = [fresh(atom) for atom in atoms]
-        self._append(self.barrier.replace(invars=atoms, outvars=written), step)
+        self.equations.append(self.barrier.replace(invars=atoms, outvars=written))
         return written
 
-    def _moved(self, step: int, atom: Any, space: Any) -> Any:
+    def _moved(self, atom: Any, space: Any) -> Any:
         """Returns an atom for the same value in another memory."""
         moving = jax.make_jaxpr(lambda x: jax.device_put(x, space))(struct(atom.aval))
         equations: list[Any] = []
         (moved,) = spliced(moving.jaxpr, {moving.jaxpr.invars[0]: atom}, self.jaxpr.eqns[0], equations)
-        for equation in equations:
-            self._append(equation, step)
+        self.equations += equations
         return moved
 
     def _not_merged(self, context: Any) -> Any:
@@ -279,7 +264,3 @@ class _Emission:
         if context not in self.contexts:
             self.contexts[context] = versions.context_with_attribute(context, _NOT_MERGED, "1")
         return self.contexts[context]
-
-    def _append(self, equation: Any, step: int) -> None:
-        place = versions.within_scope(equation.source_info, f"{SCOPE}{step}")
-        self.equations.append(equation.replace(source_info=place))

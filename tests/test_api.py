@@ -18,6 +18,7 @@ PUBLIC = (
     "memplan.ops",
     "memplan.passes",
     "memplan.planners",
+    "memplan.planners.fit",
     "memplan.planners.offsets",
     "memplan.planners.search",
     "memplan.rl_agent",

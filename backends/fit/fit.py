@@ -132,7 +132,7 @@ def fit(
       compile_budget: how often the compiler may be asked.
       donate_argnums, static_argnums: as for `jax.jit`.
       effort: how much work each plan takes: `fast`, `normal` or `high`.
-      planner: makes the plans; `memplan.planners.fit.solve` with that effort by default.
+      planner: makes the plans; `memplan.planners.fit.solve_fit` with that effort by default.
 
     Raises:
       CannotFitError: nothing that fits was found within the budget; it names what stands at the peak. If the
@@ -275,9 +275,9 @@ def planner_of(effort: Effort) -> FitPlanner:
     """Returns the planner of memplan at an effort."""
 
     def planner(problem: FitProblem, limit: int) -> FitPlan:
-        from memplan.planners.fit.solve import solve
+        from memplan.planners.fit.solve import solve_fit
 
-        return solve(problem, limit, Budget(effort))
+        return solve_fit(problem, limit, Budget(effort))
 
     return planner
 

@@ -69,12 +69,6 @@ def at_place_of(equation: Any) -> Iterator[None]:
         yield
 
 
-def within_scope(source_info: Any, name: str) -> Any:
-    """Returns the place of an equation with one more named scope around all that it has."""
-    stack = source_info.name_stack
-    return source_info.replace(name_stack=type(stack)().extend(name) + stack)
-
-
 def context_with_attribute(context: Any, name: str, value: str) -> Any:
     """Returns the context of an equation with an attribute for the compiler added."""
     from jax.experimental.xla_metadata import set_xla_metadata

@@ -48,7 +48,7 @@ _NAMED = 5
 _HALVINGS = 5
 
 
-def solve(problem: FitProblem, limit: int, budget: Budget | None = None) -> FitPlan:
+def solve_fit(problem: FitProblem, limit: int, budget: Budget | None = None) -> FitPlan:
     """Returns a schedule whose peak is within the limit, at the least cost that is found.
 
     Its `info` holds `program_peak`, the peak of the program as it is; `least_peak`, a peak that no plan is below;

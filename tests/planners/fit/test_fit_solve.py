@@ -20,7 +20,7 @@ from memplan.planners.fit.least_peak import Across, Relations, least_peak
 from memplan.planners.fit.plan import FitError, FitPlan, Load, Loaded, Run, Store, Stored
 from memplan.planners.fit.problem import FitNode, FitProblem, FitValue, HostLink
 from memplan.planners.fit.searcher import FitSearcher
-from memplan.planners.fit.solve import solve
+from memplan.planners.fit.solve import solve_fit
 from memplan.planners.fit.verifier import verify_fit
 from memplan.planners.ilp.simplex import Simplex
 from memplan.planners.planner import Budget
@@ -89,11 +89,11 @@ def test_tiny_problems_are_solved_to_optimality(seed: int) -> None:
         optimum = cheapest(problem, limit)
         if optimum is None:
             with pytest.raises(FitError) as caught:
-                solve(problem, limit, FAST)
+                solve_fit(problem, limit, FAST)
             assert caught.value.proven <= caught.value.found
             assert cheapest(problem, caught.value.proven - 1) is None
             continue
-        plan = solve(problem, limit, FAST)
+        plan = solve_fit(problem, limit, FAST)
         assert verify_fit(problem, plan, limit).violations == ()
         assert plan.cost == pytest.approx(optimum)
         assert plan.bound <= optimum + 1e-9
@@ -153,7 +153,7 @@ def test_chains_cost_what_the_dynamic_program_says(layers: int, room: int) -> No
     The program's own forward pass costs nothing, and the last activation of the loss is read where it is made.
     """
     problem = chain(layers)
-    plan = solve(problem, room, Budget(effort=Effort.NORMAL))
+    plan = solve_fit(problem, room, Budget(effort=Effort.NORMAL))
     assert verify_fit(problem, plan, room).violations == ()
     snapshots = room // 10 - 4
     optimum = reversal(layers, snapshots) - (layers - 1)
@@ -163,7 +163,7 @@ def test_chains_cost_what_the_dynamic_program_says(layers: int, room: int) -> No
 
 def test_equal_layers_fit_into_segments_of_their_square_root() -> None:
     problem = chain(100)
-    plan = solve(problem, 10 * (2 * 10 + 3), FAST)
+    plan = solve_fit(problem, 10 * (2 * 10 + 3), FAST)
     assert plan.cost <= 100.0
 
 
@@ -177,7 +177,7 @@ def test_an_order_that_needs_less_costs_nothing() -> None:
         values.append(FitValue(f"small{i}", 1, 10 + i, is_result=True))
         last.append(FitNode(f"reduce{i}", (i + 1,), (11 + i,), 1.0))
     problem = FitProblem(tuple(values), (*nodes, *last))
-    plan = solve(problem, 120, FAST)
+    plan = solve_fit(problem, 120, FAST)
     assert (plan.cost, plan.info["is_optimal"]) == (0.0, True)
     assert plan.peak <= 120
     assert plan.info["program_peak"] == 1002
@@ -186,7 +186,7 @@ def test_an_order_that_needs_less_costs_nothing() -> None:
 def test_what_cannot_be_recomputed_moves_to_the_host() -> None:
     problem = chain(12, host=HostLink(40.0, 40.0, 0.01))
     frozen = replace(problem, nodes=tuple(replace(node, can_repeat=False) for node in problem.nodes))
-    plan = solve(frozen, 100, FAST)
+    plan = solve_fit(frozen, 100, FAST)
     check = verify_fit(frozen, plan, 100)
     assert check.violations == ()
     assert plan.cost == check.stall_seconds <= 0.5
@@ -215,7 +215,7 @@ def test_bounds_with_a_host_are_never_above_a_plan(seed: int) -> None:
     problem = random_problem(300 + seed, 8, host=True)
     for limit in limits(problem):
         try:
-            plan = solve(problem, limit, FAST)
+            plan = solve_fit(problem, limit, FAST)
         except FitError:
             break
         assert cost_bound(problem, limit, 1e8, 20, FAST.guard) <= plan.cost + 1e-6
@@ -236,7 +236,9 @@ def test_unavoidable_waits_are_in_the_bound() -> None:
 def test_results_do_not_depend_on_chance() -> None:
     problem = random_problem(7, 40)
     limit = int(0.7 * verify_fit(problem, in_order(problem)).peak)
-    assert solve(problem, limit, Budget(effort=Effort.FAST)) == solve(problem, limit, Budget(effort=Effort.FAST))
+    assert solve_fit(problem, limit, Budget(effort=Effort.FAST)) == solve_fit(
+        problem, limit, Budget(effort=Effort.FAST)
+    )
 
 
 @given(st.integers(0, 10**6), st.integers(2, 40), st.booleans(), st.floats(0.3, 1.0))
@@ -245,7 +247,7 @@ def test_plans_are_valid_or_refused_with_a_plan(seed: int, num_nodes: int, host:
     problem = random_problem(seed, num_nodes, host, reach=seed % 3 * 6)
     limit = int(share * verify_fit(problem, in_order(problem)).peak)
     try:
-        plan = solve(problem, limit, Budget(effort=Effort.FAST, seed=seed))
+        plan = solve_fit(problem, limit, Budget(effort=Effort.FAST, seed=seed))
     except FitError as error:
         check = verify_fit(problem, error.plan)
         assert check.violations == ()
@@ -265,7 +267,7 @@ def test_the_error_names_what_stands_at_the_peak() -> None:
         problem, values=(replace(problem.values[0], shape="f32[10]", origin="model.py:3"), *problem.values[1:])
     )
     with pytest.raises(FitError) as caught:
-        solve(named, 39, FAST)
+        solve_fit(named, 39, FAST)
     assert (caught.value.proven, caught.value.found, caught.value.is_impossible) == (40, 40, True)
     assert str(caught.value).startswith(
         "no plan fits into 39 bytes: any plan needs at least 40; the least peak found is 40"
@@ -276,16 +278,16 @@ def test_the_error_names_what_stands_at_the_peak() -> None:
 @pytest.mark.parametrize("limit", [-1, 1.5, True, "12GiB", 2**63])
 def test_limits_of_nonsense_are_refused(limit: object) -> None:
     with pytest.raises(PlannerError, match="the memory limit must be an integer from 0 to"):
-        solve(chain(2), limit, FAST)  # type: ignore[arg-type]
+        solve_fit(chain(2), limit, FAST)  # type: ignore[arg-type]
 
 
 def test_faults_of_the_problem_are_named() -> None:
     broken = replace(chain(2), nodes=(FitNode("f", (0,), (1,), 1.0),))
     with pytest.raises(PlanError, match=r"chain: values\[2\].producer: expected an integer from 0 to 0"):
-        solve(broken, 10, FAST)
+        solve_fit(broken, 10, FAST)
 
 
 def test_a_program_without_nodes_is_planned() -> None:
-    assert solve(FitProblem((), ()), 0, FAST) == FitPlan(
+    assert solve_fit(FitProblem((), ()), 0, FAST) == FitPlan(
         (), info={"program_peak": 0, "least_peak": 0, "is_optimal": True}
     )

@@ -130,7 +130,8 @@ def fit(
       limit: bytes for arguments, results and temporaries together, as an integer or like "12GiB".
       target: a TPU to compile for, ahead of time; the CPU of this machine by default.
       compile_budget: how often the compiler may be asked.
-      donate_argnums, static_argnums: as for `jax.jit`.
+      donate_argnums: as for `jax.jit`.
+      static_argnums: as for `jax.jit`.
       effort: how much work each plan takes: `fast`, `normal` or `high`.
       planner: makes the plans; `memplan.planners.fit.solve_fit` with that effort by default.
 

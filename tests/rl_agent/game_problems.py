@@ -10,6 +10,9 @@ import jax
 from random_problems import REAL, TINY, seeded_problem
 
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners import greedy
+from memplan.planners.greedy import GreedyOptions
+from memplan.planners.planner import Budget
 from memplan.rl_agent.game import environment
 from memplan.rl_agent.game.arrays import GameArrays, Padding, make_arrays
 from memplan.rl_agent.game.game import Game
@@ -24,8 +27,9 @@ step_batch = jax.jit(jax.vmap(environment.step))
 
 
 def small_game(problem: MappingProblem) -> Game:
-    """Returns a game that fits `PADDING`, if the problem is small."""
-    return Game(problem, units=PADDING.units, reach=PADDING.reach)
+    """Returns a game that fits `PADDING`, if the problem is small; its guide is a plan with something to improve."""
+    guide = greedy.solve_with(problem, Budget(), GreedyOptions(moves=0))
+    return Game(problem, units=PADDING.units, reach=PADDING.reach, guide=guide)
 
 
 @cache

@@ -8,46 +8,12 @@ from memplan.compiler.by_reference import by_reference
 from memplan.compiler.kernels import internal
 from memplan.planners.stays.arrangement import Arrangement
 from memplan.planners.stays.booking_kernel import serve
+from memplan.planners.stays.copies_kernel import earliest_prefetch, latest_eviction
 from memplan.planners.stays.evaluation import Evaluation
 from memplan.planners.stays.evaluation_kernel import decide_run, latency_of_decided
 from memplan.planners.stays.tables import NONE, StayTables
 
 by_reference(Arrangement)
-
-
-@internal
-def operation_at_or_before(s: StayTables, slot: int, first: int) -> int:
-    """Returns the last slot in [first, slot] that is an operation; -1 if there is none."""
-    while slot >= first and not s.slots[slot].is_operation:
-        slot -= 1
-    return slot if slot >= first else NONE
-
-
-@internal
-def earliest_prefetch(s: StayTables, low: int) -> int:
-    """Returns the first slot at which the copy that fills a run of items from `low` on may start; -1 for none."""
-    item = s.items[low]
-    if item.writer == NONE:
-        return s.regions[s.chains[item.chain].region].first
-    run = s.items[item.writer].run
-    return s.items[item.writer].ready if run == NONE else s.items[run].eviction_done
-
-
-@internal
-def latest_eviction(s: StayTables, high: int) -> int:
-    """Returns the last slot at which the copy home of a run of items up to `high` may be done; -1 for none."""
-    chain = s.chains[s.items[high].chain]
-    region = s.regions[chain.region]
-    latest = operation_at_or_before(s, region.last - 1, region.first)
-    for following in range(high + 1, chain.last):
-        other = s.items[following]
-        if other.run == NONE:
-            latest = min(latest, operation_at_or_before(s, other.wanted, region.first))
-        elif other.run == following and other.prefetch_start != NONE:
-            latest = min(latest, other.prefetch_start)
-        if other.writes:
-            break
-    return latest
 
 
 @internal
@@ -173,6 +139,14 @@ def is_within(p: Arrangement, row: Any, top: int) -> bool:
 
 
 @internal
+def _overlap(there: Any, row: Any, top: int) -> bool:
+    """Whether what is placed and a row that ends at an offset take the same units at some time."""
+    if there.start >= row.run_end or row.run_start >= there.end:
+        return False
+    return bool(there.offset < top and row.offset < there.top)
+
+
+@internal
 def is_free(s: StayTables, p: Arrangement, row: Any) -> bool:
     """Whether nothing lies where a row wants to, and nothing else serves its accesses."""
     top = row.offset + size_of(s, row.run)
@@ -183,7 +157,7 @@ def is_free(s: StayTables, p: Arrangement, row: Any) -> bool:
         there = p.placed[i]
         if there.first_access < last and first < there.last_access:
             return False
-        if there.start < row.run_end and row.run_start < there.end and there.offset < top and row.offset < there.top:
+        if _overlap(there, row, top):
             return False
     return True
 
@@ -226,10 +200,7 @@ def make_way(s: StayTables, p: Arrangement, row: Any) -> bool:
     i = counts.placed - 1
     while i >= 0:
         there = placed[i]
-        meets = (
-            there.start < row.run_end and row.run_start < there.end and there.offset < top and row.offset < there.top
-        )
-        if meets or (there.first_access < last and first < there.last_access):
+        if _overlap(there, row, top) or (there.first_access < last and first < there.last_access):
             if there.run == NONE:
                 return False
             take_out(s, p, there.run)

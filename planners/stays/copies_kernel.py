@@ -11,11 +11,39 @@ from memplan.planners.stays.tables import NONE, StayTables
 
 
 @internal
-def _operation_at_or_before(s: StayTables, slot: int, first: int) -> int:
+def operation_at_or_before(s: StayTables, slot: int, first: int) -> int:
     """Returns the last slot in [first, slot] that is an operation; -1 if there is none."""
     while slot >= first and not s.slots[slot].is_operation:
         slot -= 1
     return slot if slot >= first else NONE
+
+
+@internal
+def earliest_prefetch(s: StayTables, low: int) -> int:
+    """Returns the first slot at which the copy that fills a run of items from `low` on may start; -1 for none."""
+    item = s.items[low]
+    if item.writer == NONE:
+        return s.regions[s.chains[item.chain].region].first
+    # Its value is at home after the operation that wrote it there, or after the eviction of the run that wrote it.
+    run = s.items[item.writer].run
+    return s.items[item.writer].ready if run == NONE else s.items[run].eviction_done
+
+
+@internal
+def latest_eviction(s: StayTables, high: int) -> int:
+    """Returns the last slot at which the copy home of a run of items up to `high` may be done; -1 for none."""
+    chain = s.chains[s.items[high].chain]
+    region = s.regions[chain.region]
+    latest = operation_at_or_before(s, region.last - 1, region.first)
+    for following in range(high + 1, chain.last):
+        other = s.items[following]
+        if other.run == NONE:
+            latest = min(latest, operation_at_or_before(s, other.wanted, region.first))
+        elif other.run == following and other.prefetch_start != NONE:
+            latest = min(latest, other.prefetch_start)
+        if other.writes:
+            break
+    return latest
 
 
 @internal
@@ -33,16 +61,12 @@ def _find_prefetch(s: StayTables, number: int, tries: int, patience: float) -> t
     chain = s.chains[item.chain]
     buffer, region = s.buffers[chain.buffer], s.regions[chain.region]
     size, seconds = buffer.size, buffer.prefetch_seconds
-    done = _operation_at_or_before(s, item.slot, region.first)
+    done = operation_at_or_before(s, item.slot, region.first)
     if done == NONE or not has_room(s, s.slots[done].time, item.start, size):
         return NONE, NONE, 0.0
-    earliest = region.first
-    if item.writer != NONE:
-        # Its value is at home after the operation that wrote it there, or after the eviction of the run that wrote it.
-        run = s.items[item.writer].run
-        earliest = s.items[item.writer].ready if run == NONE else s.items[run].eviction_done
-        if earliest == NONE:
-            return NONE, NONE, 0.0
+    earliest = earliest_prefetch(s, number)
+    if earliest == NONE:
+        return NONE, NONE, 0.0
     offered = 0.0
     best, least = NONE, patience
     for slot in range(done, earliest - 1, -1):
@@ -80,15 +104,7 @@ def _find_eviction(s: StayTables, number: int, writer: int, run_end: int, tries:
     """
     chain = s.chains[s.items[number].chain]
     buffer, region = s.buffers[chain.buffer], s.regions[chain.region]
-    latest = _operation_at_or_before(s, region.last - 1, region.first)
-    for following in range(number + 1, chain.last):
-        other = s.items[following]
-        if other.run == NONE:
-            latest = min(latest, _operation_at_or_before(s, other.wanted, region.first))
-        elif other.run == following and other.prefetch_start != NONE:
-            latest = min(latest, other.prefetch_start)
-        if other.writes:
-            break
+    latest = latest_eviction(s, number)
     start = s.items[writer].slot + 1
     while start <= latest and tries > 0:
         if not s.slots[start].is_operation:

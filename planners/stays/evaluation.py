@@ -78,8 +78,8 @@ IN_FLIGHT_ROW = np.dtype([("number", np.int64), ("remaining", np.float64), ("wai
 FIXED_COPY_ROW = np.dtype([("start", np.int64), ("done", np.int64)], align=True)
 
 # Of the evaluation: the seconds of the reference and of the last candidate; how many copies and accesses differ between
-# the two; the half-open times outside of which nothing does; and the first and the last
-# time at which the candidate may have a mark.
+# the two; the half-open times outside of which nothing does; and the first and the last time at which the candidate may
+# have a mark.
 STATE_ROW = np.dtype(
     [
         ("reference", np.float64),

@@ -20,14 +20,11 @@ import numpy as np
 from memplan.compiler.kernels import internal
 from memplan.planners.stays.arrangement import Arrangement
 from memplan.planners.stays.arrangement_kernel import (
-    earliest_prefetch,
     find_gap,
     floor_of,
     is_free,
     is_possible,
-    latest_eviction,
     make_way,
-    operation_at_or_before,
     place_waiting,
     put_in,
     set_times,
@@ -36,6 +33,7 @@ from memplan.planners.stays.arrangement_kernel import (
     write_row,
 )
 from memplan.planners.stays.booking_kernel import idle
+from memplan.planners.stays.copies_kernel import earliest_prefetch, latest_eviction, operation_at_or_before
 from memplan.planners.stays.random_kernel import below, uniform
 from memplan.planners.stays.rules_kernel import writer_to_evict
 from memplan.planners.stays.tables import NONE, StayTables
@@ -114,10 +112,9 @@ def _draw_copies(s: StayTables, row: Any, random: np.ndarray) -> bool:
 
 
 @internal
-def _draw_run(s: StayTables, p: Arrangement, random: np.ndarray) -> int:
+def _draw_run(p: Arrangement, random: np.ndarray) -> int:
     """Returns a random run; -1 if there is none."""
-    run = p.placed[below(random, p.counts[0].placed)].run if p.counts[0].placed else NONE
-    return run
+    return p.placed[below(random, p.counts[0].placed)].run if p.counts[0].placed else NONE
 
 
 @internal
@@ -138,7 +135,7 @@ def _draw_offset(s: StayTables, p: Arrangement, row: Any, random: np.ndarray) ->
 
 
 @internal
-def _extend(s: StayTables, p: Arrangement, row: Any, random: np.ndarray) -> None:
+def _extend(s: StayTables, row: Any, random: np.ndarray) -> None:
     """Lets a run of items grow, by neighbours or by the runs that these belong to."""
     chain = s.chains[s.items[row.run].chain]
     drawn = uniform(random)
@@ -162,7 +159,7 @@ def _extend(s: StayTables, p: Arrangement, row: Any, random: np.ndarray) -> None
 
 
 @internal
-def _is_open(s: StayTables, p: Arrangement, row: Any) -> bool:
+def _is_open(p: Arrangement, row: Any) -> bool:
     """Whether all items of a row may have a stay."""
     for number in range(row.run, row.run_last + 1):  # noqa: SIM110
         if not p.is_open[number]:
@@ -181,8 +178,8 @@ def _take(s: StayTables, p: Arrangement, pool: np.ndarray, row: Any) -> bool:
             return False
         row.run, row.run_last = run, s.items[run].run_last
     if run != NONE or uniform(p.random) < 0.5:
-        _extend(s, p, row, p.random)
-    if not _is_open(s, p, row):
+        _extend(s, row, p.random)
+    if not _is_open(p, row):
         return False
     if run != NONE and row.run == run and row.run_last == s.items[run].run_last:
         take_out(s, p, run)  # The whole chain is a run already.
@@ -214,9 +211,7 @@ def _put(s: StayTables, p: Arrangement, row: Any, offset: int) -> bool:
     """
     row.offset = offset
     if offset == NONE or not is_free(s, p, row):
-        if uniform(p.random) < 0.5 and find_gap(s, p, row):
-            pass
-        else:
+        if not (uniform(p.random) < 0.5 and find_gap(s, p, row)):
             row.offset = offset
             if offset == NONE or uniform(p.random) < 0.5:
                 if not _draw_offset(s, p, row, p.random):
@@ -239,7 +234,7 @@ def _way(random: np.ndarray) -> int:
 @internal
 def _retime(s: StayTables, p: Arrangement, row: Any) -> bool:
     """Lets a copy of a random run start earlier or later, or be done so; returns whether it did."""
-    run = _draw_run(s, p, p.random)
+    run = _draw_run(p, p.random)
     if run == NONE:
         return False
     write_row(s, p, run, row)
@@ -270,7 +265,7 @@ def _retime(s: StayTables, p: Arrangement, row: Any) -> bool:
 @internal
 def _reshelve(s: StayTables, p: Arrangement, row: Any) -> bool:
     """Gives a random run another offset; returns whether it did."""
-    run = _draw_run(s, p, p.random)
+    run = _draw_run(p, p.random)
     if run == NONE:
         return False
     write_row(s, p, run, row)
@@ -287,7 +282,7 @@ def _reshelve(s: StayTables, p: Arrangement, row: Any) -> bool:
 @internal
 def _cut(s: StayTables, p: Arrangement, row: Any) -> bool:
     """Cuts a random run in two, which both get copies where they need them; returns whether it did."""
-    run = _draw_run(s, p, p.random)
+    run = _draw_run(p, p.random)
     if run == NONE or s.items[run].run_last == run:
         return False
     write_row(s, p, run, row)
@@ -308,13 +303,13 @@ def _cut(s: StayTables, p: Arrangement, row: Any) -> bool:
 @internal
 def _drop(s: StayTables, p: Arrangement) -> bool:
     """Takes out a random run, and perhaps others that are alive at the same time; returns whether there is one."""
-    run = _draw_run(s, p, p.random)
+    run = _draw_run(p, p.random)
     if run == NONE:
         return False
     start, end = s.items[run].run_start, s.items[run].run_end
     take_out(s, p, run)
     while uniform(p.random) < 0.4:
-        other = _draw_run(s, p, p.random)
+        other = _draw_run(p, p.random)
         if other != NONE and s.items[other].run_start < end and start < s.items[other].run_end:
             take_out(s, p, other)
     return True
@@ -350,8 +345,8 @@ def _seek(s: StayTables, p: Arrangement, pool: np.ndarray, row: Any) -> None:
             continue
         row.run = row.run_last = item
         if uniform(p.random) < 0.4:
-            _extend(s, p, row, p.random)
-            if not _is_open(s, p, row):
+            _extend(s, row, p.random)
+            if not _is_open(p, row):
                 continue
         if _draw_copies(s, row, p.random) and find_gap(s, p, row):
             put_in(s, p, row)

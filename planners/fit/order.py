@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,10 +76,46 @@ class Orderer:
         late = late_order(self.problem, program)
         starts = [program, eager, late, eager_order(self.problem, late)]
         # Of equal ones, the first: the program's own order, if it is as good.
-        best = min(starts, key=self.measured)
-        if self.measured(best)[0] == 0.0:
-            return best
-        return self.improved(best, work, seed)
+        found = [self.measured(start) for start in starts]
+        number = found.index(min(found))
+        return starts[number] if found[number][0] == 0.0 else self.improved(starts[number], work, seed)
+
+
+class _Agenda:
+    """The nodes that are still to run: those that were offered come first, the others in a given order.
+
+    Args:
+      order: the nodes.
+
+    Attributes:
+      done: `[nodes]` whether each was taken.
+    """
+
+    def __init__(self, order: Integers):
+        self._order = order.tolist()
+        self._rank = np.argsort(order).tolist()
+        self._offered: list[tuple[int, int]] = []
+        self._position = 0
+        self.done = [False] * len(order)
+
+    def offer(self, node: int) -> None:
+        """Lets a node come before those that are not offered, if it is not done."""
+        if not self.done[node]:
+            heapq.heappush(self._offered, (self._rank[node], node))
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields each node once; others may be offered in between."""
+        for _ in self._order:
+            while self._offered and self.done[self._offered[0][1]]:
+                heapq.heappop(self._offered)
+            if self._offered:
+                node = heapq.heappop(self._offered)[1]
+            else:
+                while self.done[self._order[self._position]]:
+                    self._position += 1
+                node = self._order[self._position]
+            self.done[node] = True
+            yield node
 
 
 def eager_order(problem: FitProblem, order: Integers) -> Integers:
@@ -91,37 +127,24 @@ def eager_order(problem: FitProblem, order: Integers) -> Integers:
     uses_left = np.diff(tables.use_start).tolist()
     size, movable = tables.size.tolist(), (~tables.stays & ~tables.is_result).tolist()
     waits = [sum(tables.producer[v] >= 0 for v in node.inputs) for node in problem.nodes]
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
     net = [sum(size[v] for v in node.outputs if uses_left[v] or problem.values[v].is_result) for node in problem.nodes]
     readers = [tables.uses[tables.use_start[v] : tables.use_start[v + 1]].tolist() for v in range(len(size))]
-    done = [False] * len(order)
-    free: list[tuple[int, int]] = []
+    agenda = _Agenda(order)
 
     def offer(node: int) -> None:
-        if waits[node] == 0 and net[node] <= 0 and not done[node]:
-            heapq.heappush(free, (int(rank[node]), node))
+        if waits[node] == 0 and net[node] <= 0:
+            agenda.offer(node)
 
     def last_reader(v: int) -> None:
         if uses_left[v] == 1 and movable[v]:
-            node = next(reader for reader in readers[v] if not done[reader])
+            node = next(reader for reader in readers[v] if not agenda.done[reader])
             net[node] -= size[v]
             offer(node)
 
     for v in range(len(size)):
         last_reader(v)
     result: list[int] = []
-    position = 0
-    while len(result) < len(order):
-        while free and done[free[0][1]]:
-            heapq.heappop(free)
-        if free:
-            node = heapq.heappop(free)[1]
-        else:
-            while done[order[position]]:
-                position += 1
-            node = int(order[position])
-        done[node] = True
+    for node in agenda:
         result.append(node)
         for v in problem.nodes[node].inputs:
             uses_left[v] -= 1
@@ -138,8 +161,6 @@ def late_order(problem: FitProblem, order: Integers) -> Integers:
     tables = problem.tables
     size = tables.size.tolist()
     uses = np.diff(tables.use_start).tolist()
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
     live = [problem.values[v].is_result or bool(tables.stays[v]) for v in range(len(size))]
     waits = [sum(uses[v] for v in node.outputs) for node in problem.nodes]
     # What is resident before a node minus what is resident after it, looked at from the end.
@@ -148,32 +169,25 @@ def late_order(problem: FitProblem, order: Integers) -> Integers:
         - sum(size[v] for v in node.outputs if uses[v] or problem.values[v].is_result)
         for node in problem.nodes
     ]
-    done = [False] * len(order)
-    free = [(-int(rank[k]), k) for k in range(len(order)) if waits[k] == 0 and net[k] <= 0]
-    heapq.heapify(free)
+    agenda = _Agenda(order[::-1])
+
+    def offer(node: int) -> None:
+        if waits[node] == 0 and net[node] <= 0:
+            agenda.offer(node)
+
+    for node in range(len(order)):
+        offer(node)
     result: list[int] = []
-    position = len(order) - 1
-    while len(result) < len(order):
-        while free and done[free[0][1]]:
-            heapq.heappop(free)
-        if free:
-            node = heapq.heappop(free)[1]
-        else:
-            while done[order[position]]:
-                position -= 1
-            node = int(order[position])
-        done[node] = True
+    for node in agenda:
         result.append(node)
         for v in problem.nodes[node].inputs:
             if not live[v]:
                 live[v] = True
                 for reader in tables.uses[tables.use_start[v] : tables.use_start[v + 1]].tolist():
                     net[reader] -= size[v]
-                    if waits[reader] == 0 and net[reader] <= 0 and not done[reader]:
-                        heapq.heappush(free, (-int(rank[reader]), reader))
+                    offer(reader)
             producer = problem.values[v].producer
             if producer is not None:
                 waits[producer] -= 1
-                if waits[producer] == 0 and net[producer] <= 0:
-                    heapq.heappush(free, (-int(rank[producer]), producer))
+                offer(producer)
     return np.array(result[::-1], np.int64)

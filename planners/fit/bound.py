@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.effort import Guard
-from memplan.planners.fit.least_peak import Across, Relations
+from memplan.planners.fit.least_peak import Across
 from memplan.planners.fit.problem import FitProblem
 from memplan.planners.ilp.integer_solver import SolverTask
 from memplan.planners.ilp.linear import ONE, ZERO, Affine, LinearProgram, add_up, column
@@ -52,7 +52,7 @@ _CUTS = (1, 4, 30)
 _MOST_COLUMNS, _MOST_INTEGERS, _MOST_OF_ONE = 20_000, 2_500, 5_000
 
 
-def choose_cuts(problem: FitProblem, relations: Relations, across: Across, limit: int, most: int) -> list[int]:
+def choose_cuts(problem: FitProblem, across: Across, limit: int, most: int) -> list[int]:
     """Returns nodes that depend on each other, in their order: those around which most bytes lie above the limit."""
     n = len(problem.nodes)
     sizes = problem.tables.size
@@ -94,7 +94,7 @@ class StageProgram:
 
     Args:
       problem: that is sound.
-      relations, across: of the problem.
+      across: of the problem, with relations.
       cuts: the nodes that end the stages but the last.
       limit: bytes.
 
@@ -103,20 +103,21 @@ class StageProgram:
       waits: its columns of seconds, by stage; all others are 0 or 1 in a plan. Empty without a host.
     """
 
-    def __init__(self, problem: FitProblem, relations: Relations, across: Across, cuts: list[int], limit: int):
+    def __init__(self, problem: FitProblem, across: Across, cuts: list[int], limit: int):
         self.problem, self.across, self.cuts, self.limit = problem, across, cuts, limit
         self.t = problem.tables
         self.total = max(float(self.t.seconds.sum()), 1e-300)
         self.program = LinearProgram()
         self.waits: list[int] = []
-        self.stages = self._stages(relations)
+        self.stages = self._stages()
         self._run: dict[tuple[int, int, int], Affine] = {}
         self._stay: dict[tuple[int, int], Affine] = {}
         self._load: dict[tuple[int, int], Affine] = {}
         self._write()
 
-    def _stages(self, relations: Relations) -> _Stages:
-        n, m = len(self.problem.nodes), len(self.cuts)
+    def _stages(self) -> _Stages:
+        relations, n, m = self.across.relations, len(self.problem.nodes), len(self.cuts)
+        assert relations is not None
         first, last = np.zeros(n, np.int64), np.full(n, m, np.int64)
         for j, k in enumerate(self.cuts):
             first[relations.after(k)] = j + 1
@@ -243,28 +244,27 @@ class StageProgram:
             program.at_most(early - add_up(elapsed[: j + 1]))
 
 
-def cost_bound(problem: FitProblem, limit: int, work: float, nodes: int, guard: Guard) -> float:
+def cost_bound(problem: FitProblem, across: Across, limit: int, work: float, nodes: int, guard: Guard) -> float:
     """Returns seconds that any plan within the limit adds at least; 0 if that is all that is proven.
 
     More cuts give better bounds in theory. Their programs are larger, and some are not solved to the end, so the best
     of several is returned. Small programs are solved in integers too.
 
     Args:
-      problem: that is sound, with at most `MAX_RELATED` nodes.
+      problem: that is sound.
+      across: of the problem, with relations.
       limit: bytes; at least `least_peak`.
       work: of the simplex method for each program: iterations times entries.
       nodes: of the tree of the integer program; 0 to leave it out.
       guard: ends it early.
     """
-    relations = Relations(problem)
-    across = Across(problem, relations)
     best = 0.0
     for wanted in _CUTS:
         most = _most_cuts(problem, wanted)
-        cuts = choose_cuts(problem, relations, across, limit, most)
+        cuts = choose_cuts(problem, across, limit, most)
         if not cuts or guard.reached():
             break
-        stages = StageProgram(problem, relations, across, cuts, limit)
+        stages = StageProgram(problem, across, cuts, limit)
         rows = stages.program.finished()
         best = max(best, Simplex(rows, work, guard).solve().bound * stages.total)
         if nodes > 0 and len(rows.low) <= (_MOST_OF_ONE if len(cuts) == 1 else _MOST_INTEGERS):

@@ -45,13 +45,14 @@ class Across:
     """Which values must be alive, or dropped and made again, while a node first runs, in every order.
 
     Attributes:
+      relations: of the nodes; None where they are not known.
       local: `[nodes]` bytes of the inputs, outputs and workspace of each node, less what may be computed in place, and
         with the arguments that stay.
       end: bytes of the results and of the arguments that stay.
     """
 
     def __init__(self, problem: FitProblem, relations: Relations | None):
-        self._problem, self._relations = problem, relations
+        self._problem, self.relations = problem, relations
         t = problem.tables
         self._kept = int(t.size[t.stays].sum())
         self.local = np.array([self._local(k) for k in range(len(problem.nodes))], np.int64)
@@ -73,7 +74,7 @@ class Across:
 
         Its own inputs and outputs, and the arguments that stay, are not among them.
         """
-        t, related = self._problem.tables, self._relations
+        t, related = self._problem.tables, self.relations
         if related is None:
             return np.zeros(len(t.size), np.bool_)
         made = np.append(related.before(k), True)[t.producer]

@@ -73,9 +73,8 @@ def solve_fit(problem: FitProblem, limit: int, budget: Budget | None = None) -> 
 class _Solver:
     def __init__(self, problem: FitProblem, limit: int, budget: Budget):
         self.problem, self.limit, self.budget, self.guard = problem, limit, budget, budget.guard
-        small = len(problem.nodes) <= MAX_RELATED
-        self.least = least_peak(problem, Across(problem, Relations(problem) if small else None))
-        self.has_relations = small
+        self.across = Across(problem, Relations(problem) if len(problem.nodes) <= MAX_RELATED else None)
+        self.least = least_peak(problem, self.across)
         self.best: tuple[float, int, FitPlan] | None = None
         self.lowest: tuple[int, float, FitPlan] | None = None
         self.total = math.fsum(node.seconds for node in problem.nodes)
@@ -100,10 +99,10 @@ class _Solver:
         if self.best is None:
             self._lower_peak(order)
             raise self._error(proven)
-        if self.has_relations and not proven:
+        if self.across.relations is not None and not proven:
             work = float(self.budget.effort.of(fast=2, normal=10, high=50)) * 1e8
             nodes = self.budget.effort.of(fast=20, normal=200, high=2000)
-            bound = max(bound, cost_bound(self.problem, self.limit, work, nodes, self.guard))
+            bound = max(bound, cost_bound(self.problem, self.across, self.limit, work, nodes, self.guard))
         return self._answer(bound)
 
     def seed(self, number: int) -> int:

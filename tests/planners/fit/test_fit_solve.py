@@ -13,7 +13,7 @@ from fit_problems import chain, in_order, random_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memplan.compiler.effort import Effort
+from memplan.compiler.effort import Effort, Guard
 from memplan.compiler.errors import PlanError, PlannerError
 from memplan.planners.fit.bound import StageProgram, choose_cuts, cost_bound
 from memplan.planners.fit.least_peak import Across, Relations, least_peak
@@ -77,6 +77,11 @@ def _runs(problem, node, k, after, needed, ran, always, limit):
             yield (after - {read}, ran | {k}), added
 
 
+def bound_of(problem: FitProblem, limit: int, work: float, nodes: int, guard: Guard) -> float:
+    """Returns `cost_bound` of a problem whose relations are known."""
+    return cost_bound(problem, Across(problem, Relations(problem)), limit, work, nodes, guard)
+
+
 def limits(problem: FitProblem) -> range:
     peak = verify_fit(problem, in_order(problem)).peak
     return range(peak - 1, max(peak // 2, 1), -max(1, peak // 8))
@@ -105,11 +110,11 @@ def test_bounds_are_never_above_the_optimum(seed: int) -> None:
     for limit in limits(problem):
         optimum = cheapest(problem, limit)
         if optimum is not None:
-            assert cost_bound(problem, limit, 1e8, 100, FAST.guard) <= optimum + 1e-9
+            assert bound_of(problem, limit, 1e8, 100, FAST.guard) <= optimum + 1e-9
 
 
 def test_the_bound_is_not_trivial() -> None:
-    assert cost_bound(chain(10), 60, 1e8, 0, FAST.guard) >= 6.0 * (1.0 - 1e-4)
+    assert bound_of(chain(10), 60, 1e8, 0, FAST.guard) >= 6.0 * (1.0 - 1e-4)
 
 
 @functools.cache
@@ -129,19 +134,18 @@ def reversal(length: int, slots: int) -> float:
 @pytest.mark.parametrize(("layers", "room"), [(4, 40), (6, 50), (7, 50)])
 def test_cuts_everywhere_prove_the_optimum_of_chains(layers: int, room: int) -> None:
     optimum = reversal(layers, room // 10 - 4) - (layers - 1)
-    assert cost_bound(chain(layers), room, 1e8, 100, FAST.guard) == pytest.approx(optimum, rel=1e-3)
+    assert bound_of(chain(layers), room, 1e8, 100, FAST.guard) == pytest.approx(optimum, rel=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_one_more_cut_never_lowers_the_bound(seed: int) -> None:
     problem = chain(8) if seed == 0 else random_problem(seed, 40, host=seed % 2 == 1, reach=8)
     limit = max(int(0.7 * verify_fit(problem, in_order(problem)).peak), least_peak(problem, Across(problem, None)))
-    relations = Relations(problem)
-    across = Across(problem, relations)
-    cuts = choose_cuts(problem, relations, across, limit, 6)
+    across = Across(problem, Relations(problem))
+    cuts = choose_cuts(problem, across, limit, 6)
     bounds = []
     for count in range(1, len(cuts) + 1):
-        stages = StageProgram(problem, relations, across, cuts[:count], limit)
+        stages = StageProgram(problem, across, cuts[:count], limit)
         bounds.append(Simplex(stages.program.finished(), 1e9, FAST.guard).solve().bound)
     assert all(more >= less - 1e-6 for less, more in itertools.pairwise(bounds)), bounds
 
@@ -218,7 +222,7 @@ def test_bounds_with_a_host_are_never_above_a_plan(seed: int) -> None:
             plan = solve_fit(problem, limit, FAST)
         except FitError:
             break
-        assert cost_bound(problem, limit, 1e8, 20, FAST.guard) <= plan.cost + 1e-6
+        assert bound_of(problem, limit, 1e8, 20, FAST.guard) <= plan.cost + 1e-6
 
 
 def test_unavoidable_waits_are_in_the_bound() -> None:
@@ -229,8 +233,8 @@ def test_unavoidable_waits_are_in_the_bound() -> None:
     then = (Run(7), Load(1), Run(8), Loaded(2), Run(9), Loaded(1), Run(10), Run(11))
     check = verify_fit(frozen, FitPlan((*first, *then)), 60)
     assert (check.violations, check.added_seconds) == ((), 32.0)
-    assert (20.0 - 7.0 + 20.0 - 5.0) * (1.0 - 1e-4) <= cost_bound(frozen, 60, 1e8, 20, FAST.guard) <= 32.0
-    assert 0.0 < cost_bound(slow, 60, 1e8, 20, FAST.guard) <= 32.0
+    assert (20.0 - 7.0 + 20.0 - 5.0) * (1.0 - 1e-4) <= bound_of(frozen, 60, 1e8, 20, FAST.guard) <= 32.0
+    assert 0.0 < bound_of(slow, 60, 1e8, 20, FAST.guard) <= 32.0
 
 
 def test_results_do_not_depend_on_chance() -> None:

@@ -40,6 +40,15 @@ Dims = Annotated[
         help="The size of the dimension NAME, which the program leaves open. May be repeated.",
     ),
 ]
+ProgramName = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROGRAM",
+        show_default=False,
+        help="A workload, or module:function, which takes nothing and returns (fun, args), a JAX function and its "
+        "arguments.",
+    ),
+]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", show_default=False, help="A plan that --out wrote.")]
 TargetName = Annotated[
     str | None,

@@ -15,7 +15,15 @@ from rich.table import Table
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.outcome import BufferDecision, Candidate, Outcome
 from memplan.cli import console
-from memplan.cli.arguments import DEFAULT_PLANNER, AsJson, EffortName, PlannerName, ReportFolder, TimeLimit
+from memplan.cli.arguments import (
+    DEFAULT_PLANNER,
+    AsJson,
+    EffortName,
+    PlannerName,
+    ProgramName,
+    ReportFolder,
+    TimeLimit,
+)
 from memplan.cli.console import Stages, note
 from memplan.cli.outputs import check_file, check_folder
 from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
@@ -38,15 +46,7 @@ _SHORT = 50
 
 
 def command(
-    program: Annotated[
-        str,
-        typer.Argument(
-            metavar="PROGRAM",
-            show_default=False,
-            help="A workload, or module:function, which takes nothing and returns (fun, args), a JAX function and its "
-            "arguments.",
-        ),
-    ],
+    program: ProgramName,
     target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="A TPU.")] = "tpu-v5e",
     planner: PlannerName = DEFAULT_PLANNER,
     compile_budget: Annotated[

@@ -14,7 +14,7 @@ from rich.table import Table
 from memplan.backends.fit.limit import limit_of
 from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, TensorDecision
 from memplan.cli import console
-from memplan.cli.arguments import AsJson, EffortName
+from memplan.cli.arguments import AsJson, EffortName, ProgramName
 from memplan.cli.console import Stages
 from memplan.cli.exit_status import ExitStatus
 from memplan.cli.outputs import check_file
@@ -27,15 +27,7 @@ _SHOWN = 20
 
 
 def command(
-    program: Annotated[
-        str,
-        typer.Argument(
-            metavar="PROGRAM",
-            show_default=False,
-            help="A workload, or module:function, which takes nothing and returns (fun, args), a JAX function and its "
-            "arguments.",
-        ),
-    ],
+    program: ProgramName,
     limit: Annotated[
         str | None,
         typer.Option(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol
 
 import jax
@@ -48,9 +47,14 @@ class StatedMemory:
     temporaries: int
 
     @property
+    def interface(self) -> int:
+        """Arguments and results, those that share memory counted once."""
+        return self.arguments + self.results - self.aliased
+
+    @property
     def total(self) -> int:
         """What the program needs on the device."""
-        return self.arguments + self.results - self.aliased + self.temporaries
+        return self.interface + self.temporaries
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class FitCompiler(Protocol):
     platform: str
 
     def compile(self, traced: Any, planned: bool) -> CompiledFit:
-        """Compiles a `jax.stages.Traced`; `planned` says that its equations carry the steps of a plan."""
+        """Compiles a `jax.stages.Traced`; `planned` says that its barriers carry the order of a plan."""
 
     def close(self) -> None:
         """Ends what the compiler keeps running."""
@@ -129,14 +133,6 @@ class TpuFitCompiler:
 
     def close(self) -> None:
         self._compiler.close()
-
-    def __enter__(self) -> TpuFitCompiler:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def compiler_for(target: Target | None) -> FitCompiler:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from memplan.backends.fit.compilers import StatedMemory
-from memplan.backends.fit.fit import FitPlanner, FitSession, check_budget, planner_of, trace_of
+from memplan.backends.fit.fit import FitPlanner, check_budget, session_of
 from memplan.backends.fit.result import CannotFitError, FitAttempt
-from memplan.compiler.effort import Effort, effort_of
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.hardware.target import Target, load_target
+from memplan.compiler.hardware.target import Target
 
 _MOST_POINTS = 100
 
@@ -83,13 +83,11 @@ def fit_curve(
     check_budget(compile_budget)
     if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= _MOST_POINTS:
         raise MemplanError(f"the number of points must be an integer from 1 to {_MOST_POINTS}, not {points!r}")
-    described = load_target(target) if isinstance(target, str) else target
-    traced = trace_of(function, args, donate_argnums, static_argnums)
-    with FitSession(traced, args, described, planner or planner_of(effort_of(effort))) as session:
+    with session_of(function, args, target, donate_argnums, static_argnums, effort, planner) as session:
         default = session.default
         if default.memory is not None:
             needed = default.memory.total
-            interface = needed - default.memory.temporaries
+            interface = default.memory.interface
         else:
             interface, by_model = session.as_written
             needed = default.total or by_model

@@ -143,9 +143,8 @@ def fit(
     """
     size = limit_of(limit)
     check_budget(compile_budget)
-    described = load_target(target) if isinstance(target, str) else target
-    traced = trace_of(function, args, donate_argnums, static_argnums)
-    return fit_traced(traced, args, size, described, compile_budget, planner or planner_of(effort_of(effort)))
+    with session_of(function, args, target, donate_argnums, static_argnums, effort, planner) as session:
+        return session.fit(size, compile_budget)
 
 
 def check_budget(compile_budget: Any) -> None:
@@ -154,35 +153,21 @@ def check_budget(compile_budget: Any) -> None:
         raise MemplanError(f"compile_budget must be a positive integer, not {compile_budget!r}")
 
 
-def trace_of(
+def session_of(
     function: Callable[..., Any],
     args: tuple[Any, ...],
-    donate_argnums: int | Sequence[int] = (),
-    static_argnums: int | Sequence[int] = (),
-) -> Any:
-    """Returns the `jax.stages.Traced` of a function for its arguments; one that `jax.jit` made keeps its options."""
+    target: str | Target | None,
+    donate_argnums: int | Sequence[int],
+    static_argnums: int | Sequence[int],
+    effort: str | Effort,
+    planner: FitPlanner | None,
+) -> FitSession:
+    """Returns the session of a function and its arguments, see `fit`; one that `jax.jit` made keeps its options."""
+    described = load_target(target) if isinstance(target, str) else target
     if not (hasattr(function, "trace") and hasattr(function, "lower")) or donate_argnums or static_argnums:
         function = jax.jit(function, donate_argnums=donate_argnums, static_argnums=static_argnums)
-    return function.trace(*args)  # type: ignore[attr-defined]
-
-
-def fit_traced(
-    traced: Any,
-    arguments: Any,
-    limit: int,
-    target: Target | None,
-    compile_budget: int,
-    planner: FitPlanner,
-) -> FitResult:
-    """Does what `fit` does for what `jax.jit(…).trace(…)` returned.
-
-    Args:
-      traced: JAX's stage.
-      arguments: what it was traced for.
-      limit, target, compile_budget, planner: see `fit`.
-    """
-    with FitSession(traced, arguments, target, planner) as session:
-        return session.fit(limit, compile_budget)
+    traced = function.trace(*args)  # type: ignore[attr-defined]
+    return FitSession(traced, args, described, planner or planner_of(effort_of(effort)))
 
 
 class FitSession:

@@ -210,7 +210,7 @@ class Bench:
             return self._compiler.compile(program, {})
         default, percentage = limit
         assert default is not None
-        room = default.interface + allowed({"temporaries": default.temporaries}, percentage)
+        room = default.interface + allowed(default.temporaries, percentage)
         if method.options is not None:
             return self._compiler.compile(program, method.options(room))
         return fitted(program, room, None if self._target == CPU else load_target(self._target), self._compiler)

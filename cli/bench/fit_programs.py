@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from memplan.backends.fit.compilers import memory_of
 from memplan.backends.fit.fit import fit
 from memplan.backends.fit.result import FitResult
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
@@ -74,10 +75,10 @@ class CpuCompiler:
 
 def stated(compiled: Any) -> Compiled:
     """Returns what XLA states about a `jax.stages.Compiled` for the CPU."""
-    memory = compiled.memory_analysis()
+    stats = compiled.memory_analysis()
+    memory = memory_of(lambda name: getattr(stats, name))
     costs = compiled.cost_analysis() or {}
-    interface = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return Compiled(memory.temp_size_in_bytes, interface, flops=costs.get("flops"), run=compiled)
+    return Compiled(memory.temporaries, memory.interface, flops=costs.get("flops"), run=compiled)
 
 
 def _one_line(error: Exception) -> str:
@@ -104,13 +105,14 @@ class AheadOfTime:
             raise MemplanError(f"it does not trace: {_one_line(error)}") from error
         module = module_of(lowered, program.name)
         compiled = self._compiler.compile(module, TOPOLOGY_OF_TARGET[self._target.name], options)
-        memory = compiled.memory
-        if memory is None:
+        sizes = compiled.memory
+        if sizes is None:
             raise MemplanError("this compiler states no sizes")
+        memory = memory_of(sizes.__getitem__)
         return Compiled(
-            temporaries=memory["temp_size_in_bytes"],
-            interface=memory["argument_size_in_bytes"] + memory["output_size_in_bytes"] - memory["alias_size_in_bytes"],
-            host=memory.get("host_temp_size_in_bytes", 0),
+            temporaries=memory.temporaries,
+            interface=memory.interface,
+            host=sizes.get("host_temp_size_in_bytes", 0),
             flops=(lowered.cost_analysis() or {}).get("flops"),
             cycles=score(parse_hlo(compiled.text), self._target).cycles,
         )
@@ -140,8 +142,7 @@ def fitted(program: Program, limit: int, target: Target | None, compiler: Compil
         return replace(compiler.compile(_flat(program, result), {}), more=more)
     memory = result.memory
     costs: Mapping[str, float] = getattr(result.executable, "cost_analysis", dict)() or {}
-    interface = memory.total - memory.temporaries
-    return Compiled(memory.temporaries, interface, flops=costs.get("flops"), run=result, more=more)
+    return Compiled(memory.temporaries, memory.interface, flops=costs.get("flops"), run=result, more=more)
 
 
 def _flat(program: Program, result: FitResult) -> Program:

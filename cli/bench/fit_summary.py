@@ -55,9 +55,9 @@ class Cell:
         return (max(self.cost, 0.0) + FLOOR) / (max(self.baseline_cost, 0.0) + FLOOR)
 
 
-def allowed(default: Row, limit: int) -> int:
-    """Returns the bytes of temporaries that a limit in percent stands for."""
-    return int(default["temporaries"] * limit // 100)
+def allowed(temporaries: int, limit: int) -> int:
+    """Returns the bytes that a limit in percent of the default's temporaries stands for."""
+    return temporaries * limit // 100
 
 
 def cost(row: Row) -> float | None:
@@ -77,16 +77,13 @@ def cells(rows: Sequence[Row], limits: Iterable[int]) -> list[Cell]:
 
 
 def _cell(step: str, rows: Sequence[Row], default: Row, limit: int) -> Cell:
+    room = allowed(default["temporaries"], limit)
     of_limit = [row for row in rows if row["limit"] in (None, limit)]
-    fitting = [
-        row
-        for row in of_limit
-        if "error" not in row and cost(row) is not None and row["temporaries"] <= allowed(default, limit)
-    ]
+    fitting = [row for row in of_limit if "error" not in row and cost(row) is not None and row["temporaries"] <= room]
     best = min((row for row in fitting if row["method"] != OURS), key=lambda row: row["ratio"], default=None)
     ours = next((row for row in fitting if row["method"] == OURS), None)
     tried = next((row for row in of_limit if row["method"] == OURS), None)
-    reason = "" if tried is None else _lost(best, ours, tried, allowed(default, limit))
+    reason = "" if tried is None else _lost(best, ours, tried, room)
     return Cell(
         step,
         limit,
@@ -97,14 +94,14 @@ def _cell(step: str, rows: Sequence[Row], default: Row, limit: int) -> Cell:
     )
 
 
-def _lost(best: Row | None, ours: Row | None, tried: Row, allowed: int) -> str:
+def _lost(best: Row | None, ours: Row | None, tried: Row, room: int) -> str:
     """Returns why a baseline is better than ours; "" if none is."""
     if best is None:
         return ""
     if ours is None:
         if "error" in tried:
             return str(tried["error"]).partition("\n")[0]
-        return f"{print_bytes(tried['temporaries'])} of temporaries, {print_bytes(allowed)} allowed"
+        return f"{print_bytes(tried['temporaries'])} of temporaries, {print_bytes(room)} allowed"
     noise = NOISE if "seconds" in ours else 0.0
     if ours["ratio"] <= best["ratio"] + noise:
         return ""

@@ -66,24 +66,32 @@ def find_program(name: str) -> Program:
     return _built(name, built.build, built.donate_argnums)
 
 
-def lower_for_tpu(program: Program) -> bytes:
-    """Returns the program as StableHLO bytecode, lowered for TPUs.
+def lowered_for_tpu(program: Program) -> Any:
+    """Returns the `jax.stages.Lowered` of the program for TPUs.
 
     Raises:
-      MemplanError: JAX cannot trace or lower it (the message has the first line of JAX's own), or it is a program of
-        several devices.
+      MemplanError: JAX cannot trace or lower it (the message has the first line of JAX's own).
     """
     import jax
 
     from memplan.backends.jit import lowering
-    from memplan.backends.jit.planning import module_of
 
     try:
         traced = jax.jit(program.fun, donate_argnums=program.donate_argnums).trace(*program.args)
-        lowered = lowering.lower_for_tpu(traced)
+        return lowering.lower_for_tpu(traced)
     except Exception as error:
-        raise MemplanError(f"{program.name} does not trace: {_one_line(error)}") from error
-    return module_of(lowered, program.name)
+        raise MemplanError(f"{program.name} does not trace: {one_line(error)}") from error
+
+
+def lower_for_tpu(program: Program) -> bytes:
+    """Returns the program as StableHLO bytecode, lowered for TPUs.
+
+    Raises:
+      MemplanError: as `lowered_for_tpu`, or it is a program of several devices.
+    """
+    from memplan.backends.jit.planning import module_of
+
+    return module_of(lowered_for_tpu(program), program.name)
 
 
 def _imported(name: str, module_name: str, attribute: str) -> Any:
@@ -95,10 +103,10 @@ def _imported(name: str, module_name: str, attribute: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise MemplanError(f"{module_name} cannot be imported: {_one_line(error)}") from error
+            raise MemplanError(f"{module_name} cannot be imported: {one_line(error)}") from error
         raise MemplanError(f"there is no module {module_name}, neither installed nor in the current folder") from None
     except (Exception, SystemExit) as error:
-        raise MemplanError(f"{module_name} cannot be imported: {_one_line(error)}") from error
+        raise MemplanError(f"{module_name} cannot be imported: {one_line(error)}") from error
     if not hasattr(module, attribute):
         raise MemplanError(f"{module_name} has no {attribute}")
     return getattr(module, attribute)
@@ -140,13 +148,14 @@ def _built(name: str, build: Any, donate_argnums: tuple[int, ...]) -> Program:
     try:
         built = build()
     except (Exception, SystemExit) as error:
-        raise MemplanError(f"{name} cannot be built: {_one_line(error)}") from error
+        raise MemplanError(f"{name} cannot be built: {one_line(error)}") from error
     is_pair = isinstance(built, tuple) and len(built) == 2
     if not is_pair or not callable(built[0]) or not isinstance(built[1], tuple):
         raise MemplanError(f"{name} returns no (fun, args), a function and a tuple of its arguments")
     return Program(name, built[0], built[1], donate_argnums)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Returns the type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

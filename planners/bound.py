@@ -8,9 +8,9 @@ There are three bounds, and the greatest counts:
 - `windows`: if that is too much work, the program is cut into windows of time, and each has a linear relaxation of its
   own (`ilp/relaxation.py`), which begins with every value in every memory and may end in any state. The bounds add up.
 
-Cuts are added to the linear programs (`ilp/cutting.py`), and integer programs of windows raise the bound of the whole
-program (`ilp/window_cuts.py`). The bounds come from dual solutions by weak duality, and hold
-whatever the solver's tolerances (`ilp/linear.py`).
+Cuts are added to the linear programs (`ilp/cutting.py`). The bounds come from dual solutions by weak duality, and hold
+whatever the solver's tolerances (`ilp/linear.py`). Integer programs of windows raise the bound of the whole program
+(`ilp/window_cuts.py`). They are solved by SCIP, whose tolerances are taken off.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from memplan.backends.fit.compilers import memory_of
 from memplan.backends.fit.fit import fit
 from memplan.backends.fit.result import FitResult
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
-from memplan.cli.programs import Program
+from memplan.cli.programs import Program, lowered_for_tpu, one_line
 from memplan.compiler.emulator.score import score
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends import parse_hlo
@@ -69,7 +69,7 @@ class CpuCompiler:
             jitted = jax.jit(program.fun, donate_argnums=program.donate_argnums)
             compiled = jitted.lower(*program.args).compile(compiler_options=dict(options))
         except Exception as error:
-            raise MemplanError(f"it does not compile: {_one_line(error)}") from error
+            raise MemplanError(f"it does not compile: {one_line(error)}") from error
         return stated(compiled)
 
 
@@ -81,11 +81,6 @@ def stated(compiled: Any) -> Compiled:
     return Compiled(memory.temporaries, memory.interface, flops=costs.get("flops"), run=compiled)
 
 
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
 class AheadOfTime:
     """XLA:TPU without a TPU."""
 
@@ -93,16 +88,9 @@ class AheadOfTime:
         self._target, self._compiler = target, compiler
 
     def compile(self, program: Program, options: Mapping[str, str]) -> Compiled:
-        import jax
-
-        from memplan.backends.jit.lowering import lower_for_tpu
         from memplan.backends.jit.planning import module_of
 
-        try:
-            traced = jax.jit(program.fun, donate_argnums=program.donate_argnums).trace(*program.args)
-            lowered = lower_for_tpu(traced)
-        except Exception as error:
-            raise MemplanError(f"it does not trace: {_one_line(error)}") from error
+        lowered = lowered_for_tpu(program)
         module = module_of(lowered, program.name)
         compiled = self._compiler.compile(module, TOPOLOGY_OF_TARGET[self._target.name], options)
         sizes = compiled.memory

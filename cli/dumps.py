@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memplan import pipeline
 from memplan.cli.bindings import Bindings
 from memplan.cli.console import Stages, note
 from memplan.compiler.errors import MemplanError
@@ -12,8 +11,8 @@ from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.guess import guess_target, guessed_target
 from memplan.compiler.hardware.target import Target, known_target, load_target
 from memplan.compiler.ir import Graph
+from memplan.compiler.mapping.build import BuiltProblem, build
 from memplan.compiler.mapping.plan import Plan
-from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import check_belongs
 
 
@@ -41,9 +40,9 @@ def target_for(graph: Graph, target: str | None) -> Target:
     return load_target(target)
 
 
-def problem_of(
+def built_of(
     plan: Plan, plan_file: Path, dump: Path, target: str | None, bindings: Bindings, stages: Stages
-) -> MappingProblem:
+) -> BuiltProblem:
     """Returns the problem that a plan is for, made from the program's file.
 
     Raises:
@@ -52,9 +51,9 @@ def problem_of(
     graph = read_dump(dump, stages, bindings)
     described = load_target(target) if target is not None else known_target(plan.target)
     with stages.stage("building the problem"):
-        problem = pipeline.problem(graph, described)
+        built = build(graph, described)
     try:
-        check_belongs(problem, plan)
+        check_belongs(built.problem, plan)
     except MemplanError as error:
         raise type(error)(f"{plan_file}: {error}") from None
-    return problem
+    return built

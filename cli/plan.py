@@ -78,7 +78,6 @@ def command(
     """
     check_time_limit(time_limit)
     guard = Guard(time_limit)  # Importing what follows takes time as well.
-    from memplan import pipeline
     from memplan.cli.bindings import Bindings
     from memplan.cli.console import Stages
     from memplan.cli.dumps import read_dump, target_for
@@ -86,6 +85,7 @@ def command(
     from memplan.cli.passes import PassOptions, chosen_passes, run_passes, show_passes
     from memplan.cli.preparation import prepare_with
     from memplan.cli.reports import make_references, print_result, scored_report
+    from memplan.compiler.mapping.build import build
     from memplan.compiler.report.files import write_report
 
     check_file(out)
@@ -101,12 +101,12 @@ def command(
         with stages.stage("running passes"):
             outcome = run_passes(graph, described, chosen, options)
         with stages.stage("building the problem"):
-            problem = pipeline.problem(outcome.graph, described)
+            problem = (built := build(outcome.graph, described)).problem
         guard.extend(prepare_with(maker.prepare, stages))
         references = make_references(problem, stages, guard.is_limited)
         with stages.stage(f"planning with {planner}"):
             plan = _planned(problem, maker, _budget(effort, time_limit, guard, references))
-        result = scored_report(problem, plan, references, stages)
+        result = scored_report(built, plan, references, stages)
         with stages.stage("writing"):
             if out is not None:
                 plan.save(out)

@@ -14,9 +14,11 @@ from memplan.cli import console
 from memplan.cli.console import Stages, note
 from memplan.cli.exit_status import ExitStatus
 from memplan.cli.references import reference_planners
+from memplan.compiler.mapping.build import BuiltProblem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation
+from memplan.compiler.report.buffers import describe_buffers
 from memplan.compiler.report.files import FILES
 from memplan.compiler.report.report import Report, make_report
 from memplan.compiler.report.schema import report_json
@@ -71,19 +73,19 @@ def make_references(problem: MappingProblem, stages: Stages, is_timed: bool = Fa
     return References(plans, verifier, 2.0 * seconds + verifier.seconds)
 
 
-def scored_report(problem: MappingProblem, plan: Plan, references: References, stages: Stages) -> Report:
+def scored_report(built: BuiltProblem, plan: Plan, references: References, stages: Stages) -> Report:
     """Scores a plan that is valid beside what it is compared with."""
     others = [(label, other) for label, other in references.plans if other.planner != plan.planner]
     with stages.stage("emulating"):
-        return make_report(problem, plan, others)
+        return make_report(built.problem, plan, others, describe_buffers(built))
 
 
-def checked_report(problem: MappingProblem, plan: Plan, stages: Stages) -> Report:
+def checked_report(built: BuiltProblem, plan: Plan, stages: Stages) -> Report:
     """Verifies a plan, and scores it beside what it is compared with; ends the command if a rule is broken."""
     with stages.stage("verifying"):
-        violations = pipeline.verify(problem, plan)
+        violations = pipeline.verify(built.problem, plan)
     stop_if_violated(violations)
-    return scored_report(problem, plan, make_references(problem, stages), stages)
+    return scored_report(built, plan, make_references(built.problem, stages), stages)
 
 
 def print_result(report: Report, folder: Path | None, as_json: bool) -> None:

@@ -20,7 +20,7 @@ def command(
     """
     from memplan.cli.bindings import Bindings
     from memplan.cli.console import Stages
-    from memplan.cli.dumps import problem_of
+    from memplan.cli.dumps import built_of
     from memplan.cli.outputs import check_folder
     from memplan.cli.reports import checked_report, print_result
     from memplan.compiler.mapping.plan import Plan
@@ -30,8 +30,8 @@ def command(
     bindings = Bindings.of(trip_count, dim)
     plan = Plan.load(plan_file)
     with Stages(total=7, quiet=json) as stages:
-        problem = problem_of(plan, plan_file, dump, target, bindings, stages)
-        result = checked_report(problem, plan, stages)
+        built = built_of(plan, plan_file, dump, target, bindings, stages)
+        result = checked_report(built, plan, stages)
         with stages.stage("writing"):
             if report is not None:
                 write_report(result, report)

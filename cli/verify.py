@@ -15,14 +15,14 @@ def command(
     from memplan import pipeline
     from memplan.cli.bindings import Bindings
     from memplan.cli.console import Stages, write_line
-    from memplan.cli.dumps import problem_of
+    from memplan.cli.dumps import built_of
     from memplan.cli.reports import stop_if_violated
     from memplan.compiler.mapping.plan import Plan
 
     bindings = Bindings.of(trip_count, dim)
     plan = Plan.load(plan_file)
     with Stages(total=3) as stages:
-        problem = problem_of(plan, plan_file, dump, target, bindings, stages)
+        problem = built_of(plan, plan_file, dump, target, bindings, stages).problem
         with stages.stage("verifying"):
             violations = pipeline.verify(problem, plan)
     stop_if_violated(violations)

@@ -27,7 +27,8 @@ MAY_IMPORT = {
         "compiler/mapping",
     ),
     "compiler/report": (
-        "compiler/*.py", "compiler/analysis", "compiler/hardware", "compiler/mapping", "compiler/emulator",
+        "compiler/*.py", "compiler/ir", "compiler/analysis", "compiler/hardware", "compiler/mapping",
+        "compiler/emulator",
     ),
     "passes": ("compiler", "planners/fit"),
     "planners/offsets": ("compiler/*.py",),

@@ -235,7 +235,9 @@ class Function:
             return plan_jaxpr(traced, leaves, target, self.settings)
         with beside_this_process() if place.is_here else nullcontext():
             outcome = plan_module(lower_for_tpu(traced), target, self.settings)
-        return PlanResult(outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan), outcome)
+        return PlanResult(
+            outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan, outcome.buffers), outcome
+        )
 
     def passes(self, *args: Any, **kwargs: Any) -> tuple[PassReport, ...]:
         """Returns what each pass finds in the program of arguments of these shapes and types."""

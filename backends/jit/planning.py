@@ -18,9 +18,10 @@ from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.jaxpr import graph_of_traced
 from memplan.compiler.frontends.jaxpr_devices import SeveralDevicesError
 from memplan.compiler.hardware.target import Target
-from memplan.compiler.mapping.build import build_problem
+from memplan.compiler.mapping.build import build
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.report.buffers import BufferDescription, describe_buffers
 from memplan.compiler.report.report import Report, make_report
 from memplan.passes.base import Pass
 from memplan.planners import planner as planners
@@ -129,17 +130,19 @@ def plan_module(
 def plan_jaxpr(traced: Any, arguments: Iterable[Any], target: Target, settings: Settings) -> PlanResult:
     """Returns a plan by our own model alone, for what `jax.jit(…).trace(…)` returned for some arguments' leaves."""
     graph = graph_of_traced(traced, arguments)
-    problem = build_problem(graph, target)
+    built = build(graph, target)
+    problem = built.problem
     for warning in (*graph.warnings, *problem.notes):
         say_once(logging.WARNING, f"memplan.jit: {traced.fun_name}: {warning}")
     plan = planners.get(settings.planner).plan(problem, Budget(settings.effort))
-    return PlanResult(plan, problem, report_of(problem, plan))
+    return PlanResult(plan, problem, report_of(problem, plan, describe_buffers(built)))
 
 
-def report_of(problem: MappingProblem, plan: Plan) -> Report:
-    """Returns the report on a plan, compared with everything in slow memory."""
+def report_of(problem: MappingProblem, plan: Plan, buffers: tuple[BufferDescription, ...] | None = None) -> Report:
+    """Returns the report on a plan, compared with everything in slow memory; `buffers` as for `make_report`."""
     slow = planners.get("slow").solve(problem, Budget())
-    return make_report(problem, plan, [(f"all in {problem.spaces[0].name}", slow)] if plan.planner != "slow" else [])
+    others = [(f"all in {problem.spaces[0].name}", slow)] if plan.planner != "slow" else []
+    return make_report(problem, plan, others, buffers)
 
 
 def contenders(outcome: Outcome) -> list[Candidate]:

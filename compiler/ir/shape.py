@@ -126,15 +126,24 @@ class Shape:
             return sum(element.bytes for element in self.elements)
         if not self.is_array:
             return 0
-        bits = BITS_PER_ELEMENT[self.dtype]
         elements = self._padded_elements()
         if self.layout is not None:
             elements = _round_up(elements, self.layout.tail_padding)
+        return -(-elements * self._stored_bits // 8)
+
+    @cached_property
+    def unpadded_bytes(self) -> int:
+        """Bytes that the elements take without the padding of the layout; of a tuple, the sum over its leaves."""
+        if self.is_tuple:
+            return sum(element.unpadded_bytes for element in self.elements)
+        return -(-self.num_elements * self._stored_bits // 8) if self.is_array else 0
+
+    @property
+    def _stored_bits(self) -> int:
+        """Bits of one element in memory: XLA stores a sub-byte one in a byte unless the layout packs it."""
         if self.layout is not None and self.layout.element_bits:
-            bits = self.layout.element_bits
-        elif bits < 8:
-            bits = 8  # XLA stores a sub-byte element in a byte unless the layout says that it is packed.
-        return -(-elements * bits // 8)
+            return self.layout.element_bits
+        return max(BITS_PER_ELEMENT[self.dtype], 8)
 
     def _padded_elements(self) -> int:
         """Elements that the layout stores: each tile applies to the most minor dimensions of what the last one left.

@@ -15,6 +15,7 @@ from memplan.compiler.collection import collection_paused
 from memplan.compiler.emulator.timing import Timeline, TimingEmulator
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.compiler.report.buffers import BufferDescription, describe_bare
 from memplan.compiler.report.costs import BufferCosts, buffer_costs
 from memplan.compiler.report.reasons import BufferStory, StoryTeller
 from memplan.compiler.report.usage import Usage, usage
@@ -62,6 +63,7 @@ class Report:
       contenders: mappings to compare, the plan of the report last.
       bound: seconds that no plan beats.
       bound_by: the planner that proved it; None if it is the latency without capacities.
+      buffers: `[num_buffers]` what a person may know of each: shape, source line, group.
       costs: what each buffer costs under the plan.
       stories: the buffers that cost most, most costly first, and why they are where they are.
     """
@@ -70,6 +72,7 @@ class Report:
     contenders: tuple[Contender, ...]
     bound: float
     bound_by: str | None
+    buffers: tuple[BufferDescription, ...]
     costs: BufferCosts
     stories: tuple[BufferStory, ...]
 
@@ -97,13 +100,19 @@ class Report:
 
 
 @collection_paused()
-def make_report(problem: MappingProblem, plan: Plan, others: Sequence[tuple[str, Plan]] = ()) -> Report:
+def make_report(
+    problem: MappingProblem,
+    plan: Plan,
+    others: Sequence[tuple[str, Plan]] = (),
+    buffers: tuple[BufferDescription, ...] | None = None,
+) -> Report:
     """Scores a plan beside others.
 
     Args:
       problem: that all of them answer. The plans must be valid: what an invalid plan is worth has no meaning.
       plan: what the report is about.
       others: `(label, plan)` of what it is compared with.
+      buffers: what `describe_buffers` says of the program; None where only the problem is known.
     """
     emulator = TimingEmulator(problem)
     every = (*others, (plan.planner, plan))
@@ -113,7 +122,8 @@ def make_report(problem: MappingProblem, plan: Plan, others: Sequence[tuple[str,
     costs = buffer_costs(problem, plan, subject.timeline)
     teller = StoryTeller(problem, plan, subject.timeline, subject.usage, costs)
     stories = tuple(teller.tell(buffer) for buffer in costs.most_costly(MOST_COSTLY))
-    return Report(problem, contenders, bound, bound_by, costs, stories)
+    described = describe_bare(problem) if buffers is None else buffers
+    return Report(problem, contenders, bound, bound_by, described, costs, stories)
 
 
 def _best_bound(emulator: TimingEmulator, plans: Sequence[Plan]) -> tuple[float, str | None]:

@@ -8,7 +8,6 @@ the clock on what else the machine does.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown
 from memplan.cli.bench.results import write_bench
-from memplan.cli.bench.rows import markdown_of, table_of
+from memplan.cli.bench.rows import cpu_of_children, markdown_of, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.compiler import child_process
@@ -76,7 +75,7 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 def _in_child(cache: Path, *arguments: str) -> dict[str, Any]:
     """Returns what `main` prints in a process that has this cache; its CPU seconds and seconds include starting."""
-    before, begin = _cpu_of_children(), time.monotonic()
+    before, begin = cpu_of_children(), time.monotonic()
     with child_process.start(
         __name__, *arguments, stderr=sys.stderr.fileno(), environment={"MEMPLAN_CACHE": str(cache)}
     ) as process:
@@ -84,12 +83,7 @@ def _in_child(cache: Path, *arguments: str) -> dict[str, Any]:
     if process.returncode:
         raise MemplanError(f"measuring failed with status {process.returncode}")
     told: dict[str, Any] = json.loads(output)
-    return {**told, "cpu_seconds": _cpu_of_children() - before, "seconds": time.monotonic() - begin}
-
-
-def _cpu_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return {**told, "cpu_seconds": cpu_of_children() - before, "seconds": time.monotonic() - begin}
 
 
 def compile_families() -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """`memplan bench mapping`: what each planner makes of each dump, beside XLA's own plan and the bound.
 
 All plans are scored by the same emulator, and checked by `verify`. The bound is the best that any of the planners
-proved. The row's `seconds` are those of the planner alone.
+proved. The row's `seconds` and `cpu_seconds` are those of the planner alone; the latter count its processes as well.
 
 `--contended` adds problems whose fast memory is over-subscribed several times. Their bound is their optimum, which is
 known by their construction.
@@ -22,7 +22,7 @@ from rich.table import Table
 from memplan import pipeline
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, Resume, TimeLimit
 from memplan.cli.bench.results import Results
-from memplan.cli.bench.rows import positive_integers
+from memplan.cli.bench.rows import cpu_seconds, positive_integers
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners
@@ -120,18 +120,18 @@ def _shipped() -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What a planner made of a problem: its plan, in how many `seconds`, and the plan's latency."""
+    """What a planner made of a problem: its plan, in how many seconds and `cpu` seconds, and the plan's latency."""
 
     plan: Plan
     seconds: float
+    cpu: float
     latency: float
 
 
 def _make(emulator: TimingEmulator, planner: str, effort: Effort, time_limit: float | None) -> _Made:
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), cpu_seconds()
     plan = pipeline.plan(emulator.problem, planner=planner, effort=effort, time_limit=time_limit)
-    seconds = time.perf_counter() - started
-    return _Made(plan, seconds, emulator.latency(plan))
+    return _Made(plan, time.perf_counter() - started, cpu_seconds() - cpu, emulator.latency(plan))
 
 
 def _rows(
@@ -172,6 +172,7 @@ def _rows_of(
             "gap": made.latency / bound - 1 if bound > 0 else 0.0,
             "violations": len(verify(problem, made.plan)),
             "seconds": made.seconds,
+            "cpu_seconds": made.cpu,
         }
 
 
@@ -189,7 +190,9 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "median_gap": statistics.median(row["gap"] for row in own),
             "optimal": sum(row["gap"] <= OPTIMAL for row in own),
             "violations": sum(row["violations"] for row in own),
+            "worst_gap": max(row["gap"] for row in own),
             "seconds": sum(row["seconds"] for row in own),
+            "most_cpu_seconds": max(row["cpu_seconds"] for row in own),
         }
     return summary
 

@@ -21,7 +21,7 @@ def row(dump: str, planner: str, latency: float, own: float | None) -> dict[str,
     return {
         "dump": dump, "target": "tpu-v5e", "operations": 1234, "buffers": 5, "planner": planner, "latency": latency,
         "ratio_to_xla": None if own is None else latency / own, "bound": 0.001, "gap": latency / 0.001 - 1,
-        "violations": 0, "seconds": 0.5,
+        "violations": 0, "seconds": 0.5, "cpu_seconds": 0.75,
     }  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def test_summary_takes_the_geometric_mean() -> None:
     assert summary["greedy"]["mean_gap"] == pytest.approx(2.0)
     assert summary["greedy"]["median_gap"] == pytest.approx(2.0)
     assert summary["greedy"]["optimal"] == 0
+    assert summary["greedy"]["worst_gap"] == pytest.approx(3.0)
 
 
 def test_markdown() -> None:

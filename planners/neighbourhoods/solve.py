@@ -44,7 +44,7 @@ Integers = NDArray[np.int64]
 _WHOLE, _ACCESSES = 2_000, 300
 
 # Rounds for each item of a program that is one window, and rounds times operations and items in all, by effort.
-_ROUNDS, _WORK = (300, 500, 4_000), (50_000_000, 1_200_000_000, 12_000_000_000)
+_ROUNDS, _WORK = (300, 2_000, 10_000), (50_000_000, 400_000_000, 6_000_000_000)
 
 # Rounds for each item of a large program in all its sweeps, and in all, by effort, and the sweeps.
 _LARGE_ROUNDS, _LARGE_WORK, _SWEEPS = (10, 1_000, 10_000), (1_000_000, 40_000_000, 400_000_000), (1, 4, 8)

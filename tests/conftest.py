@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("memplan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("memplan")
 
 # What takes longest is begun first, so that no core is left with it at the end.
 # The first file compiles the planners' kernels, and transforms need none meanwhile.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memplan.compiler import arrays_kernel
@@ -16,7 +16,6 @@ fill = entry(arrays_kernel.fill.py_func)
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.float64])
-@settings(deadline=None)  # the first call compiles
 @given(data=st.data())
 def test_argsort_is_stable(kind: type, data: st.DataObject) -> None:
     keys = np.array(data.draw(st.lists(st.integers(-9, 9), max_size=100)), kind)
@@ -27,7 +26,6 @@ def test_argsort_is_stable(kind: type, data: st.DataObject) -> None:
     assert (order[count:] == -1).all()
 
 
-@settings(deadline=None)
 @given(size=st.integers(0, 2000), seed=st.integers(0, 9))
 def test_argsort_of_many_keys(size: int, seed: int) -> None:
     keys = np.random.default_rng(seed).standard_normal(size)

@@ -54,7 +54,7 @@ def test_entries_are_files_in_the_folder(tmp_path: Path) -> None:
 CONTENT = bytes(range(256))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(data=st.data())
 def test_no_damage_is_taken_for_content(tmp_path: Path, data: st.DataObject) -> None:
     whole = bytearray(sealed(CONTENT))

@@ -102,7 +102,7 @@ def tolerance(dtype: Any) -> dict[str, float]:
     return {"rtol": 2e-5, "atol": 2e-6} if dtype == jnp.float32 else {"rtol": 3e-2, "atol": 2e-2}
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(sorted(ORDERS)),
     st.sampled_from(MASKS),
@@ -249,7 +249,7 @@ def test_the_model(sizes: tuple[int, int, int, int], platform: Any, declined: st
     assert bool(declined) == bool(report.findings[0].declined)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.tuples(st.integers(1, 64), st.integers(1, 16), st.integers(1, 9000), st.integers(1, 9000)))
 def test_blocks_divide_and_fit(sizes: tuple[int, int, int, int]) -> None:
     b, h, t, s = sizes

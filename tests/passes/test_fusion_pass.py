@@ -292,7 +292,7 @@ OPERATIONS: list[Callable[[Any, Any], Any]] = [
     st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=9),
     st.sampled_from([24 << 10, 64 << 10, 256 << 10]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_random_programs_keep_their_values(steps: list[Any], size: int) -> None:
     def fun(x: Any, y: Any) -> Any:
         values = [x, y]

@@ -169,7 +169,7 @@ def test_what_a_constant_does_not_change(expression: str, folds: bool) -> None:
     st.integers(0, 255),
     st.integers(0, 255),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_folding_computes_what_jax_does(opcode: str, dtype: str, a: int, b: int) -> None:
     functions = {"add": lax.add, "subtract": lax.sub, "multiply": lax.mul, "maximum": lax.max, "minimum": lax.min}
     left, right = np.asarray(a * 16843009 // 3).astype(dtype), np.asarray(b).astype(dtype)
@@ -223,7 +223,7 @@ BINARY = [jnp.add, jnp.multiply, jnp.maximum, lambda x, y: jax.jit(jnp.subtract)
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=14))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_values_of_random_programs_stay(steps: list[tuple[int, int, int]]) -> None:
     def fun(x: Any, y: Any) -> Any:
         values = [x, y]

@@ -26,7 +26,7 @@ from memplan.planners.planner import Budget, Effort
 WORK = 1e11
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(mapped=problems(max_length=9, depth=2), ratio=st.sampled_from((0.25, 1.0)))
 def test_no_plan_beats_a_bound(mapped: MappingProblem, ratio: float) -> None:
     best = min(latency(mapped, planners.get(name).solve(mapped, Budget())) for name in ("slow", "greedy"))
@@ -35,7 +35,7 @@ def test_no_plan_beats_a_bound(mapped: MappingProblem, ratio: float) -> None:
     assert run(model.program.finished(), 1000, 60.0, 1e-6).bound * model.unit <= best * (1.0 + 1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(mapped=problems(max_length=30, depth=2))
 def test_bounds_of_windows_add_up(mapped: MappingProblem) -> None:
     spans = windows(mapped, 4)
@@ -151,7 +151,6 @@ def test_an_argument_may_stay_from_run_to_run() -> None:
     assert lower_bound(never).value == pytest.approx(8.0, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200), st.data())
 def test_nodes_cover_an_interval_once_and_are_fine_at_its_ends(size: int, data: st.DataObject) -> None:
     tree = Tree.over(size)
@@ -164,7 +163,6 @@ def test_nodes_cover_an_interval_once_and_are_fine_at_its_ends(size: int, data: 
         assert high - low == 1 or high - low <= 0.5 * min(low - first, last - high)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-50, 50), min_size=3, max_size=3))
 def test_any_duals_give_a_safe_bound(duals: list[int]) -> None:
     program = LinearProgram()

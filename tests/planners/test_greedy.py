@@ -45,7 +45,7 @@ def test_every_technique_has_a_switch() -> None:
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(mapped=problems(max_length=20, depth=3), seed=st.integers(0, 9))
 def test_plans_stay_valid_without_a_technique(name: str, mapped: MappingProblem, seed: int) -> None:
     options = dataclasses.replace(GreedyOptions(rounds=5, repacks=1), **{name: SWITCHES[name]})
@@ -169,7 +169,7 @@ def test_homes_in_fast_memory_that_do_not_fit_are_refused() -> None:
         solve(mapped, Budget())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(mapped=problems(max_length=15), data=st.data())
 def test_buffers_that_live_in_fast_memory_are_left_there(mapped: MappingProblem, data: st.DataObject) -> None:
     arguments = [i for i, buffer in enumerate(mapped.buffers) if buffer.initial_space is not None]

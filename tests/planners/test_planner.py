@@ -62,7 +62,7 @@ def test_a_user_registers_a_planner_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("name", SEARCHING)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(mapped=problems(max_length=25, depth=3))
 def test_plans_are_valid_and_never_slower_than_all_at_home(name: str, mapped: MappingProblem) -> None:
     made = planners.get(name).solve(mapped, Budget())
@@ -87,7 +87,7 @@ def problems_with_ends_anywhere(draw: st.DrawFn) -> MappingProblem:
 
 
 @pytest.mark.parametrize("name", [*SEARCHING, "search", "ilp", "evolution"])
-@settings(max_examples=examples(15, 100), deadline=None)
+@settings(max_examples=examples(15, 100))
 @given(mapped=problems_with_ends_anywhere())
 def test_arguments_and_results_in_any_memory_are_planned_or_refused(name: str, mapped: MappingProblem) -> None:
     try:

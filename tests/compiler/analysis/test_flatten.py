@@ -190,7 +190,7 @@ def run(graph: Graph, seed: int) -> None:
     Machine(flatten(graph), lambda: choices.randint(0, 3), choices.randrange).run()
 
 
-few_examples = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+few_examples = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @settings(few_examples, max_examples=100)

@@ -181,7 +181,7 @@ def needed(program: FlatProgram) -> list[set[int]]:
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(graphs())
 def test_live_ranges_are_what_a_flow_analysis_of_the_accesses_finds(graph) -> None:  # type: ignore[no-untyped-def]
     program = flatten(graph)
@@ -198,7 +198,7 @@ def test_live_ranges_are_what_a_flow_analysis_of_the_accesses_finds(graph) -> No
             assert times == live, content
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(graphs())
 def test_live_bytes_add_up_the_live_storages(graph) -> None:  # type: ignore[no-untyped-def]
     program = flatten(graph, pointer_bytes=8)

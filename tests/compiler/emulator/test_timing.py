@@ -322,7 +322,7 @@ class TestBranches:
         assert latency(problem, plan_of(problem, [(0, SLOW, FAST, 0, 3)])) == 0.5e9
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(problems_and_plans())
 def test_agrees_with_the_exact_reference(case: tuple[MappingProblem, Plan]) -> None:
     problem, plan = case
@@ -334,7 +334,7 @@ def test_agrees_with_the_exact_reference(case: tuple[MappingProblem, Plan]) -> N
     assert latency(problem, plan) == timeline.latency
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(problems_and_plans(branches=False, max_trips=40))
 def test_skipped_iterations_are_exact(case: tuple[MappingProblem, Plan]) -> None:
     problem, plan = case
@@ -342,14 +342,14 @@ def test_skipped_iterations_are_exact(case: tuple[MappingProblem, Plan]) -> None
     assert abs(latency(problem, plan) - expected) <= 1e-9 * max(1.0, float(expected))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(problems_and_plans())
 def test_every_timeline_is_possible(case: tuple[MappingProblem, Plan]) -> None:
     problem, plan = case
     assert verify_timeline(problem, plan, emulate(problem, plan)) == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(problems_and_plans())
 def test_no_plan_beats_the_bound(case: tuple[MappingProblem, Plan]) -> None:
     problem, plan = case

@@ -66,7 +66,7 @@ def test_what_planners_plan_gives_the_right_numbers(planner: str, name: str) -> 
     assert same(execute(problem, plan, *args), expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(PROGRAMS)), st.integers(0, 1 << 30))
 def test_random_valid_plans_give_the_right_numbers(name: str, seed: int) -> None:
     problem, args, expected = example(name)
@@ -75,7 +75,7 @@ def test_random_valid_plans_give_the_right_numbers(name: str, seed: int) -> None
     assert same(execute(problem, plan, *args), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 1 << 30))
 def test_random_control_flow_gives_the_right_numbers(seed: int) -> None:
     """Its copies are made, at the right time: sums and maxima of whole arrays are JAX's bit for bit."""
@@ -107,7 +107,7 @@ def outcome(problem: BuiltProblem, plan: Plan, args: tuple[Any, ...], expected: 
     return "right" if same(found, expected) else "wrong"
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.sampled_from(sorted(PROGRAMS)), st.integers(0, 1 << 30))
 def test_a_mutated_plan_that_verifies_gives_the_right_numbers(name: str, seed: int) -> None:
     """Two independent judges: what the verifier lets pass must be right. (A broken rule need not change the numbers.)"""

@@ -206,7 +206,7 @@ def damaged_protos(draw: st.DrawFn) -> bytes:
 SMALL = [proto_of(text_of(EVERY_OPCODE)), *(content_of(file) for file in CPU_PROTOS)]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(damaged_protos())
 def test_damage_ends_in_an_error_or_a_graph(data: bytes) -> None:
     try:

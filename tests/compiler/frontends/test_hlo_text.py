@@ -298,7 +298,7 @@ def test_a_name_that_xla_does_not_take_is_made_legal() -> None:
     assert parse(print_graph(graph), "m.txt") == graph
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(damaged_modules())
 def test_damage_ends_in_a_located_error_or_a_graph(text: str) -> None:
     try:
@@ -310,7 +310,7 @@ def test_damage_ends_in_a_located_error_or_a_graph(text: str) -> None:
         assert parse(print_graph(graph), "m.txt") == graph
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet=st.sampled_from(list('HloModule ENTRY ROOT x={}()[],%/*"\n-1f32')), max_size=60))
 def test_noise_ends_in_an_error(text: str) -> None:
     try:

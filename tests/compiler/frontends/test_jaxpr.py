@@ -228,7 +228,7 @@ def test_shapes_that_are_not_numbers_are_refused() -> None:
 # Properties
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(["sin", "dot", "sum", "scan", "cond", "jit", "where", "sort", "set"]), max_size=8))
 def test_random_compositions_keep_the_rules(steps: list[str]) -> None:
     """Names are unique in the module, the Graph keeps every rule of the IR, is the same each time, and can be printed."""

@@ -61,7 +61,7 @@ def test_same_as_xla(shape: str, value: str) -> None:
     assert ours == theirs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(["f32", "f64", "bf16", "f16"]), st.lists(st.floats(width=64), min_size=1, max_size=10))
 def test_floats_print_as_xla_prints_them(dtype: str, values: list[float]) -> None:
     text = ", ".join("nan" if math.isnan(value) else repr(value) for value in values)

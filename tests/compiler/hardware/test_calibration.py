@@ -159,7 +159,7 @@ class TestMoves:
         assert (floor, overhead, rows[0][SLOW]) == (10.0 - MOST_INEFFICIENT, 10.0 - MOST_INEFFICIENT, MOST_INEFFICIENT)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["tpu-v5e", "tpu-v4", "tpu-v6e", "tpu-7x", "generic"]),
     st.sampled_from(KINDS),

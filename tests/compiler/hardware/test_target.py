@@ -296,7 +296,7 @@ def test_no_space_at_all() -> None:
         parse_target("space = 3\n" + text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_damage_is_a_target_error(data: st.DataObject) -> None:
     """Cut, doubled or replaced text is read, or refused with a message, and never anything else."""

@@ -94,7 +94,7 @@ def random_loops(draw: st.DrawFn) -> tuple[str, int | None]:
     return text, None
 
 
-@settings(max_examples=examples(300, 3_000), deadline=None)
+@settings(max_examples=examples(300, 3_000))
 @given(random_loops())
 def test_no_count_is_wrong_and_no_short_loop_is_missed(loop: tuple[str, int | None]) -> None:
     text, expected = loop
@@ -116,7 +116,6 @@ def test_counters_that_overflow_do_not_count_to_the_end_of_their_type() -> None:
     assert count(text.replace("direction=LT", "direction=LE")) == UNKNOWN
 
 
-@settings(deadline=None)
 @given(
     st.integers(-20, 20), st.integers(-5, 5), st.integers(-20, 20), st.integers(-5, 5), st.sampled_from(sorted(DIRECTIONS))
 )  # fmt: skip

@@ -147,7 +147,7 @@ def test_peak_is_near_the_optimum_of_small_programs() -> None:
     assert sum(ratio == 1.0 for ratio in ratios) > 0.9 * len(ratios)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 60), st.randoms(use_true_random=False))
 def test_order_is_legal_and_never_worse_than_the_text(count: int, rng: random.Random) -> None:
     computation = random_program(rng, count)

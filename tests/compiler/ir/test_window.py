@@ -14,7 +14,7 @@ def test_window_text() -> None:
     assert Window.parse("") == Window()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(1, 4), st.integers(-3, 6), st.integers(1, 4),
     st.integers(1, 3),

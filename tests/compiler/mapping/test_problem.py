@@ -167,7 +167,7 @@ def lacking_on_some_path(mapped: MappingProblem) -> set[int]:
     return lacking
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(with_an_access_less())
 def test_faults_are_what_some_path_of_execution_meets(mapped: MappingProblem) -> None:
     found = {fault.buffer for fault in mapped.faults}
@@ -175,7 +175,7 @@ def test_faults_are_what_some_path_of_execution_meets(mapped: MappingProblem) ->
     assert found == lacking_on_some_path(mapped)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(max_length=25, depth=3))
 def test_random_programs_have_no_faults(mapped: MappingProblem) -> None:
     assert mapped.faults == ()

@@ -148,7 +148,7 @@ def test_regions_nest_to_a_limit() -> None:
         MappingProblem.from_json(nested(MAX_NESTING + 1).to_json())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems())
 def test_problems_that_make_sense_are_accepted(made: MappingProblem) -> None:
     assert MappingProblem.from_json(made.to_json()) == made

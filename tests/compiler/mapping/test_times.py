@@ -241,7 +241,7 @@ def instructions(built: BuiltProblem) -> list[tuple[str, float, int]]:
     return rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 1 << 30))
 def test_random_control_flow_costs_the_same_traced_and_lowered(seed: int) -> None:
     """Where both carry the same instructions out in the same order; `jax.jit` leaves out more of what is not used."""

@@ -12,7 +12,7 @@ from memplan.passes.fft.choice import CPU, TPU, decompose, decompose_at_least, s
 from memplan.passes.fft.decomposition import Decomposition
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @example(1597, 1, CPU)
 @example(1597, 1, TPU)
 @example(2 * 2063, 1, TPU)

@@ -43,7 +43,7 @@ def error(found: Any, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(found, np.float64) - wanted) / np.linalg.norm(wanted))
 
 
-@settings(deadline=None, max_examples=examples(6, 40))
+@settings(max_examples=examples(6, 40))
 @given(
     st.integers(1, 150), st.integers(1, 150), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 99)
 )

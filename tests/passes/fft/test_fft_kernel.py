@@ -71,7 +71,7 @@ def test_the_transform_of_a_form_is_at_quarter_frequencies() -> None:
     np.testing.assert_allclose(spectrum.T.ravel(), wanted, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(
     st.sampled_from([1, 7, 200, 256]),
     st.integers(1, 300),

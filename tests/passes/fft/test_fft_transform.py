@@ -58,7 +58,7 @@ def given_input(kind: lax.FftType, seed: int, batch: tuple[int, ...], lengths: t
 KINDS = st.sampled_from([lax.FftType.FFT, lax.FftType.IFFT, lax.FftType.RFFT, lax.FftType.IRFFT])
 
 
-@settings(deadline=None, max_examples=examples(6, 40))
+@settings(max_examples=examples(6, 40))
 @given(
     KINDS,
     st.lists(st.integers(1, 3), max_size=2),

@@ -35,7 +35,7 @@ def test_the_best_mapping_of_a_tiny_program_is_found() -> None:
     assert latency(mapped, made) == pytest.approx(best)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(mapped=problems(max_length=20, depth=3), seed=st.integers(0, 9))
 def test_plans_are_valid_and_never_slower_than_slow(mapped: MappingProblem, seed: int) -> None:
     made = solve_with(mapped, Budget(seed=seed), EvolutionOptions(population=8, generations=2))

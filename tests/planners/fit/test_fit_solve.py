@@ -246,7 +246,7 @@ def test_results_do_not_depend_on_chance() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(2, 40), st.booleans(), st.floats(0.3, 1.0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_plans_are_valid_or_refused_with_a_plan(seed: int, num_nodes: int, host: bool, share: float) -> None:
     problem = random_problem(seed, num_nodes, host, reach=seed % 3 * 6)
     limit = int(share * verify_fit(problem, in_order(problem)).peak)

@@ -46,7 +46,7 @@ def test_a_limit_ends_it() -> None:
     assert fit_within(shipped(), CAPACITY - 1, nodes=10**6) is None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_nothing_overlaps_and_no_less_is_placed(data: st.DataObject) -> None:
     length = 8

@@ -26,7 +26,7 @@ from memplan.planners.planner import Budget, Effort
 SHORT = Budget(Effort.FAST)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(mapped=problems(max_length=7, depth=2))
 def test_plans_are_valid_and_never_worse_than_greedys(mapped: MappingProblem) -> None:
     told: list[Plan] = []

@@ -34,7 +34,7 @@ def choices(knapsack: Knapsack) -> np.ndarray:
     return every[every @ knapsack.weights <= knapsack.room]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     weights=st.lists(st.integers(1, 30), min_size=1, max_size=9),
     room=st.integers(0, 60),
@@ -56,7 +56,6 @@ def test_no_choice_that_fits_breaks_a_cut(weights: list[int], room: int, data: s
         assert (cut.coefficients[cover] == 1).all()
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4)), max_size=7), st.integers(0, 8))
 def test_the_lightest_choice_of_a_value_is_found(items: list[tuple[int, int]], most: int) -> None:
     weights, values = (np.array([item[end] for item in items], np.int64) for end in (0, 1))

@@ -95,7 +95,7 @@ def test_cuts_lead_the_integer_program_there_too(seed: int, monkeypatch: pytest.
     assert made.info["bound"] <= latency(mapped, made)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(mapped=problems(max_length=8, depth=2))
 def test_what_it_decides_is_valid_with_its_offsets(mapped: MappingProblem) -> None:
     plan = greedy.solve(mapped, Budget())

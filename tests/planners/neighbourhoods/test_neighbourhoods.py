@@ -32,7 +32,7 @@ def placed(problem: MappingProblem, plan: Plan) -> Placed:
     return Placed.of(frame, TimingEmulator(problem), stays, homes)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(problem=problems(max_length=12))
 def test_plans_are_valid_and_never_worse_than_their_start(problem: MappingProblem) -> None:
     start = greedy.solve(problem, FAST)

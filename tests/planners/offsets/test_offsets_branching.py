@@ -34,7 +34,7 @@ NEVER = np.zeros(1, np.int64)
 
 
 @given(instances(), st.integers(-2, 1), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_it_finds_offsets_where_there_are_some(instance: Instance, more: int, shuffle: object) -> None:
     instance = instance.subset(np.flatnonzero(instance.size > 0))
     if not len(instance):
@@ -100,7 +100,7 @@ def test_restarts_come_to_an_end(more: int) -> None:
 
 
 @given(instances(max_blocks=8, plain=True), st.integers(0, 8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rounded_sizes_leave_a_packing_of_the_sizes(instance: Instance, more: int) -> None:
     capacity = lower_bound(instance) + more
     search = BranchAndBound(instance, capacity)

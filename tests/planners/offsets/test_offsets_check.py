@@ -34,7 +34,7 @@ def test_a_block_fits_into_the_gap_of_another() -> None:
 
 
 @given(instances(), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_it_tells_what_bytes_taken_one_by_one_tell(instance: Instance, data: st.DataObject) -> None:
     offsets = [
         int(fixed) if fixed >= 0 else int(alignment) * data.draw(st.integers(0, 4))

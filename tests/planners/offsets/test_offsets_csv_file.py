@@ -61,7 +61,7 @@ def to_csv(instance: Instance, newline: str, columns: list[str]) -> str:
     st.sampled_from(["\n", "\r\n"]),
     st.permutations(["id", "lower", "upper", "size", "alignment", "offset", "gaps", "hint"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_round_trip(instance: Instance, newline: str, columns: list[str]) -> None:
     read = parse_instance(to_csv(instance, newline, columns))
     for name in ("lower", "upper", "size", "alignment", "fixed", "gap_block", "gap_lower", "gap_upper"):

@@ -12,7 +12,7 @@ from memplan.planners.offsets.instance import Instance
 
 
 @given(instances())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_companions_share_a_time(instance: Instance) -> None:
     pointer, other = overlaps(Sections.of(instance))
     for block in range(len(instance)):
@@ -25,7 +25,7 @@ def test_companions_share_a_time(instance: Instance) -> None:
 
 
 @given(instances())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_loads(instance: Instance) -> None:
     loads = [
         sum(int(instance.size[block]) for block in range(len(instance)) if time in times_of(instance, block))
@@ -39,7 +39,7 @@ def test_loads(instance: Instance) -> None:
 
 
 @given(instances())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_parts_share_no_time_and_cannot_be_parted(instance: Instance) -> None:
     parts = components(instance)
     real = np.flatnonzero(instance.size > 0)
@@ -52,7 +52,7 @@ def test_parts_share_no_time_and_cannot_be_parted(instance: Instance) -> None:
 
 
 @given(instances(max_blocks=5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_packing_is_below_the_bound(instance: Instance) -> None:
     assert maximum_load(instance) <= lower_bound(instance) <= lowest_height(instance)
 
@@ -64,7 +64,7 @@ def test_alignment_and_fixed_offsets_raise_the_bound() -> None:
 
 
 @given(instances())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_largest_of_each_section(instance: Instance) -> None:
     sections = Sections.of(instance)
     amount = np.arange(len(instance)) * 7 % 5

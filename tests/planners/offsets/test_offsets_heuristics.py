@@ -16,7 +16,7 @@ def without_empty(instance: Instance) -> Instance:
 
 
 @given(instances(max_blocks=10))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_order_gives_a_right_packing(instance: Instance) -> None:
     instance = without_empty(instance)
     fitter = Fitter(instance)

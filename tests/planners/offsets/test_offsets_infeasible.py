@@ -12,7 +12,7 @@ from memplan.planners.offsets.pack import pack
 
 
 @given(instances(max_blocks=8), st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_subset_does_not_fit_and_does_without_any_block(instance: Instance, less: int) -> None:
     capacity = lowest_height(instance) - less
     if capacity < 0:

@@ -19,7 +19,7 @@ def test_intervals_leave_gaps_out() -> None:
 
 
 @given(instances())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_intervals_are_the_times_of_each_block(instance: Instance) -> None:
     found: list[set[int]] = [set() for _ in range(len(instance))]
     for block, lower, upper in zip(*instance.intervals(), strict=True):
@@ -29,7 +29,7 @@ def test_intervals_are_the_times_of_each_block(instance: Instance) -> None:
 
 
 @given(instances())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_subset_keeps_what_its_blocks_are(instance: Instance) -> None:
     chosen = np.arange(len(instance))[::-2]
     part = instance.subset(chosen)

@@ -34,7 +34,7 @@ NEEDS_SEVEN = Instance.of(
 
 
 @given(instances(), st.integers(-2, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_says_whether_a_capacity_is_enough(instance: Instance, more: int) -> None:
     capacity = max(0, lowest_height(instance) + more)
     packing = pack(instance, capacity)
@@ -52,7 +52,7 @@ def test_it_says_whether_a_capacity_is_enough(instance: Instance, more: int) -> 
 
 
 @given(instances())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_finds_the_lowest_height(instance: Instance) -> None:
     packing = pack(instance)
     assert packing.status == Status.OPTIMAL
@@ -61,7 +61,7 @@ def test_it_finds_the_lowest_height(instance: Instance) -> None:
 
 
 @given(instances(max_blocks=5), st.integers(0, 2))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_constraint_solver_agrees(instance: Instance, less: int) -> None:
     instance = instance.subset(np.flatnonzero(instance.size > 0))
     capacity = max(0, lowest_height(instance) - less)
@@ -171,7 +171,7 @@ def test_blocks_one_by_one_are_packed_as_their_instance() -> None:
 
 
 @given(instances(max_blocks=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_more_blocks_than_plain_first_fit_takes_are_packed_as_low(instance: Instance) -> None:
     expected = pack(instance)
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ from memplan.planners.offsets.reduction import reduced, scaled, unit_of
 
 
 @given(instances(max_blocks=3), st.sampled_from([2, 3]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_units_change_nothing(instance: Instance, factor: int) -> None:
     instance = instance.subset(np.flatnonzero(instance.size > 0))
     if not len(instance):
@@ -29,7 +29,7 @@ def test_units_change_nothing(instance: Instance, factor: int) -> None:
 
 
 @given(instances())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_parts_are_as_high_as_the_whole(instance: Instance) -> None:
     parts, _ = reduced(instance)
     heights = [part.base + part.unit * lowest_height(part.instance) for part in parts]

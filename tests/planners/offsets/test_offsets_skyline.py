@@ -45,7 +45,7 @@ def stacked(instance: Instance, value: list[float]) -> list[int]:
     instances(max_blocks=12),
     st.sampled_from([Preference(0, 0.0, 1.0), Preference(0, 1.0, 1.0), Preference(2, 1.3, 0.1)]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_kernel_beside_a_list_of_heights(instance: Instance, preference: Preference) -> None:
     real = instance.subset(np.flatnonzero((instance.size > 0) & (instance.fixed < 0)))
     if not len(real):
@@ -69,7 +69,7 @@ def compressed(instance: Instance) -> Instance:
 
 
 @given(instances())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_gaps_alignments_and_fixed_offsets_are_obeyed(instance: Instance) -> None:
     real = instance.subset(np.flatnonzero(instance.size > 0))
     found = SkylinePacker(real).best(0, 20 * len(real), 0, Guard())

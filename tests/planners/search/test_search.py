@@ -92,7 +92,7 @@ def with_middle_space(mapped: MappingProblem) -> MappingProblem:
     return dataclasses.replace(mapped, spaces=(slow, fast, middle), operations=operations, buffers=buffers, links=links)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(mapped=problems(max_length=25, depth=3), seed=st.integers(0, 99), data=st.data())
 def test_the_latency_of_tables_is_the_emulators(mapped: MappingProblem, seed: int, data: st.DataObject) -> None:
     frame, emulator = Frame(mapped, 1), TimingEmulator(mapped)
@@ -160,7 +160,7 @@ def test_a_neighbourhood_keeps_the_tables_consistent(kind: int) -> None:
 
 
 @pytest.mark.parametrize("name", NEIGHBOURHOODS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(mapped=problems(max_length=20, depth=3), seed=st.integers(0, 9), free=st.booleans())
 def test_plans_of_a_single_neighbourhood_are_valid(name: str, mapped: MappingProblem, seed: int, free: bool) -> None:
     made = solve_with(mapped, Budget(seed=seed), SearchOptions(rounds=40, neighbourhoods=(name,), free=free))
@@ -285,7 +285,7 @@ def test_several_fast_memories_are_searched_in_turn(seed: int) -> None:
     assert latency(mapped, made) <= latency(mapped, greedy.solve(mapped, LONG))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(mapped=problems(max_length=15), data=st.data())
 def test_buffers_that_live_in_fast_memory_are_left_there(mapped: MappingProblem, data: st.DataObject) -> None:
     arguments = [i for i, buffer in enumerate(mapped.buffers) if buffer.initial_space is not None]

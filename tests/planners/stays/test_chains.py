@@ -81,7 +81,7 @@ def test_results_are_needed_at_home() -> None:
     assert chains_of(problem("w a", "", results="a"), "a") == {0: ([(0, 1, "w")], True)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(max_length=30, depth=3))
 def test_chains_hold_every_access_once_at_each_depth(mapped: MappingProblem) -> None:
     slots, chains = laid_out(mapped)

@@ -193,7 +193,7 @@ def test_an_unknown_order_is_an_error() -> None:
         decided(problem("w a", "r a"), Order("size"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(max_length=25, depth=3), st.sampled_from(ORDERS), st.data())
 def test_books_balance(mapped: MappingProblem, order: Order, data: st.DataObject) -> None:
     """Room, time and link are what the runs that are left say, however they came and went; the plan is valid throughout."""
@@ -222,7 +222,7 @@ def test_books_balance(mapped: MappingProblem, order: Order, data: st.DataObject
     assert verify(mapped, plan_of(decisions)) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_length=25, depth=3), st.sampled_from(ORDERS))
 def test_sketches_take_as_long_as_plans(mapped: MappingProblem, order: Order) -> None:
     decisions, emulator = decided(mapped, order), TimingEmulator(mapped)
@@ -255,7 +255,7 @@ def with_middle_space(mapped: MappingProblem) -> MappingProblem:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(problems(max_length=25), st.sampled_from(ORDERS))
 def test_what_one_fast_space_does_not_hold_the_next_may(two: MappingProblem, order: Order) -> None:
     mapped = with_middle_space(two)

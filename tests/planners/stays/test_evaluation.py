@@ -61,7 +61,7 @@ def check_sequence(annealer: Annealer, generator: np.random.Generator, rounds: i
     return compared
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(mapped=problems(max_length=25, depth=3), seed=st.integers(0, 99), data=st.data())
 def test_a_sequence_of_changes_takes_what_the_emulator_says(
     mapped: MappingProblem, seed: int, data: st.DataObject

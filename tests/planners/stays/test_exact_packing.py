@@ -84,7 +84,7 @@ def test_groups_share_no_time_with_each_other() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=5), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_all_together_are_placed_as_well_as_can_be(given_rows: list[Row], data: st.DataObject) -> None:
     """Nothing is placed before, and all blocks share a time, so that one window holds them all."""
     rows = [(start, 4 + length, size) for start, length, size in given_rows]

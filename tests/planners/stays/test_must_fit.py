@@ -24,7 +24,7 @@ def idle(capacity: int, reserved: list[int], alignment: int = 1) -> MappingProbl
     return MappingProblem("p", "t", (MemorySpace("fast", capacity, alignment, 1.0),), (), (program,), operations, ())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_what_is_placed_is_clear_of_everything(data: st.DataObject) -> None:
     reserved = data.draw(st.lists(st.integers(0, 4), min_size=LENGTH, max_size=LENGTH))

@@ -127,7 +127,7 @@ def packings(draw: st.DrawFn) -> tuple[MappingProblem, Blocks]:
     return mapped, packed
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(packings(), st.integers(0, 1), st.booleans())
 def test_packings_are_sound(case: tuple[MappingProblem, Blocks], space: int, stack_lasting: bool) -> None:
     mapped, packed = case
@@ -145,7 +145,7 @@ def test_packings_are_sound(case: tuple[MappingProblem, Blocks], space: int, sta
                 check(mapped, space, packed, tried)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(packings())
 def test_constraint_programming_never_loses_what_was_placed(case: tuple[MappingProblem, Blocks]) -> None:
     mapped, packed = case

@@ -56,7 +56,7 @@ def anneal(made: Rearrangement, rounds: int, heat: float, guard: Guard | None = 
     made.anneal(made.pool(0, after), 0, after, rounds, heat * made.latency, guard or Guard())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(problem=problems(max_length=12))
 def test_moves_lead_to_valid_plans_that_are_not_slower(problem: MappingProblem) -> None:
     decisions, offsets = decided(problem)

@@ -82,7 +82,7 @@ def play_both(game: Game, seed: int) -> tuple[Reference, State]:
     return reference, state
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(problems(max_length=10, depth=1), st.integers(0, 10**6))
 def test_any_game(problem: MappingProblem, seed: int) -> None:
     play_both(small_game(problem), seed)

@@ -38,7 +38,7 @@ def same(state: State, other: State, home: float) -> None:
         assert float(state.wait) == pytest.approx(float(other.wait[0]), abs=1e-4 * home)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 29), st.integers(0, 10**6))
 def test_any_game(number: int, seed: int) -> None:
     game = seeded_game(number)

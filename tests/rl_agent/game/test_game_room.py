@@ -22,7 +22,7 @@ def _numbers(draw: st.DrawFn, most: int) -> list[int]:
     return draw(st.lists(st.integers(0, most), min_size=size, max_size=size))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_numbers(1000))
 def test_scans_combine_all_on_one_side(numbers: list[int]) -> None:
     values = jnp.asarray(numbers, jnp.int32)
@@ -31,7 +31,7 @@ def test_scans_combine_all_on_one_side(numbers: list[int]) -> None:
     assert minima_from(values).tolist() == np.minimum.accumulate(numbers[::-1])[::-1].tolist()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_numbers(255), st.integers(1, 70))
 def test_bits_set_throughout(numbers: list[int], size: int) -> None:
     found = set_throughout(jnp.asarray(numbers, jnp.uint8), jnp.int32(size))

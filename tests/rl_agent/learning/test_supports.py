@@ -3,13 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memplan.rl_agent.learning.supports import ATOMS, from_logits, spread, squeezed, to_categories
 
 
-@settings(deadline=None)
 @given(st.floats(-1.0, 1.0, width=32))
 def test_back_and_forth(x: float) -> None:
     shares = to_categories(jnp.float32(x))

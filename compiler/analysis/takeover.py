@@ -128,3 +128,25 @@ def aliasing_operands(backend_config: str) -> list[list[int]]:
     if match is None:
         return []
     return [[int(number) for number in _NUMBER.findall(part)] for part in _LIST.findall(match.group(1))]
+
+
+_VIEWS = frozenset({"bitcast", "get-tuple-element"})
+_SHARED = frozenset({"while", "conditional", "parameter"})
+
+
+def takeovers_of_xla(program: FlatProgram) -> tuple[Takeover, ...]:
+    """Returns the takeovers that XLA makes: those that it states, and those of a storage that holds one value only.
+
+    XLA lets a result take over an operand only if no third value ever lies in their block (heap_simulator.cc). With
+    `use_holes`, `liveness.peak_memory` is then what XLA's own assignment on the CPU has in use at its peak.
+    """
+    opcodes = {step.instruction.name: step.instruction.opcode for step in program.steps}
+
+    def holds_one_value(number: int) -> bool:
+        values = program.storages[number].values
+        names = [value for value in values if "{" not in value]
+        return sum(opcodes.get(name) not in _VIEWS for name in names) <= 1 and not any(
+            opcodes.get(value.partition("{")[0]) in _SHARED for value in values
+        )
+
+    return tuple(takeover for takeover in takeovers(program) if takeover.stated or holds_one_value(takeover.operand))

@@ -42,8 +42,7 @@ from memplan.compiler.analysis.buffer_assignment import (
 )
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.liveness import peak_memory
-from memplan.compiler.analysis.program import FlatProgram
-from memplan.compiler.analysis.takeover import Takeover, takeovers
+from memplan.compiler.analysis.takeover import takeovers, takeovers_of_xla
 from memplan.compiler.errors import ParseError
 from memplan.compiler.frontends import read
 
@@ -134,8 +133,7 @@ def test_peak_memory_is_what_xla_uses(name: str, dumps: Path) -> None:
     program = flatten(read(path), pointer_bytes=8)
     assert program.copies == ()
     possible = takeovers(program)
-    like_xla = [takeover for takeover in possible if holds_one_value(program, takeover)]
-    ours = peak_memory(program, use_holes=True, takeovers=like_xla)
+    ours = peak_memory(program, use_holes=True, takeovers=takeovers_of_xla(program))
 
     assert ours == pytest.approx(used, rel=0.001)
     assert ours / assignment.total <= 1.001
@@ -144,22 +142,11 @@ def test_peak_memory_is_what_xla_uses(name: str, dumps: Path) -> None:
     assert peak_memory(program) >= ours >= peak_memory(program, use_holes=True, takeovers=possible)
 
 
-def holds_one_value(program: FlatProgram, takeover: Takeover) -> bool:
-    """Whether the operand's storage holds nothing but one value, and views of it."""
-    opcodes = {step.instruction.name: step.instruction.opcode for step in program.steps}
-    names = [value for value in program.storages[takeover.operand].values if "{" not in value]
-    views = ("bitcast", "get-tuple-element")
-    return sum(opcodes[name] not in views for name in names) <= 1 and not any(
-        opcodes[value.split("{")[0]] in ("while", "conditional", "parameter")
-        for value in program.storages[takeover.operand].values
-    )
-
-
 def test_a_loop_carried_operand_is_taken_over_too(dumps: Path) -> None:
     (path,) = (dumps / "recurrent_gradient").glob("*.cpu_after_optimizations.txt")
     program = flatten(read(path), pointer_bytes=8)
     possible = takeovers(program)
-    only_ours = [takeover for takeover in possible if not holds_one_value(program, takeover)]
+    only_ours = set(possible) - set(takeovers_of_xla(program))
     assert 1048576 in [program.storages[takeover.result].size for takeover in only_ours]
 
 

@@ -30,6 +30,11 @@ from memplan.compiler.report.usage import buffer_kind
 # So many instructions back, the operands of one that states no source are asked for theirs.
 _OPERANDS_BACK = 8
 
+_COPYING = frozenset({"copy-start", "copy-done", "slice-start", "slice-done"})
+
+# The operation of what a compiler copied, unchanged or in another layout, from an argument.
+_COPY = "copy of "
+
 
 class BufferKind(StrEnum):
     """What a buffer is to the caller. UPDATED is a donated argument: a result takes its memory."""
@@ -101,7 +106,7 @@ class BufferDescription:
         if self.kind is BufferKind.ARGUMENT:
             return f"argument, not donated; last read by {self.last_use}" if self.last_use else "argument, never read"
         if self.kind is BufferKind.UPDATED:
-            return "donated argument, whose memory a result takes"
+            return "donated: a result takes its memory"
         made = f"made by {self.producer}" if self.producer else "never written"
         if self.kind is BufferKind.RESULT:
             return f"result, {made}"
@@ -130,6 +135,8 @@ def labels_of(descriptions: Sequence[BufferDescription], by: GroupBy) -> list[st
 def _line(description: BufferDescription) -> str:
     if description.is_argument:
         return f"argument {argument_of(_operation(description))}"
+    if description.op_name.startswith(_COPY):
+        return f"{_COPY}argument {argument_of(description.op_name.removeprefix(_COPY))}"
     return description.source or ("constants" if description.kind is BufferKind.CONSTANT else _operation(description))
 
 
@@ -139,13 +146,32 @@ def _operation(description: BufferDescription) -> str:
 
 def _layer(description: BufferDescription) -> str:
     """Returns the layer of a buffer; "" where only its line is known."""
-    return holder_of(_operation(description)) if description.is_argument else scope_of(description.op_name)
+    if description.is_argument or description.op_name.startswith(_COPY):
+        return holder_of(_operation(description))
+    return scope_of(description.op_name)
 
 
-def describe_storages(program: FlatProgram) -> tuple[BufferDescription, ...]:
-    """Returns what is known of each storage of a program, `[num_storages]`."""
+def describe_storages(program: FlatProgram, buffer_of: Sequence[int] | None = None) -> tuple[BufferDescription, ...]:
+    """Returns what is known of each storage of a program, `[num_storages]`.
+
+    Args:
+      program: the flattened program.
+      buffer_of: `[num_storages]` the buffer of each storage, as of `BuiltProblem`. What makes and what last reads a
+        buffer is told of its copies in all memories, in place of the instructions that copy it.
+    """
     described = _Describer(program)
-    return _with_groups(described.of((number,)) for number in range(len(program.storages)))
+    found = [described.of((number,)) for number in range(len(program.storages))]
+    copies: dict[int, list[int]] = defaultdict(list)
+    for number, buffer in enumerate(buffer_of or ()):
+        if buffer >= 0:
+            copies[buffer].append(number)
+    for numbers in copies.values():
+        if len(numbers) > 1:
+            whole = described.of(numbers)
+            for number in numbers:
+                producer = whole.producer or found[number].producer
+                found[number] = replace(found[number], producer=producer, last_use=whole.last_use)
+    return _with_groups(found)
 
 
 def describe_buffers(built: BuiltProblem) -> tuple[BufferDescription, ...]:
@@ -198,15 +224,17 @@ class _Describer:
 
     def __init__(self, program: FlatProgram):
         self.program = program
-        self.sources = _Sources(program.graph)
+        self.sources = Sources(program.graph)
         self.writes: dict[int, list[StorageAccess]] = defaultdict(list)
-        self.last_read: dict[int, int] = {}
+        self.last_read: dict[tuple[int, bool], int] = {}
         end = len(program.steps)
         for access in program.accesses:
             if access.kind is not AccessKind.READ:
                 self.writes[access.storage].append(access)
             if access.kind is not AccessKind.WRITE and access.time < end:
-                self.last_read[access.storage] = access.time
+                # A copy to another memory is no use, unless nothing else is.
+                is_copy = program.steps[access.time].instruction.opcode in _COPYING
+                self.last_read[access.storage, is_copy] = access.time
         self.time_of = {step.instruction.name: t for t, step in reversed(list(enumerate(program.steps)))}
 
     def of(self, numbers: Sequence[int]) -> BufferDescription:
@@ -216,7 +244,8 @@ class _Describer:
         given = next((storage for storage in storages if storage.parameters or storage.is_constant), None)
         size = max(storage.size for storage in storages)
         writes = sorted((w for number in numbers for w in self.writes[number]), key=lambda write: write.time)
-        reads = [self.last_read[number] for number in numbers if number in self.last_read]
+        of_kind = ([self.last_read.get((number, copy), -1) for number in numbers] for copy in (False, True))
+        last_read = next((last for last in map(max, of_kind) if last >= 0), -1)
         shape, source = self._given(given) if given is not None else self._made(writes, size)
         if shape is None:
             shape, source = self._named(first)
@@ -231,7 +260,7 @@ class _Describer:
             file=source.file,
             line=source.line,
             producer=steps[writes[0].time].instruction.name if writes and given is None else "",
-            last_use=steps[max(reads)].instruction.name if reads else "",
+            last_use=steps[last_read].instruction.name if last_read >= 0 else "",
             aliases=tuple(value for storage in storages for value in storage.values if value != first.name),
             is_carried=any(write.kind is AccessKind.UPDATE for write in writes),
         )
@@ -291,7 +320,7 @@ def _kind(storages: Sequence[Storage]) -> BufferKind:
     return BufferKind.RESULT if is_result else BufferKind.TEMPORARY
 
 
-class _Sources:
+class Sources:
     """Finds where instructions come from, also where a compiler made them and left that out."""
 
     def __init__(self, graph: Graph):
@@ -299,17 +328,17 @@ class _Sources:
 
     def of(self, computation: Computation, index: int) -> Source:
         """Returns the source of an instruction, else that of what it computes, else that of what it copies."""
-        copying = ""
+        is_copying = False
         for _ in range(_OPERANDS_BACK):
             instruction = computation.instructions[index]
             source = self._own(instruction)
             if source.op_name or source.file:
-                if copying and instruction.opcode == "parameter":
-                    return Source(f"{copying} of {source.op_name}")
+                if is_copying and instruction.opcode == "parameter":
+                    return Source(_COPY + source.op_name)
                 return source
             if not instruction.operands:
                 break
-            copying = copying or instruction.opcode
+            is_copying = True
             index = instruction.operands[0]
         return Source()
 

@@ -11,7 +11,8 @@ from jax.extend.core import Literal
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends import jaxpr_versions as versions
 from memplan.compiler.frontends.jaxpr_arrays import shape_of
-from memplan.compiler.hardware.target import Target, TargetLink
+from memplan.compiler.hardware.host import host_links
+from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir.shape import print_shape
 from memplan.passes.fit.costs import Costs
 from memplan.passes.fit.groups import EquationGroup, groups_of
@@ -21,9 +22,6 @@ from memplan.passes.fit.reductions import reduction_workspace
 from memplan.planners.fit.plan import FitPlan, Run
 from memplan.planners.fit.problem import FitNode, FitProblem, FitValue, HostLink
 from memplan.planners.fit.verifier import verify_fit
-
-# XLA's number of the host's memory.
-_HOST = 5
 
 # Generators of random bits: the two words of a counter go through rounds of mixing.
 _GENERATORS = frozenset({"random_bits", "threefry2x32"})
@@ -100,24 +98,16 @@ def program_of(
 
 def has_host(target: Target) -> bool:
     """Whether values can be moved between a target's main memory and that of a host."""
-    return _host_links(target) is not None
+    return host_links(target) is not None
 
 
 def host_link(target: Target) -> HostLink:
     """Returns the link between a target's main memory and that of its host; MemplanError if it has none."""
-    links = _host_links(target)
+    links = host_links(target)
     if links is None:
         raise MemplanError(f"{target.name} has no link to the memory of a host")
     there, back = links
     return HostLink(there.bandwidth, back.bandwidth, max(there.latency, back.latency))
-
-
-def _host_links(target: Target) -> tuple[TargetLink, TargetLink] | None:
-    whole = target.for_program({_HOST})
-    host, main = whole.space_of_xla(_HOST), whole.space_of_xla(0)
-    links = {(link.source, link.destination): link for link in whole.links}
-    there, back = links.get((main, host)), links.get((host, main))
-    return None if there is None or back is None else (there, back)
 
 
 class _Maker:

@@ -76,7 +76,7 @@ def test_kinds_and_why_they_are_alive(described: dict[str, BufferDescription]) -
         "loss": BufferKind.RESULT,
     }
     assert described["w.1"].aliases == ("new",)
-    assert described["w.1"].why_alive == "donated argument, whose memory a result takes"
+    assert described["w.1"].why_alive == "donated: a result takes its memory"
     assert described["x.1"].why_alive == "argument, not donated; last read by fused"
     assert described["up"].why_alive == "made by up, last read by loss"
     assert described["loss"].why_alive == "result, made by loss"
@@ -98,7 +98,7 @@ def test_labels(described: dict[str, BufferDescription]) -> None:
 
     tanh = "jit(f)/jvp(Model)/layer_*/tanh"
     assert labels(GroupBy.LINE) == [
-        "argument params", "argument params", "constants", "copy of params['layer_1']['w']", "model.py:7", "model.py:9",
+        "argument params", "argument params", "constants", "copy of argument params", "model.py:7", "model.py:9",
     ]  # fmt: skip
     assert labels(GroupBy.OP)[:2] == ["params['layer_*']['w']"] * 2
     assert labels(GroupBy.OP)[4:] == [tanh, tanh]

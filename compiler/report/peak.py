@@ -1,0 +1,285 @@
+"""The peak of each memory: when it is, what stands there, and what would lower it.
+
+    Graph ─► flatten ─► Occupancy ─► peak ─► standing buffers ─► groups ─► Relief, Donation, order   (relief.py)
+                                      └────► beside what a compiler states                           (stated.py)
+
+The bytes of the groups, and those that the operation at the peak keeps for itself, add up to the peak exactly.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from memplan.compiler.analysis.flatten import flatten
+from memplan.compiler.analysis.occupancy import Integers, Occupancy
+from memplan.compiler.collection import collection_paused
+from memplan.compiler.hardware.target import Target
+from memplan.compiler.ir import Graph, Source
+from memplan.compiler.mapping.build import BuiltProblem, build
+from memplan.compiler.report.buffers import (
+    BufferDescription,
+    GroupBy,
+    Sources,
+    describe_storages,
+    labels_of,
+)
+from memplan.compiler.report.relief import (
+    Donation,
+    Relief,
+    Reliefs,
+    donations,
+    needed_if_donated,
+    order_peak,
+    results_to_come,
+)
+from memplan.compiler.report.stated import MemoryStatement
+
+# Groups for which it is found out what being rid of them would be worth.
+MOST_RELIEFS = 8
+
+
+@dataclass(frozen=True)
+class StandingBuffer:
+    """A buffer in use at a peak.
+
+    Attributes:
+      storage: index in the flattened program.
+      bytes: that it takes; 0 for a result in the memory of an operand that ends with the operation at the peak.
+      description: what a person may know of it.
+    """
+
+    storage: int
+    bytes: int
+    description: BufferDescription
+
+
+@dataclass(frozen=True)
+class StandingGroup:
+    """Buffers in use at a peak that have something in common.
+
+    Attributes:
+      label: what they have in common.
+      bytes: of all.
+      padding: bytes of these that hold no element.
+      buffers: the largest first.
+    """
+
+    label: str
+    bytes: int
+    padding: int
+    buffers: tuple[StandingBuffer, ...]
+
+
+@dataclass(frozen=True)
+class MemoryPeak:
+    """The peak of one memory.
+
+    Attributes:
+      name: of the memory.
+      number: XLA's number of it.
+      capacity: bytes; None where the target does not model it.
+      bytes: most that are in use at one time: of all buffers, and what the operation keeps for itself.
+      time: the first step at which they are; the number of steps for the moment after the last.
+      operation: its name.
+      source: where it comes from.
+      reserved: bytes that it keeps for itself.
+      groups: what is in use then, the largest first.
+      to_come: bytes of results that are not made yet; a runtime that allocates results beforehand holds these as well.
+    """
+
+    name: str
+    number: int
+    capacity: int | None
+    bytes: int
+    time: int
+    operation: str
+    source: Source
+    reserved: int
+    groups: tuple[StandingGroup, ...]
+    to_come: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The peaks of a program, and what would lower that of the main memory.
+
+    Attributes:
+      program: name of the module.
+      target: name of the hardware.
+      by: what the groups have in common.
+      num_steps: of the program.
+      memories: the main memory first.
+      reliefs: of its largest groups, in their order.
+      donations: arguments whose memory results could take, the largest first, and the names of these arguments.
+      donated: bytes that the program would need in the main memory with all of them.
+      reordered: its peak in the order of least memory that was found; None if another memory overflows then.
+      statement: what a compiler states; None if none did.
+      limit: bytes that there are; None if nothing says so.
+      notes: what sizes and times leave out.
+    """
+
+    program: str
+    target: str
+    by: GroupBy
+    num_steps: int
+    memories: tuple[MemoryPeak, ...]
+    reliefs: tuple[Relief, ...]
+    donations: tuple[tuple[str, Donation], ...]
+    donated: int
+    reordered: int | None
+    statement: MemoryStatement | None
+    limit: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def main(self) -> MemoryPeak:
+        """The memory in which everything is that is nowhere else."""
+        return self.memories[0]
+
+    @property
+    def needed(self) -> int:
+        """Bytes of the main memory: as the compiler states them, else our peak and what results are to come."""
+        return self.main.bytes + self.main.to_come if self.statement is None else self.statement.total
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is within the limit."""
+        return self.limit is None or self.needed <= self.limit
+
+
+@collection_paused()
+def find_peak(
+    graph: Graph,
+    target: Target,
+    *,
+    by: GroupBy = GroupBy.LAYER,
+    limit: int | None = None,
+    statement: MemoryStatement | None = None,
+    pointer_bytes: int = 0,
+) -> Peak:
+    """Returns the peak of each memory of a program.
+
+    Args:
+      graph: the program, in the order of its instructions.
+      target: says which memories there are, and what operations and copies take.
+      by: how what stands at the peaks is grouped.
+      limit: bytes of the main memory.
+      statement: what a compiler states about the same module.
+      pointer_bytes: see `flatten`; 8 for a module that XLA compiled for a CPU.
+
+    Raises:
+      GraphError: the Graph breaks a rule of the IR, or a value has a dimension of unknown size.
+      PlanError: the program reads what nothing has written.
+    """
+    built = build(graph, target)
+    program = flatten(graph, pointer_bytes) if pointer_bytes else built.program
+    spaces = target.for_program({storage.memory_space for storage in program.storages}).spaces
+    known = {space.xla_number: (n, space) for n, space in enumerate(spaces) if space.xla_number is not None}
+    reserved = {number: _reserved(built, space) for number, (space, _) in known.items()}
+    occupancy = Occupancy(program, {number: bytes_ for number, bytes_ in reserved.items() if bytes_.any()})
+    buffer_of = None if pointer_bytes else built.buffer_of_storage
+    described = describe_storages(program, buffer_of)
+    labels = labels_of(described, by)
+    # The main memory first, then those that the target models, then flags and the like.
+    numbers = sorted({0, *occupancy.memory_spaces}, key=lambda number: (number != 0, number not in known, number))
+    memories = []
+    for number in numbers:
+        name, capacity = f"S({number})", None
+        if number in known:
+            name, capacity = known[number][1].name, known[number][1].capacity
+        memories.append(_memory_peak(occupancy, number, name, capacity, described, labels))
+    main = memories[0]
+    reliefs = Reliefs(occupancy, 0, main.time, _seconds(built), target, buffer_of)
+    found = donations(program, described, 0)
+
+    def capacity_of(number: int) -> int:
+        return known[number][1].capacity if number in known else 0
+
+    return Peak(
+        program=graph.name,
+        target=target.name,
+        by=by,
+        num_steps=len(program.steps),
+        memories=tuple(memories),
+        reliefs=tuple(
+            reliefs.of(group.label, group.bytes, [buffer.storage for buffer in group.buffers])
+            for group in main.groups[:MOST_RELIEFS]
+            if group.bytes
+        ),
+        donations=tuple((described[d.argument].op_name or described[d.argument].name, d) for d in found),
+        donated=needed_if_donated(occupancy, 0, found),
+        reordered=order_peak(program, capacity_of, 0, pointer_bytes),
+        statement=None if statement is None else statement.beside(occupancy, main.time),
+        limit=limit,
+        notes=built.problem.notes,
+    )
+
+
+def _memory_peak(
+    occupancy: Occupancy,
+    number: int,
+    name: str,
+    capacity: int | None,
+    described: Sequence[BufferDescription],
+    labels: Sequence[str],
+) -> MemoryPeak:
+    program = occupancy.program
+    live = occupancy.live(number)
+    time = int(np.argmax(live))
+    members: dict[str, list[StandingBuffer]] = defaultdict(list)
+    for storage, size in occupancy.standing(number, time):
+        members[labels[storage]].append(StandingBuffer(storage, size, described[storage]))
+    groups = []
+    for label, buffers in members.items():
+        buffers.sort(key=lambda buffer: -buffer.bytes)
+        padding = sum(min(buffer.description.padding, buffer.bytes) for buffer in buffers)
+        groups.append(StandingGroup(label, sum(buffer.bytes for buffer in buffers), padding, tuple(buffers)))
+    groups.sort(key=lambda group: -group.bytes)
+    operation, source = "the end", Source()
+    if time < len(program.steps):
+        step = program.steps[time]
+        operation = step.instruction.name
+        source = Sources(program.graph).of(program.graph.computations[step.computation], step.index)
+    return MemoryPeak(
+        name=name,
+        number=number,
+        capacity=capacity,
+        bytes=int(live[time]),
+        time=time,
+        operation=operation,
+        source=source,
+        reserved=int(occupancy.reserved[number][time]) if number in occupancy.reserved else 0,
+        groups=tuple(groups),
+        to_come=results_to_come(program, number, time),
+    )
+
+
+def _reserved(built: BuiltProblem, space: int) -> Integers:
+    """Returns the bytes that steps keep for themselves in a space, `[num_steps + 1]`."""
+    reserved = np.zeros(len(built.program.steps) + 1, np.int64)
+    for number, step in enumerate(built.times.steps):
+        if step >= 0:
+            reserved[step] = max(reserved[step], built.problem.operations[number].reserved[space])
+    return reserved
+
+
+def _seconds(built: BuiltProblem) -> list[float]:
+    """Returns what each step takes, `[num_steps]`, with every access served from where the program has it."""
+    problem = built.problem
+    seconds = [0.0] * len(built.program.steps)
+    for number, step in enumerate(built.times.steps):
+        if step < 0:
+            continue
+        operation = problem.operations[number]
+        first = problem.access_start[number]
+        if problem.given is None:
+            spaces = [problem.buffers[access.buffer].home for access in operation.accesses]
+        else:
+            served = problem.given.served[first : first + len(operation.accesses)]
+            spaces = [problem.given.residencies[residency].space for residency in served]
+        seconds[step] += operation.duration(spaces)
+    return seconds

@@ -16,7 +16,8 @@ import numpy as np
 from rich.table import Table
 
 from memplan.backends import order_hook
-from memplan.backends.cpu import CpuModule, compile_for_cpu
+from memplan.backends.cpu import compile_for_cpu
+from memplan.backends.dumped import DumpedModule
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, WorkloadNames
 from memplan.cli.bench.results import write_bench
 from memplan.cli.bench.rows import table_of
@@ -93,7 +94,7 @@ def _rows(program: Program, order: str, effort: Effort) -> Iterator[Row]:
     yield {"workload": program.name, "order": order, **measured(module, effort)}
 
 
-def measured(module: CpuModule, effort: Effort) -> Row:
+def measured(module: DumpedModule, effort: Effort) -> Row:
     """Returns bytes of a module: by XLA's assignment, by ours, and what is live at its peak."""
     program = flatten(module.graph, pointer_bytes=_POINTER_BYTES)
     arena = smallest(program, effort)

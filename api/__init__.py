@@ -44,9 +44,11 @@ if TYPE_CHECKING:
     from memplan.compiler.mapping.problem import MappingProblem as MappingProblem
     from memplan.compiler.mapping.verify import RULES as PLAN_RULES  # noqa: F401
     from memplan.compiler.mapping.verify import Violation as Violation
+    from memplan.compiler.report.peak import Peak as Peak
     from memplan.passes.base import register as register_pass  # noqa: F401
     from memplan.pipeline import emulate as emulate
     from memplan.pipeline import execute as execute
+    from memplan.pipeline import peak as peak
     from memplan.pipeline import plan as plan
     from memplan.pipeline import problem as problem
     from memplan.pipeline import verify as verify
@@ -76,6 +78,7 @@ _PLACES = {
     "PLAN_RULES": "memplan.compiler.mapping.verify:RULES",
     "Packing": "memplan.planners.offsets:Packing",
     "ParseError": "memplan.compiler.errors:ParseError",
+    "Peak": "memplan.compiler.report.peak:Peak",
     "Plan": "memplan.compiler.mapping.plan:Plan",
     "PlanError": "memplan.compiler.errors:PlanError",
     "Planner": "memplan.planners.planner:Planner",
@@ -94,6 +97,7 @@ _PLACES = {
     "lower_bound": "memplan.planners.bound:lower_bound",
     "ops": "memplan.ops",
     "pack": "memplan.planners.offsets:pack",
+    "peak": "memplan.pipeline:peak",
     "plan": "memplan.pipeline:plan",
     "problem": "memplan.pipeline:problem",
     "read": "memplan.compiler.frontends.reader:read",

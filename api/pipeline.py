@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memplan.compiler.effort import Effort, check_time_limit, effort_of
 from memplan.compiler.emulator.timing import Timeline
 from memplan.compiler.emulator.timing import emulate as emulate_problem
-from memplan.compiler.errors import GraphError, PlanError
-from memplan.compiler.hardware.guess import guessed_target
+from memplan.compiler.errors import GraphError, MemplanError, PlanError
+from memplan.compiler.frontends import parse_hlo
+from memplan.compiler.hardware.guess import guess_target, guessed_target
 from memplan.compiler.hardware.target import Target, known_target, load_target
 from memplan.compiler.ir import Graph
 from memplan.compiler.ir.trip_count import with_trip_counts
@@ -25,6 +26,9 @@ from memplan.compiler.mapping.verify import verify as verify_problem
 from memplan.planners import planner as planners
 from memplan.planners.planner import DEFAULT_PLANNER as DEFAULT_PLANNER
 from memplan.planners.planner import Budget
+
+if TYPE_CHECKING:
+    from memplan.compiler.report.peak import Peak
 
 # More violations than these are counted rather than listed.
 _MAX_LISTED = 20
@@ -153,6 +157,57 @@ def execute(graph: Graph, plan: Plan, *args: Any, target: str | Path | Target | 
         raise PlanError("\n  ".join([f"the plan of {plan.name!r} is not valid, so it is not executed:", *listed]))
     results = values.execute(built, plan, *args)
     return results if graph.result_tree is None else graph.result_tree.unflatten(results)
+
+
+def peak(
+    program: Any,
+    target: str | Path | Target | None = None,
+    *,
+    limit: int | str | None = None,
+    by: str = "layer",
+) -> Peak:
+    """Returns when the peak of each memory is, what stands there, and what being rid of it would be worth.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import memplan
+    >>> x = jax.ShapeDtypeStruct((256, 256), jnp.float32)
+    >>> found = memplan.peak(jax.jit(lambda x: jnp.tanh(x @ x) @ x).lower(x).compile(), limit="16MiB")
+    >>> found.fits, found.main.bytes == sum(group.bytes for group in found.main.groups)
+    (True, True)
+
+    Args:
+      program: a Graph in order of execution, or a `jax.stages.Compiled`, whose `memory_analysis()` then stands beside.
+      target: says which memories there are and what operations and copies take; by default what the program was
+        compiled for, as far as it says so.
+      limit: bytes of the main memory, such as `"16GiB"`; None for any number.
+      by: what the buffers of a group have in common: "line", "op", "shape" or "layer".
+
+    Raises:
+      MemplanError: the limit or `by` makes no sense, or the target is not known.
+      GraphError: the Graph breaks a rule of the IR.
+    """
+    from memplan.backends.fit.limit import limit_of
+    from memplan.compiler.report.buffers import GroupBy
+    from memplan.compiler.report.peak import find_peak
+    from memplan.compiler.report.stated import stated_by_jax
+
+    if by not in list(GroupBy):
+        raise MemplanError(f"by must be one of {', '.join(GroupBy)}, not {by!r:.60}")
+    statement, pointer_bytes = None, 0
+    if not isinstance(program, Graph):
+        statement = stated_by_jax(program.memory_analysis())
+        program = parse_hlo(program.as_text())
+        # XLA has tables of tuples, except on TPUs.
+        pointer_bytes = 0 if guess_target(program).name.startswith("tpu") else 8
+    described = guessed_target(program) if target is None else target
+    return find_peak(
+        program,
+        described if isinstance(described, Target) else load_target(described),
+        by=GroupBy(by),
+        limit=None if limit is None else limit_of(limit),
+        statement=statement,
+        pointer_bytes=pointer_bytes,
+    )
 
 
 def _problem_of(plan: Plan, program: Graph | MappingProblem, target: str | Path | Target | None) -> MappingProblem:

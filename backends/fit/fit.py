@@ -25,7 +25,7 @@ import jax
 from memplan.backends.fit.compilers import CompiledFit, FitCompiler, compiler_for, traced_of
 from memplan.backends.fit.interface import check_interface
 from memplan.backends.fit.limit import limit_of
-from memplan.backends.fit.prediction import predicted_temporaries
+from memplan.backends.fit.prediction import interface_bytes, predicted_total
 from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, decisions_of, standing_of
 from memplan.compiler.effort import Effort, effort_of
 from memplan.compiler.errors import MemplanError
@@ -161,13 +161,14 @@ def session_of(
     static_argnums: int | Sequence[int],
     effort: str | Effort,
     planner: FitPlanner | None,
+    compiler: FitCompiler | None = None,
 ) -> FitSession:
     """Returns the session of a function and its arguments, see `fit`; one that `jax.jit` made keeps its options."""
     described = load_target(target) if isinstance(target, str) else target
     if not (hasattr(function, "trace") and hasattr(function, "lower")) or donate_argnums or static_argnums:
         function = jax.jit(function, donate_argnums=donate_argnums, static_argnums=static_argnums)
     traced = function.trace(*args)  # type: ignore[attr-defined]
-    return FitSession(traced, args, described, planner or planner_of(effort_of(effort)))
+    return FitSession(traced, args, described, planner or planner_of(effort_of(effort)), compiler)
 
 
 class FitSession:
@@ -177,19 +178,28 @@ class FitSession:
       traced: what `jax.jit(…).trace(…)` returned.
       arguments: what it was traced for.
       target, planner: see `fit`.
+      compiler: of the target; it is not closed. By default, the session has one of its own.
 
     Raises:
       MemplanError: no compiler states the memory of the target, or the program is one of several devices.
     """
 
-    def __init__(self, traced: Any, arguments: Any, target: Target | None, planner: FitPlanner):
+    def __init__(
+        self,
+        traced: Any,
+        arguments: Any,
+        target: Target | None,
+        planner: FitPlanner,
+        compiler: FitCompiler | None = None,
+    ):
         self._leaves = jax.tree.leaves(arguments)
         demand_one_device(traced, self._leaves)
         self._traced, self._planner = traced, planner
         self._donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
         self._model = target or load_target(_ANY_TARGET)
         self._costs = Costs(self._model)
-        self._compiler = compiler_for(target)
+        self._compiler = compiler or compiler_for(target)
+        self._owns_compiler = compiler is None
         self.target = target.name if target else "cpu"
 
     def __enter__(self) -> FitSession:
@@ -198,7 +208,8 @@ class FitSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._compiler.close()
+        if self._owns_compiler:
+            self._compiler.close()
 
     @cached_property
     def default(self) -> CompiledFit:
@@ -211,10 +222,15 @@ class FitSession:
         return self._costs.total(self._inlined.jaxpr)
 
     @property
+    def programs(self) -> list[FitProgram]:
+        """The program with everything that its scans could stack, the program as given first."""
+        return [variant.program for variant in self._variants]
+
+    @property
     def as_written(self) -> tuple[int, int]:
         """By the model, the bytes of arguments and results, and what the program as given needs."""
         program = self._variants[0].program
-        return _interface_bytes(program), program.as_written.peak
+        return interface_bytes(program), program.as_written.peak
 
     def fit(self, limit: int, compile_budget: int) -> FitResult:
         """Returns a program within a limit; see `fit`."""
@@ -290,21 +306,7 @@ def _calibrate(search: _FitSearch, default: CompiledFit) -> None:
 
 def _learn(search: _FitSearch, program: FitProgram, plan: FitPlan, stated: int) -> None:
     search.offset = stated - plan.peak
-    search.excess = stated - _model_total(program, plan)
-
-
-def _model_total(program: FitProgram, plan: FitPlan) -> int:
-    """Returns the bytes that a compiler is expected to state, before any correction."""
-    return _interface_bytes(program) + predicted_temporaries(program.problem, plan)
-
-
-def _interface_bytes(program: FitProgram) -> int:
-    """Returns the bytes of arguments and results; results lie in the memory of donated arguments where they can."""
-    values = program.problem.values
-    arguments = sum(value.size for value in values if value.producer is None)
-    donated = sum(value.size for value in values if value.is_donated)
-    results = sum(value.size for value in values if value.is_result and value.producer is not None)
-    return arguments + max(results - donated, 0)
+    search.excess = stated - predicted_total(program, plan)
 
 
 def _run(search: _FitSearch) -> tuple[_FitCandidate, Any, CompiledFit]:
@@ -341,7 +343,7 @@ def _compiled(search: _FitSearch, candidate: _FitCandidate, model_limit: int) ->
     """Rewrites a program by a plan and compiles it; what the compiler states corrects the model."""
     program = candidate.variant.program
     search.compiled.add(candidate.key)
-    candidate.predicted = _model_total(program, candidate.plan) + search.excess
+    candidate.predicted = predicted_total(program, candidate.plan) + search.excess
     platform = search.compiler.platform
     closed = rematerialized(program, candidate.plan, platform, in_order=platform == "cpu")
     compiled = search.compiler.compile(traced_of(closed, search.donated, search.name), planned=True)

@@ -14,12 +14,27 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from memplan.passes.fit.program import FitProgram
 from memplan.planners.fit.plan import FitPlan
 from memplan.planners.fit.problem import FitProblem
 from memplan.planners.fit.verifier import FitCheck, verify_fit
 
 # How many buffers of results are tried for a value.
 _TRIES = 64
+
+
+def predicted_total(program: FitProgram, plan: FitPlan) -> int:
+    """Returns the bytes that a compiler is expected to state, before any correction."""
+    return interface_bytes(program) + predicted_temporaries(program.problem, plan)
+
+
+def interface_bytes(program: FitProgram) -> int:
+    """Returns the bytes of arguments and results; results lie in the memory of donated arguments where they can."""
+    values = program.problem.values
+    arguments = sum(value.size for value in values if value.producer is None)
+    donated = sum(value.size for value in values if value.is_donated)
+    results = sum(value.size for value in values if value.is_result and value.producer is not None)
+    return arguments + max(results - donated, 0)
 
 
 def predicted_temporaries(problem: FitProblem, plan: FitPlan) -> int:

@@ -19,6 +19,8 @@ from memplan.compiler.lazy import lazy_names
 if TYPE_CHECKING:
     from memplan import ops as ops
     from memplan import workloads as workloads
+    from memplan.backends.fit.batch import BatchResult as BatchResult
+    from memplan.backends.fit.batch import max_batch as max_batch
     from memplan.backends.fit.fit import fit as fit
     from memplan.backends.fit.result import CannotFitError as CannotFitError
     from memplan.backends.fit.result import FitResult as FitResult
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _PLACES = {
+    "BatchResult": "memplan.backends.fit.batch:BatchResult",
     "Block": "memplan.planners.offsets:Block",
     "Budget": "memplan.planners.planner:Budget",
     "CannotFitError": "memplan.backends.fit.result:CannotFitError",
@@ -95,6 +98,7 @@ _PLACES = {
     "jit": "memplan.backends.jit:jit",
     "load_target": "memplan.compiler.hardware.target:load_target",
     "lower_bound": "memplan.planners.bound:lower_bound",
+    "max_batch": "memplan.backends.fit.batch:max_batch",
     "ops": "memplan.ops",
     "pack": "memplan.planners.offsets:pack",
     "peak": "memplan.pipeline:peak",

@@ -6,22 +6,24 @@ import json as json_module
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from memplan.backends.fit.limit import limit_of
-from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, TensorDecision
+from memplan.backends.fit.limit import LARGEST_BATCH, limit_of
 from memplan.cli import console
 from memplan.cli.arguments import AsJson, EffortName, ProgramName
 from memplan.cli.console import Stages
 from memplan.cli.exit_status import ExitStatus
 from memplan.cli.outputs import check_file
-from memplan.cli.programs import find_program, prepare_jax
+from memplan.cli.programs import find_program, find_program_of_batches, prepare_jax
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.report.units import print_bytes, print_seconds
+
+if TYPE_CHECKING:
+    from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, TensorDecision
 
 _SHOWN = 20
 
@@ -45,6 +47,17 @@ def command(
         Path | None,
         typer.Option("--picture", metavar="FILE", show_default=False, help="Draw the curve: PNG or SVG."),
     ] = None,
+    max_batch: Annotated[
+        bool,
+        typer.Option("--max-batch", help="Find the largest batch that fits; PROGRAM takes the batch by that name."),
+    ] = False,
+    multiple_of: Annotated[
+        int, typer.Option("--multiple-of", metavar="N", help="--max-batch tries multiples of N only.")
+    ] = 1,
+    at_least: Annotated[int, typer.Option("--at-least", metavar="N", help="The smallest batch of --max-batch.")] = 1,
+    at_most: Annotated[
+        int, typer.Option("--at-most", metavar="N", help="The largest batch of --max-batch.")
+    ] = LARGEST_BATCH,
     target: Annotated[
         str | None,
         typer.Option(
@@ -56,8 +69,14 @@ def command(
         ),
     ] = None,
     compile_budget: Annotated[
-        int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made for a limit.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--compile-budget",
+            metavar="N",
+            show_default=False,
+            help="How many compiles may be made. Left out, it is 8 for a limit, and 16 for --max-batch.",
+        ),
+    ] = None,
     effort: EffortName = Effort.NORMAL,
     json: AsJson = False,
 ) -> None:
@@ -67,13 +86,22 @@ def command(
     """
     if (limit is None) != curve:
         raise MemplanError("say either --limit SIZE or --curve")
+    bounds = {"multiple_of": multiple_of, "at_least": at_least, "at_most": at_most}
+    if max_batch and curve:
+        raise MemplanError("--max-batch takes a --limit, and no --curve")
+    if not max_batch and tuple(bounds.values()) != (1, 1, LARGEST_BATCH):
+        raise MemplanError("--multiple-of, --at-least and --at-most are for --max-batch: add it")
     if picture is not None and not curve:
         raise MemplanError("--picture draws what --curve finds: add --curve")
     check_file(picture)
     prepare_jax()
-    options = {"target": target, "compile_budget": compile_budget, "effort": effort}
+    options: dict[str, Any] = {"target": target, "effort": effort}
+    if compile_budget is not None:
+        options["compile_budget"] = compile_budget
     if limit is None:
         _show_curve(program, points, options, picture, json)
+    elif max_batch:
+        _show_batch(program, limit_of(limit), {**options, **bounds}, json)
     else:
         _show_fit(program, limit_of(limit), options, json)
 
@@ -81,6 +109,7 @@ def command(
 def _show_fit(program: str, limit: int, options: Mapping[str, Any], json: bool) -> None:
     """Fits a program into a limit and prints the result; exits with 1 if nothing fits."""
     from memplan.backends.fit.fit import fit
+    from memplan.backends.fit.result import CannotFitError
 
     cannot: CannotFitError | None = None
     with Stages(total=2, quiet=json) as stages:
@@ -126,6 +155,30 @@ def _show_curve(program: str, points: int, options: Mapping[str, Any], picture: 
     console.show(lambda terminal: terminal.print(curve_table(curve)))
     if curve.cannot is not None:
         console.write(f"\n{str(curve.cannot).splitlines()[0]}")
+
+
+def _show_batch(program: str, limit: int, options: Mapping[str, Any], json: bool) -> None:
+    """Finds the largest batch that fits and prints it; exits with 1 if none fits."""
+    from memplan.backends.fit.batch import NoBatchFitsError, max_batch
+    from memplan.cli.fit_batch import batch_json, batches_table
+
+    cannot: NoBatchFitsError | None = None
+    with Stages(total=2, quiet=json) as stages:
+        with stages.stage(f"tracing {program}"):
+            build, donate_argnums = find_program_of_batches(program)
+        with stages.stage(f"looking for the largest batch within {print_bytes(limit)}"):
+            try:
+                result = max_batch(build, limit=limit, donate_argnums=donate_argnums, **options)
+            except NoBatchFitsError as error:
+                cannot = error
+    if cannot is not None:
+        _show_failure(program, cannot, json)
+        raise typer.Exit(ExitStatus.NO)
+    if json:
+        console.write(json_module.dumps(batch_json(program, result), indent=2))
+        return
+    console.write(f"{program} on {result.fit.target}: {result.summary()}\n")
+    console.show(lambda terminal: terminal.print(batches_table(result)))
 
 
 def _show_failure(program: str, error: CannotFitError, json: bool) -> None:
@@ -186,10 +239,12 @@ def result_json(program: str, result: FitResult) -> dict[str, Any]:
 
 def failure_json(program: str, error: CannotFitError) -> dict[str, Any]:
     """Returns why nothing fits, as JSON; sizes in bytes."""
+    batch = getattr(error, "batch", None)  # of --max-batch: the smallest one
     return {
         "program": program,
         "limit": error.limit,
         "fits": False,
+        **({} if batch is None else {"batch": batch}),
         "least": error.least,
         "proven": error.proven,
         "is_interface": error.is_interface,

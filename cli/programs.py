@@ -32,7 +32,7 @@ class Program:
 
 
 def prepare_jax() -> None:
-    """Makes JAX ready to lower programs here, which run nowhere; to be called before anything imports it.
+    """Makes JAX ready to lower programs here, which run nowhere; to be called before anything uses it.
 
     Raises:
       MemplanError: JAX is not installed.
@@ -40,7 +40,10 @@ def prepare_jax() -> None:
     if find_spec("jax") is None:
         raise MemplanError("JAX is not installed: pip install jax")
     # Otherwise JAX looks for accelerators, and libtpu in this process takes the TPU from the one that compiles.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if "JAX_PLATFORMS" not in os.environ:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        if "jax" in sys.modules:  # It read its environment when it was imported.
+            sys.modules["jax"].config.update("jax_platforms", "cpu")
 
 
 def find_program(name: str) -> Program:
@@ -53,17 +56,27 @@ def find_program(name: str) -> Program:
     Raises:
       MemplanError: there is no such thing, or it builds something else.
     """
-    prepare_jax()
-    from memplan import workloads
+    build, donate_argnums = _builder(name)
+    return _built(name, build, donate_argnums)
 
-    module_name, colon, attribute = name.partition(":")
-    if colon:
-        built = _imported(name, module_name, attribute)
-        if not isinstance(built, workloads.Workload):
-            return _built(name, built, ())
-    else:
-        built = workloads.get(name)
-    return _built(name, built.build, built.donate_argnums)
+
+def find_program_of_batches(name: str) -> tuple[Callable[..., tuple[Any, Any]], tuple[int, ...]]:
+    """Returns a function that takes a `batch` and returns `(fun, args)` for it, and the arguments that are donated.
+
+    Raises:
+      MemplanError: there is no such thing (see `find_program`), or it takes no argument by the name `batch`.
+    """
+    build, donate_argnums = _builder(name)
+    from memplan.backends.fit.batch_model import check_takes_batch
+
+    if callable(build):
+        check_takes_batch(build, name)
+
+    def program(batch: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        built = _built(name, build, donate_argnums, batch=batch)
+        return built.fun, built.args
+
+    return program, donate_argnums
 
 
 def lowered_for_tpu(program: Program) -> Any:
@@ -92,6 +105,21 @@ def lower_for_tpu(program: Program) -> bytes:
     from memplan.backends.jit.planning import module_of
 
     return module_of(lowered_for_tpu(program), program.name)
+
+
+def _builder(name: str) -> tuple[Any, tuple[int, ...]]:
+    """Returns what a name stands for and is to be called, and the arguments that the program donates."""
+    prepare_jax()
+    from memplan import workloads
+
+    module_name, colon, attribute = name.partition(":")
+    if colon:
+        built = _imported(name, module_name, attribute)
+        if not isinstance(built, workloads.Workload):
+            return built, ()
+    else:
+        built = workloads.get(name)
+    return built.build, built.donate_argnums
 
 
 def _imported(name: str, module_name: str, attribute: str) -> Any:
@@ -142,13 +170,14 @@ def _module(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def _built(name: str, build: Any, donate_argnums: tuple[int, ...]) -> Program:
+def _built(name: str, build: Any, donate_argnums: tuple[int, ...], **options: int) -> Program:
     if not callable(build):
         raise MemplanError(f"{name} is a {type(build).__name__}: it must be a function that returns (fun, args)")
     try:
-        built = build()
+        built = build(**options)
     except (Exception, SystemExit) as error:
-        raise MemplanError(f"{name} cannot be built: {one_line(error)}") from error
+        given = "".join(f" for {option} {value:,}" for option, value in options.items())
+        raise MemplanError(f"{name} cannot be built{given}: {one_line(error)}") from error
     is_pair = isinstance(built, tuple) and len(built) == 2
     if not is_pair or not callable(built[0]) or not isinstance(built[1], tuple):
         raise MemplanError(f"{name} returns no (fun, args), a function and a tuple of its arguments")

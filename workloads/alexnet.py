@@ -128,8 +128,8 @@ def train_step(
     return params, velocity, value
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = AlexNetConfig()
+def _build(batch: int = AlexNetConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = AlexNetConfig(batch=batch)
 
     def alexnet_train(
         params: nn.Params, velocity: nn.Params, images: jax.Array, labels: jax.Array, seed: jax.Array

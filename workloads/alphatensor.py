@@ -158,8 +158,8 @@ def apply(
     return logits, nn.mlp(params["value"], x[:, 0]).astype(jnp.float32)
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = AlphaTensorConfig()
+def _build(batch: int = AlphaTensorConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = AlphaTensorConfig(batch=batch)
 
     def alphatensor(
         params: nn.Params, tensors: jax.Array, progress: jax.Array, moves: jax.Array

@@ -58,8 +58,8 @@ def decode_step(
     return filled, transformer.logits_of(params, x[:, 0])
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = transformer.TransformerConfig(layers=8, width=1024, heads=16, batch=16, length=1024)
+def _build(batch: int = 16) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = transformer.TransformerConfig(layers=8, width=1024, heads=16, batch=batch, length=1024)
 
     def decode_kv(
         params: nn.Params, caches: list[Cache], tokens: jax.Array, position: jax.Array

@@ -112,8 +112,8 @@ def apply(params: nn.Params, tokens: jax.Array, config: HyenaConfig) -> jax.Arra
     return jnp.einsum("bc,vc->bv", last, params["embed"].astype(last.dtype), preferred_element_type=jnp.float32)
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = HyenaConfig()
+def _build(batch: int = HyenaConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = HyenaConfig(batch=batch)
 
     def hyena(params: nn.Params, tokens: jax.Array) -> jax.Array:
         return apply(params, tokens, config)

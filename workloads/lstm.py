@@ -103,8 +103,8 @@ def train_step(
     return optimizers.sgd(params, grads, rate), value
 
 
-def _build_infer() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = LstmConfig()
+def _build_infer(batch: int = LstmConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = LstmConfig(batch=batch)
 
     def lstm(params: nn.Params, tokens: jax.Array) -> jax.Array:
         return nn.dense(params["out"], features(params, tokens, config)[-1])
@@ -113,8 +113,8 @@ def _build_infer() -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return lstm, (nn.abstract(init, config, dtype=config.dtype), tokens)
 
 
-def _build_train() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = LstmConfig()
+def _build_train(batch: int = LstmConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = LstmConfig(batch=batch)
 
     def lstm_train(params: nn.Params, tokens: jax.Array) -> tuple[nn.Params, jax.Array]:
         return train_step(params, tokens, config)

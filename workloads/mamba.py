@@ -92,8 +92,8 @@ def apply(params: nn.Params, x: jax.Array, config: MambaConfig) -> jax.Array:
     return x
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = MambaConfig()
+def _build(batch: int = MambaConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = MambaConfig(batch=batch)
 
     def mamba(params: nn.Params, x: jax.Array) -> jax.Array:
         return apply(params, x, config)

@@ -80,8 +80,8 @@ def apply(params: nn.Params, images: jax.Array, config: MixerConfig) -> jax.Arra
     return nn.dense(params["head"], nn.layer_norm(params["norm"], x).astype(jnp.float32).mean(1))
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = MixerConfig()
+def _build(batch: int = MixerConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = MixerConfig(batch=batch)
 
     def mlp_mixer(params: nn.Params, images: jax.Array) -> jax.Array:
         return apply(params, images, config)

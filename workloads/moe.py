@@ -121,8 +121,8 @@ def apply(params: nn.Params, x: jax.Array, config: MoeConfig) -> tuple[jax.Array
     return x, jnp.stack(balances).mean()
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = MoeConfig()
+def _build(batch: int = MoeConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = MoeConfig(batch=batch)
 
     def moe(params: nn.Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return apply(params, x, config)

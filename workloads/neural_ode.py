@@ -105,8 +105,8 @@ def solve(
     return lax.scan(advance, (y, times[0], first_step), times[1:])[1]
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = NeuralOdeConfig()
+def _build(batch: int = NeuralOdeConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = NeuralOdeConfig(batch=batch)
 
     def neural_ode(params: nn.Params, y: jax.Array, times: jax.Array) -> tuple[jax.Array, jax.Array]:
         return solve(lambda y, t: derivative(params, y, t), y, times, config.tolerance)

@@ -149,8 +149,8 @@ def train_step(
     return params, stats, velocity, value
 
 
-def _build_infer() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = ResNetConfig()
+def _build_infer(batch: int = ResNetConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = ResNetConfig(batch=batch)
 
     def resnet50_infer(params: nn.Params, stats: nn.Params, images: jax.Array) -> jax.Array:
         return apply(params, stats, images, config, train=False)[0]
@@ -160,8 +160,8 @@ def _build_infer() -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return resnet50_infer, (jax.eval_shape(lambda p: nn.cast(p, config.dtype), params), stats, images)
 
 
-def _build_train() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = ResNetConfig(batch=16)
+def _build_train(batch: int = 16) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = ResNetConfig(batch=batch)
 
     def resnet50_train(
         params: nn.Params, stats: nn.Params, velocity: nn.Params, images: jax.Array, labels: jax.Array

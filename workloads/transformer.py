@@ -127,8 +127,8 @@ def train_step(
     return params, state, value
 
 
-def _build_infer() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = TransformerConfig()
+def _build_infer(batch: int = TransformerConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = TransformerConfig(batch=batch)
 
     def transformer_infer(params: nn.Params, tokens: jax.Array) -> jax.Array:
         return next_token_logits(params, tokens, config)
@@ -137,8 +137,8 @@ def _build_infer() -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return transformer_infer, (nn.abstract(init, config, dtype=config.dtype), tokens)
 
 
-def _build_train() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = TransformerConfig()
+def _build_train(batch: int = TransformerConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = TransformerConfig(batch=batch)
 
     def transformer_train(params: nn.Params, state: Any, tokens: jax.Array) -> tuple[nn.Params, Any, jax.Array]:
         return train_step(params, state, tokens, config)
@@ -146,8 +146,8 @@ def _build_train() -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return transformer_train, _train_args(nn.abstract(init, config), config)
 
 
-def _build_scan_train() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = TransformerConfig(layers=12)
+def _build_scan_train(batch: int = TransformerConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = TransformerConfig(layers=12, batch=batch)
 
     def transformer_scan_train(params: nn.Params, state: Any, tokens: jax.Array) -> tuple[nn.Params, Any, jax.Array]:
         return train_step(params, state, tokens, config)

@@ -167,8 +167,8 @@ def sample_step(
     return jnp.sqrt(next_share) * clean + jnp.sqrt(1 - next_share) * noise
 
 
-def _build() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = UNetConfig()
+def _build(batch: int = UNetConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    config = UNetConfig(batch=batch)
 
     def unet(params: nn.Params, images: jax.Array, time: jax.Array, next_time: jax.Array) -> jax.Array:
         return sample_step(params, images, time, next_time, config)

@@ -19,13 +19,14 @@ class Workload:
       name: as in `memplan.workloads.get(name)` and in the names of its dumps.
       description: one line: architecture, sizes, dtype.
       build: returns `(fun, args)`: a function that `jax.jit` accepts and its arguments as pytrees of
-        `jax.ShapeDtypeStruct`. It must not allocate the arrays: real sizes do not fit a laptop.
+        `jax.ShapeDtypeStruct`. It must not allocate the arrays: real sizes do not fit a laptop. Where it has a `batch`
+        as an argument of that name, `memplan fit --max-batch` tries others.
       donate_argnums: arguments whose memory the results may reuse, as for `jax.jit`.
     """
 
     name: str
     description: str
-    build: Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]
+    build: Callable[..., tuple[Callable[..., Any], tuple[Any, ...]]]
     donate_argnums: tuple[int, ...] = ()
 
 

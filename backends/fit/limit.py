@@ -1,4 +1,4 @@
-"""Memory limits as people write them."""
+"""Memory limits as people write them, and the bound of batches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
 _UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGT", 1)}
 _LIMIT = re.compile(r"(\d{1,18}(?:\.\d{1,6})?) ?([kKMGT]?i?B?)")
 _LARGEST = 2**60
+
+# No larger batch is tried if no bound is given.
+LARGEST_BATCH = 2**20
 
 
 def limit_of(given: Any) -> int:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 
-def program():
+def program(batch=512):
     def step(w, x):
         def loss(w):
             y = x
@@ -27,7 +27,19 @@ def program():
 
         return jax.value_and_grad(loss)(w)
 
-    return step, (jax.ShapeDtypeStruct((32, 128), jnp.float32), jax.ShapeDtypeStruct((512, 32), jnp.float32))
+    return step, (jax.ShapeDtypeStruct((32, 128), jnp.float32), jax.ShapeDtypeStruct((batch, 32), jnp.float32))
+
+
+def fixed(batch=512):
+    return program()
+
+
+def without():
+    return program()
+
+
+def broken(batch=512):
+    raise ValueError(f"no {batch}")
 """
 
 
@@ -119,6 +131,35 @@ def test_the_curve_is_printed_and_ends_at_the_first_limit_that_is_missed(
     assert out.splitlines()[-1].startswith("nothing was found that fits into")
 
 
+def test_the_largest_batch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("step_of_mine:program", "--limit", "256KiB", "--max-batch", "--multiple-of", "8")
+    found = as_json(capsys, *arguments, "--compile-budget", "6")
+    assert found["batch"] % 8 == 0
+    assert found["needed"] <= 256 * 1024
+    assert found["as_given"]["batch"] < found["batch"]
+    assert found["as_given"]["needed"] <= 256 * 1024
+    assert len(found["attempts"]) <= 6
+    fits = {attempt["batch"] for attempt in found["attempts"] if attempt["fits"]}
+    assert max(fits) == found["batch"]
+    assert found["added_seconds_per_sample"] == found["added_seconds"] / found["batch"]
+    assert any(decision["decision"] == "computed again" for decision in found["decisions"])
+
+
+def test_the_largest_batch_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = ran(capsys, "step_of_mine:program", "--limit", "1GiB", "--max-batch", "--at-most", "40")
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("step_of_mine:program on cpu: batch 40 needs")
+    assert lines[2] == "no larger batch was asked for"
+    assert lines[4].split() == ["batch", "compile", "predicted", "stated", "added", "per", "sample"]
+    assert lines[5].split()[:3] == ["40", "as", "given"]
+    status, out, _ = ran(capsys, "step_of_mine:program", "--limit", "1KiB", "--max-batch")
+    assert status == 1
+    assert out.startswith("batch 1 does not fit: nothing fits into 1.00 KiB; the arguments and results alone need")
+    status, out, _ = ran(capsys, "step_of_mine:program", "--limit", "1KiB", "--max-batch", "--json")
+    assert (status, json.loads(out)["fits"], json.loads(out)["batch"]) == (1, False, 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -130,6 +171,13 @@ def test_the_curve_is_printed_and_ends_at_the_first_limit_that_is_missed(
         (["step_of_mine:program", "--curve", "--limit", "1GiB"], "say either --limit SIZE or --curve"),
         (["step_of_mine:program", "--limit", "1GiB", "--picture", "a.png"], "add --curve"),
         (["step_of_mine:program", "--curve", "--picture", "no/a.png"], "no/a.png"),
+        (["step_of_mine:program", "--limit", "1GiB", "--at-most", "8"], "are for --max-batch"),
+        (["step_of_mine:program", "--max-batch", "--curve"], "--max-batch takes a --limit, and no --curve"),
+        (["step_of_mine:program", "--max-batch"], "say either --limit SIZE or --curve"),
+        (["step_of_mine:program", "--limit", "1GiB", "--max-batch", "--at-least", "0"], "at_least must be"),
+        (["step_of_mine:without", "--limit", "1GiB", "--max-batch"], "step_of_mine:without takes no batch"),
+        (["step_of_mine:fixed", "--limit", "1GiB", "--max-batch"], "nothing in it depends on batch"),
+        (["step_of_mine:broken", "--limit", "1GiB", "--max-batch"], "cannot be built for batch 1: ValueError: no 1"),
         (["step_of_mine:program", "--curve", "--points", "0"], "the number of points must be"),
     ],
 )

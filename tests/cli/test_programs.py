@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -136,3 +138,10 @@ def test_a_module_of_a_package_of_the_current_folder(folder: Path) -> None:
         (folder / package / "inner.py").write_text(SOURCE)
         assert find_program(f"{package}.inner:tiny").args[0].shape == (8, 8)
         (folder / "package_of_mine" / "__init__.py").write_text("")
+
+
+def test_jax_looks_for_no_accelerator_even_if_it_is_imported_already() -> None:
+    code = "import jax; from memplan.cli.programs import prepare_jax; prepare_jax(); print(jax.config.jax_platforms)"
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "cpu\n"

@@ -175,7 +175,7 @@ def _show_batch(program: str, limit: int, options: Mapping[str, Any], json: bool
         _show_failure(program, cannot, json)
         raise typer.Exit(ExitStatus.NO)
     if json:
-        console.write(json_module.dumps(batch_json(program, result), indent=2))
+        console.write(json_module.dumps(batch_json(result_json(program, result.fit), result), indent=2))
         return
     console.write(f"{program} on {result.fit.target}: {result.summary()}\n")
     console.show(lambda terminal: terminal.print(batches_table(result)))

@@ -8,7 +8,6 @@ from typing import Any
 from rich.table import Table
 
 from memplan.backends.fit.batch import BatchResult
-from memplan.cli.fit import result_json
 from memplan.compiler.report.units import print_bytes, print_seconds
 
 
@@ -33,14 +32,16 @@ def batches_table(result: BatchResult) -> Table:
     return table
 
 
-def batch_json(program: str, result: BatchResult) -> dict[str, Any]:
+def batch_json(fit: dict[str, Any], result: BatchResult) -> dict[str, Any]:
     """Returns the result as JSON: times in seconds, sizes in bytes.
 
-    It has all that `memplan fit --limit --json` says of the program for the largest batch, and what follows of the
-    other batches; `attempts` are those of all batches.
+    Args:
+      fit: what `memplan fit --limit --json` says of the program for the largest batch. All of it is returned too, but
+        for the attempts, which are those of all batches here.
+      result: the largest batch.
     """
     return {
-        **result_json(program, result.fit),
+        **fit,
         "batch": result.batch,
         "as_given": {"batch": result.as_given, "needed": result.as_given_needs},
         "predicted_batch": result.predicted,

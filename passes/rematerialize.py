@@ -11,7 +11,8 @@ makes just before:
     h' = tanh(x' @ w)             neither equal to `h` nor able to run before `g`
     …                             reads g' where it would read g
 
-What is loaded from the host waits in the same way, and so does a first run that the plan moves behind others. The
+What is loaded from the host waits in the same way, and so does a first run that the plan moves behind others. What runs
+after a value has arrived on the host waits for that, as its room is free only then. The
 barriers are those of `jax.checkpoint(prevent_cse=True)`. XLA's CPU compiler drops them unless it is told otherwise, and
 merges equal instructions afterwards, except those with a certain attribute, which equations that run again have there.
 
@@ -21,7 +22,7 @@ Donated arguments then keep their memory, as everything that reads them runs bef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,8 @@ from memplan.passes.base import blamed
 from memplan.passes.fit.groups import EquationGroup
 from memplan.passes.fit.kinds import bytes_of
 from memplan.passes.fit.program import FitProgram
-from memplan.passes.jaxprs import fresh, spliced, struct, substituted
-from memplan.planners.fit.plan import FitPlan, Load, Loaded, Run, Store
+from memplan.passes.jaxprs import fresh, spliced, substituted
+from memplan.planners.fit.plan import FitPlan, Load, Loaded, Run, Store, Stored
 from memplan.planners.fit.verifier import verify_fit
 
 # The attribute of instructions that XLA merges with no equal ones (xla/service/hlo_cse.cc, `kMustFuseAttr`). Nothing
@@ -136,10 +137,12 @@ class _Emission:
                 self._run(step, action.node)
             elif isinstance(action, Store):
                 instance = self.now[action.value]
-                self.on_host[action.value] = self._moved(instance.atom, jax.memory.Space.Host)
+                self.on_host[action.value] = self._traced(_to_host, instance.atom)
+            elif isinstance(action, Stored):
+                self._await_store(step, action.value)
             elif isinstance(action, Load):
                 (stored,) = self._tied(step, [self.on_host[action.value]], ())
-                atom = self._moved(stored, jax.memory.Space.Device)
+                atom = self._traced(_from_host, stored)
                 self.now[action.value] = _Instance(atom, step, True)
             elif isinstance(action, Loaded):
                 self.made.append(action.value)
@@ -147,6 +150,21 @@ class _Emission:
         results = [atom if isinstance(atom, Literal) else self.now[number[atom]].atom for atom in self.jaxpr.outvars]
         jaxpr = self.jaxpr.replace(eqns=self.equations, outvars=results, debug_info=self.jaxpr.debug_info)
         return ClosedJaxpr(jaxpr, self.program.closed.consts)
+
+    def _await_store(self, step: int, value: int) -> None:
+        """Makes the next run wait until a value is on the host: the compiler frees its room here only then."""
+        following = next((a.node for a in self.plan.steps[step:] if isinstance(a, Run)), None)
+        if following is None:
+            return
+        reads = [read for read in self.program.problem.nodes[following].inputs if self._is_array(read)]
+        if reads:
+            read = min(reads, key=lambda v: (self.program.problem.values[v].size, v))
+            self.on_host[value], there = self._behind_barrier([self.on_host[value], self.now[read].atom])
+            self.now[read].atom = there
+
+    def _is_array(self, value: int) -> bool:
+        """Whether a value is one of the program, and is there: what only keeps effects in order is not."""
+        return value in self.now and self.program.variables[value] is not None
 
     def _run(self, step: int, node: int) -> None:
         group, reads = self.program.groups[node], self.program.problem.nodes[node].inputs
@@ -251,16 +269,30 @@ class _Emission:
         self.equations.append(self.barrier.replace(invars=atoms, outvars=written))
         return written
 
-    def _moved(self, atom: Any, space: Any) -> Any:
-        """Returns an atom for the same value in another memory."""
-        moving = jax.make_jaxpr(lambda x: jax.device_put(x, space))(struct(atom.aval))
+    def _traced(self, fun: Callable[[Any], Any], atom: Any) -> Any:
+        """Returns what a function of one array makes of an atom."""
+        tracing = jax.make_jaxpr(fun)(atom.aval)  # its memory included
         equations: list[Any] = []
-        (moved,) = spliced(moving.jaxpr, {moving.jaxpr.invars[0]: atom}, self.jaxpr.eqns[0], equations)
+        (made,) = spliced(tracing.jaxpr, {tracing.jaxpr.invars[0]: atom}, self.jaxpr.eqns[0], equations)
         self.equations += equations
-        return moved
+        return made
 
     def _not_merged(self, context: Any) -> Any:
         """Returns the context of an equation with the attribute that keeps it apart from equal ones."""
         if context not in self.contexts:
             self.contexts[context] = versions.context_with_attribute(context, _NOT_MERGED, "1")
         return self.contexts[context]
+
+
+def _to_host(x: jax.Array) -> jax.Array:
+    """Moves an array to the host, with one dimension more.
+
+    XLA:TPU takes a transfer back to where its operand left for the host, through all barriers between. It starts it
+    there, and the array is never away. It takes none through a change of dimensions.
+    """
+    return jax.device_put(x[None], jax.memory.Space.Host)
+
+
+def _from_host(stored: jax.Array) -> jax.Array:
+    """Moves back what `_to_host` moved."""
+    return jax.device_put(stored.reshape(stored.shape[1:]), jax.memory.Space.Device)

@@ -20,6 +20,7 @@ from memplan.planners.fit.plan import FitPlan, Load, Loaded, Run, Store, Stored
 from memplan.planners.fit.verifier import verify_fit
 
 GENERIC = load_target("generic")
+H200 = load_target("h200")
 X = array(16, 8)
 
 
@@ -156,7 +157,7 @@ def test_what_is_stored_on_the_host_comes_back() -> None:
         other = jnp.sin(x @ x.T) @ x
         return kept @ other
 
-    program = program_of(jax.make_jaxpr(fun)(X), load_target("h200"), offload=True)
+    program = program_of(jax.make_jaxpr(fun)(X), H200, offload=True)
     moved = next(v for v, value in enumerate(program.problem.values) if value.name.startswith("dot_general"))
     made = program.problem.values[moved].producer
     last = max(node for node, entry in enumerate(program.problem.nodes) if moved in entry.inputs)
@@ -170,6 +171,36 @@ def test_what_is_stored_on_the_host_comes_back() -> None:
     assert len(spaces) == 2
     assert "Host" in spaces[0]
     assert "Device" in spaces[1]
+    assert equal(values(new, (X,)), values(program.closed, (X,)))
+
+
+def test_transfers_begin_and_end_where_the_plan_says() -> None:
+    """A run after the end of a store waits for it, and a load waits for the run before it, behind barriers.
+
+    On its way back, an array has a change of dimensions behind the last barrier.
+    """
+    program = program_of(jax.make_jaxpr(lambda x: (x @ x.T @ x, jnp.sin(x @ x.T) @ x @ x.T))(X), H200, offload=True)
+    problem = program.problem
+    moved = problem.nodes[0].outputs[0]
+    readers = [node for node, entry in enumerate(problem.nodes) if moved in entry.inputs]
+    between = [node for node in range(1, len(problem.nodes)) if node != readers[0]]
+    steps = [Run(0), Store(moved), *map(Run, between[:1]), Stored(moved), *map(Run, between[1:-1])]
+    steps += [Load(moved), Run(between[-1]), Loaded(moved), Run(readers[0])]
+    plan = FitPlan(tuple(steps))
+    assert verify_fit(problem, plan).violations == ()
+    new = rematerialized(program, plan, "tpu")
+    maker = {variable: equation for equation in new.jaxpr.eqns for variable in equation.outvars}
+    out, back = (equation for equation in new.jaxpr.eqns if equation.primitive.name == "device_put")
+    assert out.invars[0].aval.ndim == program.variables[moved].aval.ndim + 1
+    assert back.outvars[0].aval.shape == program.variables[moved].aval.shape
+    reshape = maker[back.invars[0]]
+    assert reshape.primitive.name == "reshape"
+    load = maker[reshape.invars[0]]
+    stored = maker[load.invars[0]]
+    assert load.primitive.name == stored.primitive.name == "optimization_barrier"
+    assert stored.invars[0] is out.outvars[0]
+    read = [atom for equation in new.jaxpr.eqns for atom in equation.invars]
+    assert all(equation.outvars[1] in read for equation in (load, stored))
     assert equal(values(new, (X,)), values(program.closed, (X,)))
 
 

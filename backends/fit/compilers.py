@@ -157,8 +157,17 @@ def memory_of(read: Callable[[str], int]) -> StatedMemory:
     return StatedMemory(*(int(read(f"{name}_size_in_bytes")) for name in names))
 
 
-def traced_of(closed: Any, donated: Sequence[bool], name: str) -> Any:
-    """Returns the `jax.stages.Traced` of a jaxpr with donated arguments."""
+def traced_of(
+    closed: Any, donated: Sequence[bool], name: str, shardings: tuple[Sequence[Any], Sequence[Any]] | None = None
+) -> Any:
+    """Returns the `jax.stages.Traced` of a jaxpr with donated arguments.
+
+    Args:
+      closed: the jaxpr.
+      donated: per argument.
+      name: of the function.
+      shardings: of arguments (None where they have none) and of results, in a program of several devices.
+    """
     inner = jaxpr_as_fun(closed)
 
     def program(*args: Any) -> Any:
@@ -166,9 +175,13 @@ def traced_of(closed: Any, donated: Sequence[bool], name: str) -> Any:
 
     program.__name__ = program.__qualname__ = name
     numbers = tuple(number for number, is_donated in enumerate(donated) if is_donated)
+    options = {} if shardings is None else {"out_shardings": list(shardings[1])}
     # Arguments that are not used count as in the original, which holds them as well.
-    jitted = jax.jit(program, donate_argnums=numbers, keep_unused=True)
-    return jitted.trace(*(struct(variable.aval) for variable in closed.jaxpr.invars))
+    jitted = jax.jit(program, donate_argnums=numbers, keep_unused=True, **options)
+    structs = [struct(variable.aval) for variable in closed.jaxpr.invars]
+    if shardings is not None:
+        structs = [each.update(sharding=given) for each, given in zip(structs, shardings[0], strict=True)]
+    return jitted.trace(*structs)
 
 
 def _refused(error: Exception) -> CompiledFit:

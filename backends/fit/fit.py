@@ -27,9 +27,15 @@ from memplan.backends.fit.interface import check_interface
 from memplan.backends.fit.limit import limit_of
 from memplan.backends.fit.prediction import interface_bytes, predicted_total
 from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, decisions_of, standing_of
+from memplan.backends.fit.several_devices import (
+    argument_shardings,
+    check_partitioned_by_xla,
+    on_one_device,
+    value_shardings,
+)
 from memplan.compiler.effort import Effort, effort_of
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.frontends.jaxpr_devices import demand_one_device
+from memplan.compiler.frontends.jaxpr_devices import SeveralDevicesError, demand_one_device
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.passes.fit.costs import Costs
 from memplan.passes.fit.inline_calls import in_one_piece
@@ -97,6 +103,7 @@ class _FitSearch:
     budget: int
     donated: tuple[bool, ...]
     name: str
+    shardings: tuple[Any, Any] | None = None  # of arguments and of results, in a program of several devices
     variants: list[_FitVariant] = field(default_factory=list)
     attempts: list[FitAttempt] = field(default_factory=list)
     offset: int = 0  # what the compiler states beyond the model's peak
@@ -127,7 +134,8 @@ def fit(
       function: of pytrees of arrays, such as a whole training step. One that `jax.jit` made keeps what it was given
         there.
       *args: arrays, `jax.ShapeDtypeStruct`s or Python numbers, in any pytrees; values of static arguments.
-      limit: bytes for arguments, results and temporaries together, as an integer or like "12GiB".
+      limit: bytes for arguments, results and temporaries together, as an integer or like "12GiB"; of each device if
+        the shardings of the arguments make it a program of several.
       target: a TPU to compile for, ahead of time; the CPU of this machine by default.
       compile_budget: how often the compiler may be asked.
       donate_argnums: as for `jax.jit`.
@@ -139,7 +147,7 @@ def fit(
       CannotFitError: nothing that fits was found within the budget; it names what stands at the peak. If the
         arguments and results alone are above the limit, nothing is compiled, and it names them.
       MemplanError: the limit is no size, the budget is below 1, no compiler states the memory of the target, or the
-        program is one of several devices.
+        program is one of several devices that says itself what each does, or is compiled for a target.
     """
     size = limit_of(limit)
     check_budget(compile_budget)
@@ -168,7 +176,8 @@ def session_of(
     if not (hasattr(function, "trace") and hasattr(function, "lower")) or donate_argnums or static_argnums:
         function = jax.jit(function, donate_argnums=donate_argnums, static_argnums=static_argnums)
     traced = function.trace(*args)  # type: ignore[attr-defined]
-    return FitSession(traced, args, described, planner or planner_of(effort_of(effort)), compiler)
+    planner = planner or planner_of(effort_of(effort))
+    return FitSession(traced, args, described, planner, compiler, several_devices=True)
 
 
 class FitSession:
@@ -179,9 +188,11 @@ class FitSession:
       arguments: what it was traced for.
       target, planner: see `fit`.
       compiler: of the target; it is not closed. By default, the session has one of its own.
+      several_devices: whether the program may be one of several devices. Then limits and sizes are those of each.
 
     Raises:
-      MemplanError: no compiler states the memory of the target, or the program is one of several devices.
+      MemplanError: no compiler states the memory of the target, or the program is one of several devices that is not
+        fitted: `several_devices` is not set, there is a target, or it says itself what each device does.
     """
 
     def __init__(
@@ -191,9 +202,17 @@ class FitSession:
         target: Target | None,
         planner: FitPlanner,
         compiler: FitCompiler | None = None,
+        several_devices: bool = False,
     ):
         self._leaves = jax.tree.leaves(arguments)
-        demand_one_device(traced, self._leaves)
+        self._shardings: list[Any] | None = None  # of arguments, in a program of several devices
+        try:
+            demand_one_device(traced, self._leaves)
+        except SeveralDevicesError:
+            if not several_devices or target is not None:
+                raise
+            check_partitioned_by_xla(traced.jaxpr, traced.fun_name)
+            self._shardings = argument_shardings(traced, self._leaves)
         self._traced, self._planner = traced, planner
         self._donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
         self._model = target or load_target(_ANY_TARGET)
@@ -219,6 +238,8 @@ class FitSession:
     @cached_property
     def seconds(self) -> float:
         """What the model says the program as given takes."""
+        if self._shardings is not None:
+            return self._variants[0].program.seconds
         return self._costs.total(self._inlined.jaxpr)
 
     @property
@@ -234,7 +255,8 @@ class FitSession:
 
     def fit(self, limit: int, compile_budget: int) -> FitResult:
         """Returns a program within a limit; see `fit`."""
-        check_interface(self._traced, self._leaves, limit)
+        if self._shardings is None:
+            check_interface(self._traced, self._leaves, limit)
         search = _FitSearch(limit, self._compiler, self._planner, compile_budget, self._donated, self._traced.fun_name)
         default = self.default
         search.attempts.append(FitAttempt("as given", None, default.total, 0.0, default.refused))
@@ -246,6 +268,8 @@ class FitSession:
                 self._traced.jaxpr, None, _flat(default.executable), trees,
             )  # fmt: skip
         search.variants = self._variants
+        if self._shardings is not None and default.executable is not None:
+            search.shardings = self._shardings, jax.tree.leaves(default.executable.output_shardings)
         _calibrate(search, default)
         candidate, closed, compiled = _run(search)
         assert compiled.memory is not None
@@ -268,6 +292,8 @@ class FitSession:
         found: list[_FitVariant] = []
         for each in alternatives(self._inlined, self._costs):
             program = program_of(each.closed, self._model, self._donated, name, offload, platform)
+            if self._shardings is not None:
+                program = on_one_device(program, value_shardings(program.closed, self._shardings))
             base = found[0].program.seconds if found else program.seconds
             found.append(_FitVariant(program, each.residuals, program.seconds - base))
         return found
@@ -346,7 +372,8 @@ def _compiled(search: _FitSearch, candidate: _FitCandidate, model_limit: int) ->
     candidate.predicted = predicted_total(program, candidate.plan) + search.excess
     platform = search.compiler.platform
     closed = rematerialized(program, candidate.plan, platform, in_order=platform == "cpu")
-    compiled = search.compiler.compile(traced_of(closed, search.donated, search.name), planned=True)
+    traced = traced_of(closed, search.donated, search.name, search.shardings)
+    compiled = search.compiler.compile(traced, planned=True)
     name = f"plan within {model_limit:,} bytes of the model"
     stated = compiled.total
     search.attempts.append(FitAttempt(name, candidate.predicted, stated, candidate.added, compiled.refused))

@@ -35,10 +35,10 @@ def step(w: Any, x: Any) -> Any:
 @pytest.mark.slow
 def test_a_step_whose_values_are_dear_to_compute_moves_them_to_the_host() -> None:
     args = tuple(jax.ShapeDtypeStruct((rows, 4096), jnp.float32) for rows in (4096, 8192))
-    result = fit(step, *args, limit="960MiB", target="tpu-v5e", effort="fast", compile_budget=3)
+    result = fit(step, *args, limit="970MiB", target="tpu-v5e", effort="fast", compile_budget=3)
     assert result.default is not None
     assert result.default.total >= 1088 * MIB
-    assert result.memory.total <= 960 * MIB
+    assert result.memory.total <= 970 * MIB
     moved = [each for each in result.decisions if each.decision == "moved to the host"]
     assert moved
     assert all(each.size == 128 * MIB for each in moved)

@@ -1,4 +1,4 @@
-"""The time axis of pictures: emulated time, on which every operation stands once.
+"""The axes of pictures: of offsets, and of emulated time, on which every operation stands once.
 
 An operation's width is all the time that it takes in one run of the program. So a loop is drawn once, as wide as all of
 its iterations, and the width of the whole axis is the latency. (Waits of later iterations are given to the operations
@@ -38,6 +38,16 @@ class TimeAxis:
     def at(self, moments: np.ndarray) -> np.ndarray:
         """Returns where moments of the emulated clock lie; later iterations of a loop lie at its body's end."""
         return np.interp(moments, self.clock, self.clock_edges)
+
+
+def offset_ceiling(capacity: int, height: int) -> float:
+    """Returns the bytes at the upper edge of a memory's picture.
+
+    Args:
+      capacity: of the memory. A slow memory is far larger than what is used of it; its capacity is not in the picture.
+      height: the highest address in use.
+    """
+    return 1.03 * (capacity if capacity < 3 * height else max(height, 1))
 
 
 def time_axis(problem: MappingProblem, timeline: Timeline) -> TimeAxis:

@@ -19,14 +19,14 @@ import numpy as np
 from memplan.compiler.analysis.program import RegionKind
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.printable import printable
-from memplan.compiler.report.axis import TimeAxis, time_axis
+from memplan.compiler.report.axis import TimeAxis, offset_ceiling, time_axis
+from memplan.compiler.report.buffers import BufferKind
+from memplan.compiler.report.colors import COPY_COLORS, KIND_COLORS, KIND_LABELS, LIGHT_KINDS
 from memplan.compiler.report.report import Contender, Report
 from memplan.compiler.report.units import print_bytes, print_percent, print_seconds
 from memplan.compiler.report.usage import buffer_kind
 
-KIND_COLORS = {"argument": "#4878A6", "updated": "#8B6BB1", "result": "#5BA35B", "temporary": "#F0A33F"}
 _RESERVED, _INK, _MUTED, _GRID, _STALL = "#D3D6DB", "#1F2328", "#6A7178", "#E9EBEE", "#D1344B"
-_COPY_COLORS = ("#23918A", "#B5651D", "#6D597A", "#577590")
 
 # Inches.
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 14.0, 1.05, 0.25, 1.0, 1.05
@@ -131,8 +131,7 @@ def _figure(report: Report) -> Any:
 def _panels(report: Report) -> Iterator[_Panel]:
     """Yields the fast spaces under XLA's plan and under the report's, then the slow space under the report's."""
     problem = report.problem
-    xla = report.contender("xla")
-    shown = [report.subject] if xla is None or xla is report.subject else [xla, report.subject]
+    shown = report.shown
     axes = {id(contender): time_axis(problem, contender.timeline) for contender in shown}
     for space in range(1, len(problem.spaces)):
         links = tuple(i for i, link in enumerate(problem.links) if space in (link.source, link.destination))
@@ -156,8 +155,7 @@ def _draw_space(axes: Any, problem: MappingProblem, panel: _Panel, end: float) -
     space, plan = panel.space, panel.contender.plan
     used = panel.contender.usage[space]
     capacity = problem.spaces[space].capacity
-    # A slow memory is far larger than what is used of it.
-    ceiling = 1.03 * (capacity if capacity < 3 * used.height else max(used.height, 1))
+    ceiling = offset_ceiling(capacity, used.height)
     edges = panel.axis.edges
 
     here = [r for r in plan.residencies if r.space == space]
@@ -194,7 +192,9 @@ def _colors(problem: MappingProblem, buffers: list[int]) -> np.ndarray:
     """Returns `[num_buffers, 3]` the color of each buffer's kind, in one of many tints, so that neighbours differ."""
     from matplotlib.colors import to_rgb
 
-    colors = np.array([to_rgb(KIND_COLORS[buffer_kind(problem, buffer)]) for buffer in buffers]).reshape(-1, 3)
+    colors = np.array([to_rgb(KIND_COLORS[BufferKind(buffer_kind(problem, buffer))]) for buffer in buffers]).reshape(
+        -1, 3
+    )
     # The golden ratio spreads consecutive numbers.
     tint = 0.28 * (np.array(buffers, np.float64) * 0.6180339887 % 1.0)[:, None]
     return colors * (1 - tint) + tint
@@ -226,7 +226,7 @@ def _label_rectangles(
             axes.text(
                 (left[i] + right[i]) / 2, (low[i] + high[i]) / 2, text,
                 ha="center", va="center", fontsize=7.5, clip_on=True,
-                color=_INK if buffer_kind(problem, residencies[i].buffer) == "temporary" else "white",
+                color=_INK if buffer_kind(problem, residencies[i].buffer) in LIGHT_KINDS else "white",
             )  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def _draw_copies(axes: Any, problem: MappingProblem, panel: _Panel, end: float) 
             and plan.residencies[copy.destination].space == link.destination
         ]
         begin, finish = (axis.at(moments[own]) for moments in (timeline.begin, timeline.end))
-        _bars(axes, PolyCollection, begin, finish, lanes - lane, _COPY_COLORS[number % len(_COPY_COLORS)], end)
+        _bars(axes, PolyCollection, begin, finish, lanes - lane, COPY_COLORS[number % len(COPY_COLORS)], end)
     edges, stalls = axis.edges[:-1], axis.stalls
     waiting = stalls > 0
     _bars(axes, PolyCollection, edges[waiting], (edges + stalls)[waiting], 0, _STALL, end)
@@ -358,9 +358,9 @@ def _legend(figure: Any, report: Report, panels: list[_Panel], total: float) -> 
     from matplotlib.patches import Patch
 
     kinds = {buffer_kind(report.problem, r.buffer) for panel in panels for r in panel.contender.plan.residencies}
-    names = {"argument": "argument or constant", "updated": "argument, updated in place"}
+    labels = KIND_LABELS | {BufferKind.ARGUMENT: "argument or constant"}
     handles: list[Any] = [
-        Patch(color=color, label=names.get(kind, kind)) for kind, color in KIND_COLORS.items() if kind in kinds
+        Patch(color=color, label=labels[kind]) for kind, color in KIND_COLORS.items() if kind in kinds
     ]
     handles += [
         Patch(color=_RESERVED, label="kept by operations for themselves"),

@@ -82,6 +82,12 @@ class Report:
         return self.contenders[-1]
 
     @property
+    def shown(self) -> tuple[Contender, ...]:
+        """The plans of pictures: the compiler's own, if it has one, and the subject."""
+        xla = self.contender("xla")
+        return (self.subject,) if xla is None or xla is self.subject else (xla, self.subject)
+
+    @property
     def bound_origin(self) -> str:
         """What the bound is, in a sentence."""
         if self.bound_by is None:

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 from memplan.compiler.files import make_folder, write_files
+from memplan.compiler.report.page.html import page_html
 from memplan.compiler.report.picture import picture_png, picture_svg
 from memplan.compiler.report.report import Report
 from memplan.compiler.report.schema import report_json
 from memplan.compiler.report.tables import report_text
 from memplan.compiler.report.trace import trace_json
 
-FILES = ("memory.png", "memory.svg", "trace.json", "report.txt", "report.json")
+PAGE = "report.html"
+FILES = (PAGE, "memory.png", "memory.svg", "trace.json", "report.txt", "report.json")
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -24,6 +26,7 @@ def write_report(report: Report, folder: Path) -> None:
       MemplanError: the folder cannot be made, or a file not be written.
     """
     contents: tuple[str | bytes, ...] = (
+        page_html(report),
         picture_png(report),
         picture_svg(report),
         json.dumps(trace_json(report), separators=(",", ":")),

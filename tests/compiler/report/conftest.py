@@ -37,7 +37,7 @@ def _operation(name: str, region: int, reserved: int, *accesses: tuple[int, Acce
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def problem() -> MappingProblem:
     return MappingProblem(
         name="tiny",
@@ -69,7 +69,7 @@ def problem() -> MappingProblem:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def slow_plan(problem: MappingProblem) -> Plan:
     """Nothing in fast memory."""
     offset, residencies = 0, []
@@ -80,7 +80,7 @@ def slow_plan(problem: MappingProblem) -> Plan:
     return Plan(problem.fingerprint, "tiny", "test-chip", "slow", tuple(residencies), (), served)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plan(problem: MappingProblem) -> Plan:
     """`a` lives in fast memory, over what `add` keeps for itself; then `w` is copied there for the loop."""
     return Plan(
@@ -102,6 +102,6 @@ def plan(problem: MappingProblem) -> Plan:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report(problem: MappingProblem, plan: Plan, slow_plan: Plan) -> Report:
     return make_report(problem, plan, [("all in hbm", slow_plan)])

@@ -87,8 +87,13 @@ ReportFolder = Annotated[
         "--report",
         metavar="DIR",
         show_default=False,
-        help="Write the report to this folder: picture (PNG, SVG), trace for ui.perfetto.dev, tables (text, JSON).",
+        help="Write the report to this folder: an interactive page (HTML), picture (PNG, SVG), trace for "
+        "ui.perfetto.dev, tables (text, JSON).",
     ),
+]
+OpenPage = Annotated[
+    bool,
+    typer.Option("--open", help="Open the page of the report in a browser; without --report, from a temporary folder."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")]
 

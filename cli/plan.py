@@ -15,6 +15,7 @@ from memplan.cli.arguments import (
     Dims,
     Dump,
     EffortName,
+    OpenPage,
     PlannerName,
     ReportFolder,
     TargetName,
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from memplan.compiler.mapping.problem import MappingProblem
     from memplan.planners.planner import Budget, Planner
 
+_Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default=False,
+        help="What `memplan train` wrote, for the planners agent and hybrid. Left out, they take the agent that "
+        "comes with the package.",
+    ),
+]
 _PrintTo = Annotated[
     Path | None, typer.Option(metavar="FILE", show_default=False, help="Print it there, and not to standard error.")
 ]
@@ -45,18 +55,11 @@ def command(
         Path | None, typer.Option("--out", "-o", metavar="PLAN.json", show_default=False, help="Write the plan here.")
     ] = None,
     report: ReportFolder = None,
+    open_: OpenPage = False,
     json: AsJson = False,
     trip_count: TripCounts = None,
     dim: Dims = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="What `memplan train` wrote, for the planners agent and hybrid. Left out, they take the agent that "
-            "comes with the package.",
-        ),
-    ] = None,
+    checkpoint: _Checkpoint = None,
     passes: Annotated[
         str,
         typer.Option(
@@ -82,6 +85,7 @@ def command(
     from memplan.cli.console import Stages
     from memplan.cli.dumps import read_dump, target_for
     from memplan.cli.outputs import check_file, check_folder
+    from memplan.cli.page import open_page
     from memplan.cli.passes import PassOptions, chosen_passes, run_passes, show_passes
     from memplan.cli.preparation import prepare_with
     from memplan.cli.reports import make_references, print_result, scored_report
@@ -115,6 +119,8 @@ def command(
     if chosen and not json:
         show_passes(outcome)
     print_result(result, report, json)
+    if open_:
+        open_page(result, report)
 
 
 def _budget(effort: Effort, time_limit: float | None, guard: Guard, references: References) -> Budget:

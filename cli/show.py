@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memplan.cli.arguments import AsJson, Dims, Dump, PlanFile, ReportFolder, TargetName, TripCounts
+from memplan.cli.arguments import AsJson, Dims, Dump, OpenPage, PlanFile, ReportFolder, TargetName, TripCounts
 
 
 def command(
@@ -10,6 +10,7 @@ def command(
     dump: Dump,
     target: TargetName = None,
     report: ReportFolder = None,
+    open_: OpenPage = False,
     json: AsJson = False,
     trip_count: TripCounts = None,
     dim: Dims = None,
@@ -22,6 +23,7 @@ def command(
     from memplan.cli.console import Stages
     from memplan.cli.dumps import built_of
     from memplan.cli.outputs import check_folder
+    from memplan.cli.page import open_page
     from memplan.cli.reports import checked_report, print_result
     from memplan.compiler.mapping.plan import Plan
     from memplan.compiler.report.files import write_report
@@ -36,3 +38,5 @@ def command(
             if report is not None:
                 write_report(result, report)
     print_result(result, report, json)
+    if open_:
+        open_page(result, report)

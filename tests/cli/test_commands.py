@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import memplan
 from memplan.compiler.report.files import FILES
 
@@ -69,6 +71,27 @@ def test_show_says_of_a_plan_what_plan_said(run: Run, module: Path, tmp_path: Pa
     as_json = run("show", file, module, "--json", "--report", tmp_path / "report")
     assert json.loads(as_json.out)["program"]["name"] == "step"
     assert (tmp_path / "report" / "memory.png").stat().st_size > 10_000
+
+
+def test_open_hands_the_page_to_the_browser(
+    run: Run, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or len(opened) < 3)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    file, folder = tmp_path / "plan.json", tmp_path / "report"
+    done = run("plan", module, "--target", "tpu-v5e", "--planner", "slow", "--out", file, "--report", folder, "--open")
+    assert (done.status, done.err) == (0, f"memplan: opened {folder / 'report.html'}\n")
+    done = run("show", file, module, "--open")
+    (written,) = tmp_path.glob("memplan-*/report.html")
+    assert (done.status, done.err) == (0, f"memplan: opened {written}\n")
+    assert opened == [(folder / "report.html").as_uri(), written.as_uri()]
+    assert written.read_text() == (folder / "report.html").read_text()
+    done = run("show", file, module, "--report", folder, "--open")
+    assert (done.status, done.err) == (
+        0,
+        f"memplan: no browser could be opened here; the page is {folder / 'report.html'}\n",
+    )
 
 
 def test_the_plan_with_which_it_is_compared_is_not_shown_twice(run: Run, module: Path) -> None:

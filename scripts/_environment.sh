@@ -38,7 +38,8 @@ prepare_environment() {
         printf '%s' "$version $root" >"$environment/.memplan-python"
     fi
     echo "Installing memplan${extras:+ [$extras]} and what it needs into .venv (once, a minute or two)" >&2
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
+    # Of what is installed, most is never imported: what is, Python translates to bytecode when it is.
+    "$environment/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check \
         --editable "$root${extras:+[$extras]}" || fail "the installation failed"
     # Without a cache this brings nothing, and each command says so itself.
     "$environment/bin/python" -P -m memplan.cli.preparation ||

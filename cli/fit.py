@@ -110,11 +110,14 @@ def _show_fit(program: str, limit: int, options: Mapping[str, Any], json: bool) 
     """Fits a program into a limit and prints the result; exits with 1 if nothing fits."""
     from memplan.backends.fit.fit import fit
     from memplan.backends.fit.result import CannotFitError
+    from memplan.cli.preparation import prepare_with
+    from memplan.planners.fit.preparation import prepare
 
     cannot: CannotFitError | None = None
-    with Stages(total=2, quiet=json) as stages:
+    with Stages(total=3, quiet=json) as stages:
         with stages.stage(f"tracing {program}"):
             found = find_program(program)
+        prepare_with(prepare, stages)
         with stages.stage(f"fitting into {print_bytes(limit)}"):
             try:
                 result = fit(found.fun, *found.args, limit=limit, donate_argnums=found.donate_argnums, **options)
@@ -140,10 +143,13 @@ def _show_curve(program: str, points: int, options: Mapping[str, Any], picture: 
     """Fits a program into falling limits, prints what they cost, and draws it."""
     from memplan.backends.fit.curve import fit_curve
     from memplan.cli.fit_curve import curve_json, curve_table, draw_curve
+    from memplan.cli.preparation import prepare_with
+    from memplan.planners.fit.preparation import prepare
 
-    with Stages(total=2, quiet=json) as stages:
+    with Stages(total=3, quiet=json) as stages:
         with stages.stage(f"tracing {program}"):
             found = find_program(program)
+        prepare_with(prepare, stages)
         with stages.stage("fitting into falling limits"):
             curve = fit_curve(found.fun, *found.args, points=points, donate_argnums=found.donate_argnums, **options)
     if picture is not None:
@@ -232,6 +238,7 @@ def result_json(program: str, result: FitResult) -> dict[str, Any]:
         "predicted": result.predicted,
         "seconds": result.seconds,
         "added_seconds": result.added_seconds,
+        "bound_seconds": result.bound_seconds,
         "attempts": [asdict(attempt) for attempt in result.attempts],
         "decisions": [asdict(decision) for decision in result.decisions],
     }

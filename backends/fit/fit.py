@@ -15,18 +15,18 @@ and the next prediction.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import jax
 
-from memplan.backends.fit.compilers import CompiledFit, FitCompiler, compiler_for, traced_of
+from memplan.backends.fit.compilers import CompiledFit, FitCompiler, compiler_for
 from memplan.backends.fit.interface import check_interface
 from memplan.backends.fit.limit import limit_of
-from memplan.backends.fit.prediction import interface_bytes, predicted_total
-from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, decisions_of, standing_of
+from memplan.backends.fit.loop import FitPlanner, FitSearch, FitVariant, calibrate, cheapest_that_fits, least_added
+from memplan.backends.fit.prediction import interface_bytes
+from memplan.backends.fit.result import FitAttempt, FitResult, decisions_of
 from memplan.backends.fit.several_devices import (
     argument_shardings,
     check_partitioned_by_xla,
@@ -40,81 +40,13 @@ from memplan.compiler.hardware.target import Target, load_target
 from memplan.passes.fit.costs import Costs
 from memplan.passes.fit.inline_calls import in_one_piece
 from memplan.passes.fit.program import FitProgram, has_host, program_of
-from memplan.passes.fit.scan_pairs import Residual
 from memplan.passes.fit.scan_stacks import alternatives
-from memplan.passes.rematerialize import rematerialized
-from memplan.planners.fit.plan import FitError, FitPlan, FitStep
+from memplan.planners.fit.plan import FitPlan
 from memplan.planners.fit.problem import FitProblem
 from memplan.planners.planner import Budget
 
-# Makes plans: takes a problem and a limit in bytes, and raises FitError if it finds none.
-FitPlanner = Callable[[FitProblem, int], FitPlan]
-
 # The model of time where no target is given.
 _ANY_TARGET = "generic"
-
-# A correction lowers the model's limit by this part at least, so that it does not stand still.
-_LEAST_STEP = 0.01
-
-# Room of less than this part of the limit is not worth another compile.
-_LEAST_ROOM = 0.02
-
-
-@dataclass
-class _FitVariant:
-    """One alternative of the program.
-
-    Attributes:
-      program: with its problem.
-      residuals: what its scans stack.
-      added: seconds that it takes beyond the program as given, by the model.
-    """
-
-    program: FitProgram
-    residuals: tuple[Residual, ...]
-    added: float
-
-
-@dataclass
-class _FitCandidate:
-    """A plan for a variant, with what it is expected to take and to need."""
-
-    variant: _FitVariant
-    plan: FitPlan
-    predicted: int = 0
-
-    @property
-    def added(self) -> float:
-        return self.variant.added + self.plan.cost
-
-    @property
-    def key(self) -> tuple[int, tuple[FitStep, ...]]:
-        """Tells it from others."""
-        return id(self.variant), self.plan.steps
-
-
-@dataclass
-class _FitSearch:
-    """The state of the loop."""
-
-    limit: int
-    compiler: FitCompiler
-    planner: FitPlanner
-    budget: int
-    donated: tuple[bool, ...]
-    name: str
-    shardings: tuple[Any, Any] | None = None  # of arguments and of results, in a program of several devices
-    variants: list[_FitVariant] = field(default_factory=list)
-    attempts: list[FitAttempt] = field(default_factory=list)
-    offset: int = 0  # what the compiler states beyond the model's peak
-    excess: int = 0  # what the compiler states beyond the prediction of its temporaries
-    proven: int = 0
-    smallest: tuple[int, _FitCandidate] | None = None
-    compiled: set[tuple[int, tuple[FitStep, ...]]] = field(default_factory=set)  # variants, and plans for them
-
-    @property
-    def left(self) -> int:
-        return self.budget - len(self.attempts)
 
 
 def fit(
@@ -152,7 +84,7 @@ def fit(
     size = limit_of(limit)
     check_budget(compile_budget)
     with session_of(function, args, target, donate_argnums, static_argnums, effort, planner) as session:
-        return session.fit(size, compile_budget)
+        return session.fit(size, compile_budget, proves=True)
 
 
 def check_budget(compile_budget: Any) -> None:
@@ -176,8 +108,7 @@ def session_of(
     if not (hasattr(function, "trace") and hasattr(function, "lower")) or donate_argnums or static_argnums:
         function = jax.jit(function, donate_argnums=donate_argnums, static_argnums=static_argnums)
     traced = function.trace(*args)  # type: ignore[attr-defined]
-    planner = planner or planner_of(effort_of(effort))
-    return FitSession(traced, args, described, planner, compiler, several_devices=True)
+    return FitSession(traced, args, described, effort_of(effort), planner, compiler, several_devices=True)
 
 
 class FitSession:
@@ -186,7 +117,7 @@ class FitSession:
     Args:
       traced: what `jax.jit(…).trace(…)` returned.
       arguments: what it was traced for.
-      target, planner: see `fit`.
+      target, effort, planner: see `fit`.
       compiler: of the target; it is not closed. By default, the session has one of its own.
       several_devices: whether the program may be one of several devices. Then limits and sizes are those of each.
 
@@ -200,7 +131,8 @@ class FitSession:
         traced: Any,
         arguments: Any,
         target: Target | None,
-        planner: FitPlanner,
+        effort: Effort = Effort.NORMAL,
+        planner: FitPlanner | None = None,
         compiler: FitCompiler | None = None,
         several_devices: bool = False,
     ):
@@ -213,7 +145,7 @@ class FitSession:
                 raise
             check_partitioned_by_xla(traced.jaxpr, traced.fun_name)
             self._shardings = argument_shardings(traced, self._leaves)
-        self._traced, self._planner = traced, planner
+        self._traced, self._effort, self._planner = traced, effort, planner or planner_of(effort)
         self._donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
         self._model = target or load_target(_ANY_TARGET)
         self._costs = Costs(self._model)
@@ -253,30 +185,40 @@ class FitSession:
         program = self._variants[0].program
         return interface_bytes(program), program.as_written.peak
 
-    def fit(self, limit: int, compile_budget: int) -> FitResult:
-        """Returns a program within a limit; see `fit`."""
+    def fit(self, limit: int, compile_budget: int, proves: bool = False) -> FitResult:
+        """Returns a program within a limit; see `fit`.
+
+        Args:
+          limit: bytes.
+          compile_budget: see `fit`.
+          proves: whether to look for a bound of the added time.
+        """
         if self._shardings is None:
             check_interface(self._traced, self._leaves, limit)
-        search = _FitSearch(limit, self._compiler, self._planner, compile_budget, self._donated, self._traced.fun_name)
+        search = FitSearch(limit, self._compiler, self._planner, compile_budget, self._donated, self._traced.fun_name)
         default = self.default
         search.attempts.append(FitAttempt("as given", None, default.total, 0.0, default.refused))
         common = (limit, self.target)
         trees = (self._traced.in_tree, self._traced.out_tree)
         if default.memory is not None and default.memory.total <= limit:
             return FitResult(
-                *common, default.memory, default.memory, None, self.seconds, 0.0, (), tuple(search.attempts),
+                *common, default.memory, default.memory, None, self.seconds, 0.0, 0.0, (),
+                tuple(search.attempts),
                 self._traced.jaxpr, None, _flat(default.executable), trees,
             )  # fmt: skip
         search.variants = self._variants
         if self._shardings is not None and default.executable is not None:
             search.shardings = self._shardings, jax.tree.leaves(default.executable.output_shardings)
-        _calibrate(search, default)
-        candidate, closed, compiled = _run(search)
+        calibrate(search, default)
+        candidate, closed, compiled = cheapest_that_fits(search)
         assert compiled.memory is not None
         decisions = decisions_of(candidate.variant.program, candidate.plan, candidate.variant.residuals)
+        bound = None
+        if proves:
+            bound = least_added(search, candidate, compiled.memory.total, Budget(self._effort))
         return FitResult(
-            *common, compiled.memory, default.memory, candidate.predicted, self.seconds, candidate.added, decisions,
-            tuple(search.attempts), closed, candidate.plan, compiled.executable, trees,
+            *common, compiled.memory, default.memory, candidate.predicted, self.seconds, candidate.added, bound,
+            decisions, tuple(search.attempts), closed, candidate.plan, compiled.executable, trees,
         )  # fmt: skip
 
     @cached_property
@@ -284,28 +226,28 @@ class FitSession:
         return in_one_piece(self._traced.jaxpr)
 
     @cached_property
-    def _variants(self) -> list[_FitVariant]:
+    def _variants(self) -> list[FitVariant]:
         """The program with everything that its scans could stack, the program as given first."""
         # On the CPU, transfers within a program have no effect.
         platform, name = self._compiler.platform, self._traced.fun_name
         offload = platform != "cpu" and has_host(self._model)
-        found: list[_FitVariant] = []
+        found: list[FitVariant] = []
         for each in alternatives(self._inlined, self._costs):
             program = program_of(each.closed, self._model, self._donated, name, offload, platform)
             if self._shardings is not None:
                 program = on_one_device(program, value_shardings(program.closed, self._shardings))
             base = found[0].program.seconds if found else program.seconds
-            found.append(_FitVariant(program, each.residuals, program.seconds - base))
+            found.append(FitVariant(program, each.residuals, program.seconds - base))
         return found
 
 
 def planner_of(effort: Effort) -> FitPlanner:
-    """Returns the planner of memplan at an effort."""
+    """Returns the planner of memplan at an effort, which looks for no bound."""
 
     def planner(problem: FitProblem, limit: int) -> FitPlan:
         from memplan.planners.fit.solve import solve_fit
 
-        return solve_fit(problem, limit, Budget(effort))
+        return solve_fit(problem, limit, Budget(effort), proves=False)
 
     return planner
 
@@ -320,96 +262,3 @@ def _flat(executable: Any) -> Any:
         return jax.tree.leaves(executable(*args, **kwargs))
 
     return call
-
-
-def _calibrate(search: _FitSearch, default: CompiledFit) -> None:
-    """Corrects the model by what the compiler states for the program as given."""
-    if default.total is None:
-        return
-    program = search.variants[0].program
-    _learn(search, program, program.as_written, default.total)
-
-
-def _learn(search: _FitSearch, program: FitProgram, plan: FitPlan, stated: int) -> None:
-    search.offset = stated - plan.peak
-    search.excess = stated - predicted_total(program, plan)
-
-
-def _run(search: _FitSearch) -> tuple[_FitCandidate, Any, CompiledFit]:
-    """Returns the cheapest program that fits; CannotFitError if there is none.
-
-    As long as none fits, the model's limit falls. Once one fits, it rises by the room that is left, until a program
-    costs no less or does not fit.
-    """
-    best: tuple[_FitCandidate, Any, CompiledFit] | None = None
-    model_limit = search.limit - search.offset
-    while search.left > 0:
-        candidate = _cheapest(search, model_limit)
-        if candidate is None or (best is not None and candidate.added >= best[0].added):
-            break
-        closed, compiled = _compiled(search, candidate, model_limit)
-        stated, peak = compiled.total, candidate.plan.peak
-        if compiled.memory is not None and compiled.memory.total <= search.limit:
-            best = candidate, closed, compiled
-            room = search.limit - compiled.memory.total
-            if room <= _LEAST_ROOM * search.limit or candidate.added <= min(each.added for each in search.variants):
-                break
-            model_limit = peak + room
-        elif best is not None:
-            break
-        else:
-            lowered = min(int(model_limit * (1 - _LEAST_STEP)), peak) - 1
-            model_limit = lowered if stated is None else min(lowered, search.limit - search.offset)
-    if best is None:
-        raise _cannot(search)
-    return best
-
-
-def _compiled(search: _FitSearch, candidate: _FitCandidate, model_limit: int) -> tuple[Any, CompiledFit]:
-    """Rewrites a program by a plan and compiles it; what the compiler states corrects the model."""
-    program = candidate.variant.program
-    search.compiled.add(candidate.key)
-    candidate.predicted = predicted_total(program, candidate.plan) + search.excess
-    platform = search.compiler.platform
-    closed = rematerialized(program, candidate.plan, platform, in_order=platform == "cpu")
-    traced = traced_of(closed, search.donated, search.name, search.shardings)
-    compiled = search.compiler.compile(traced, planned=True)
-    name = f"plan within {model_limit:,} bytes of the model"
-    stated = compiled.total
-    search.attempts.append(FitAttempt(name, candidate.predicted, stated, candidate.added, compiled.refused))
-    if stated is not None:
-        if search.smallest is None or stated < search.smallest[0]:
-            search.smallest = (stated, candidate)
-        _learn(search, program, candidate.plan, stated)
-    return closed, compiled
-
-
-def _cheapest(search: _FitSearch, model_limit: int) -> _FitCandidate | None:
-    """Returns the plan of the variant that costs least; the smallest one that was found if none is within the limit.
-
-    A plan that was compiled before is not returned; None stands for no other one. A plan adds to what its variant adds,
-    so variants that add more than the best plan so far are not planned.
-    """
-    found: list[_FitCandidate] = []
-    smallest: list[_FitCandidate] = []
-    proven: list[int] = []
-    for variant in sorted(search.variants, key=lambda variant: variant.added):
-        if found and variant.added >= min(candidate.added for candidate in found):
-            break
-        try:
-            found.append(_FitCandidate(variant, search.planner(variant.program.problem, max(model_limit, 1))))
-        except FitError as error:
-            proven.append(error.proven)
-            smallest.append(_FitCandidate(variant, error.plan))
-    fresh = [candidate for candidate in found or smallest if candidate.key not in search.compiled]
-    if found:
-        return min(fresh, key=lambda candidate: candidate.added, default=None)
-    search.proven = min(proven)
-    return min(fresh, key=lambda candidate: candidate.plan.peak, default=None)
-
-
-def _cannot(search: _FitSearch) -> CannotFitError:
-    least, candidate = search.smallest or (None, None)
-    standing = standing_of(candidate.variant.program, candidate.plan) if candidate else ()
-    proven = max(search.proven + search.offset, 0) if search.proven else 0
-    return CannotFitError(search.limit, proven, least, standing, tuple(search.attempts))

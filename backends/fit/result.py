@@ -66,7 +66,9 @@ class FitResult:
       default: what the compiler states for the program as it was given; None if it was refused for lack of memory.
       predicted: bytes that it was expected to need; None for the default, for which nothing was predicted.
       seconds: what the model says the program as given takes.
-      added_seconds: what the model says this one takes beyond that.
+      added_seconds: what the model says this one takes beyond that; below 0 if it takes less.
+      bound_seconds: what any program within the limit takes beyond that at least, by the model; None if it was not
+        looked for.
       decisions: for each tensor that could be dropped, the largest first; none for the default.
       attempts: all compiles, in order.
       closed: the program, a `jax.extend.core.ClosedJaxpr`.
@@ -82,6 +84,7 @@ class FitResult:
     predicted: int | None
     seconds: float
     added_seconds: float
+    bound_seconds: float | None
     decisions: tuple[TensorDecision, ...]
     attempts: tuple[FitAttempt, ...]
     closed: Any = field(repr=False)
@@ -114,10 +117,17 @@ class FitResult:
         default = "more than there is" if self.default is None else print_bytes(self.default.total)
         lines = [f"needs {print_bytes(self.memory.total)} of {print_bytes(self.limit)}; as given it needs {default}"]
         if not self.is_default:
-            share = f", {self.added_seconds / self.seconds:.1%} of the step" if self.seconds else ""
-            change = "adds" if self.added_seconds >= 0 else "saves"
-            lines.append(f"{change} {print_seconds(abs(self.added_seconds))}{share} by the model")
+            lines.append(f"{self._change(self.added_seconds)} by the model")
+            if self.bound_seconds is not None:
+                verb, _, amount = self._change(self.bound_seconds).partition(" ")
+                least = "at least" if verb == "adds" else "at most"
+                lines.append(f"any program within the limit {verb} {least} {amount}")
         return "\n".join(lines)
+
+    def _change(self, seconds: float) -> str:
+        verb = "adds" if seconds >= 0 else "saves"
+        share = f", {abs(seconds) / self.seconds:.1%} of the step" if self.seconds else ""
+        return f"{verb} {print_seconds(abs(seconds))}{share}"
 
 
 class CannotFitError(MemplanError):

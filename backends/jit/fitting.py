@@ -37,10 +37,10 @@ def fitted(
       MemplanError: the program is one of several devices, or runs on something else than a CPU.
     """
     from memplan.backends.fit.compilers import PLANNED_ON_CPU
-    from memplan.backends.fit.fit import FitSession, planner_of
+    from memplan.backends.fit.fit import FitSession
 
     assert settings.memory_limit is not None
-    with FitSession(traced, (args, kwargs), None, planner_of(settings.effort)) as session:
+    with FitSession(traced, (args, kwargs), None, settings.effort) as session:
         result = session.fit(settings.memory_limit, settings.compile_budget)
     needs = f"{print_bytes(result.memory.total)} of {print_bytes(result.limit)}"
     log.info("memplan.jit: %s needs %s%s", traced.fun_name, needs, "" if result.is_default else ", by a plan")

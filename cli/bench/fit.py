@@ -75,6 +75,9 @@ def command(
 
     Others are jax.checkpoint around blocks, segments and the loss, its policies, and XLA's rematerialization.
     """
+    from memplan.cli.preparation import prepare_with
+    from memplan.planners.fit.preparation import prepare
+
     check_file(json_file)
     prepare_jax()
     if rounds < 1:
@@ -97,7 +100,8 @@ def command(
         "compiler": compiler_versions()[: 1 if target == CPU else 2],
     }
     results = Results("fit", json_file, setting, partial(summarize, limits=percentages), resume)
-    with Stages(total=len(names)) as stages, TpuCompiler() as tpu:
+    with Stages(total=len(names) + 1) as stages, TpuCompiler() as tpu:
+        prepare_with(prepare, stages)
         compiler: Compiler = CpuCompiler() if target == CPU else AheadOfTime(load_target(target), tpu)
         for name in names:
             with stages.stage(name):

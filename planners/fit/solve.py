@@ -4,7 +4,7 @@
     2. orders of the nodes that need little memory, which cost no time (`order.py`)
     3. what to keep, recompute or move to the host, in the best orders, by ruin and recreate (`searcher.py`)
     4. the optimum of small problems by CP-SAT, in any order (`exact.py`)
-    5. a lower bound of the added seconds by linear and integer programs (`bound.py`)
+    5. a lower bound of the added seconds by linear and integer programs (`bound.py`), unless the caller needs none
 
 All work is counted: the same problem, limit, effort and seed give the same plan.
 """
@@ -48,7 +48,7 @@ _NAMED = 5
 _HALVINGS = 5
 
 
-def solve_fit(problem: FitProblem, limit: int, budget: Budget | None = None) -> FitPlan:
+def solve_fit(problem: FitProblem, limit: int, budget: Budget | None = None, *, proves: bool = True) -> FitPlan:
     """Returns a schedule whose peak is within the limit, at the least cost that is found.
 
     Its `info` holds `program_peak`, the peak of the program as it is; `least_peak`, a peak that no plan is below;
@@ -58,16 +58,41 @@ def solve_fit(problem: FitProblem, limit: int, budget: Budget | None = None) -> 
       problem: the program.
       limit: bytes.
       budget: how much work to do; by default, the effort `normal`.
+      proves: whether to look for a bound as `cost_floor` does. Without it, the plan is the same, and its bound is 0 if
+        the problem is not small.
 
     Raises:
       PlanError: the problem has faults.
       PlannerError: the limit is no number of bytes.
       FitError: no plan within the limit exists, or none was found.
     """
+    _check(problem, limit)
+    solver = _Solver(problem, limit, budget or Budget())
+    plan, is_proven = solver.solve()
+    if proves and not is_proven:
+        plan = solver.answer(max(plan.bound, solver.floor()))
+    return plan
+
+
+def cost_floor(problem: FitProblem, limit: int, budget: Budget | None = None) -> float:
+    """Returns seconds that any plan within a limit adds at least, infinity if there is none; it makes no plan.
+
+    Args:
+      problem, limit, budget: see `solve_fit`.
+
+    Raises:
+      PlanError: the problem has faults.
+      PlannerError: the limit is no number of bytes.
+    """
+    _check(problem, limit)
+    solver = _Solver(problem, limit, budget or Budget())
+    return math.inf if solver.least > limit else solver.floor()
+
+
+def _check(problem: FitProblem, limit: int) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= MAX_BYTES:
         raise PlannerError(f"the memory limit must be an integer from 0 to {MAX_BYTES:,} bytes, not {limit!r}")
     problem.check()
-    return _Solver(problem, limit, budget or Budget()).solve()
 
 
 class _Solver:
@@ -79,18 +104,19 @@ class _Solver:
         self.lowest: tuple[int, float, FitPlan] | None = None
         self.total = math.fsum(node.seconds for node in problem.nodes)
 
-    def solve(self) -> FitPlan:
+    def solve(self) -> tuple[FitPlan, bool]:
+        """Returns the best plan, and whether nothing more can be proven of it."""
         program = FitPlan(tuple(Run(node) for node in range(len(self.problem.nodes))))
         self.program_peak = self._offer(program).peak
         if self.best is not None:
-            return self._answer(0.0)
+            return self.answer(0.0), True
         orderer = Orderer(self.problem, self.limit)
         order = orderer.best(
             self.budget.effort.of(fast=20, normal=100, high=500) * len(self.problem.nodes), self.seed(0)
         )
         self._offer(FitPlan(tuple(Run(node) for node in order.tolist())))
         if self.best is not None:
-            return self._answer(0.0)
+            return self.answer(0.0), True
         if self.least > self.limit:
             self._lower_peak(order)
             raise self._error()
@@ -99,11 +125,16 @@ class _Solver:
         if self.best is None:
             self._lower_peak(order)
             raise self._error(proven)
-        if self.across.relations is not None and not proven:
-            work = float(self.budget.effort.of(fast=2, normal=10, high=50)) * 1e8
-            nodes = self.budget.effort.of(fast=20, normal=200, high=2000)
-            bound = max(bound, cost_bound(self.problem, self.across, self.limit, work, nodes, self.guard))
-        return self._answer(bound)
+        plan = self.answer(bound)
+        return plan, bool(plan.info["is_optimal"])
+
+    def floor(self) -> float:
+        """Returns seconds that any plan adds at least."""
+        if self.across.relations is None:
+            return 0.0
+        work = float(self.budget.effort.of(fast=2, normal=10, high=50)) * 1e8
+        nodes = self.budget.effort.of(fast=20, normal=200, high=2000)
+        return cost_bound(self.problem, self.across, self.limit, work, nodes, self.guard)
 
     def seed(self, number: int) -> int:
         """Returns the seed of one part of the work."""
@@ -169,7 +200,8 @@ class _Solver:
             if self._offer(searcher.plan()).peak > limit:
                 low = limit + 1
 
-    def _answer(self, bound: float) -> FitPlan:
+    def answer(self, bound: float) -> FitPlan:
+        """Returns the best plan that was found, with a bound."""
         assert self.best is not None
         plan = self.best[2]
         # The bound holds for sums in real numbers; that of the plan is rounded.

@@ -64,8 +64,20 @@ def test_the_planner_of_memplan_fits_into_less() -> None:
     result = fit(step, *args, limit=limit, effort="fast")
     assert result.memory.total <= limit
     assert 0 < result.added_seconds < 0.4 * result.seconds
+    assert result.bound_seconds is not None
+    assert 0 < result.bound_seconds <= result.added_seconds
+    assert "any program within the limit adds at least" in result.summary()
     for ours, theirs in zip(jax.tree.leaves(result(*args)), jax.tree.leaves(jax.jit(step)(*args)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+def test_a_program_that_takes_less_time_is_said_to_save_it() -> None:
+    step, args = mlp(layers=6, batch=128)
+    result = replace(fitted(step, args, 0.6), seconds=1.0, added_seconds=-0.25, bound_seconds=-0.5)
+    assert result.summary().splitlines()[1:] == [
+        "saves 250 ms, 25.0% of the step by the model",
+        "any program within the limit saves at most 500 ms, 50.0% of the step",
+    ]
 
 
 def test_what_was_decided_is_reported_with_lines_and_shapes() -> None:

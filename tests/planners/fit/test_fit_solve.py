@@ -20,7 +20,7 @@ from memplan.planners.fit.least_peak import Across, Relations, least_peak
 from memplan.planners.fit.plan import FitError, FitPlan, Load, Loaded, Run, Store, Stored
 from memplan.planners.fit.problem import FitNode, FitProblem, FitValue, HostLink
 from memplan.planners.fit.searcher import FitSearcher
-from memplan.planners.fit.solve import solve_fit
+from memplan.planners.fit.solve import cost_floor, solve_fit
 from memplan.planners.fit.verifier import verify_fit
 from memplan.planners.ilp.simplex import Simplex
 from memplan.planners.planner import Budget
@@ -169,6 +169,14 @@ def test_equal_layers_fit_into_segments_of_their_square_root() -> None:
     problem = chain(100)
     plan = solve_fit(problem, 10 * (2 * 10 + 3), FAST)
     assert plan.cost <= 100.0
+
+
+def test_a_bound_can_be_had_alone_and_left_out() -> None:
+    problem = chain(64)
+    plan, bare = solve_fit(problem, 160, FAST), solve_fit(problem, 160, FAST, proves=False)
+    assert (bare.steps, bare.cost, bare.bound) == (plan.steps, plan.cost, 0.0)
+    assert 0 < cost_floor(problem, 160, FAST) == plan.bound
+    assert cost_floor(problem, 1, FAST) == float("inf")
 
 
 def test_an_order_that_needs_less_costs_nothing() -> None:

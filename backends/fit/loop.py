@@ -1,0 +1,209 @@
+"""The loop of `fit`: plan, rewrite, compile, read what the compiler states, correct the model, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from memplan.backends.fit.compilers import CompiledFit, FitCompiler, traced_of
+from memplan.backends.fit.prediction import predicted_total
+from memplan.backends.fit.result import CannotFitError, FitAttempt, standing_of
+from memplan.passes.fit.program import FitProgram
+from memplan.passes.fit.scan_pairs import Residual
+from memplan.passes.rematerialize import rematerialized
+from memplan.planners.fit.plan import FitError, FitPlan, FitStep
+from memplan.planners.fit.problem import FitProblem
+from memplan.planners.planner import Budget
+
+# Makes plans: takes a problem and a limit in bytes, and raises FitError if it finds none.
+FitPlanner = Callable[[FitProblem, int], FitPlan]
+
+# A correction lowers the model's limit by this part at least, so that it does not stand still.
+_LEAST_STEP = 0.01
+
+# Room of less than this part of the limit is not worth another compile.
+_LEAST_ROOM = 0.02
+
+
+@dataclass
+class FitVariant:
+    """One alternative of the program.
+
+    Attributes:
+      program: with its problem.
+      residuals: what its scans stack.
+      added: seconds that it takes beyond the program as given, by the model.
+    """
+
+    program: FitProgram
+    residuals: tuple[Residual, ...]
+    added: float
+
+
+@dataclass
+class FitCandidate:
+    """A plan for a variant, with what it is expected to take and to need.
+
+    Attributes:
+      variant, plan: the two.
+      limit: of the model, that the plan was made for.
+      predicted: bytes that the compiler is expected to state.
+    """
+
+    variant: FitVariant
+    plan: FitPlan
+    limit: int
+    predicted: int = 0
+
+    @property
+    def added(self) -> float:
+        return self.variant.added + self.plan.cost
+
+    @property
+    def key(self) -> tuple[int, tuple[FitStep, ...]]:
+        """Tells it from others."""
+        return id(self.variant), self.plan.steps
+
+
+@dataclass
+class FitSearch:
+    """The state of the loop."""
+
+    limit: int
+    compiler: FitCompiler
+    planner: FitPlanner
+    budget: int
+    donated: tuple[bool, ...]
+    name: str
+    shardings: tuple[Any, Any] | None = None  # of arguments and of results, in a program of several devices
+    variants: list[FitVariant] = field(default_factory=list)
+    attempts: list[FitAttempt] = field(default_factory=list)
+    offset: int = 0  # what the compiler states beyond the model's peak
+    excess: int = 0  # what the compiler states beyond the prediction of its temporaries
+    proven: int = 0
+    smallest: tuple[int, FitCandidate] | None = None
+    compiled: set[tuple[int, tuple[FitStep, ...]]] = field(default_factory=set)  # variants, and plans for them
+
+    @property
+    def left(self) -> int:
+        return self.budget - len(self.attempts)
+
+
+def calibrate(search: FitSearch, default: CompiledFit) -> None:
+    """Corrects the model by what the compiler states for the program as given."""
+    if default.total is None:
+        return
+    program = search.variants[0].program
+    _learn(search, program, program.as_written, default.total)
+
+
+def _learn(search: FitSearch, program: FitProgram, plan: FitPlan, stated: int) -> None:
+    search.offset = stated - plan.peak
+    search.excess = stated - predicted_total(program, plan)
+
+
+def cheapest_that_fits(search: FitSearch) -> tuple[FitCandidate, Any, CompiledFit]:
+    """Returns the cheapest program that fits; CannotFitError if there is none.
+
+    As long as none fits, the model's limit falls. Once one fits, it rises by the room that is left, until a program
+    costs no less or does not fit.
+    """
+    best: tuple[FitCandidate, Any, CompiledFit] | None = None
+    model_limit = search.limit - search.offset
+    while search.left > 0:
+        candidate = _cheapest(search, model_limit)
+        if candidate is None or (best is not None and candidate.added >= best[0].added):
+            break
+        closed, compiled = _compiled(search, candidate, model_limit)
+        stated, peak = compiled.total, candidate.plan.peak
+        if compiled.memory is not None and compiled.memory.total <= search.limit:
+            best = candidate, closed, compiled
+            room = search.limit - compiled.memory.total
+            if room <= _LEAST_ROOM * search.limit or candidate.added <= min(each.added for each in search.variants):
+                break
+            model_limit = peak + room
+        elif best is not None:
+            break
+        else:
+            lowered = min(int(model_limit * (1 - _LEAST_STEP)), peak) - 1
+            model_limit = lowered if stated is None else min(lowered, search.limit - search.offset)
+    if best is None:
+        raise _cannot(search)
+    return best
+
+
+def _compiled(search: FitSearch, candidate: FitCandidate, model_limit: int) -> tuple[Any, CompiledFit]:
+    """Rewrites a program by a plan and compiles it; what the compiler states corrects the model."""
+    program = candidate.variant.program
+    search.compiled.add(candidate.key)
+    candidate.predicted = predicted_total(program, candidate.plan) + search.excess
+    platform = search.compiler.platform
+    closed = rematerialized(program, candidate.plan, platform, in_order=platform == "cpu")
+    traced = traced_of(closed, search.donated, search.name, search.shardings)
+    compiled = search.compiler.compile(traced, planned=True)
+    name = f"plan within {model_limit:,} bytes of the model"
+    stated = compiled.total
+    search.attempts.append(FitAttempt(name, candidate.predicted, stated, candidate.added, compiled.refused))
+    if stated is not None:
+        if search.smallest is None or stated < search.smallest[0]:
+            search.smallest = (stated, candidate)
+        _learn(search, program, candidate.plan, stated)
+    return closed, compiled
+
+
+def _cheapest(search: FitSearch, model_limit: int) -> FitCandidate | None:
+    """Returns the plan of the variant that costs least; the smallest one that was found if none is within the limit.
+
+    A plan that was compiled before is not returned; None stands for no other one. A plan adds to what its variant adds,
+    so variants that add more than the best plan so far are not planned.
+    """
+    found: list[FitCandidate] = []
+    smallest: list[FitCandidate] = []
+    proven: list[int] = []
+    for variant in sorted(search.variants, key=lambda variant: variant.added):
+        if found and variant.added >= min(candidate.added for candidate in found):
+            break
+        try:
+            plan = search.planner(variant.program.problem, max(model_limit, 1))
+            found.append(FitCandidate(variant, plan, model_limit))
+        except FitError as error:
+            proven.append(error.proven)
+            smallest.append(FitCandidate(variant, error.plan, model_limit))
+    fresh = [candidate for candidate in found or smallest if candidate.key not in search.compiled]
+    if found:
+        return min(fresh, key=lambda candidate: candidate.added, default=None)
+    search.proven = min(proven)
+    return min(fresh, key=lambda candidate: candidate.plan.peak, default=None)
+
+
+def _cannot(search: FitSearch) -> CannotFitError:
+    least, candidate = search.smallest or (None, None)
+    standing = standing_of(candidate.variant.program, candidate.plan) if candidate else ()
+    proven = max(search.proven + search.offset, 0) if search.proven else 0
+    return CannotFitError(search.limit, proven, least, standing, tuple(search.attempts))
+
+
+def least_added(search: FitSearch, candidate: FitCandidate, stated: int, budget: Budget) -> float:
+    """Returns the seconds that every plan within the limit adds at least, by the model.
+
+    The compiler is taken to state as much more than the model, or less, as it does for a plan that fits.
+
+    Args:
+      search: that found the plan.
+      candidate: the plan.
+      stated: what the compiler states for it.
+      budget: of work for each variant.
+    """
+    from memplan.planners.fit.solve import cost_floor
+
+    limit = max(candidate.plan.peak + search.limit - stated, 0)
+    least = candidate.added
+    for variant in sorted(search.variants, key=lambda variant: variant.added):
+        if variant.added >= least:
+            break
+        floor = cost_floor(variant.program.problem, limit, budget)
+        if variant is candidate.variant and limit <= candidate.limit:
+            floor = max(floor, candidate.plan.bound)
+        least = min(least, variant.added + floor)
+    return least

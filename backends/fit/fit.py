@@ -4,12 +4,13 @@
           │ needs too much
     alternatives of its scans, each a FitProblem
           │
-    ┌─► plan under the model's limit ──► rewrite ──► compile in the order of the plan ──► within the limit: done
-    │                                                          │ above it
-    └────────────── the model's limit falls by what was above ◄┘
+    ┌─► plan under the model's limit ──► rewrite ──► compile in the order of the plan ──► just within the limit: done
+    │                                                          │ above it, or far below
+    └──────── the model's limit falls by what was above, ◄─────┘
+              or lies between those that failed and fit
 
 The model and the compiler count differently. Their difference at the last compile corrects the next limit of the model
-and the next prediction.
+and the next prediction. `loop.py` has the details.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import jax
 from memplan.backends.fit.compilers import CompiledFit, FitCompiler, compiler_for
 from memplan.backends.fit.interface import check_interface
 from memplan.backends.fit.limit import limit_of
-from memplan.backends.fit.loop import FitPlanner, FitSearch, FitVariant, calibrate, cheapest_that_fits, least_added
+from memplan.backends.fit.loop import FitLoop, FitPlanner, FitVariant, calibrate, cheapest_that_fits, least_added
 from memplan.backends.fit.prediction import interface_bytes
 from memplan.backends.fit.result import FitAttempt, FitResult, decisions_of
 from memplan.backends.fit.several_devices import (
@@ -195,7 +196,7 @@ class FitSession:
         """
         if self._shardings is None:
             check_interface(self._traced, self._leaves, limit)
-        search = FitSearch(limit, self._compiler, self._planner, compile_budget, self._donated, self._traced.fun_name)
+        search = FitLoop(limit, self._compiler, self._planner, compile_budget, self._donated, self._traced.fun_name)
         default = self.default
         search.attempts.append(FitAttempt("as given", None, default.total, 0.0, default.refused))
         common = (limit, self.target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +23,12 @@ FitPlanner = Callable[[FitProblem, int], FitPlan]
 # A correction lowers the model's limit by this part at least, so that it does not stand still.
 _LEAST_STEP = 0.01
 
-# Room of less than this part of the limit is not worth another compile.
-_LEAST_ROOM = 0.02
+# Room of less than this part of the limit is not worth another compile, nor are limits of the model that differ by less
+# than this part, nor a gain of less than this part of the step.
+_LEAST_ROOM, _LEAST_WIDTH, _LEAST_GAIN = 0.02, 0.003, 0.01
+
+# How often a higher limit of the model may bring no cheaper plan.
+_IDLE = 3
 
 
 @dataclass
@@ -67,7 +72,7 @@ class FitCandidate:
 
 
 @dataclass
-class FitSearch:
+class FitLoop:
     """The state of the loop."""
 
     limit: int
@@ -90,7 +95,7 @@ class FitSearch:
         return self.budget - len(self.attempts)
 
 
-def calibrate(search: FitSearch, default: CompiledFit) -> None:
+def calibrate(search: FitLoop, default: CompiledFit) -> None:
     """Corrects the model by what the compiler states for the program as given."""
     if default.total is None:
         return
@@ -98,42 +103,106 @@ def calibrate(search: FitSearch, default: CompiledFit) -> None:
     _learn(search, program, program.as_written, default.total)
 
 
-def _learn(search: FitSearch, program: FitProgram, plan: FitPlan, stated: int) -> None:
+def _learn(search: FitLoop, program: FitProgram, plan: FitPlan, stated: int) -> None:
     search.offset = stated - plan.peak
     search.excess = stated - predicted_total(program, plan)
 
 
-def cheapest_that_fits(search: FitSearch) -> tuple[FitCandidate, Any, CompiledFit]:
+def cheapest_that_fits(search: FitLoop) -> tuple[FitCandidate, Any, CompiledFit]:
     """Returns the cheapest program that fits; CannotFitError if there is none.
 
     As long as none fits, the model's limit falls. Once one fits, it rises by the room that is left, until a program
-    costs no less or does not fit.
+    does not fit. The limits between the two are tried next, as long as that may make the program notably cheaper.
     """
     best: tuple[FitCandidate, Any, CompiledFit] | None = None
-    model_limit = search.limit - search.offset
+    bracket = _Bracket(search.limit)
+    least = min(each.added for each in search.variants)
+    least_gain = _LEAST_GAIN * search.variants[0].program.seconds
+    model_limit, idle = search.limit - search.offset, 0
     while search.left > 0:
         candidate = _cheapest(search, model_limit)
-        if candidate is None or (best is not None and candidate.added >= best[0].added):
-            break
-        closed, compiled = _compiled(search, candidate, model_limit)
-        stated, peak = compiled.total, candidate.plan.peak
-        if compiled.memory is not None and compiled.memory.total <= search.limit:
-            best = candidate, closed, compiled
-            room = search.limit - compiled.memory.total
-            if room <= _LEAST_ROOM * search.limit or candidate.added <= min(each.added for each in search.variants):
+        if best is not None and (candidate is None or candidate.added >= best[0].added):
+            # No plan within this limit is cheaper, but one within a higher limit may be.
+            bracket.low, idle = model_limit, idle + 1
+            if bracket.high is None or idle == _IDLE:
                 break
-            model_limit = peak + room
-        elif best is not None:
+        elif candidate is None:
             break
         else:
-            lowered = min(int(model_limit * (1 - _LEAST_STEP)), peak) - 1
-            model_limit = lowered if stated is None else min(lowered, search.limit - search.offset)
+            closed, compiled = _compiled(search, candidate, model_limit)
+            fits = compiled.memory is not None and compiled.memory.total <= search.limit
+            bracket.note(candidate, compiled.total, fits)
+            if fits:
+                best = candidate, closed, compiled
+            elif best is None:
+                model_limit = _lowered(search, candidate, compiled, model_limit)
+                continue
+        assert best is not None
+        assert best[2].memory is not None
+        room = search.limit - best[2].memory.total
+        if room <= _LEAST_ROOM * search.limit or best[0].added <= least:
+            break
+        if best[0].added - bracket.cost_above <= least_gain:
+            break
+        following = bracket.between(room)
+        if following is None:
+            break
+        model_limit = following
     if best is None:
         raise _cannot(search)
     return best
 
 
-def _compiled(search: FitSearch, candidate: FitCandidate, model_limit: int) -> tuple[Any, CompiledFit]:
+def _lowered(search: FitLoop, candidate: FitCandidate, compiled: CompiledFit, model_limit: int) -> int:
+    """Returns the next limit of the model after a program that does not fit, before any fits."""
+    lowered = min(int(model_limit * (1 - _LEAST_STEP)), candidate.plan.peak) - 1
+    return lowered if compiled.total is None else min(lowered, search.limit - search.offset)
+
+
+@dataclass
+class _Bracket:
+    """The limits of the model between which the best plan is looked for.
+
+    Attributes:
+      limit: of what the compiler states, bytes.
+      low, low_stated: the highest limit of the model within which a plan is known that fits, and what it needs.
+      high, high_stated: the lowest peak of a plan that does not fit, and what it needs; None if there is none.
+      cost_above: added seconds of that plan.
+    """
+
+    limit: int
+    low: int = 0
+    low_stated: int = 0
+    high: int | None = None
+    high_stated: int | None = None
+    cost_above: float = -math.inf
+
+    def note(self, candidate: FitCandidate, stated: int | None, fits: bool) -> None:
+        """Takes note of what the compiler says of a plan."""
+        peak = candidate.plan.peak
+        if fits:
+            assert stated is not None
+            self.low, self.low_stated = peak, stated
+        elif self.high is None or peak < self.high:
+            self.high, self.high_stated, self.cost_above = peak, stated, candidate.added
+
+    def between(self, room: int) -> int | None:
+        """Returns the next limit after a plan that fits with room to spare; None if there is none to try.
+
+        With a plan on either side, it is where a line through both meets the limit, away from the ends.
+        """
+        if self.high is None:
+            return self.low + room
+        width = self.high - self.low
+        if width <= _LEAST_WIDTH * self.high:
+            return None
+        share = 0.5
+        if self.high_stated is not None and self.high_stated > self.low_stated:
+            share = (self.limit - self.low_stated) / (self.high_stated - self.low_stated)
+        return self.low + int(min(max(share, 0.2), 0.8) * width)
+
+
+def _compiled(search: FitLoop, candidate: FitCandidate, model_limit: int) -> tuple[Any, CompiledFit]:
     """Rewrites a program by a plan and compiles it; what the compiler states corrects the model."""
     program = candidate.variant.program
     search.compiled.add(candidate.key)
@@ -152,7 +221,7 @@ def _compiled(search: FitSearch, candidate: FitCandidate, model_limit: int) -> t
     return closed, compiled
 
 
-def _cheapest(search: FitSearch, model_limit: int) -> FitCandidate | None:
+def _cheapest(search: FitLoop, model_limit: int) -> FitCandidate | None:
     """Returns the plan of the variant that costs least; the smallest one that was found if none is within the limit.
 
     A plan that was compiled before is not returned; None stands for no other one. A plan adds to what its variant adds,
@@ -177,14 +246,14 @@ def _cheapest(search: FitSearch, model_limit: int) -> FitCandidate | None:
     return min(fresh, key=lambda candidate: candidate.plan.peak, default=None)
 
 
-def _cannot(search: FitSearch) -> CannotFitError:
+def _cannot(search: FitLoop) -> CannotFitError:
     least, candidate = search.smallest or (None, None)
     standing = standing_of(candidate.variant.program, candidate.plan) if candidate else ()
     proven = max(search.proven + search.offset, 0) if search.proven else 0
     return CannotFitError(search.limit, proven, least, standing, tuple(search.attempts))
 
 
-def least_added(search: FitSearch, candidate: FitCandidate, stated: int, budget: Budget) -> float:
+def least_added(search: FitLoop, candidate: FitCandidate, stated: int, budget: Budget) -> float:
     """Returns the seconds that every plan within the limit adds at least, by the model.
 
     The compiler is taken to state as much more than the model, or less, as it does for a plan that fits.

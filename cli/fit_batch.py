@@ -49,5 +49,8 @@ def batch_json(fit: dict[str, Any], result: BatchResult) -> dict[str, Any]:
         "refused": list(result.refused),
         "seconds_per_sample": result.seconds_per_sample,
         "added_seconds_per_sample": result.added_per_sample,
-        "attempts": [{"batch": each.batch, "fits": each.fits, **asdict(each.compile)} for each in result.attempts],
+        "attempts": [
+            {"batch": each.batch, "fits": each.fits, "is_planned": each.is_planned, **asdict(each.compile)}
+            for each in result.attempts
+        ],
     }

@@ -48,11 +48,13 @@ class BatchAttempt:
       batch: that the program was built for.
       compile: what was compiled and stated.
       fits: whether it is within the limit.
+      is_planned: whether it is a planned program, and not the program as given.
     """
 
     batch: int
     compile: FitAttempt
     fits: bool
+    is_planned: bool
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class BatchResult:
 
     @property
     def refused(self) -> tuple[int, ...]:
-        """The batches above the largest that were compiled, and for which nothing fitted; ascending."""
-        return tuple(sorted({attempt.batch for attempt in self.attempts if attempt.batch > self.batch}))
+        """The batches above the largest for which planned programs were compiled, and none fitted; ascending."""
+        tried = {attempt.batch for attempt in self.attempts if attempt.is_planned}
+        return tuple(sorted(batch for batch in tried if batch > self.batch))
 
     @property
     def is_bounded(self) -> bool:
@@ -257,6 +260,8 @@ class _BatchSearch:
             if fits < self.low and until - len(self.attempts) <= compiles:
                 guess = self.low  # the last chance to find one
             before = len(self.attempts)
+            if need.is_planned and until - before < 2 and not self._is_known(guess):
+                return  # it would be compiled as given, and no more
             if self._fit(need, guess, min(compiles, until - before)):
                 fits = guess
             else:
@@ -277,10 +282,13 @@ class _BatchSearch:
                 break
         return found
 
+    def _is_known(self, k: int) -> bool:
+        """Whether the compiler has stated what the program as given needs for k times the unit."""
+        return "default" in vars(self.source.session(k))
+
     def _fit(self, need: BatchNeed, k: int, compiles: int) -> bool:
         """Fits the program for k times the unit; what the compiler states corrects the model."""
-        session = self.source.session(k)
-        is_known = "default" in vars(session)
+        session, is_known = self.source.session(k), self._is_known(k)
         expected = self.given(k)
         try:
             fitted = session.fit(self.limit, compiles + is_known)
@@ -297,7 +305,7 @@ class _BatchSearch:
                 continue
             shown = replace(attempt, predicted=expected) if number == 0 else attempt
             within = not attempt.refused and attempt.stated is not None and attempt.stated <= self.limit
-            self.attempts.append(BatchAttempt(k * self.source.unit, shown, within))
+            self.attempts.append(BatchAttempt(k * self.source.unit, shown, within, number > 0))
         return fitted is not None
 
     def _learn(self, k: int, attempts: Sequence[FitAttempt]) -> None:

@@ -50,6 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Each test has a module of its own of that name.
     monkeypatch.delitem(sys.modules, "step_of_mine", raising=False)
     monkeypatch.setattr("memplan.backends.fit.fit.planner_of", lambda effort: threshold_planner)
+    monkeypatch.setattr("memplan.backends.fit.batch.planner_of", lambda effort: threshold_planner)
     return tmp_path
 
 
@@ -132,12 +133,12 @@ def test_the_curve_is_printed_and_ends_at_the_first_limit_that_is_missed(
 
 
 def test_the_largest_batch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("step_of_mine:program", "--limit", "256KiB", "--max-batch", "--multiple-of", "8")
+    arguments = ("step_of_mine:program", "--limit", "1MiB", "--max-batch", "--multiple-of", "64")
     found = as_json(capsys, *arguments, "--compile-budget", "6")
-    assert found["batch"] % 8 == 0
-    assert found["needed"] <= 256 * 1024
+    assert found["batch"] % 64 == 0
+    assert found["needed"] <= 2**20
     assert found["as_given"]["batch"] < found["batch"]
-    assert found["as_given"]["needed"] <= 256 * 1024
+    assert found["as_given"]["needed"] <= 2**20
     assert len(found["attempts"]) <= 6
     fits = {attempt["batch"] for attempt in found["attempts"] if attempt["fits"]}
     assert max(fits) == found["batch"]

@@ -92,7 +92,7 @@ def test_the_compiler_corrects_the_model(search: Callable[..., BatchResult], giv
     assert (result.batch + max(1, int(0.03 * result.batch))) * planned > 100_000
     assert result.as_given is not None
     assert result.as_given * given <= 100_000
-    above = [attempt for attempt in result.attempts if attempt.batch > result.batch]
+    above = [attempt for attempt in result.attempts if attempt.batch > result.batch and attempt.is_planned]
     assert all(not attempt.fits for attempt in above)
     assert result.refused == tuple(sorted({attempt.batch for attempt in above}))
 
@@ -105,6 +105,8 @@ def test_no_more_is_compiled_than_is_allowed_and_the_answer_was_stated(
     assert len(result.attempts) <= budget
     stated = [a.compile.stated for a in result.attempts if a.batch == result.batch and a.fits]
     assert result.fit.memory.total in stated
+    planned = {attempt.batch for attempt in result.attempts if attempt.is_planned}
+    assert set(result.refused) <= planned
 
 
 def test_needs_that_do_not_rise_give_a_batch_that_fits(search: Callable[..., BatchResult]) -> None:

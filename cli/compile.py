@@ -215,7 +215,7 @@ def outcome_json(program: str, outcome: Outcome) -> dict[str, Any]:
 def _write_report(outcome: Outcome, folder: Path) -> None:
     from memplan.backends.jit.planning import report_of
 
-    write_report(report_of(outcome.problem, outcome.plan, outcome.buffers), folder)
+    write_report(report_of(outcome.problem, outcome.plan, outcome.description), folder)
     for name, candidate in zip(MODULES, (outcome.default, outcome.best), strict=True):
         write_atomically(folder / name, _packed(name, candidate.text))
     rows = [asdict(decision) for decision in outcome.decisions]

@@ -18,7 +18,7 @@ from memplan.compiler.mapping.build import BuiltProblem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation
-from memplan.compiler.report.buffers import describe_buffers
+from memplan.compiler.report.description import describe
 from memplan.compiler.report.files import FILES
 from memplan.compiler.report.report import Report, make_report
 from memplan.compiler.report.schema import report_json
@@ -77,7 +77,7 @@ def scored_report(built: BuiltProblem, plan: Plan, references: References, stage
     """Scores a plan that is valid beside what it is compared with."""
     others = [(label, other) for label, other in references.plans if other.planner != plan.planner]
     with stages.stage("emulating"):
-        return make_report(built.problem, plan, others, describe_buffers(built))
+        return make_report(built.problem, plan, others, describe(built))
 
 
 def checked_report(built: BuiltProblem, plan: Plan, stages: Stages) -> Report:

@@ -236,7 +236,7 @@ class Function:
         with beside_this_process() if place.is_here else nullcontext():
             outcome = plan_module(lower_for_tpu(traced), target, self.settings)
         return PlanResult(
-            outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan, outcome.buffers), outcome
+            outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan, outcome.description), outcome
         )
 
     def passes(self, *args: Any, **kwargs: Any) -> tuple[PassReport, ...]:

@@ -21,7 +21,7 @@ from memplan.compiler.hardware.target import Target
 from memplan.compiler.mapping.build import build
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.report.buffers import BufferDescription, describe_buffers
+from memplan.compiler.report.description import ProgramDescription, describe
 from memplan.compiler.report.report import Report, make_report
 from memplan.passes.base import Pass
 from memplan.planners import planner as planners
@@ -135,14 +135,14 @@ def plan_jaxpr(traced: Any, arguments: Iterable[Any], target: Target, settings: 
     for warning in (*graph.warnings, *problem.notes):
         say_once(logging.WARNING, f"memplan.jit: {traced.fun_name}: {warning}")
     plan = planners.get(settings.planner).plan(problem, Budget(settings.effort))
-    return PlanResult(plan, problem, report_of(problem, plan, describe_buffers(built)))
+    return PlanResult(plan, problem, report_of(problem, plan, describe(built)))
 
 
-def report_of(problem: MappingProblem, plan: Plan, buffers: tuple[BufferDescription, ...] | None = None) -> Report:
-    """Returns the report on a plan, compared with everything in slow memory; `buffers` as for `make_report`."""
+def report_of(problem: MappingProblem, plan: Plan, description: ProgramDescription | None = None) -> Report:
+    """Returns the report on a plan, compared with everything in slow memory; `description` as for `make_report`."""
     slow = planners.get("slow").solve(problem, Budget())
     others = [(f"all in {problem.spaces[0].name}", slow)] if plan.planner != "slow" else []
-    return make_report(problem, plan, others, buffers)
+    return make_report(problem, plan, others, description)
 
 
 def contenders(outcome: Outcome) -> list[Candidate]:

@@ -99,7 +99,7 @@ class CompiledElsewhere:
 
     def report(self) -> Report:
         """Returns the report on the plan, compared with everything in slow memory."""
-        return report_of(self.outcome.problem, self.outcome.plan, self.outcome.buffers)
+        return report_of(self.outcome.problem, self.outcome.plan, self.outcome.description)
 
     def memory_analysis(self) -> Any:
         """Returns the sizes that the compiler states, as attributes in bytes; None if it states none.

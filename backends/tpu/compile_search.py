@@ -27,7 +27,7 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.target import Target
-from memplan.compiler.report.buffers import describe_buffers
+from memplan.compiler.report.description import describe
 from memplan.planners import planner as planners
 from memplan.planners.planner import Budget
 
@@ -313,7 +313,7 @@ class CompileSearch:
             decisions=self._decisions(),
             problem=problem,
             plan=plan,
-            buffers=describe_buffers(self.best.built),
+            description=describe(self.best.built),
         )
 
     def _decisions(self) -> tuple[BufferDecision, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from memplan.compiler.emulator.score import Score
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.report.buffers import BufferDescription
+from memplan.compiler.report.description import ProgramDescription
 from memplan.compiler.report.units import ratio
 
 
@@ -78,7 +78,7 @@ class Outcome:
       decisions: of the plan that was injected last, each with its state; empty if none was injected.
       problem: the mapping problem of `best`.
       plan: the mapping that `best` really has, read back from its text. The offsets are ours: a module states none.
-      buffers: `[num_buffers]` what a person may know of the problem's buffers; None if it is not known.
+      description: what a person may know of the problem's buffers and operations; None if it is not known.
     """
 
     target: str
@@ -88,7 +88,7 @@ class Outcome:
     decisions: tuple[BufferDecision, ...]
     problem: MappingProblem
     plan: Plan
-    buffers: tuple[BufferDescription, ...] | None = None
+    description: ProgramDescription | None = None
 
     @property
     def ratio(self) -> float:

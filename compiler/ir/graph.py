@@ -30,6 +30,11 @@ class Source:
     file: str = ""
     line: int = 0
 
+    @property
+    def place(self) -> str:
+        """`file:line`; "" where it is not known."""
+        return f"{self.file}:{self.line}" if self.file else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Instruction:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from memplan.compiler.collection import collection_paused
 from memplan.compiler.emulator.timing import Timeline, TimingEmulator
+from memplan.compiler.ir import Source
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.report.buffers import BufferDescription, describe_bare
+from memplan.compiler.report.buffers import BufferDescription
 from memplan.compiler.report.costs import BufferCosts, buffer_costs
+from memplan.compiler.report.description import ProgramDescription, describe_problem
 from memplan.compiler.report.reasons import BufferStory, StoryTeller
 from memplan.compiler.report.usage import Usage, usage
 
@@ -64,6 +66,7 @@ class Report:
       bound: seconds that no plan beats.
       bound_by: the planner that proved it; None if it is the latency without capacities.
       buffers: `[num_buffers]` what a person may know of each: shape, source line, group.
+      sources: `[n]` where each operation comes from in the user's program.
       costs: what each buffer costs under the plan.
       stories: the buffers that cost most, most costly first, and why they are where they are.
     """
@@ -73,6 +76,7 @@ class Report:
     bound: float
     bound_by: str | None
     buffers: tuple[BufferDescription, ...]
+    sources: tuple[Source, ...]
     costs: BufferCosts
     stories: tuple[BufferStory, ...]
 
@@ -110,7 +114,7 @@ def make_report(
     problem: MappingProblem,
     plan: Plan,
     others: Sequence[tuple[str, Plan]] = (),
-    buffers: tuple[BufferDescription, ...] | None = None,
+    description: ProgramDescription | None = None,
 ) -> Report:
     """Scores a plan beside others.
 
@@ -118,7 +122,7 @@ def make_report(
       problem: that all of them answer. The plans must be valid: what an invalid plan is worth has no meaning.
       plan: what the report is about.
       others: `(label, plan)` of what it is compared with.
-      buffers: what `describe_buffers` says of the program; None where only the problem is known.
+      description: what `describe` says of the program; None where only the problem is known.
     """
     emulator = TimingEmulator(problem)
     every = (*others, (plan.planner, plan))
@@ -128,8 +132,8 @@ def make_report(
     costs = buffer_costs(problem, plan, subject.timeline)
     teller = StoryTeller(problem, plan, subject.timeline, subject.usage, costs)
     stories = tuple(teller.tell(buffer) for buffer in costs.most_costly(MOST_COSTLY))
-    described = describe_bare(problem) if buffers is None else buffers
-    return Report(problem, contenders, bound, bound_by, described, costs, stories)
+    known = describe_problem(problem) if description is None else description
+    return Report(problem, contenders, bound, bound_by, known.buffers, known.sources, costs, stories)
 
 
 def _best_bound(emulator: TimingEmulator, plans: Sequence[Plan]) -> tuple[float, str | None]:

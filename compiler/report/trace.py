@@ -31,7 +31,7 @@ def trace_json(report: Report) -> dict[str, Any]:
         events.append(_metadata("process_name", process, 0, name=name))
         events.append(_metadata("process_sort_index", process, 0, sort_index=process))
         events.extend(_tracks(report.problem, process))
-        for event in _events(report.problem, contender):
+        for event in _events(report, contender):
             event["pid"] = process
             events.append(event)
     return {"traceEvents": events, "displayTimeUnit": "ns"}
@@ -64,10 +64,11 @@ def _other_branches(problem: MappingProblem) -> list[int]:
     return others
 
 
-def _events(problem: MappingProblem, contender: Contender) -> Iterator[dict[str, Any]]:
-    yield from _operations(problem, contender)
+def _events(report: Report, contender: Contender) -> Iterator[dict[str, Any]]:
+    problem = report.problem
+    yield from _operations(report, contender)
     yield from _loops(problem, contender)
-    yield from _copies(problem, contender)
+    yield from _copies(report, contender)
     yield from _counters(problem, contender)
 
 
@@ -82,7 +83,13 @@ def _slice(thread: int, name: str, start: float, duration: float, **arguments: A
     }
 
 
-def _operations(problem: MappingProblem, contender: Contender) -> Iterator[dict[str, Any]]:
+def _origin(op_name: str, place: str) -> dict[str, str]:
+    """Returns the arguments that say where something comes from, as far as it is known."""
+    return {key: text for key, text in (("op_name", op_name), ("source", place)) if text}
+
+
+def _operations(report: Report, contender: Contender) -> Iterator[dict[str, Any]]:
+    problem = report.problem
     timeline = contender.timeline
     others = set(_other_branches(problem))
     track = [_OPERATIONS]
@@ -104,7 +111,8 @@ def _operations(problem: MappingProblem, contender: Contender) -> Iterator[dict[
             runs = problem.runs_at(t)
             yield _slice(
                 track[operation.region], operation.name, start, duration,
-                t=t, opcode=operation.opcode, runs=runs, **buffers,
+                t=t, opcode=operation.opcode, runs=runs,
+                **_origin(report.sources[t].op_name, report.sources[t].place), **buffers,
             )  # fmt: skip
 
 
@@ -124,19 +132,21 @@ def _loops(problem: MappingProblem, contender: Contender) -> Iterator[dict[str, 
             yield _slice(_OPERATIONS, f"{region.trip_count - 1:g} more iterations of {name}", last, end - last)
 
 
-def _copies(problem: MappingProblem, contender: Contender) -> Iterator[dict[str, Any]]:
+def _copies(report: Report, contender: Contender) -> Iterator[dict[str, Any]]:
+    problem = report.problem
     plan, timeline = contender.plan, contender.timeline
     for i, copy in enumerate(plan.copies):
         source, destination = plan.residencies[copy.source], plan.residencies[copy.destination]
         link = problem.link_between.get((source.space, destination.space))
         if copy.start == BEFORE or link is None or math.isnan(timeline.end[i]):
             continue
-        buffer = problem.buffers[source.buffer]
+        buffer, described = problem.buffers[source.buffer], report.buffers[source.buffer]
         begin, end = float(timeline.begin[i]), float(timeline.end[i])
         awaited_by = problem.operations[copy.done].name if copy.done < problem.end else "the end"
         yield _slice(
             _LINKS + link, buffer.name, begin, end - begin,
             bytes=buffer.size, issued=float(timeline.issue[i]), awaited_by=awaited_by, offset=destination.offset,
+            **_origin(described.op_name, described.source),
         )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def page_data(report: Report) -> dict[str, Any]:
             for kind, color in KIND_COLORS.items()
         ],
         "loops": _loops(problem),
-        "operations": _operations(problem),
+        "operations": _operations(report),
         "accesses": _accesses(problem),
         "buffers": _buffers(report),
         "plans": [_plan(problem, contender, report.shown) for contender in report.shown],
@@ -88,13 +88,13 @@ def _loops(problem: MappingProblem) -> list[dict[str, Any]]:
     ]
 
 
-def _operations(problem: MappingProblem) -> dict[str, Any]:
-    operations = problem.operations
+def _operations(report: Report) -> dict[str, Any]:
+    problem, operations = report.problem, report.problem.operations
     return {
         "name": [_name(operation.name) for operation in operations],
         "opcode": [_name(operation.opcode) for operation in operations],
-        "opName": ["" for _ in operations],
-        "source": ["" for _ in operations],
+        "opName": [_name(source.op_name) for source in report.sources],
+        "source": [_name(source.place) for source in report.sources],
         "runs": [problem.runs_at(t) for t in range(problem.end)],
     }
 

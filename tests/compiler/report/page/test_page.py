@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from chromium import find_chromium, opened_chromium
 
+from memplan.compiler.ir import Source
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.report import page as page_package
+from memplan.compiler.report.description import ProgramDescription
 from memplan.compiler.report.page.html import page_html
 from memplan.compiler.report.report import Report, make_report
 from memplan.compiler.report.units import print_bytes, print_percent, print_seconds
@@ -309,7 +311,8 @@ def hostile(both: Report) -> Report:
         replace(each, name=buffer.name, op_name=EVIL, file=EVIL, line=1, group=EVIL, shape=EVIL, aliases=(EVIL,))
         for each, buffer in zip(both.buffers, problem.buffers, strict=True)
     )
-    return make_report(problem, plans[-1], [(EVIL, plans[0])], names)
+    sources = (Source(EVIL, EVIL, 1),) * problem.end
+    return make_report(problem, plans[-1], [(EVIL, plans[0])], ProgramDescription(names, sources))
 
 
 def test_hostile_names_are_text(opened: Open, hostile: Report, tmp_path: Path) -> None:

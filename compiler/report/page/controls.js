@@ -70,7 +70,10 @@ function option(value, text) {
   return element;
 }
 
-/** Returns the groups, those that take most bytes first. */
+// A list of more would neither be read nor open quickly.
+const MOST_GROUPS = 300;
+
+/** Returns the groups, those that take most bytes first; the search finds what is not among the first. */
 function groupOptions(model) {
   const groups = new Map();
   model.buffers.group.forEach((group, buffer) => {
@@ -80,7 +83,7 @@ function groupOptions(model) {
     entry.bytes += model.buffers.size[buffer];
     groups.set(group, entry);
   });
-  const sorted = [...groups].sort(([, a], [, b]) => b.bytes - a.bytes);
+  const sorted = [...groups].sort(([, a], [, b]) => b.bytes - a.bytes).slice(0, MOST_GROUPS);
   return [option("", "All groups"), ...sorted.map(([group, { count, bytes }]) => option(group, `${group.slice(0, 80)} × ${count}, ${printBytes(bytes)}`))];
 }
 
@@ -137,6 +140,10 @@ function updateTools(page) {
   press(byId("differing"), state.differing);
   if (document.activeElement !== byId("search")) byId("search").value = state.query;
   byId("group").value = state.group;
+  if (byId("group").selectedIndex < 0) {
+    byId("group").append(option(state.group, state.group.slice(0, 80)));
+    byId("group").value = state.group;
+  }
   byId("least").value = `${state.least}`;
   byId("clear").hidden = !state.isFiltered;
   let [count, bytes] = [0, 0];

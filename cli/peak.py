@@ -103,10 +103,7 @@ def command(
     wanted = None if limit is None else limit_of(limit)
     bindings = Bindings.of(trip_count, dim)
     with Stages(total=2, quiet=json) as stages:
-        if is_file(program):
-            graph, described, report = _read(Path(program), target, assignment, bindings, stages)
-        else:
-            graph, described, report = _compiled(program, target, stages)
+        graph, described, report = module_of(program, target, assignment, bindings, stages)
         if wanted is None and (target is not None or described.name != ANY_TARGET):
             wanted = described.spaces[0].capacity
         with stages.stage("finding the peak"):
@@ -133,6 +130,23 @@ def is_file(program: str) -> bool:
     """Whether what a user names is a file rather than a JAX program: it is there, or has the name of one."""
     path = Path(program)
     return program == "-" or path.exists() or len(path.parts) > 1 or bool(path.suffix and ":" not in program)
+
+
+def module_of(
+    program: str, target: str | None, assignment: Path | None, bindings: Bindings, stages: Stages
+) -> tuple[Graph, Target, BufferAssignment | None]:
+    """Returns the module of a dump, or of a JAX program, its target, and what XLA reports of its memory if it does.
+
+    Args:
+      program: as the user named it.
+      target: as the user named it; None for what the dump was compiled for, or for the CPU.
+      assignment: XLA's report on a dump; None for the one beside it, if there is one.
+      bindings: trip counts and dimensions.
+      stages: of the command; this is one of them.
+    """
+    if is_file(program):
+        return _read(Path(program), target, assignment, bindings, stages)
+    return _compiled(program, target, stages)
 
 
 def _read(

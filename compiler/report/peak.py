@@ -16,8 +16,9 @@ import numpy as np
 
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.occupancy import Integers, Occupancy
+from memplan.compiler.analysis.program import FlatProgram
 from memplan.compiler.collection import collection_paused
-from memplan.compiler.hardware.target import Target
+from memplan.compiler.hardware.target import Target, TargetSpace
 from memplan.compiler.ir import Graph, Source
 from memplan.compiler.mapping.build import BuiltProblem, build
 from memplan.compiler.report.buffers import (
@@ -177,27 +178,24 @@ def find_peak(
     """
     built = build(graph, target)
     program = flatten(graph, pointer_bytes) if pointer_bytes else built.program
-    spaces = target.for_program({storage.memory_space for storage in program.storages}).spaces
-    known = {space.xla_number: (n, space) for n, space in enumerate(spaces) if space.xla_number is not None}
-    reserved = {number: _reserved(built, space) for number, (space, _) in known.items()}
-    occupancy = Occupancy(program, {number: bytes_ for number, bytes_ in reserved.items() if bytes_.any()})
+    occupancy, spaces = occupancy_of(built, target, program)
     buffer_of = None if pointer_bytes else built.buffer_of_storage
     described = describe_storages(program, buffer_of)
     labels = labels_of(described, by)
     # The main memory first, then those that the target models, then flags and the like.
-    numbers = sorted({0, *occupancy.memory_spaces}, key=lambda number: (number != 0, number not in known, number))
+    numbers = sorted({0, *occupancy.memory_spaces}, key=lambda number: (number != 0, number not in spaces, number))
     memories = []
     for number in numbers:
         name, capacity = f"S({number})", None
-        if number in known:
-            name, capacity = known[number][1].name, known[number][1].capacity
+        if number in spaces:
+            name, capacity = spaces[number].name, spaces[number].capacity
         memories.append(_memory_peak(occupancy, number, name, capacity, described, labels))
     main = memories[0]
     reliefs = Reliefs(occupancy, 0, main.time, _seconds(built), target, buffer_of)
     found = donations(program, described, 0)
 
     def capacity_of(number: int) -> int:
-        return known[number][1].capacity if number in known else 0
+        return spaces[number].capacity if number in spaces else 0
 
     return Peak(
         program=graph.name,
@@ -217,6 +215,24 @@ def find_peak(
         limit=limit,
         notes=built.problem.notes,
     )
+
+
+def occupancy_of(built: BuiltProblem, target: Target, program: FlatProgram) -> tuple[Occupancy, dict[int, TargetSpace]]:
+    """Returns the bytes in use over time, those that operations keep for themselves included, and the memories.
+
+    Args:
+      built: of a Graph.
+      target: that it was built for.
+      program: the flattened Graph, `built.program` or with other tables of tuples.
+
+    Returns:
+      The occupancy, and from XLA's numbers to the memories that the target models.
+    """
+    spaces = target.for_program({storage.memory_space for storage in program.storages}).spaces
+    numbers = {space.xla_number: n for n, space in enumerate(spaces) if space.xla_number is not None}
+    reserved = {number: _reserved(built, n) for number, n in numbers.items()}
+    occupancy = Occupancy(program, {number: bytes_ for number, bytes_ in reserved.items() if bytes_.any()})
+    return occupancy, {number: spaces[n] for number, n in numbers.items()}
 
 
 def _memory_peak(

@@ -8,7 +8,7 @@ memory and nothing has to fit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from memplan.compiler.collection import collection_paused
@@ -16,7 +16,7 @@ from memplan.compiler.emulator.timing import Timeline, TimingEmulator
 from memplan.compiler.ir import Source
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.report.buffers import BufferDescription
+from memplan.compiler.report.buffers import BufferDescription, GroupBy, labels_of
 from memplan.compiler.report.costs import BufferCosts, buffer_costs
 from memplan.compiler.report.description import ProgramDescription, describe_problem
 from memplan.compiler.report.reasons import BufferStory, StoryTeller
@@ -57,6 +57,25 @@ class Contender:
 
 
 @dataclass(frozen=True)
+class StoryGroup:
+    """Buffers that are alike, as those of layers that repeat: of one operation, shape and kind.
+
+    Attributes:
+      label: the operation, or the name of an argument, with `*` for the numbers of layers.
+      buffers: indices, the most costly first.
+      lost, waited, saved: seconds per run of all of them, see `BufferCosts`.
+      story: of the most costly one.
+    """
+
+    label: str
+    buffers: tuple[int, ...]
+    lost: float
+    waited: float
+    saved: float
+    story: BufferStory
+
+
+@dataclass(frozen=True)
 class Report:
     """A plan and what it is worth.
 
@@ -69,6 +88,7 @@ class Report:
       sources: `[n]` where each operation comes from in the user's program.
       costs: what each buffer costs under the plan.
       stories: the buffers that cost most, most costly first, and why they are where they are.
+      groups: the same of groups of buffers that are alike.
     """
 
     problem: MappingProblem
@@ -79,6 +99,7 @@ class Report:
     sources: tuple[Source, ...]
     costs: BufferCosts
     stories: tuple[BufferStory, ...]
+    groups: tuple[StoryGroup, ...]
 
     @property
     def subject(self) -> Contender:
@@ -133,7 +154,23 @@ def make_report(
     teller = StoryTeller(problem, plan, subject.timeline, subject.usage, costs)
     stories = tuple(teller.tell(buffer) for buffer in costs.most_costly(MOST_COSTLY))
     known = describe_problem(problem) if description is None else description
-    return Report(problem, contenders, bound, bound_by, known.buffers, known.sources, costs, stories)
+    groups = tuple(_groups(teller, known.buffers, costs))
+    return Report(problem, contenders, bound, bound_by, known.buffers, known.sources, costs, stories, groups)
+
+
+def _groups(teller: StoryTeller, buffers: Sequence[BufferDescription], costs: BufferCosts) -> Iterator[StoryGroup]:
+    """Yields the groups of buffers that cost most."""
+    members: dict[tuple[str, str, str], list[int]] = {}
+    labels = labels_of(buffers, GroupBy.OP)
+    for number in costs.most_costly(len(buffers)):
+        described = buffers[number]
+        label = labels[number] if described.op_name else described.name
+        members.setdefault((label, described.shape, described.kind), []).append(number)
+    total = costs.lost + costs.waited
+    ordered = sorted(members.items(), key=lambda item: -sum(total[number] for number in item[1]))
+    for (label, _, _), numbers in ordered[:MOST_COSTLY]:
+        sums = [float(each[numbers].sum()) for each in (costs.lost, costs.waited, costs.saved)]
+        yield StoryGroup(label, tuple(numbers), *sums, teller.tell(numbers[0]))
 
 
 def _best_bound(emulator: TimingEmulator, plans: Sequence[Plan]) -> tuple[float, str | None]:

@@ -42,8 +42,25 @@ def report_json(report: Report) -> dict[str, Any]:
                 "waited": story.waited,
                 "saved": story.saved,
                 "reasons": list(story.reasons),
+                "shape": report.buffers[story.buffer].shape,
+                "op_name": report.buffers[story.buffer].op_name,
+                "file": report.buffers[story.buffer].file,
+                "line": report.buffers[story.buffer].line,
+                "group": report.buffers[story.buffer].group,
             }
             for story in report.stories
+        ],
+        "groups": [
+            {
+                "group": group.label,
+                "buffers": [problem.buffers[number].name for number in group.buffers],
+                "lost": group.lost,
+                "waited": group.waited,
+                "saved": group.saved,
+                "most_costly": group.story.name,
+                "reasons": list(group.story.reasons),
+            }
+            for group in report.groups
         ],
     }
 

@@ -15,6 +15,8 @@ from memplan.compiler.report.units import print_bytes, print_cycles, print_frequ
 
 # Where there is no terminal that says how wide it is.
 _WIDTH = 140
+# What a name is cut to; the JSON has it whole.
+_LONGEST = 120
 # More loops than these are counted rather than listed; the JSON lists them all.
 _MOST_ASSUMPTIONS = 20
 
@@ -37,10 +39,11 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_mappings(report))
     console.print(_remarks(report), soft_wrap=True)
     console.print()
-    if not report.stories:
+    if not report.groups:
         console.print("No buffer would be faster elsewhere: this plan is as fast as if everything fitted.")
         return
-    console.print(Text(f"The {len(report.stories)} buffers that cost most, and why they are where they are", "bold"))
+    counted = f"{len(report.groups)} groups of buffers" if len(report.groups) > 1 else "buffers"
+    console.print(Text(f"The {counted} that cost most, and why they are where they are", "bold"))
     console.print()
     _print_stories(report, console)
 
@@ -101,19 +104,30 @@ def _cells(report: Report, contender: Contender) -> list[str]:
 
 def _print_stories(report: Report, console: Console) -> None:
     share = max(report.subject.latency, 1e-30)
-    for place, story in enumerate(report.stories, 1):
-        cost = story.lost + story.waited
-        places = printable(", ".join(story.places))
+    places_of: dict[int, dict[str, None]] = {}
+    for residency in sorted(report.subject.plan.residencies, key=lambda residency: residency.start):
+        places_of.setdefault(residency.buffer, {})[report.problem.spaces[residency.space].name] = None
+    for place, group in enumerate(report.groups, 1):
+        cost = group.lost + group.waited
+        described = report.buffers[group.story.buffer]
+        places = dict.fromkeys(place for number in group.buffers for place in places_of[number])
+        count = f" ×{len(group.buffers)}" if len(group.buffers) > 1 else ""
         console.print(
             Text.assemble(
                 f"{place:2}. ",
-                (printable(story.name), "bold"),
-                f"  {print_bytes(story.size)} {story.kind} in {places}: costs {print_seconds(cost)}",
-                f" ({100 * cost / share:.1f} % of the latency)",
-                f", saves {print_seconds(story.saved)}" if story.saved > 0 else "",
+                (printable(group.label, limit=_LONGEST), "bold"),
+                "".join(f"  {printable(part, limit=_LONGEST)}" for part in (described.shape, described.source) if part),
             )
         )
-        for reason in story.reasons:
+        console.print(
+            Text(
+                f"    {print_bytes(group.story.size)} {group.story.kind}{count} in {printable(', '.join(places))}: "
+                f"costs {print_seconds(cost)} ({100 * cost / share:.1f} % of the latency)"
+                + (f", saves {print_seconds(group.saved)}" if group.saved > 0 else "")
+            )
+        )
+        who = f"{group.story.name}: " if count else ""
+        for reason in group.story.reasons:
             hanging = Table.grid(padding=0)
-            hanging.add_row("     - ", Text(printable(reason)))
+            hanging.add_row("     - ", Text(printable(f"{who}{reason}")))
             console.print(hanging)

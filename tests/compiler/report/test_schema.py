@@ -19,6 +19,7 @@ def test_fields(report: Report) -> None:
         "mappings",
         "plan",
         "buffers",
+        "groups",
     }
     assert data["schema"] == "memplan.report/1"
     assert data["program"] == {"name": "tiny", "operations": 8, "buffers": 5}

@@ -25,7 +25,7 @@ COMMANDS = {
     "verify": "Check a plan against its program.",
     "show": "Report on an existing plan.",
     "compile": "Compile a JAX program for a TPU, by XLA's default and with our plan.",
-    "peak": "Show what stands at the peak of a memory, and what being rid of it is worth.",
+    "peak": "Show what stands at the peak of each memory, and what being rid of it is worth.",
     "diff": "Show what differs between two dumps, plans or compiles of one program.",
     "fit": "Fit a JAX program into a memory limit: keep, recompute, move to the host, or reorder.",
     "pack": "Give offsets to blocks whose times are fixed.",

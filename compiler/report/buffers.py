@@ -248,12 +248,16 @@ class _Describer:
         last_read = next((last for last in map(max, of_kind) if last >= 0), -1)
         shape, source = self._given(given) if given is not None else self._made(writes, size)
         if shape is None:
-            shape, source = self._named(first)
+            shape, source = self._named(first.name)
+        if shape is None or shape.bytes < size:
+            # Such as the whole that is copied in slices.
+            shapes = (self._named(value)[0] for storage in storages for value in storage.values)
+            shape = next((each for each in shapes if each is not None and each.bytes == size), shape)
         steps = self.program.steps
         return BufferDescription(
             name=first.name,
             size=size,
-            padding=max(size - shape.unpadded_bytes, 0) if shape is not None else 0,
+            padding=size - shape.unpadded_bytes if shape is not None and shape.bytes == size else 0,
             shape=str(shape.without_layout()) if shape is not None else "",
             kind=_kind(storages),
             op_name=source.op_name,
@@ -268,7 +272,7 @@ class _Describer:
     def _given(self, storage: Storage) -> tuple[Shape | None, Source]:
         """Returns shape and source of an argument or a constant."""
         if not storage.parameters:
-            return self._named(storage)
+            return self._named(storage.name)
         entry = self.program.graph.entry_computation
         number, path = storage.parameters[0]
         parameter = entry.instructions[entry.parameters[number]]
@@ -298,9 +302,9 @@ class _Describer:
         instructions = self.program.graph.computations[self.program.steps[write.time].computation].instructions
         return instructions[instruction.operands[write.operand]].shape.at(write.tuple_index)
 
-    def _named(self, storage: Storage) -> tuple[Shape | None, Source]:
-        """Returns shape and source of the instruction that a storage is named after."""
-        name, _, index = storage.name.partition("{")
+    def _named(self, value: str) -> tuple[Shape | None, Source]:
+        """Returns shape and source of a value, by its name."""
+        name, _, index = value.partition("{")
         t = self.time_of.get(name)
         if t is None:
             return None, Source()

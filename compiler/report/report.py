@@ -169,8 +169,8 @@ def _groups(teller: StoryTeller, buffers: Sequence[BufferDescription], costs: Bu
     total = costs.lost + costs.waited
     ordered = sorted(members.items(), key=lambda item: -sum(total[number] for number in item[1]))
     for (label, _, _), numbers in ordered[:MOST_COSTLY]:
-        sums = [float(each[numbers].sum()) for each in (costs.lost, costs.waited, costs.saved)]
-        yield StoryGroup(label, tuple(numbers), *sums, teller.tell(numbers[0]))
+        lost, waited, saved = (float(each[numbers].sum()) for each in (costs.lost, costs.waited, costs.saved))
+        yield StoryGroup(label, tuple(numbers), lost, waited, saved, teller.tell(numbers[0]))
 
 
 def _best_bound(emulator: TimingEmulator, plans: Sequence[Plan]) -> tuple[float, str | None]:

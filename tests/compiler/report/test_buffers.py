@@ -156,3 +156,22 @@ def test_what_a_loop_fills_is_told_by_its_updates() -> None:
     assert stack.is_carried
     assert (stack.source, stack.op_name) == ("m.py:5", "jit(f)/while/body/dus")
     assert stack.why_alive == "made by empty, updated in place, last read by y"
+
+
+def test_a_buffer_that_is_copied_in_slices_has_the_shape_of_the_whole() -> None:
+    text = """HloModule m, is_scheduled=true
+ENTRY e {
+  w = f32[16,128]{1,0:T(8,128)} parameter(0), metadata={op_name="params['w']"}
+  s0 = ((f32[16,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, s32[]) slice-start(w), slice={[0:8], [0:128]}
+  s1 = ((f32[16,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, s32[]) slice-start(w), slice={[8:16], [0:128]}
+  d0 = f32[8,128]{1,0:T(8,128)S(1)} slice-done(s0)
+  d1 = f32[8,128]{1,0:T(8,128)S(1)} slice-done(s1)
+  all = f32[16,128]{1,0:T(8,128)S(1)} custom-call(d0, d1), custom_call_target="ConcatBitcast"
+  ROOT out = f32[16,128]{1,0:T(8,128)} negate(all)
+}
+"""
+    program = flatten(parse_hlo(text))
+    found = [
+        each for each, storage in zip(describe_storages(program), program.storages, strict=True) if storage.memory_space
+    ]
+    assert [(each.shape, each.padding, each.op_name) for each in found] == [("f32[16,128]", 0, "copy of params['w']")]

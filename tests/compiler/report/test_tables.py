@@ -4,7 +4,8 @@ import pytest
 
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.report.buffers import BufferKind, describe_bare
+from memplan.compiler.report.buffers import BufferKind
+from memplan.compiler.report.description import describe_problem
 from memplan.compiler.report.report import Report, make_report
 from memplan.compiler.report.tables import report_text
 
@@ -31,13 +32,14 @@ def test_the_most_costly_buffer(report: Report) -> None:
 
 
 def test_layers_that_repeat_are_one_entry(problem: MappingProblem, plan: Plan) -> None:
+    known = describe_problem(problem)
     described = [
         replace(
             each, op_name=f"jit(f)/layer_{number}/mul", file="m.py", line=7, shape="f32[10]", kind=BufferKind.TEMPORARY
         )
-        for number, each in enumerate(describe_bare(problem))
+        for number, each in enumerate(known.buffers)
     ]
-    report = make_report(problem, plan, buffers=tuple(described))
+    report = make_report(problem, plan, description=replace(known, buffers=tuple(described)))
     (group,) = report.groups
     assert [problem.buffers[number].name for number in group.buffers] == ["r", "w", "s", "x"]
     assert group.lost == pytest.approx(report.costs.lost.sum())

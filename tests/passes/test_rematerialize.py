@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxpr_as_fun
-from training_programs import array, equal, mlp, recomputing, scanned, traced, values
+from training_programs import array, close, equal, mlp, recomputing, scanned, traced, values
 
 from memplan.compiler.errors import PlanError
 from memplan.compiler.hardware.target import load_target
@@ -43,6 +43,8 @@ def test_a_training_step_has_the_same_values_to_the_bit(make: Any, in_order: boo
     new = rematerialized(program, plan, in_order=in_order)
     assert len(plan.steps) > len(program.groups)
     assert equal(values(new, args), values(traced(step, args), args))
+    compiled, plain = (jax.jit(jaxpr_as_fun(closed))(*jax.tree.leaves(args)) for closed in (new, traced(step, args)))
+    assert close(compiled, plain)
 
 
 def test_what_is_computed_again_is_neither_merged_nor_early() -> None:

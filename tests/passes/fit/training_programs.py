@@ -64,8 +64,11 @@ def traced(step: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 
 def values(closed: Any, args: tuple[Any, ...]) -> list[Any]:
-    """Returns the results of a compiled program; keys as the integers under them."""
-    return [np.asarray(result) for result in jax.jit(jaxpr_as_fun(closed))(*jax.tree.leaves(args))]
+    """Returns the results of a program that runs one equation after another; keys as the integers under them.
+
+    What a compiler rounds depends on what it fuses, on the processor as well.
+    """
+    return [np.asarray(result) for result in jaxpr_as_fun(closed)(*jax.tree.leaves(args))]
 
 
 def equal(ours: list[Any], theirs: list[Any]) -> bool:

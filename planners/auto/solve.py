@@ -9,8 +9,9 @@ plan that any of them finds is the answer:
     core 2             ├── member 2 ──────────┤
     here                                           last planner
 
-The members are the registered planners whose `Role` says so. Which of them run depends on the effort, and each does all
-of its own work, so more cores make `auto` faster and not better. The result is the same for any number of cores:
+The members are the registered planners whose `Role` says so. Which of them run depends on the effort and on the size of
+the program, and each does all of its own work, so more cores make `auto` faster and not better. The result is the same
+for any number of cores:
 
 - Members do not hear of each other's plans.
 - Their plans are merged in the order of the members, not in the order in which they come; a later member counts only if
@@ -60,6 +61,9 @@ _SEARCHING = 6.0
 # With how many seeds planners run that are SEEDED, by effort.
 _SEEDS = (1, 1, 3)
 
+# Of more operations than this, only the effort `high` affords members: the time is better spent by the last planner.
+_MANY = 2_000
+
 # The planner that improves the best plan of all others.
 _LAST = "neighbourhoods"
 
@@ -86,10 +90,12 @@ class AutoOptions:
     last: str | None = _LAST
     processes: int | None = None
 
-    def entries(self, effort: Effort, seed: int) -> list[tuple[str, int]]:
-        """Returns the planners and their seeds, in their order."""
+    def entries(self, effort: Effort, seed: int, num_operations: int = 0) -> list[tuple[str, int]]:
+        """Returns the planners and their seeds, in their order, for a problem of so many operations."""
         if self.members is not None:
             return [(name, seed) for name in self.members]
+        if num_operations > _MANY and effort is not Effort.HIGH:
+            return []
         chosen = [] if effort is Effort.FAST else [(name, seed) for name in names_of(Role.MEMBER)]
         for number in range(effort.of(*_SEEDS)):
             chosen += [(name, seed + number) for name in names_of(Role.SEEDED)]
@@ -289,7 +295,8 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AutoOptions) ->
 def _run(portfolio: _Portfolio, options: AutoOptions) -> None:
     """Runs members until all have ended, a plan is proven to be the best, or the guard is reached."""
     budget = portfolio.budget
-    entries = [entry for entry in options.entries(budget.effort, budget.seed) if entry not in portfolio.found]
+    entries = options.entries(budget.effort, budget.seed, portfolio.problem.end)
+    entries = [entry for entry in entries if entry not in portfolio.found]
     processes = options.processes
     if processes is None:
         processes = 0 if budget.effort is Effort.FAST else num_cores()

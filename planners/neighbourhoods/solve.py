@@ -47,7 +47,7 @@ _WHOLE, _ACCESSES = 2_000, 300
 _ROUNDS, _WORK = (300, 2_000, 10_000), (50_000_000, 400_000_000, 6_000_000_000)
 
 # Rounds for each item of a large program in all its sweeps, and in all, by effort, and the sweeps.
-_LARGE_ROUNDS, _LARGE_WORK, _SWEEPS = (10, 1_000, 10_000), (1_000_000, 40_000_000, 400_000_000), (1, 4, 8)
+_LARGE_ROUNDS, _LARGE_WORK, _SWEEPS = (10, 600, 10_000), (1_000_000, 40_000_000, 400_000_000), (1, 4, 8)
 
 # The temperature at first, as a part of what operations take on average, of a whole program and of a window.
 _HEAT, _WINDOW_HEAT = 3.5e-3, 1e-2

@@ -56,9 +56,11 @@ def prepared() -> None:
     """Compiles the planners' kernels, so that commands do not say that they do; one process does it for all."""
     from memplan import planners
     from memplan.compiler.kernels import alone
+    from memplan.planners.fit import preparation
 
     with alone():
         planners.get("auto").prepare()
+        preparation.prepare()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from memplan.cli.outputs import check_file
 from memplan.cli.programs import find_program, find_program_of_batches, prepare_jax
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.printable import from_here
 from memplan.compiler.report.units import print_bytes, print_seconds
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def decisions_table(decisions: list[TensorDecision]) -> Table:
     for column in ("decision", "size", "shape", "tensor", "line", "reason"):
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     for each in decisions:
-        table.add_row(each.decision, print_bytes(each.size), each.shape, each.name, each.origin, each.reason)
+        table.add_row(each.decision, print_bytes(each.size), each.shape, each.name, from_here(each.origin), each.reason)
     return table
 
 

@@ -6,6 +6,8 @@ line feed begin a line that seems to be ours. JSON, XML and CSV have escapes of 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 
 # Half of a message that is cut is its beginning, half its end.
@@ -38,6 +40,17 @@ def printable(text: str, keep: str = "", limit: int | None = None) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def from_here(place: str) -> str:
+    """Returns a file or a line of one as a person in the current folder names it: without that folder, if it is in it.
+
+    >>> from_here(f"{os.getcwd()}/train.py:9"), from_here("/elsewhere/train.py:9"), from_here("f32[8]")
+    ('train.py:9', '/elsewhere/train.py:9', 'f32[8]')
+    """
+    with contextlib.suppress(OSError):  # The folder may be gone.
+        return place.removeprefix(os.getcwd() + os.sep)
+    return place
 
 
 def file_name(text: str, suffix: str = "") -> str:

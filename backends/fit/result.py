@@ -8,6 +8,7 @@ from typing import Any
 
 from memplan.backends.fit.compilers import StatedMemory
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.printable import from_here
 from memplan.compiler.report.units import print_bytes, print_seconds
 from memplan.passes.fit.program import FitProgram
 from memplan.passes.fit.scan_pairs import Residual
@@ -163,7 +164,7 @@ class CannotFitError(MemplanError):
                 parts.append(f"the smallest program that was compiled needs {print_bytes(least)}")
             if proven:
                 parts.append(f"by the model, no plan can need less than {print_bytes(proven)}")
-        listed = [f"  {print_bytes(d.size)} {d.shape} {d.name} {d.origin}".rstrip() for d in standing[:8]]
+        listed = [f"  {print_bytes(d.size)} {d.shape} {d.name} {from_here(d.origin)}".rstrip() for d in standing[:8]]
         heading = "the largest are" if is_interface else "at its peak stand"
         super().__init__("\n".join(["; ".join(parts), *([heading, *listed] if listed else [])]))
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memplan.compiler.printable import printable
+from memplan.compiler.printable import from_here, printable
 from memplan.compiler.report.diff import Difference, GroupDifference, GroupSide, Side
 from memplan.compiler.report.units import print_bytes, print_percent, print_seconds, ratio
 
@@ -60,7 +60,7 @@ def _groups(difference: Difference) -> Table:
     table.add_column("in", overflow="fold", ratio=1)
     for group in difference.groups[:_MOST_GROUPS]:
         table.add_row(
-            printable(group.label, limit=_LONGEST),
+            printable(from_here(group.label), limit=_LONGEST),
             group.what,
             _pair(group.before.buffers, group.after.buffers, "{:,}".format),
             _pair(group.before.at_peak, group.after.at_peak, print_bytes),

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memplan.compiler.ir import Source
-from memplan.compiler.printable import printable
+from memplan.compiler.printable import from_here, printable
 from memplan.compiler.report.buffers import GroupBy
 from memplan.compiler.report.grouping import argument_of
 from memplan.compiler.report.peak import MemoryPeak, Peak, StandingGroup
@@ -57,7 +57,7 @@ def _print_memory(peak: Peak, memory: MemoryPeak, console: Console) -> None:
         Text.assemble(
             (f"{printable(memory.name)}: {print_bytes(memory.bytes)}{of}", "bold"),
             f" at the peak, at {printable(memory.operation, limit=_LONGEST)} (step {memory.time:,} of "
-            f"{peak.num_steps:,}{', ' if where else ''}{printable(where, limit=_LONGEST)})",
+            f"{peak.num_steps:,}{', ' if where else ''}{printable(from_here(where), limit=_LONGEST)})",
         ),
     )
     shown = memory.groups[: _MOST_GROUPS if memory is peak.main else _MOST_OTHERS]
@@ -97,7 +97,7 @@ def _standing(peak: Peak, memory: MemoryPeak, shown: Sequence[StandingGroup], wi
         if width >= _WIDE:
             cells.append(printable(first.why_alive, limit=_LONGEST))
         count = f"×{len(group.buffers)}" if len(group.buffers) > 1 else ""
-        add(group.bytes, group.padding, printable(group.label, limit=_LONGEST), count, cells)
+        add(group.bytes, group.padding, printable(from_here(group.label), limit=_LONGEST), count, cells)
     rest = memory.groups[len(shown) :]
     if rest:
         count = f"×{sum(len(group.buffers) for group in rest)}"
@@ -139,7 +139,7 @@ def _reliefs(peak: Peak) -> Table:
         if with_host:
             copies = f"{print_seconds(host.seconds)} of copies in {print_seconds(host.passing)}"
             cells.append(_way(host, count, peak.main.bytes, copies))
-        table.add_row(printable(relief.label, limit=_LONGEST), print_bytes(relief.without), *cells)
+        table.add_row(printable(from_here(relief.label), limit=_LONGEST), print_bytes(relief.without), *cells)
     return table
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memplan.compiler.printable import printable
+from memplan.compiler.printable import from_here, printable
 from memplan.compiler.report.report import Contender, Report
 from memplan.compiler.report.terminal import PlainConsole
 from memplan.compiler.report.units import print_bytes, print_cycles, print_frequency, print_percent, print_seconds
@@ -115,8 +115,12 @@ def _print_stories(report: Report, console: Console) -> None:
         console.print(
             Text.assemble(
                 f"{place:2}. ",
-                (printable(group.label, limit=_LONGEST), "bold"),
-                "".join(f"  {printable(part, limit=_LONGEST)}" for part in (described.shape, described.source) if part),
+                (printable(from_here(group.label), limit=_LONGEST), "bold"),
+                "".join(
+                    f"  {printable(part, limit=_LONGEST)}"
+                    for part in (described.shape, from_here(described.source))
+                    if part
+                ),
             )
         )
         console.print(

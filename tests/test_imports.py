@@ -52,6 +52,7 @@ PLANNERS_SEE = (
     "memplan.compiler.errors",
     "memplan.compiler.registry",
     "memplan.compiler.files",
+    "memplan.compiler.html",
     "memplan.compiler.limits",
     "memplan.compiler.printable",
     "memplan.compiler.kernels",

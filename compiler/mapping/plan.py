@@ -22,6 +22,7 @@ from memplan.compiler import limits
 from memplan.compiler.collection import collection_paused
 from memplan.compiler.errors import PlanError
 from memplan.compiler.files import read_text, write_atomically
+from memplan.compiler.html import html_table
 from memplan.compiler.mapping.documents import check_fields, document_of, fields, integer, parse_json, row, rows, text
 
 SCHEMA = "memplan.plan/1"
@@ -29,6 +30,9 @@ SCHEMA = "memplan.plan/1"
 _STRINGS = ("problem", "name", "target", "planner")
 _RESIDENCY = row(buffer=integer(), space=integer(), offset=integer(), start=integer(), end=integer())
 _COPY = row(source=integer(), destination=integer(), start=integer(), done=integer())
+
+# Of `Plan.info`, in a notebook.
+_MOST_FACTS = 8
 
 BEFORE = -1  # start of a copy that the program's previous run made
 
@@ -95,6 +99,18 @@ class Plan:
     copies: tuple[Copy, ...]
     served: tuple[int, ...]
     info: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def _repr_html_(self) -> str:
+        buffers: dict[int, list[int]] = {}
+        for residency in self.residencies:
+            buffers.setdefault(residency.space, []).append(residency.buffer)
+        facts = [(key, value) for key, value in self.info.items() if isinstance(value, str | int | float)]
+        return html_table(
+            f"{self.name} on {self.target}, planned by {self.planner}: {len(self.copies):,} copies",
+            dict.fromkeys(("space", "buffers", "residencies"), "right"),
+            [[str(space), f"{len(set(found)):,}", f"{len(found):,}"] for space, found in sorted(buffers.items())],
+            [f"{key}: {value}" for key, value in facts[:_MOST_FACTS]],
+        )
 
     def check_indices(self, num_buffers: int, num_spaces: int, num_accesses: int, file: str) -> None:
         """Raises PlanError, naming the place, if the plan names what a problem of these numbers does not have."""

@@ -19,6 +19,7 @@ from memplan.compiler.analysis.occupancy import Integers, Occupancy
 from memplan.compiler.analysis.program import FlatProgram
 from memplan.compiler.collection import collection_paused
 from memplan.compiler.hardware.target import Target, TargetSpace
+from memplan.compiler.html import html_table
 from memplan.compiler.ir import Graph, Source
 from memplan.compiler.mapping.build import BuiltProblem, build
 from memplan.compiler.report.buffers import (
@@ -38,9 +39,12 @@ from memplan.compiler.report.relief import (
     results_to_come,
 )
 from memplan.compiler.report.stated import MemoryStatement
+from memplan.compiler.report.units import print_bytes
 
 # Groups for which it is found out what being rid of them would be worth.
 MOST_RELIEFS = 8
+# Groups of a memory that a notebook lists.
+_MOST_LISTED = 16
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,27 @@ class MemoryPeak:
     groups: tuple[StandingGroup, ...]
     to_come: int
 
+    def _repr_html_(self) -> str:
+        columns = {"bytes": "right", "share": "right", "group": "left", "": "right", "kind": "left", "shape": "left"}
+        columns |= {"line": "left", "alive because": "left"}
+        rows = []
+        for group in self.groups[:_MOST_LISTED]:
+            first = group.buffers[0].description
+            count = f"×{len(group.buffers)}" if len(group.buffers) > 1 else ""
+            facts = (first.kind.value, first.shape, first.source, first.why_alive)
+            rows.append([*self._size(group.bytes), group.label, count, *facts])
+        if rest := self.groups[_MOST_LISTED:]:
+            size = self._size(sum(group.bytes for group in rest))
+            rows.append([*size, f"{len(rest):,} smaller", f"×{sum(len(group.buffers) for group in rest)}", *[""] * 4])
+        if self.reserved:
+            rows.append([*self._size(self.reserved), f"scoped memory of {self.operation}", "", "scoped", *[""] * 3])
+        rows.append([*self._size(self.bytes), "in all", *[""] * 5])
+        when = f"at {self.operation} (step {self.time:,})"
+        return html_table(f"{self.name}: {print_bytes(self.bytes)} at the peak, {when}", columns, rows)
+
+    def _size(self, size: int) -> tuple[str, str]:
+        return print_bytes(size), f"{100 * size / max(self.bytes, 1):.1f} %"
+
 
 @dataclass(frozen=True)
 class Peak:
@@ -150,6 +175,22 @@ class Peak:
     def fits(self) -> bool:
         """Whether that is within the limit."""
         return self.limit is None or self.needed <= self.limit
+
+    def _repr_html_(self) -> str:
+        columns = {"memory": "left", "peak": "right", "of": "right", "at": "left", "line": "left"}
+        rows = []
+        for memory in self.memories:
+            capacity = self.limit if memory is self.main else memory.capacity
+            of = "" if capacity is None else print_bytes(capacity)
+            rows.append([memory.name, print_bytes(memory.bytes), of, memory.operation, memory.source.place])
+        remarks = list(self.notes)
+        if self.statement is not None:
+            remarks.append(f"{self.statement.by} states {print_bytes(self.statement.total)}.")
+        if self.limit is not None:
+            verdict = "it fits" if self.fits else f"it does not fit, by {print_bytes(self.needed - self.limit)}"
+            remarks.append(f"The program needs {print_bytes(self.needed)} of {print_bytes(self.limit)}: {verdict}.")
+        table = html_table(f"{self.program} on {self.target}", columns, rows, remarks)
+        return f"{table}\n{self.main._repr_html_()}"
 
 
 @collection_paused()

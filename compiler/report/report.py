@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from memplan.compiler.collection import collection_paused
 from memplan.compiler.emulator.timing import Timeline, TimingEmulator
+from memplan.compiler.html import html_table
 from memplan.compiler.ir import Source
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.compiler.mapping.problem import MappingProblem
@@ -20,6 +21,7 @@ from memplan.compiler.report.buffers import BufferDescription, GroupBy, labels_o
 from memplan.compiler.report.costs import BufferCosts, buffer_costs
 from memplan.compiler.report.description import ProgramDescription, describe_problem
 from memplan.compiler.report.reasons import BufferStory, StoryTeller
+from memplan.compiler.report.units import print_bytes, print_percent, print_seconds
 from memplan.compiler.report.usage import Usage, usage
 
 MOST_COSTLY = 10
@@ -128,6 +130,36 @@ class Report:
     def contender(self, planner: str) -> Contender | None:
         """Returns the first contender whose plan some planner made; None if there is none."""
         return next((contender for contender in self.contenders if contender.plan.planner == planner), None)
+
+    def _repr_html_(self) -> str:
+        problem = self.problem
+        numbers = [
+            "latency",
+            "gap to bound",
+            "waiting",
+            "copies",
+            "copied",
+            *(f"peak {s.name}" for s in problem.spaces),
+        ]
+        rows = []
+        for each in self.contenders:
+            times = print_seconds(each.latency), print_percent(each.gap), print_seconds(each.timeline.stalled)
+            peaks = (print_bytes(used.peak) for used in each.usage)
+            rows.append([each.label, *times, f"{each.copies:,.0f}", print_bytes(each.copied_bytes), *peaks])
+        rows.append(["bound that no plan beats", print_seconds(self.bound), *[""] * (len(numbers) - 1)])
+        title = f"{problem.name} on {problem.target}: {problem.end:,} operations, {len(problem.buffers):,} buffers"
+        remarks = [*problem.notes, self.bound_origin]
+        mappings = html_table(title, {"": "left"} | dict.fromkeys(numbers, "right"), rows, remarks)
+        columns = {"what costs most": "left", "count": "right", "bytes of each": "right", "shape": "left"}
+        columns |= {"line": "left", "costs": "right", "saves": "right", "why": "left"}
+        costly = []
+        for group in self.groups:
+            described, story = self.buffers[group.story.buffer], group.story
+            costs, saves = print_seconds(group.lost + group.waited), print_seconds(group.saved)
+            size = f"{len(group.buffers):,}", print_bytes(story.size)
+            facts = described.shape, described.source
+            costly.append([group.label, *size, *facts, costs, saves, " ".join(story.reasons)])
+        return f"{mappings}\n{html_table('', columns, costly)}" if costly else mappings
 
 
 @collection_paused()

@@ -42,7 +42,7 @@ from memplan.passes.fit.costs import Costs
 from memplan.passes.fit.inline_calls import in_one_piece
 from memplan.passes.fit.program import FitProgram, has_host, program_of
 from memplan.passes.fit.scan_stacks import alternatives
-from memplan.planners.fit.plan import FitPlan
+from memplan.planners.fit.plan import FitError, FitPlan
 from memplan.planners.fit.problem import FitProblem
 from memplan.planners.planner import Budget
 
@@ -146,7 +146,7 @@ class FitSession:
                 raise
             check_partitioned_by_xla(traced.jaxpr, traced.fun_name)
             self._shardings = argument_shardings(traced, self._leaves)
-        self._traced, self._effort, self._planner = traced, effort, planner or planner_of(effort)
+        self._traced, self._effort, self._planner = traced, effort, planner
         self._donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
         self._model = target or load_target(_ANY_TARGET)
         self._costs = Costs(self._model)
@@ -196,7 +196,9 @@ class FitSession:
         """
         if self._shardings is None:
             check_interface(self._traced, self._leaves, limit)
-        search = FitLoop(limit, self._compiler, self._planner, compile_budget, self._donated, self._traced.fun_name)
+        # A planner of its own for each limit: what it remembers of one changes nothing at another.
+        planner = self._planner or planner_of(self._effort)
+        search = FitLoop(limit, self._compiler, planner, compile_budget, self._donated, self._traced.fun_name)
         default = self.default
         search.attempts.append(FitAttempt("as given", None, default.total, 0.0, default.refused))
         common = (limit, self.target)
@@ -243,12 +245,25 @@ class FitSession:
 
 
 def planner_of(effort: Effort) -> FitPlanner:
-    """Returns the planner of memplan at an effort, which looks for no bound."""
+    """Returns the planner of memplan at an effort, which looks for no bound.
+
+    It solves relaxations of a problem as long as they prove the optimum.
+    """
+    unproven: list[FitProblem] = []
 
     def planner(problem: FitProblem, limit: int) -> FitPlan:
         from memplan.planners.fit.solve import solve_fit
 
-        return solve_fit(problem, limit, Budget(effort), proves=False)
+        relaxes = all(problem is not each for each in unproven)
+        try:
+            plan = solve_fit(problem, limit, Budget(effort), proves=False, relaxes=relaxes)
+        except FitError as error:
+            if not error.is_impossible:
+                unproven.append(problem)
+            raise
+        if not plan.info["is_optimal"]:
+            unproven.append(problem)
+        return plan
 
     return planner
 

@@ -101,6 +101,8 @@ class StageProgram:
     Attributes:
       program: in units of all seconds of the program together.
       waits: its columns of seconds, by stage; all others are 0 or 1 in a plan. Empty without a host.
+      unit: bytes in one unit of the rows of memory.
+      memory_rows: the numbers of these rows.
     """
 
     def __init__(self, problem: FitProblem, across: Across, cuts: list[int], limit: int):
@@ -109,6 +111,7 @@ class StageProgram:
         self.total = max(float(self.t.seconds.sum()), 1e-300)
         self.program = LinearProgram()
         self.waits: list[int] = []
+        self.unit, self.memory_rows = max(1.0, float(limit)), set[int]()
         self.stages = self._stages()
         self._run: dict[tuple[int, int, int], Affine] = {}
         self._stay: dict[tuple[int, int], Affine] = {}
@@ -135,6 +138,8 @@ class StageProgram:
             for j in range(first, (m if t.can_repeat[p] else last) + 1):
                 low = 1.0 if first == last == j else 0.0
                 self._run[j, j, p] = column(program.add_column(low, 1.0, cost))
+            if not t.can_repeat[p]:
+                program.at_most(add_up(self._run[j, j, p] for j in range(first, last + 1)), 1.0)
             program.constant -= cost
         read = np.diff(t.use_start) > 0
         self._movers = [v for v in range(len(t.size)) if not t.stays[v] and (read[v] or t.is_result[v])]
@@ -152,7 +157,11 @@ class StageProgram:
             p = int(self.t.producer[v])
             for j in range(int(self.stages.first[p]) if p >= 0 else 0, m + 1):
                 if self.t.can_offload[v]:
-                    self._load[j, v] = self.program.fraction()
+                    self._load[j, v] = load = self.program.fraction()
+                    if p >= 0 and j < self.stages.last[p]:
+                        # What is loaded was made before.
+                        made = (self._run[i, i, p] for i in range(int(self.stages.first[p]), j + 1))
+                        self.program.at_most(load - add_up(made))
                 if j < m:
                     self._stay[j, v] = self.program.fraction()
 
@@ -203,13 +212,21 @@ class StageProgram:
             room = float(self.limit - self.across.local[k])
             node = self.problem.nodes[k]
             own = {*node.inputs, *node.outputs}
-            unit = max(1.0, float(self.limit))
             terms = (
-                self._stay[j, v].scaled(float(t.size[v]) / unit)
+                self._stay[j, v].scaled(float(t.size[v]) / self.unit)
                 for v in self._movers
                 if (j, v) in self._stay and v not in own
             )
-            self.program.at_most(add_up(terms), room / unit)
+            self.memory_rows.add(len(self.program.row_low))
+            self.program.at_most(add_up(terms), room / self.unit)
+
+    def runs(self, solution: NDArray[np.float64]) -> list[list[int]]:
+        """Returns the nodes that run in each stage of a solution in integers, `[columns]`; ascending."""
+        nodes, last = range(len(self.problem.nodes)), len(self.cuts)
+        return [
+            [p for p in nodes if (j, j, p) in self._run and self._run[j, j, p].value(solution) > 0.5]
+            for j in range(last + 1)
+        ]
 
     def _limit_transfers(self) -> None:
         host, t, program, m = self.problem.host, self.t, self.program, len(self.cuts)

@@ -69,12 +69,12 @@ class Orderer:
         search_orders(self._order, self.start, self.limit, work, _REACH, np.array([seed & (2**64 - 1)], np.uint64))
         return self._order.order.copy()
 
-    def best(self, work: int, seed: int) -> Integers:
-        """Returns the best order found: of the program, by rules, and by local search."""
+    def best(self, work: int, seed: int, *given: Integers) -> Integers:
+        """Returns the best order found: of the program, those that are given, by rules, and by local search."""
         program = np.arange(len(self.problem.nodes), dtype=np.int64)
         eager = eager_order(self.problem, program)
         late = late_order(self.problem, program)
-        starts = [program, eager, late, eager_order(self.problem, late)]
+        starts = [program, *given, eager, late, eager_order(self.problem, late)]
         # Of equal ones, the first: the program's own order, if it is as good.
         found = [self.measured(start) for start in starts]
         number = found.index(min(found))

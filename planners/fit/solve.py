@@ -2,9 +2,12 @@
 
     1. the least peak that any plan has (`least_peak.py`): below it, the limit is refused
     2. orders of the nodes that need little memory, which cost no time (`order.py`)
-    3. what to keep, recompute or move to the host, in the best orders, by ruin and recreate (`searcher.py`)
-    4. the optimum of small problems by CP-SAT, in any order (`exact.py`)
-    5. a lower bound of the added seconds by linear and integer programs (`bound.py`), unless the caller needs none
+    3. relaxations in integers whose solutions are often plans, which are optimal then (`relaxation.py`)
+    4. what to keep, recompute or move to the host, in the best orders, by ruin and recreate (`searcher.py`)
+    5. the optimum of small problems by CP-SAT, in any order (`exact.py`)
+    6. a lower bound of the added seconds by linear and integer programs (`bound.py`), unless the caller needs none
+
+The work ends as soon as a bound proves that no plan costs less.
 
 All work is counted: the same problem, limit, effort and seed give the same plan.
 """
@@ -26,6 +29,7 @@ from memplan.planners.fit.least_peak import MAX_RELATED, Across, Relations, leas
 from memplan.planners.fit.order import Orderer
 from memplan.planners.fit.plan import FitError, FitPlan, Run
 from memplan.planners.fit.problem import MAX_BYTES, FitProblem
+from memplan.planners.fit.relaxation import FitRelaxation
 from memplan.planners.fit.searcher import FitSearcher
 from memplan.planners.fit.verifier import FitCheck, verify_fit
 from memplan.planners.planner import STOPPED, Budget
@@ -48,7 +52,9 @@ _NAMED = 5
 _HALVINGS = 5
 
 
-def solve_fit(problem: FitProblem, limit: int, budget: Budget | None = None, *, proves: bool = True) -> FitPlan:
+def solve_fit(
+    problem: FitProblem, limit: int, budget: Budget | None = None, *, proves: bool = True, relaxes: bool = True
+) -> FitPlan:
     """Returns a schedule whose peak is within the limit, at the least cost that is found.
 
     Its `info` holds `program_peak`, the peak of the program as it is; `least_peak`, a peak that no plan is below;
@@ -58,8 +64,10 @@ def solve_fit(problem: FitProblem, limit: int, budget: Budget | None = None, *, 
       problem: the program.
       limit: bytes.
       budget: how much work to do; by default, the effort `normal`.
-      proves: whether to look for a bound as `cost_floor` does. Without it, the plan is the same, and its bound is 0 if
-        the problem is not small.
+      proves: whether to look for a bound as `cost_floor` does, where the work before has not proven an optimum.
+        Without it, the plan is the same, and its bound may be lower.
+      relaxes: whether to solve relaxations in integers first. They are idle work where they prove nothing, and tend to
+        do so at all limits of a problem or at none.
 
     Raises:
       PlanError: the problem has faults.
@@ -68,7 +76,7 @@ def solve_fit(problem: FitProblem, limit: int, budget: Budget | None = None, *, 
     """
     _check(problem, limit)
     solver = _Solver(problem, limit, budget or Budget())
-    plan, is_proven = solver.solve()
+    plan, is_proven = solver.solve(relaxes)
     if proves and not is_proven:
         plan = solver.answer(max(plan.bound, solver.floor()))
     return plan
@@ -104,7 +112,7 @@ class _Solver:
         self.lowest: tuple[int, float, FitPlan] | None = None
         self.total = math.fsum(node.seconds for node in problem.nodes)
 
-    def solve(self) -> tuple[FitPlan, bool]:
+    def solve(self, relaxes: bool) -> tuple[FitPlan, bool]:
         """Returns the best plan, and whether nothing more can be proven of it."""
         program = FitPlan(tuple(Run(node) for node in range(len(self.problem.nodes))))
         self.program_peak = self._offer(program).peak
@@ -120,11 +128,18 @@ class _Solver:
         if self.least > self.limit:
             self._lower_peak(order)
             raise self._error()
+        bound = self._relax(order) if relaxes else 0.0
+        if self._is_proven(bound):
+            return self.answer(bound), True
+        if bound == math.inf:
+            self._lower_peak(order)
+            raise self._error(is_infeasible=True)
         self._search(order)
-        bound, proven = self._exact()
+        exact, is_infeasible = self._exact()
+        bound = max(bound, exact)
         if self.best is None:
             self._lower_peak(order)
-            raise self._error(proven)
+            raise self._error(is_infeasible)
         plan = self.answer(bound)
         return plan, bool(plan.info["is_optimal"])
 
@@ -135,6 +150,24 @@ class _Solver:
         work = float(self.budget.effort.of(fast=2, normal=10, high=50)) * 1e8
         nodes = self.budget.effort.of(fast=20, normal=200, high=2000)
         return cost_bound(self.problem, self.across, self.limit, work, nodes, self.guard)
+
+    def _relax(self, order: Integers) -> float:
+        """Returns a bound of the added seconds, from programs whose solutions are offered as plans."""
+        if self.across.relations is None:
+            return 0.0
+        # A deterministic second of CP-SAT takes about five on a processor.
+        work = self.budget.effort.of(fast=10, normal=80, high=800) / 100
+        rounds = self.budget.effort.of(fast=3, normal=8, high=20)
+        relaxation = FitRelaxation(self.problem, self.across, order, self.limit, work, self.seed(0), self.guard)
+        relaxation.run(rounds, self._offer, self._is_proven)
+        return relaxation.bound
+
+    def _is_proven(self, bound: float) -> bool:
+        """Whether a bound proves that no plan costs less than the best one."""
+        if self.best is None:
+            return False
+        cost = self.best[0]
+        return cost - bound <= _TOLERANCE * max(cost, self.total * 1e-9)
 
     def seed(self, number: int) -> int:
         """Returns the seed of one part of the work."""
@@ -209,7 +242,7 @@ class _Solver:
         info: dict[str, Any] = {
             "program_peak": self.program_peak,
             "least_peak": self.least,
-            "is_optimal": plan.cost - bound <= _TOLERANCE * max(plan.cost, self.total * 1e-9),
+            "is_optimal": self._is_proven(bound),
         }
         if self.guard.met:
             info["stopped"] = STOPPED

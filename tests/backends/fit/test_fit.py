@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from training_programs import array, mlp, scanned, threshold_planner
 
 from memplan.backends.fit.compilers import CompiledFit, StatedMemory, compiler_for, memory_of
-from memplan.backends.fit.fit import fit
+from memplan.backends.fit.fit import fit, planner_of
 from memplan.backends.fit.limit import limit_of
 from memplan.backends.fit.result import CannotFitError, FitResult
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import load_target
-from memplan.planners.fit.plan import FitPlan, Run
+from memplan.planners.fit import solve
+from memplan.planners.fit.plan import FitError, FitPlan, Run
+from memplan.planners.fit.problem import FitProblem
 from memplan.planners.fit.verifier import verify_fit
 
 
@@ -270,3 +274,27 @@ def test_a_step_fits_on_a_tpu_by_its_compiler_s_word() -> None:
     assert result.memory.total <= limit
     with pytest.raises(MemplanError, match="compiled for tpu-v5e: it cannot run here"):
         result(*args)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [True, False, FitError("none exists", 1, 2, FitPlan(()), ()), FitError("none found", 1, 1, FitPlan(()), ())],
+)
+def test_relaxations_are_left_out_after_one_that_proved_nothing(
+    outcome: bool | FitError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def solved(problem: FitProblem, limit: int, *args: Any, relaxes: bool, **options: Any) -> FitPlan:
+        asked.append(relaxes)
+        if isinstance(outcome, FitError):
+            raise outcome
+        return FitPlan((), info={"is_optimal": outcome})
+
+    monkeypatch.setattr(solve, "solve_fit", solved)
+    planner, first, other = planner_of(Effort.FAST), FitProblem((), ()), FitProblem((), ())
+    for problem in (first, first, other):
+        with contextlib.suppress(FitError):
+            planner(problem, 1)
+    proves = outcome if isinstance(outcome, bool) else outcome.is_impossible
+    assert asked == [True, proves, True]

@@ -105,12 +105,14 @@ function stepsInWindow(panel, values, point) {
 function drawResidencies(panel, context, picture) {
   const { model, state, matches, colors } = panel.page;
   const { residencies, inSpace } = panel.plan;
+  const { ratio } = panel;
   const isFiltered = state.isFiltered;
   const boxes = new Boxes(panel, picture);
+  const dim = toPixel(colors.dim);
   const labelled = [];
   const marked = [];
   const faded = [];
-  let bucket = -1;
+  panel.pixels.fill(0);
   for (const i of inSpace[picture.space]) {
     if (!boxes.at(i)) continue;
     const buffer = residencies.buffer[i];
@@ -118,25 +120,23 @@ function drawResidencies(panel, context, picture) {
       faded.push(i);
       continue;
     }
-    if (model.bucket[buffer] !== bucket) {
-      bucket = model.bucket[buffer];
-      context.fillStyle = colors.buckets[bucket];
-    }
-    boxes.fill(context);
-    const width = boxes.x1 - boxes.x0;
-    const height = boxes.y1 - boxes.y0;
-    if (width > 34 && height > 11) labelled.push({ i, buffer, ...boxes.copy() });
-    if (residencies.differs[i] && width > 5 && height > 5) marked.push(boxes.copy());
+    boxes.paint(colors.pixels[model.bucket[buffer]]);
+    const width = (boxes.x1 - boxes.x0) / ratio;
+    const height = (boxes.y1 - boxes.y0) / ratio;
+    if (width <= 5 || height <= 5) continue;
+    const [x0, x1, y0, y1] = [boxes.x0, boxes.x1, boxes.y0, boxes.y1].map((edge) => edge / ratio);
+    if (width > 34 && height > 11) labelled.push({ buffer, i, x0, x1, y0, y1 });
+    if (residencies.differs[i]) marked.push([x0, y1 - 3, width - 1, 2]);
   }
+  for (const i of faded) if (boxes.at(i)) boxes.paint(dim);
+  panel.putPixels(context);
   context.fillStyle = colors.differs;
-  for (const { x0, x1, y1 } of marked) context.fillRect(x0, y1 - 3, x1 - x0 - 1, 2);
-  context.fillStyle = colors.dim;
-  for (const i of faded) if (boxes.at(i)) boxes.fill(context);
+  for (const bar of marked) context.fillRect(...bar);
   return labelled;
 }
 
-/** The rectangle of one residency after another, cut to the picture and in whole pixels of the screen, which are filled
- * fastest. One object serves all: a frame may have ten thousand of them. */
+/** The rectangle of one residency after another, cut to the picture and in whole pixels of the screen. They are painted
+ * into an array: a frame may have tens of thousands, for which calls of a canvas are too slow. */
 class Boxes {
   constructor(panel, picture) {
     const { model, state } = panel.page;
@@ -144,6 +144,8 @@ class Boxes {
     const [from, to] = panel.window;
     const [low, high] = panel.offsets(picture.space);
     this.panel = panel;
+    this.pixels = panel.pixels;
+    this.width = panel.base.width;
     this.residencies = plan.residencies;
     this.size = model.buffers.size;
     this.edges = state.axis === "time" ? plan.edges : null;
@@ -168,26 +170,22 @@ class Boxes {
     const offset = residencies.offset[i];
     const top = offset + this.size[residencies.buffer[i]];
     if (top <= this.low || offset >= this.high) return false;
-    this.x0 = Math.round(Math.max(this.originX + left * this.scaleX, this.left) * ratio) / ratio;
-    this.x1 = Math.round(Math.min(this.originX + right * this.scaleX, this.right) * ratio) / ratio;
-    this.y0 = Math.round(Math.max(this.originY - top * this.scaleY, this.top) * ratio) / ratio;
-    this.y1 = Math.round(Math.min(this.originY - offset * this.scaleY, this.bottom) * ratio) / ratio;
+    this.x0 = Math.round(Math.max(this.originX + left * this.scaleX, this.left) * ratio);
+    this.x1 = Math.round(Math.min(this.originX + right * this.scaleX, this.right) * ratio);
+    this.y0 = Math.round(Math.max(this.originY - top * this.scaleY, this.top) * ratio);
+    this.y1 = Math.round(Math.min(this.originY - offset * this.scaleY, this.bottom) * ratio);
     return true;
   }
 
-  /** Fills it. A rim separates neighbors, but would eat up what is thin. */
-  fill(context) {
-    const pixel = 1 / this.ratio;
-    const width = this.x1 - this.x0;
-    const height = this.y1 - this.y0;
-    const rim = width > 4 && height > 4 ? pixel : 0;
-    context.fillRect(this.x0, this.y0, Math.max(width - rim, pixel), Math.max(height - rim, pixel));
+  /** Paints it. A rim separates neighbors, but would eat up what is thin. */
+  paint(pixel) {
+    const { x0, x1, y0, y1, ratio, pixels, width } = this;
+    const rim = x1 - x0 > 4 * ratio && y1 - y0 > 4 * ratio ? 1 : 0;
+    const [right, bottom] = [Math.max(x1 - rim, x0 + 1), Math.max(y1 - rim, y0 + 1)];
+    for (let row = y0 * width; row < bottom * width; row += width) {
+      for (let place = row + x0; place < row + right; place += 1) pixels[place] = pixel;
+    }
     this.panel.drawn += 1;
-  }
-
-  copy() {
-    const { x0, x1, y0, y1 } = this;
-    return { x0, x1, y0, y1 };
   }
 }
 

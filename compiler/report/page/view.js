@@ -28,6 +28,7 @@ function themeColors(model) {
     const own = channels(read(color));
     return Array.from({ length: TINTS }, (_, tint) => mixed(own, ground, (0.34 * tint) / TINTS));
   });
+  colors.pixels = colors.buckets.map(toPixel);
   colors.copies = ["var(--copy-0)", "var(--copy-1)", "var(--copy-2)", "var(--copy-3)"].map(read);
   probe.remove();
   return colors;
@@ -41,6 +42,11 @@ function mixed(color, other, part) {
   return `rgb(${color.map((value, i) => Math.round(value * (1 - part) + other[i] * part)).join(",")})`;
 }
 
+/** Returns a color as a number of four bytes, in the order of an `ImageData`. */
+function toPixel(color) {
+  return new Uint32Array(Uint8Array.of(...channels(color), 255).buffer)[0];
+}
+
 class Panel {
   constructor(page, plan) {
     this.page = page;
@@ -48,6 +54,7 @@ class Panel {
     this.element = document.getElementById("panel-template").content.firstElementChild.cloneNode(true);
     [this.base, this.overlay] = this.element.querySelectorAll("canvas");
     this.stage = this.element.querySelector(".stage");
+    this.scratch = document.createElement("canvas");
     this.drawn = 0;
   }
 
@@ -55,9 +62,14 @@ class Panel {
   resize() {
     const { clientWidth, clientHeight } = this.stage;
     const ratio = globalThis.devicePixelRatio || 1;
-    for (const canvas of [this.base, this.overlay]) {
+    for (const canvas of [this.base, this.overlay, this.scratch]) {
       const [width, height] = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)];
       if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    }
+    const { width, height } = this.base;
+    if (this.image?.width !== width || this.image.height !== height) {
+      this.image = new ImageData(Math.max(width, 1), Math.max(height, 1));
+      this.pixels = new Uint32Array(this.image.data.buffer);
     }
     this.width = clientWidth;
     this.height = clientHeight;
@@ -137,6 +149,15 @@ class Panel {
     for (const picture of this.pictures) drawMemory(this, context, picture);
     drawLanes(this, context);
     drawTimeAxis(this, context);
+  }
+
+  /** Draws what was painted into `pixels`: the pixels of the whole canvas, row by row. */
+  putPixels(context) {
+    this.scratch.getContext("2d").putImageData(this.image, 0, 0);
+    context.save();
+    context.resetTransform();
+    context.drawImage(this.scratch, 0, 0);
+    context.restore();
   }
 
   drawOverlay() {

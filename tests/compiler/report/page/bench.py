@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from chromium import find_chromium, opened_chromium
+from chromium import find_chromium, opened_chromium, wait_until_drawn
 
 from memplan.compiler.mapping.contended import placement_problem
 from memplan.compiler.report.page.html import page_html
@@ -51,7 +51,7 @@ def packed_report(num_buffers: int) -> Report:
 def measure(page: Any, url: str) -> dict[str, float]:
     """Opens a page and returns what it took, in milliseconds."""
     page.goto(url)
-    page.wait_for_function("globalThis.memplanPage?.stats.pictures > 0")
+    wait_until_drawn(page)
     opened = page.evaluate("performance.now()")
     result = {"rectangles": page.evaluate("memplanPage.stats.rectangles"), "open": opened}
     for name, zooms in (("zoom", True), ("everything", False)):

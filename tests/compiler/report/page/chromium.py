@@ -37,5 +37,19 @@ def opened_chromium(path: str) -> Iterator[Any]:
             browser.close()
 
 
+def wait_until_drawn(page: Any) -> None:
+    """Waits until a page of a report has drawn its picture.
+
+    `wait_for_function` would evaluate its text again and again, which the policy of the page forbids after the first time.
+    """
+    page.evaluate("""async () => {
+      for (let frame = 0; frame < 3000; frame += 1) {
+        if (globalThis.memplanPage?.stats.pictures > 0) return;
+        await new Promise(requestAnimationFrame);
+      }
+      throw new Error("the page has drawn nothing");
+    }""")
+
+
 if __name__ == "__main__":
     sys.exit(find_chromium() is None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import find_chromium, opened_chromium
+from chromium import find_chromium, opened_chromium, wait_until_drawn
 
 from memplan.compiler.ir import Source
 from memplan.compiler.mapping.plan import Plan
@@ -65,7 +65,7 @@ def opened(browser: Any, file: Path) -> Iterator[Open]:
         page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: request.url.startswith("file:") or wrong.append(request.url))
         page.goto(path.as_uri() + (f"#{fragment}" if fragment else ""))
-        page.wait_for_function("globalThis.memplanPage?.stats.pictures > 0")
+        wait_until_drawn(page)
         return page
 
     yield open_page
@@ -129,6 +129,27 @@ def test_hover_tells_the_buffer_under_the_pointer(opened: Open) -> None:
     assert page.inner_text("#tip").splitlines()[0] == "out (t=7)"
     page.mouse.move(5, 5)
     assert page.locator("#tip").is_hidden()
+
+
+@pytest.mark.parametrize("ratio", [1, 1.5])
+def test_rectangles_have_their_places_and_colors(opened: Open, ratio: float) -> None:
+    page = opened(device_scale_factor=ratio)
+    colors = """(points) => {
+      const { model, colors, panels: [, { base, ratio }] } = memplanPage;
+      const box = base.getBoundingClientRect();
+      const copy = new OffscreenCanvas(base.width, base.height).getContext("2d", { willReadFrequently: true });
+      copy.drawImage(base, 0, 0);
+      const at = ([x, y]) => `rgb(${[...copy.getImageData((x - box.left) * ratio, (y - box.top) * ratio, 1, 1).data].slice(0, 3)})`;
+      const own = (name) => colors.buckets[model.bucket[model.buffers.name.indexOf(name)]];
+      const names = { [own("a")]: "a", [own("w")]: "w", [colors.canvas.replaceAll(" ", "")]: "", [colors.dim.replaceAll(" ", "")]: "dim" };
+      return points.map((point) => names[at(point)]);
+    }"""
+    # a: until 1.58 s, bytes 30 to 90. w: from then to 3.5 s, bytes 20 to 100.
+    points = [at(page, 1, *place) for place in [(0.1, 86), (1.5, 86), (0.1, 94), (1.65, 24), (3.4, 94), (3.4, 24), (3.4, 14), (3.6, 94)]]  # fmt: skip
+    assert page.evaluate(colors, points) == ["a", "a", "", "w", "w", "w", "", ""]
+    page.fill("#search", "w")
+    settled(page)
+    assert page.evaluate(colors, points) == ["dim", "dim", "", "w", "w", "w", "", ""]
 
 
 def test_click_selects_and_escape_drops(opened: Open) -> None:
@@ -339,7 +360,7 @@ def test_the_policy_stops_what_is_not_ours(browser: Any, file: Path) -> None:
     """Were a name ever to become markup, its script would not run and nothing would be fetched."""
     page = browser.new_page()
     page.goto(file.as_uri())
-    page.wait_for_function("globalThis.memplanPage?.stats.pictures > 0")
+    wait_until_drawn(page)
     page.evaluate("""() => {
       document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='globalThis.hacked = 1'>");
       const script = document.createElement("script");

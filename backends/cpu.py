@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from memplan.backends.dumped import DumpedModule, read_dumped
+from memplan.backends.dumped import DUMP_OPTIONS, DumpedModule, read_dumped
 from memplan.backends.order_hook import Rule, ordering
 from memplan.compiler.errors import MemplanError
 
@@ -34,7 +34,7 @@ def compile_for_cpu(
     import jax
 
     with tempfile.TemporaryDirectory() as folder:
-        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        options = {"xla_dump_to": folder, **DUMP_OPTIONS}
         # Each compile has a new function, since JAX would not compile again what it holds already.
         twin = jax.jit(wraps(fun)(lambda *given: fun(*given)), donate_argnums=donate_argnums)
         with _uncached(), nullcontext() if rule is None else ordering(rule, platform="cpu") as outcome:

@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from memplan.compiler import limits
 from memplan.compiler.analysis.buffer_assignment import BufferAssignment, read_buffer_assignment
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.files import read_bytes
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.ir import Graph
 
-# How the names of two files end: the final text of a module, and the report on that text.
-TEXT, REPORT = ".txt", "-buffer-assignment.txt"
+# How the names of files end: the final text of a module, the report on that text, and both as an HloProto.
+TEXT, REPORT, PROTO = ".txt", "-buffer-assignment.txt", ".hlo.pb"
+# What makes XLA write them.
+DUMP_OPTIONS = {"xla_dump_hlo_as_text": True, "xla_dump_hlo_as_proto": True}
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,13 @@ class DumpedModule:
     Attributes:
       graph: its module, scheduled.
       assignment: the memory that XLA gives to it.
+      proto: both as a serialized HloProto; b"" if XLA left none.
       refused: why the compiler refused it after that; "" if it did not.
     """
 
     graph: Graph
     assignment: BufferAssignment
+    proto: bytes
     refused: str = ""
 
 
@@ -42,7 +48,10 @@ def read_dumped(folder: Path, refused: str = "") -> DumpedModule:
     reports = sorted(folder.glob(f"*after_optimizations{REPORT}"), key=lambda file: file.stat().st_size)
     if not reports:
         raise MemplanError("XLA left no report on its memory")
-    return DumpedModule(read(module_of_report(reports[-1])), read_buffer_assignment(reports[-1]), refused)
+    report = reports[-1]
+    both = report.with_name(report.name.removesuffix(REPORT) + PROTO)
+    proto = read_bytes(both, limits.PROGRAM) if both.exists() else b""
+    return DumpedModule(read(module_of_report(report)), read_buffer_assignment(report), proto, refused)
 
 
 def module_of_report(report: Path) -> Path:

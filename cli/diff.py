@@ -122,7 +122,7 @@ def _side(name: str, target: str | None, dump: Path | None, bindings: Bindings, 
         with stages.stage(f"verifying {name}"):
             stop_if_violated(verify(built.problem, plan))
         return side_of_plan(name, built, plan)
-    graph, described, _ = module_of(name, target, None, bindings, stages)
+    graph, described, *_ = module_of(name, target, None, bindings, stages)
     with stages.stage(f"building the problem of {name}"):
         built = build(graph, described)
         slow = planners.get("slow").plan(built.problem, Budget())

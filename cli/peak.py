@@ -71,6 +71,16 @@ _Assignment = Annotated[
         help="XLA's report …-buffer-assignment.txt on the module; by default the one beside it, if there is one.",
     ),
 ]
+_XProf = Annotated[
+    Path | None,
+    typer.Option(
+        "--xprof",
+        metavar="DIR",
+        show_default=False,
+        help="Write a log folder whose memory viewer `xprof --logdir DIR` opens. A dump has to be XLA's "
+        "…after_optimizations.hlo.pb, which holds the buffer assignment.",
+    ),
+]
 
 
 def command(
@@ -79,6 +89,7 @@ def command(
     limit: _Limit = None,
     by: Annotated[Grouping, typer.Option("--by", help="What the buffers of a row have in common.")] = Grouping.LAYER,
     assignment: _Assignment = None,
+    xprof: _XProf = None,
     json: AsJson = False,
     trip_count: TripCounts = None,
     dim: Dims = None,
@@ -90,10 +101,13 @@ def command(
     import json as json_module
 
     from memplan.backends.fit.limit import limit_of
+    from memplan.backends.xprof import read_hlo_proto, write_xprof
     from memplan.cli import console
     from memplan.cli.bindings import Bindings
     from memplan.cli.console import Stages, note
     from memplan.cli.exit_status import ExitStatus
+    from memplan.cli.outputs import check_folder
+    from memplan.compiler.errors import MemplanError
     from memplan.compiler.report.buffers import GroupBy
     from memplan.compiler.report.peak import find_peak
     from memplan.compiler.report.peak_schema import peak_json
@@ -102,8 +116,10 @@ def command(
 
     wanted = None if limit is None else limit_of(limit)
     bindings = Bindings.of(trip_count, dim)
+    check_folder(xprof)
+    given = read_hlo_proto(Path(program)) if xprof is not None and is_file(program) else b""
     with Stages(total=2, quiet=json) as stages:
-        graph, described, report = module_of(program, target, assignment, bindings, stages)
+        graph, described, report, proto = module_of(program, target, assignment, bindings, stages)
         if wanted is None and (target is not None or described.name != ANY_TARGET):
             wanted = described.spaces[0].capacity
         with stages.stage("finding the peak"):
@@ -116,10 +132,16 @@ def command(
                 # XLA has tables of tuples, except on TPUs.
                 pointer_bytes=0 if report is None or described.name.startswith("tpu") else 8,
             )
+        if xprof is not None:
+            if not (proto := given or proto):
+                raise MemplanError("XLA left no proto of the module, which XProf needs")
+            write_xprof(xprof, proto)
     if json:
         console.write(json_module.dumps(peak_json(peak), indent=2))
     else:
         console.show(lambda terminal: print_peak(peak, terminal))
+    if xprof is not None:
+        note(f"`xprof --logdir {xprof}` shows what XLA assigned, in its memory viewer")
     if not peak.fits:
         how = "" if is_file(program) else ": `memplan fit` looks for the cheapest way to make it fit"
         note(f"{program} does not fit{how}")
@@ -134,8 +156,10 @@ def is_file(program: str) -> bool:
 
 def module_of(
     program: str, target: str | None, assignment: Path | None, bindings: Bindings, stages: Stages
-) -> tuple[Graph, Target, BufferAssignment | None]:
+) -> tuple[Graph, Target, BufferAssignment | None, bytes]:
     """Returns the module of a dump, or of a JAX program, its target, and what XLA reports of its memory if it does.
+
+    The last is the HloProto of a program that was compiled here; b"" for a dump.
 
     Args:
       program: as the user named it.
@@ -151,7 +175,7 @@ def module_of(
 
 def _read(
     path: Path, target: str | None, assignment: Path | None, bindings: Bindings, stages: Stages
-) -> tuple[Graph, Target, BufferAssignment | None]:
+) -> tuple[Graph, Target, BufferAssignment | None, bytes]:
     """Reads a module, and what XLA reports of its memory if that is there."""
     from memplan.backends.dumped import REPORT, module_of_report, report_of_module
     from memplan.cli.dumps import read_dump, target_for
@@ -166,10 +190,10 @@ def _read(
         assignment = beside
     report = None if assignment is None else read_buffer_assignment(assignment)
     graph = read_dump(path, stages, bindings)
-    return graph, target_for(graph, target), report
+    return graph, target_for(graph, target), report, b""
 
 
-def _compiled(program: str, target: str | None, stages: Stages) -> tuple[Graph, Target, BufferAssignment]:
+def _compiled(program: str, target: str | None, stages: Stages) -> tuple[Graph, Target, BufferAssignment, bytes]:
     """Compiles a JAX program for a TPU, or for the CPU of this machine; says so if the compiler refused it."""
     from memplan.cli.console import note
     from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
@@ -193,4 +217,4 @@ def _compiled(program: str, target: str | None, stages: Stages) -> tuple[Graph, 
             module = compile_for_cpu(found.fun, found.args, found.donate_argnums)
     if module.refused:
         note(module.refused)
-    return module.graph, described, module.assignment
+    return module.graph, described, module.assignment, module.proto

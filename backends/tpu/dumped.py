@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from memplan.backends.dumped import DumpedModule, read_dumped
+from memplan.backends.dumped import DUMP_OPTIONS, DumpedModule, read_dumped
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler, no_compiler
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
@@ -24,7 +24,7 @@ def compile_for_tpu(module: bytes, target: Target) -> DumpedModule:
     with tempfile.TemporaryDirectory() as folder:
         # What is wanted are the files, and those are not in the cache.
         with TpuCompiler(use_cache=False) as compiler:
-            options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": "True"}
+            options = {"xla_dump_to": folder, **{name: str(value) for name, value in DUMP_OPTIONS.items()}}
             try:
                 compiler.compile(module, TOPOLOGY_OF_TARGET[target.name], options)
             except CompileError as error:

@@ -165,6 +165,25 @@ def test_the_report_of_xla_is_read_beside_a_module_or_in_its_place(
     assert json.loads(run("peak", module, "--assignment", other, "--json").out) == beside
 
 
+def test_a_log_folder_for_xprof(folder: Path, run: Callable[..., Ran]) -> None:
+    compiled = run("peak", "step_of_mine:attention", "--xprof", "log", "--json")
+    assert "`xprof --logdir log`" in compiled.err
+    (proto,) = folder.glob("log/plugins/profile/*/*.hlo_proto.pb")
+    again = run("peak", proto, "--xprof", "again", "--json")
+    assert (compiled.status, again.status) == (0, 0)
+    ours, theirs = (json.loads(done.out)["memories"][0]["groups"] for done in (compiled, again))
+    assert [group["group"] for group in ours] == [group["group"] for group in theirs]
+    (copy,) = folder.glob("again/plugins/profile/*/*.hlo_proto.pb")
+    assert copy.read_bytes() == proto.read_bytes()
+
+
+def test_a_text_has_nothing_for_xprof(module: Path, run: Callable[..., Ran], tmp_path: Path) -> None:
+    done = run("peak", module, "--xprof", tmp_path / "log")
+    assert (done.status, len(done.errors)) == (2, 1)
+    assert "--xla_dump_hlo_as_proto" in done.errors[0]
+    assert not (tmp_path / "log").exists()
+
+
 def test_mistakes_are_one_line(folder: Path, run: Callable[..., Ran]) -> None:
     for arguments, message in [
         (["no/such.hlo.txt"], "no/such.hlo.txt"),

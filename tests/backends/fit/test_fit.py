@@ -270,7 +270,7 @@ def test_a_step_fits_on_a_tpu_by_its_compiler_s_word() -> None:
     args = (shapes, jax.ShapeDtypeStruct((65536, 512), "float32"))
     given = fit(step, *args, limit="12GiB", target="tpu-v5e", planner=threshold_planner).memory
     limit = given.total - int(0.3 * given.temporaries)
-    result = fit(step, *args, limit=limit, target="tpu-v5e", planner=threshold_planner)
+    result = fit(step, *args, limit=limit, target="tpu-v5e", compile_budget=3, planner=threshold_planner)
     assert result.memory.total <= limit
     with pytest.raises(MemplanError, match="compiled for tpu-v5e: it cannot run here"):
         result(*args)

@@ -106,7 +106,7 @@ def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = seeded_problem(3, 60, REAL, 1)
     monkeypatch.setattr(child_process, "start", remembered)
     monkeypatch.setattr(ilp, "_greedy_decisions", interrupt)
-    made = solve(mapped, Budget())
+    made = solve(mapped, SHORT)
     assert verify(mapped, made) == []
     assert len(started) >= 2
     assert all(process.poll() is not None for process in started)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import jax
 from jax.extend.core import jaxpr_as_fun
 
+from memplan.backends.fit.several_devices import sharded_structs
 from memplan.backends.jit.lowering import lower_for_tpu
 from memplan.backends.jit.planning import module_of
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
@@ -178,10 +179,9 @@ def traced_of(
     options = {} if shardings is None else {"out_shardings": list(shardings[1])}
     # Arguments that are not used count as in the original, which holds them as well.
     jitted = jax.jit(program, donate_argnums=numbers, keep_unused=True, **options)
-    structs = [struct(variable.aval) for variable in closed.jaxpr.invars]
     if shardings is not None:
-        structs = [each.update(sharding=given) for each, given in zip(structs, shardings[0], strict=True)]
-    return jitted.trace(*structs)
+        return jitted.trace(*sharded_structs(closed.jaxpr, shardings[0]))
+    return jitted.trace(*(struct(variable.aval) for variable in closed.jaxpr.invars))
 
 
 def _refused(error: Exception) -> CompiledFit:

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memplan.compiler.ir import Source
 from memplan.compiler.printable import from_here, printable
 from memplan.compiler.report.buffers import GroupBy
 from memplan.compiler.report.grouping import argument_of
@@ -50,7 +49,7 @@ def print_peak(peak: Peak, console: Console) -> None:
 
 
 def _print_memory(peak: Peak, memory: MemoryPeak, console: Console) -> None:
-    where = print_source(memory.source) or memory.source.op_name
+    where = memory.source.place or memory.source.op_name
     capacity = peak.limit if memory is peak.main else memory.capacity
     of = f" of {print_bytes(capacity)}" if capacity is not None else ""
     console.print(
@@ -116,11 +115,6 @@ def _line_beside(group: StandingGroup) -> str:
     if not first.file or group.label == first.source:
         return ""
     return f"{printable('/'.join(first.file.split('/')[-2:]), limit=_LONGEST)}:{first.line}"
-
-
-def print_source(source: Source) -> str:
-    """Returns `file:line`; "" where it is not known."""
-    return f"{source.file}:{source.line}" if source.file else ""
 
 
 def _reliefs(peak: Peak) -> Table:

@@ -41,13 +41,21 @@ class Outcome:
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], prepared: None) -> Callable[..., Outcome]:
+def run_unprepared(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs a command that needs no planner."""
+
     def run_command(*arguments: object) -> Outcome:
         capfd.readouterr()
         status = main([str(argument) for argument in arguments])
         return Outcome(status, *capfd.readouterr())
 
     return run_command
+
+
+@pytest.fixture
+def run(run_unprepared: Callable[..., Outcome], prepared: None) -> Callable[..., Outcome]:
+    """Runs a command with the planners' kernels there."""
+    return run_unprepared
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,21 +21,9 @@ ENTRY e {
 """
 
 
-@dataclass(frozen=True)
-class Ran:
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def run_command(*arguments: object) -> Ran:
-        status = main(["diff", *(str(argument) for argument in arguments)])
-        done = capsys.readouterr()
-        return Ran(status, done.out, done.err)
-
-    return run_command
+def run(run_unprepared: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(run_unprepared, "diff")
 
 
 @pytest.fixture
@@ -52,7 +41,7 @@ def after(tmp_path: Path) -> Path:
     return path
 
 
-def test_two_dumps(before: Path, after: Path, run: Callable[..., Ran]) -> None:
+def test_two_dumps(before: Path, after: Path, run: Callable[..., Any]) -> None:
     found = json.loads(run(before, after, "--json").out)
     assert (found["peak_growth"], found["before"]["peaks"]["slow"]) == (4096, 5124)
     # `sum` reads more, so it takes longer.
@@ -67,7 +56,7 @@ def test_two_dumps(before: Path, after: Path, run: Callable[..., Ran]) -> None:
     ("allowed", "status"), [("2%", 1), ("79.9%", 1), ("80%", 0), ("100%", 0), ("4095", 1), ("4KiB", 0)]
 )
 def test_a_peak_that_grows_too_much(
-    allowed: str, status: int, before: Path, after: Path, run: Callable[..., Ran]
+    allowed: str, status: int, before: Path, after: Path, run: Callable[..., Any]
 ) -> None:
     done = run(before, after, "--fail-if-peak-grows", allowed)
     assert done.status == status
@@ -75,7 +64,7 @@ def test_a_peak_that_grows_too_much(
     assert run(after, before, "--fail-if-peak-grows", allowed).status == 0
 
 
-def test_plans_need_their_program(before: Path, run: Callable[..., Ran], tmp_path: Path, capsys: object) -> None:
+def test_plans_need_their_program(before: Path, run: Callable[..., Any], tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     assert main(["plan", str(before), "--planner", "slow", "--out", str(plan)]) == 0
     assert run(plan, plan).status == 2
@@ -86,7 +75,7 @@ def test_plans_need_their_program(before: Path, run: Callable[..., Ran], tmp_pat
     assert same["peak_growth"] == 0
 
 
-def test_mistakes_are_one_line(before: Path, after: Path, run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_mistakes_are_one_line(before: Path, after: Path, run: Callable[..., Any], tmp_path: Path) -> None:
     for arguments in (
         [before, after, "--fail-if-peak-grows", "much"],
         [before, after, "--fail-if-peak-grows", "2 % of it"],
@@ -95,4 +84,4 @@ def test_mistakes_are_one_line(before: Path, after: Path, run: Callable[..., Ran
     ):
         done = run(*arguments)
         assert done.status == 2, arguments
-        assert len([line for line in done.err.splitlines() if line.startswith("memplan: error: ")]) == 1
+        assert len(done.errors) == 1

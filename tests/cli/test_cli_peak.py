@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memplan.cli.main import main
 from memplan.cli.peak import Grouping, is_file
 from memplan.compiler.report.buffers import GroupBy
 
@@ -63,29 +61,9 @@ def recurrent():
 """
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What a run of the command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("memplan: error: ")]
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """As the fixture of the other commands, without what only planners need."""
-
-    def run_command(*arguments: object) -> Ran:
-        status = main([str(argument) for argument in arguments])
-        done = capsys.readouterr()
-        return Ran(status, done.out, done.err)
-
-    return run_command
+def run(run_unprepared: Callable[..., Any]) -> Callable[..., Any]:
+    return run_unprepared
 
 
 @pytest.fixture
@@ -108,7 +86,7 @@ def check(found: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("name", ["program", "donated", "attention", "recurrent"])
-def test_our_peak_is_that_of_xla(name: str, folder: Path, run: Callable[..., Ran]) -> None:
+def test_our_peak_is_that_of_xla(name: str, folder: Path, run: Callable[..., Any]) -> None:
     done = run("peak", f"step_of_mine:{name}", "--by", "line", "--json")
     found = json.loads(done.out)
     check(found)
@@ -122,7 +100,7 @@ def test_our_peak_is_that_of_xla(name: str, folder: Path, run: Callable[..., Ran
         assert found["donations"] == []
 
 
-def test_a_program_that_does_not_fit_has_the_same_report(folder: Path, run: Callable[..., Ran]) -> None:
+def test_a_program_that_does_not_fit_has_the_same_report(folder: Path, run: Callable[..., Any]) -> None:
     whole = run("peak", "step_of_mine:program")
     small = run("peak", "step_of_mine:program", "--limit", "1MiB")
     assert (whole.status, small.status) == (0, 1)
@@ -134,7 +112,7 @@ def test_a_program_that_does_not_fit_has_the_same_report(folder: Path, run: Call
     assert small.errors == []
 
 
-def test_a_dump_and_a_limit(dump: Path, run: Callable[..., Ran]) -> None:
+def test_a_dump_and_a_limit(dump: Path, run: Callable[..., Any]) -> None:
     done = run("peak", dump, "--by", "shape")
     assert done.status == 0
     assert "hbm: " in done.out
@@ -145,7 +123,7 @@ def test_a_dump_and_a_limit(dump: Path, run: Callable[..., Ran]) -> None:
 
 
 def test_the_report_of_xla_is_read_beside_a_module_or_in_its_place(
-    module: Path, run: Callable[..., Ran], tmp_path: Path
+    module: Path, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     size = 2 * 2**20
     report = module.with_name("step.hlo-buffer-assignment.txt")
@@ -165,7 +143,7 @@ def test_the_report_of_xla_is_read_beside_a_module_or_in_its_place(
     assert json.loads(run("peak", module, "--assignment", other, "--json").out) == beside
 
 
-def test_a_log_folder_for_xprof(folder: Path, run: Callable[..., Ran]) -> None:
+def test_a_log_folder_for_xprof(folder: Path, run: Callable[..., Any]) -> None:
     compiled = run("peak", "step_of_mine:attention", "--xprof", "log", "--json")
     assert "`xprof --logdir log`" in compiled.err
     (proto,) = folder.glob("log/plugins/profile/*/*.hlo_proto.pb")
@@ -177,14 +155,14 @@ def test_a_log_folder_for_xprof(folder: Path, run: Callable[..., Ran]) -> None:
     assert copy.read_bytes() == proto.read_bytes()
 
 
-def test_a_text_has_nothing_for_xprof(module: Path, run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_text_has_nothing_for_xprof(module: Path, run: Callable[..., Any], tmp_path: Path) -> None:
     done = run("peak", module, "--xprof", tmp_path / "log")
     assert (done.status, len(done.errors)) == (2, 1)
     assert "--xla_dump_hlo_as_proto" in done.errors[0]
     assert not (tmp_path / "log").exists()
 
 
-def test_mistakes_are_one_line(folder: Path, run: Callable[..., Ran]) -> None:
+def test_mistakes_are_one_line(folder: Path, run: Callable[..., Any]) -> None:
     for arguments, message in [
         (["no/such.hlo.txt"], "no/such.hlo.txt"),
         (["step_of_mine:nothing"], "has no nothing"),
@@ -223,5 +201,5 @@ REAL = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
-def test_our_peak_is_that_of_xla_on_real_programs(name: str, run: Callable[..., Ran]) -> None:
+def test_our_peak_is_that_of_xla_on_real_programs(name: str, run: Callable[..., Any]) -> None:
     assert check(json.loads(run("peak", name, "--by", "line", "--json").out)) == pytest.approx(1.0, rel=0.01)

@@ -14,7 +14,7 @@ from typing import Any
 
 from memplan.backends.dumped import DUMP_OPTIONS, DumpedModule, read_dumped
 from memplan.backends.order_hook import Rule, ordering
-from memplan.compiler.errors import MemplanError
+from memplan.compiler.errors import MemplanError, one_line
 
 
 def compile_for_cpu(
@@ -41,8 +41,7 @@ def compile_for_cpu(
             try:
                 twin.lower(*args).compile(compiler_options=options)
             except Exception as error:
-                lines = str(error).strip().splitlines() or [""]
-                raise MemplanError(f"it does not compile: {type(error).__name__}: {lines[0]}") from error
+                raise MemplanError(f"it does not compile: {one_line(error)}") from error
         if outcome is not None and (refused := [found.refused for found in outcome.modules if found.refused]):
             raise MemplanError(f"XLA takes no other order: {refused[0]}")
         return read_dumped(Path(folder))

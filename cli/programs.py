@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from typing import Any
 
-from memplan.compiler.errors import MemplanError
+from memplan.compiler.errors import MemplanError, one_line
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,3 @@ def _built(name: str, build: Any, donate_argnums: tuple[int, ...], **options: in
     if not is_pair or not callable(built[0]) or not isinstance(built[1], tuple):
         raise MemplanError(f"{name} returns no (fun, args), a function and a tuple of its arguments")
     return Program(name, built[0], built[1], donate_argnums)
-
-
-def one_line(error: BaseException) -> str:
-    """Returns the type of an error and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

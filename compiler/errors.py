@@ -70,3 +70,9 @@ class PlanError(MemplanError):
 
 class PlannerError(MemplanError):
     """A planner that cannot solve the problem given, or is not known."""
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the type of an error and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from memplan.compiler.errors import MemplanError
+from memplan.compiler.errors import MemplanError, one_line
 from memplan.compiler.registry import Registry
 
 if TYPE_CHECKING:
@@ -197,5 +197,4 @@ def blamed(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise PassError(f"pass {name} broke the program: {type(error).__name__}: {lines[0]}") from error
+        raise PassError(f"pass {name} broke the program: {one_line(error)}") from error

@@ -12,7 +12,7 @@ from memplan.backends.fit.compilers import FitCompiler
 from memplan.backends.fit.fit import FitPlanner, FitSession, session_of
 from memplan.backends.fit.prediction import predicted_total
 from memplan.compiler.effort import Effort
-from memplan.compiler.errors import MemplanError
+from memplan.compiler.errors import MemplanError, one_line
 from memplan.compiler.hardware.target import Target
 from memplan.passes.fit.program import FitProgram
 from memplan.planners.fit.plan import FitError, FitPlan
@@ -68,9 +68,7 @@ class BatchSource:
         except MemplanError:
             raise
         except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            message = f"the program cannot be built for batch {batch:,}: {type(error).__name__}: {lines[0]}"
-            raise MemplanError(message) from error
+            raise MemplanError(f"the program cannot be built for batch {batch:,}: {one_line(error)}") from error
 
 
 class BatchNeed:

@@ -14,9 +14,9 @@ from memplan.backends.fit.compilers import memory_of
 from memplan.backends.fit.fit import fit
 from memplan.backends.fit.result import FitResult
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
-from memplan.cli.programs import Program, lowered_for_tpu, one_line
+from memplan.cli.programs import Program, lowered_for_tpu
 from memplan.compiler.emulator.score import score
-from memplan.compiler.errors import MemplanError
+from memplan.compiler.errors import MemplanError, one_line
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.report.units import ratio

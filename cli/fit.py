@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from memplan.backends.fit.result import CannotFitError, FitAttempt, FitResult, TensorDecision
 
 _SHOWN = 20
+
+_Found = TypeVar("_Found")
 
 
 def command(
@@ -107,18 +109,25 @@ def command(
         _show_fit(program, limit_of(limit), options, json)
 
 
+def _found(find: Callable[[str], _Found], program: str, stages: Stages) -> _Found:
+    """Finds a program by its name, and has the kernels ready that plan it."""
+    from memplan.cli.preparation import prepare_with
+    from memplan.planners.fit.preparation import prepare
+
+    with stages.stage(f"tracing {program}"):
+        found = find(program)
+    prepare_with(prepare, stages)
+    return found
+
+
 def _show_fit(program: str, limit: int, options: Mapping[str, Any], json: bool) -> None:
     """Fits a program into a limit and prints the result; exits with 1 if nothing fits."""
     from memplan.backends.fit.fit import fit
     from memplan.backends.fit.result import CannotFitError
-    from memplan.cli.preparation import prepare_with
-    from memplan.planners.fit.preparation import prepare
 
     cannot: CannotFitError | None = None
     with Stages(total=3, quiet=json) as stages:
-        with stages.stage(f"tracing {program}"):
-            found = find_program(program)
-        prepare_with(prepare, stages)
+        found = _found(find_program, program, stages)
         with stages.stage(f"fitting into {print_bytes(limit)}"):
             try:
                 result = fit(found.fun, *found.args, limit=limit, donate_argnums=found.donate_argnums, **options)
@@ -144,13 +153,9 @@ def _show_curve(program: str, points: int, options: Mapping[str, Any], picture: 
     """Fits a program into falling limits, prints what they cost, and draws it."""
     from memplan.backends.fit.curve import fit_curve
     from memplan.cli.fit_curve import curve_json, curve_table, draw_curve
-    from memplan.cli.preparation import prepare_with
-    from memplan.planners.fit.preparation import prepare
 
     with Stages(total=3, quiet=json) as stages:
-        with stages.stage(f"tracing {program}"):
-            found = find_program(program)
-        prepare_with(prepare, stages)
+        found = _found(find_program, program, stages)
         with stages.stage("fitting into falling limits"):
             curve = fit_curve(found.fun, *found.args, points=points, donate_argnums=found.donate_argnums, **options)
     if picture is not None:
@@ -170,9 +175,8 @@ def _show_batch(program: str, limit: int, options: Mapping[str, Any], json: bool
     from memplan.cli.fit_batch import batch_json, batches_table
 
     cannot: NoBatchFitsError | None = None
-    with Stages(total=2, quiet=json) as stages:
-        with stages.stage(f"tracing {program}"):
-            build, donate_argnums = find_program_of_batches(program)
+    with Stages(total=3, quiet=json) as stages:
+        build, donate_argnums = _found(find_program_of_batches, program, stages)
         with stages.stage(f"looking for the largest batch within {print_bytes(limit)}"):
             try:
                 result = max_batch(build, limit=limit, donate_argnums=donate_argnums, **options)

@@ -199,7 +199,13 @@ def _show_failure(program: str, error: CannotFitError, json: bool) -> None:
     if error.attempts:
         console.show(lambda terminal: terminal.print(attempts_table(error.attempts)))
         console.write("")
-    console.write(str(error))
+    from memplan.backends.fit.standing import BY
+    from memplan.compiler.report.standing_tables import print_memory
+
+    console.write(error.summary)
+    standing = error.standing
+    if standing is not None:
+        console.show(lambda terminal: print_memory(standing, BY, None, terminal))
 
 
 def attempts_table(attempts: tuple[FitAttempt, ...]) -> Table:
@@ -251,6 +257,8 @@ def result_json(program: str, result: FitResult) -> dict[str, Any]:
 
 def failure_json(program: str, error: CannotFitError) -> dict[str, Any]:
     """Returns why nothing fits, as JSON; sizes in bytes."""
+    from memplan.compiler.report.peak_schema import memory_json
+
     batch = getattr(error, "batch", None)  # of --max-batch: the smallest one
     return {
         "program": program,
@@ -261,5 +269,5 @@ def failure_json(program: str, error: CannotFitError) -> dict[str, Any]:
         "proven": error.proven,
         "is_interface": error.is_interface,
         "attempts": [asdict(attempt) for attempt in error.attempts],
-        "standing": [asdict(decision) for decision in error.standing],
+        "standing": None if error.standing is None else memory_json(error.standing),
     }

@@ -137,6 +137,7 @@ class NoBatchFitsError(CannotFitError):
             cannot.limit, cannot.proven, cannot.least, cannot.standing, cannot.attempts, cannot.is_interface
         )
         self.batch, self.cannot = batch, cannot
+        self.summary = f"batch {batch:,} does not fit: {cannot.summary}"
         self.args = (f"batch {batch:,} does not fit: {cannot}",)
 
     def __reduce__(self) -> Any:

@@ -9,10 +9,13 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 
-from memplan.backends.fit.result import CannotFitError, TensorDecision
+from memplan.backends.fit.result import CannotFitError
+from memplan.backends.fit.standing import describe, peak_of_interface
 from memplan.compiler.frontends import jaxpr_versions as versions
 from memplan.compiler.frontends.jaxpr_arrays import shape_of
 from memplan.compiler.ir.shape import BITS_PER_ELEMENT, print_shape
+from memplan.compiler.report.buffers import BufferKind
+from memplan.compiler.report.standing import StandingBuffer
 from memplan.passes.fit.inline_calls import in_one_piece
 from memplan.passes.fit.kinds import bytes_of
 
@@ -36,21 +39,26 @@ def check_interface(traced: Any, arguments: Iterable[Any], limit: int) -> None:
     jaxpr, _ = versions.opened(in_one_piece(traced.jaxpr))
     outputs = dict.fromkeys(atom for atom in jaxpr.outvars if not isinstance(atom, Literal))
     used = {atom for equation in jaxpr.eqns for atom in equation.invars if not isinstance(atom, Literal)} | set(outputs)
+    last_use = {atom: e.primitive.name for e in jaxpr.eqns for atom in e.invars if not isinstance(atom, Literal)}
+    donated = {v for v, info in zip(jaxpr.invars, given, strict=True) if info.donated}
     names = dict(zip(jaxpr.invars, versions.argument_names(jaxpr), strict=True))
     taken = [variable for variable in jaxpr.invars if variable in used]
     made = [variable for variable in outputs if variable not in names]
     names |= {variable: f"result {number}" for number, variable in enumerate(outputs) if variable not in names}
-    reusable = sum(_least_bytes(v) for v, info in zip(jaxpr.invars, given, strict=True) if info.donated)
-    size = sum(map(_least_bytes, taken)) + max(sum(map(_least_bytes, made)) - reusable, 0)
+    reusable = sum(map(_least_bytes, donated))
+    standing = []
+    for number, variable in enumerate((*taken, *made)):
+        size, kind = _least_bytes(variable), BufferKind.UPDATED if variable in donated else BufferKind.ARGUMENT
+        if number >= len(taken):
+            kind = BufferKind.RESULT
+            reused = min(size, reusable)
+            size, reusable = size - reused, reusable - reused
+        shape = print_shape(shape_of(variable.aval))
+        described = describe(names[variable], shape, bytes_of(variable.aval), kind, last_use=last_use.get(variable, ""))
+        standing.append(StandingBuffer(number, size, described))
+    size = sum(buffer.bytes for buffer in standing)
     if size > limit:
-        tensors = [_kept(names[variable], variable) for variable in (*taken, *made)]
-        standing = tuple(sorted(tensors, key=lambda tensor: -tensor.size))
-        raise CannotFitError(limit, size, None, standing, (), is_interface=True)
-
-
-def _kept(name: str, variable: Any) -> TensorDecision:
-    shape = print_shape(shape_of(variable.aval))
-    return TensorDecision(name, "", shape, bytes_of(variable.aval), "kept", "an argument or a result")
+        raise CannotFitError(limit, size, None, peak_of_interface(standing), (), is_interface=True)
 
 
 def _is_on_host(leaf: Any) -> bool:

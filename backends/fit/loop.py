@@ -9,7 +9,8 @@ from typing import Any
 
 from memplan.backends.fit.compilers import CompiledFit, FitCompiler, traced_of
 from memplan.backends.fit.prediction import predicted_total
-from memplan.backends.fit.result import CannotFitError, FitAttempt, standing_of
+from memplan.backends.fit.result import CannotFitError, FitAttempt
+from memplan.backends.fit.standing import peak_of_plan
 from memplan.passes.fit.program import FitProgram
 from memplan.passes.fit.scan_pairs import Residual
 from memplan.passes.rematerialize import rematerialized
@@ -248,7 +249,7 @@ def _cheapest(search: FitLoop, model_limit: int) -> FitCandidate | None:
 
 def _cannot(search: FitLoop) -> CannotFitError:
     least, candidate = search.smallest or (None, None)
-    standing = standing_of(candidate.variant.program, candidate.plan) if candidate else ()
+    standing = peak_of_plan(candidate.variant.program, candidate.plan) if candidate else None
     proven = max(search.proven + search.offset, 0) if search.proven else 0
     return CannotFitError(search.limit, proven, least, standing, tuple(search.attempts))
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memplan.backends.fit.compilers import StatedMemory
+from memplan.backends.fit.standing import BY
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.printable import from_here
+from memplan.compiler.report.standing import MemoryPeak
+from memplan.compiler.report.standing_tables import memory_text
 from memplan.compiler.report.units import print_bytes, print_seconds
 from memplan.passes.fit.program import FitProgram
 from memplan.passes.fit.scan_pairs import Residual
 from memplan.planners.fit.plan import FitPlan, Load, Run, Store
-from memplan.planners.fit.verifier import verify_fit
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,11 @@ class CannotFitError(MemplanError):
       limit: that was asked for, bytes.
       proven: bytes that any plan needs, by the model; 0 if nothing is proven.
       least: bytes of the smallest program that was compiled, as the compiler stated them; None if it stated none.
-      standing: what stands at the peak of that program's plan, the largest first.
+      standing: what stands at the peak of that program's plan, by the model; None if none was compiled.
       attempts: all compiles.
       is_interface: whether the arguments and results need more than the limit by themselves. Then nothing was compiled,
         `proven` is what they need, and `standing` lists them.
+      summary: all of that in a line.
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class CannotFitError(MemplanError):
         limit: int,
         proven: int,
         least: int | None,
-        standing: tuple[TensorDecision, ...],
+        standing: MemoryPeak | None,
         attempts: tuple[FitAttempt, ...],
         is_interface: bool = False,
     ):
@@ -164,9 +166,8 @@ class CannotFitError(MemplanError):
                 parts.append(f"the smallest program that was compiled needs {print_bytes(least)}")
             if proven:
                 parts.append(f"by the model, no plan can need less than {print_bytes(proven)}")
-        listed = [f"  {print_bytes(d.size)} {d.shape} {d.name} {from_here(d.origin)}".rstrip() for d in standing[:8]]
-        heading = "the largest are" if is_interface else "at its peak stand"
-        super().__init__("\n".join(["; ".join(parts), *([heading, *listed] if listed else [])]))
+        self.summary = "; ".join(parts)
+        super().__init__("\n".join([self.summary, *([] if standing is None else [memory_text(standing, BY)])]))
 
     def __reduce__(self) -> Any:
         values = (self.limit, self.proven, self.least, self.standing, self.attempts, self.is_interface)
@@ -210,14 +211,3 @@ def _of_values(program: FitProgram, plan: FitPlan) -> Iterator[TensorDecision]:
             elif not node.can_repeat:
                 reason = "it has an effect, or may not be repeated"
         yield TensorDecision(value.name, value.origin, value.shape, value.size, decision, reason)
-
-
-def standing_of(program: FitProgram, plan: FitPlan) -> tuple[TensorDecision, ...]:
-    """Returns the values that are resident at the peak of a plan, the largest first."""
-    check = verify_fit(program.problem, plan)
-    values = program.problem.values
-    return tuple(
-        TensorDecision(values[v].name, values[v].origin, values[v].shape, size, "kept", "it stands at the peak")
-        for v, size in check.standing(program.problem, check.peak_step)
-        if size
-    )

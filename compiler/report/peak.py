@@ -8,7 +8,6 @@ The bytes of the groups, and those that the operation at the peak keeps for itse
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,13 +21,7 @@ from memplan.compiler.hardware.target import Target, TargetSpace
 from memplan.compiler.html import html_table
 from memplan.compiler.ir import Graph, Source
 from memplan.compiler.mapping.build import BuiltProblem, build
-from memplan.compiler.report.buffers import (
-    BufferDescription,
-    GroupBy,
-    Sources,
-    describe_storages,
-    labels_of,
-)
+from memplan.compiler.report.buffers import BufferDescription, GroupBy, Sources, describe_storages, labels_of
 from memplan.compiler.report.relief import (
     Donation,
     Relief,
@@ -38,95 +31,12 @@ from memplan.compiler.report.relief import (
     order_peak,
     results_to_come,
 )
+from memplan.compiler.report.standing import MemoryPeak, StandingBuffer, groups_of
 from memplan.compiler.report.stated import MemoryStatement
 from memplan.compiler.report.units import print_bytes
 
 # Groups for which it is found out what being rid of them would be worth.
 MOST_RELIEFS = 8
-# Groups of a memory that a notebook lists.
-_MOST_LISTED = 16
-
-
-@dataclass(frozen=True)
-class StandingBuffer:
-    """A buffer in use at a peak.
-
-    Attributes:
-      storage: index in the flattened program.
-      bytes: that it takes; 0 for a result in the memory of an operand that ends with the operation at the peak.
-      description: what a person may know of it.
-    """
-
-    storage: int
-    bytes: int
-    description: BufferDescription
-
-
-@dataclass(frozen=True)
-class StandingGroup:
-    """Buffers in use at a peak that have something in common.
-
-    Attributes:
-      label: what they have in common.
-      bytes: of all.
-      padding: bytes of these that hold no element.
-      buffers: the largest first.
-    """
-
-    label: str
-    bytes: int
-    padding: int
-    buffers: tuple[StandingBuffer, ...]
-
-
-@dataclass(frozen=True)
-class MemoryPeak:
-    """The peak of one memory.
-
-    Attributes:
-      name: of the memory.
-      number: XLA's number of it.
-      capacity: bytes; None where the target does not model it.
-      bytes: most that are in use at one time: of all buffers, and what the operation keeps for itself.
-      time: the first step at which they are; the number of steps for the moment after the last.
-      operation: its name.
-      source: where it comes from.
-      reserved: bytes that it keeps for itself.
-      groups: what is in use then, the largest first.
-      to_come: bytes of results that are not made yet; a runtime that allocates results beforehand holds these as well.
-    """
-
-    name: str
-    number: int
-    capacity: int | None
-    bytes: int
-    time: int
-    operation: str
-    source: Source
-    reserved: int
-    groups: tuple[StandingGroup, ...]
-    to_come: int
-
-    def _repr_html_(self) -> str:
-        columns = {"bytes": "right", "share": "right", "group": "left", "": "right", "kind": "left", "shape": "left"}
-        columns |= {"line": "left", "alive because": "left"}
-        rows = []
-        for group in self.groups[:_MOST_LISTED]:
-            first = group.buffers[0].description
-            count = f"×{len(group.buffers)}" if len(group.buffers) > 1 else ""
-            facts = (first.kind.value, first.shape, first.source, first.why_alive)
-            rows.append([*self._size(group.bytes), group.label, count, *facts])
-        if rest := self.groups[_MOST_LISTED:]:
-            size = self._size(sum(group.bytes for group in rest))
-            rows.append([*size, f"{len(rest):,} smaller", f"×{sum(len(group.buffers) for group in rest)}", *[""] * 4])
-        if self.reserved:
-            rows.append([*self._size(self.reserved), f"scoped memory of {self.operation}", "", "scoped", *[""] * 3])
-        rows.append([*self._size(self.bytes), "in all", *[""] * 5])
-        when = f"at {self.operation} (step {self.time:,})"
-        return html_table(f"{self.name}: {print_bytes(self.bytes)} at the peak, {when}", columns, rows)
-
-    def _size(self, size: int) -> tuple[str, str]:
-        return print_bytes(size), f"{100 * size / max(self.bytes, 1):.1f} %"
 
 
 @dataclass(frozen=True)
@@ -287,15 +197,8 @@ def _memory_peak(
     program = occupancy.program
     live = occupancy.live(number)
     time = int(np.argmax(live))
-    members: dict[str, list[StandingBuffer]] = defaultdict(list)
-    for storage, size in occupancy.standing(number, time):
-        members[labels[storage]].append(StandingBuffer(storage, size, described[storage]))
-    groups = []
-    for label, buffers in members.items():
-        buffers.sort(key=lambda buffer: -buffer.bytes)
-        padding = sum(min(buffer.description.padding, buffer.bytes) for buffer in buffers)
-        groups.append(StandingGroup(label, sum(buffer.bytes for buffer in buffers), padding, tuple(buffers)))
-    groups.sort(key=lambda group: -group.bytes)
+    standing = occupancy.standing(number, time)
+    buffers = [StandingBuffer(storage, size, described[storage]) for storage, size in standing]
     operation, source = "the end", Source()
     if time < len(program.steps):
         step = program.steps[time]
@@ -307,10 +210,11 @@ def _memory_peak(
         capacity=capacity,
         bytes=int(live[time]),
         time=time,
+        num_steps=len(program.steps),
         operation=operation,
         source=source,
         reserved=int(occupancy.reserved[number][time]) if number in occupancy.reserved else 0,
-        groups=tuple(groups),
+        groups=groups_of(buffers, [labels[storage] for storage, _ in standing]),
         to_come=results_to_come(program, number, time),
     )
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from memplan.compiler.report.peak import MemoryPeak, Peak, StandingGroup
+from memplan.compiler.report.peak import Peak
 from memplan.compiler.report.relief import Way
+from memplan.compiler.report.standing import MemoryPeak, StandingGroup
 
 SCHEMA = "memplan.peak/1"
 
@@ -25,7 +26,7 @@ def peak_json(peak: Peak) -> dict[str, Any]:
         "needed": peak.needed,
         "fits": peak.fits,
         "notes": list(peak.notes),
-        "memories": [_memory(memory) for memory in peak.memories],
+        "memories": [memory_json(memory) for memory in peak.memories],
         "reliefs": [
             {
                 "group": relief.label,
@@ -51,7 +52,8 @@ def peak_json(peak: Peak) -> dict[str, Any]:
     }
 
 
-def _memory(memory: MemoryPeak) -> dict[str, Any]:
+def memory_json(memory: MemoryPeak) -> dict[str, Any]:
+    """Returns what stands at the peak of a memory as JSON values."""
     return {
         "name": memory.name,
         "capacity": memory.capacity,

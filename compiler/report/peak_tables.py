@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from memplan.compiler.printable import from_here, printable
-from memplan.compiler.report.buffers import GroupBy
 from memplan.compiler.report.grouping import argument_of
-from memplan.compiler.report.peak import MemoryPeak, Peak, StandingGroup
+from memplan.compiler.report.peak import Peak
 from memplan.compiler.report.relief import Way
+from memplan.compiler.report.standing_tables import LONGEST, MOST_GROUPS, print_memory
 from memplan.compiler.report.units import print_bytes, print_seconds
 
-# Rows of the main memory's table and of the others', and arguments that are named.
-_MOST_GROUPS, _MOST_OTHERS, _MOST_NAMED = 16, 6, 4
-# What a name is cut to; the JSON has it whole.
-_LONGEST = 100
-# Below these widths, columns are left out: why a buffer is alive; its line and shape.
-_WIDE, _MEDIUM = 110, 80
+# Rows of the table of a memory that is not the main one, and arguments that are named.
+_MOST_OTHERS, _MOST_NAMED = 6, 4
 
 
 def print_peak(peak: Peak, console: Console) -> None:
     """Prints what stands at each memory's peak, what would lower the main one, and what a compiler states."""
     console.print(
-        Text.assemble((printable(peak.program, limit=_LONGEST), "bold"), f" on {printable(peak.target)}"),
+        Text.assemble((printable(peak.program, limit=LONGEST), "bold"), f" on {printable(peak.target)}"),
     )
     for note in peak.notes:
         console.print(Text(f"Note: {printable(note)}"))
     for memory in peak.memories:
         if memory.capacity is not None:
             console.print()
-            _print_memory(peak, memory, console)
+            is_main = memory is peak.main
+            capacity, most = (peak.limit, MOST_GROUPS) if is_main else (memory.capacity, _MOST_OTHERS)
+            print_memory(memory, peak.by, capacity, console, most)
     others = [memory for memory in peak.memories if memory.capacity is None and memory.bytes]
     if others:
         console.print()
@@ -46,75 +43,6 @@ def print_peak(peak: Peak, console: Console) -> None:
     console.print()
     for remark in remarks(peak):
         console.print(Text(printable(remark)))
-
-
-def _print_memory(peak: Peak, memory: MemoryPeak, console: Console) -> None:
-    where = memory.source.place or memory.source.op_name
-    capacity = peak.limit if memory is peak.main else memory.capacity
-    of = f" of {print_bytes(capacity)}" if capacity is not None else ""
-    console.print(
-        Text.assemble(
-            (f"{printable(memory.name)}: {print_bytes(memory.bytes)}{of}", "bold"),
-            f" at the peak, at {printable(memory.operation, limit=_LONGEST)} (step {memory.time:,} of "
-            f"{peak.num_steps:,}{', ' if where else ''}{printable(from_here(where), limit=_LONGEST)})",
-        ),
-    )
-    shown = memory.groups[: _MOST_GROUPS if memory is peak.main else _MOST_OTHERS]
-    console.print(_standing(peak, memory, shown, console.width))
-
-
-def _standing(peak: Peak, memory: MemoryPeak, shown: Sequence[StandingGroup], width: int) -> Table:
-    """Returns the table of what stands at a peak, whose last row is the sum."""
-    padded = any(100 * group.padding > memory.bytes for group in shown)
-    lines = {group.label: _line_beside(group) for group in shown}
-    with_line = width >= _MEDIUM and any(lines.values())
-    with_shape = width >= _MEDIUM and peak.by is not GroupBy.SHAPE
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("bytes", "share", *(["padding"] if padded else [])):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column(str(peak.by), overflow="fold", ratio=3)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    for column, is_there in (("shape", with_shape), ("line", with_line), ("alive because", width >= _WIDE)):
-        if is_there:
-            table.add_column(column, overflow="fold", ratio=2)
-
-    def add(bytes_: int, padding: int, label: str, count: str, cells: Sequence[str] = (), style: str = "") -> None:
-        share = f"{100 * bytes_ / max(memory.bytes, 1):.1f} %"
-        row = [print_bytes(bytes_), share, *([print_bytes(padding)] if padded else []), label, count, *cells]
-        table.add_row(*row, style=style)
-
-    for group in shown:
-        first = group.buffers[0].description
-        kinds = dict.fromkeys(buffer.description.kind.value for buffer in group.buffers)
-        cells = [first.kind.value + (", …" if len(kinds) > 1 else "")]
-        if with_shape:
-            shapes = {buffer.description.shape for buffer in group.buffers}
-            cells.append(printable(first.shape, limit=_LONGEST) + (", …" if len(shapes) > 1 else ""))
-        if with_line:
-            cells.append(lines[group.label])
-        if width >= _WIDE:
-            cells.append(printable(first.why_alive, limit=_LONGEST))
-        count = f"×{len(group.buffers)}" if len(group.buffers) > 1 else ""
-        add(group.bytes, group.padding, printable(from_here(group.label), limit=_LONGEST), count, cells)
-    rest = memory.groups[len(shown) :]
-    if rest:
-        count = f"×{sum(len(group.buffers) for group in rest)}"
-        sizes = (sum(group.bytes for group in rest), sum(group.padding for group in rest))
-        add(*sizes, f"{len(rest):,} smaller (--json lists all)", count, style="dim")
-    if memory.reserved:
-        add(memory.reserved, 0, f"scoped memory of {printable(memory.operation, limit=_LONGEST)}", "", ["scoped"])
-    table.add_section()
-    add(memory.bytes, sum(group.padding for group in memory.groups), "in all", "", style="bold")
-    return table
-
-
-def _line_beside(group: StandingGroup) -> str:
-    """Returns the line of a group's largest buffer, with one folder before the file; "" if it is the label."""
-    first = group.buffers[0].description
-    if not first.file or group.label == first.source:
-        return ""
-    return f"{printable('/'.join(first.file.split('/')[-2:]), limit=_LONGEST)}:{first.line}"
 
 
 def _reliefs(peak: Peak) -> Table:
@@ -133,7 +61,7 @@ def _reliefs(peak: Peak) -> Table:
         if with_host:
             copies = f"{print_seconds(host.seconds)} of copies in {print_seconds(host.passing)}"
             cells.append(_way(host, count, peak.main.bytes, copies))
-        table.add_row(printable(from_here(relief.label), limit=_LONGEST), print_bytes(relief.without), *cells)
+        table.add_row(printable(from_here(relief.label), limit=LONGEST), print_bytes(relief.without), *cells)
     return table
 
 

@@ -13,7 +13,7 @@ All of it takes sorts and sums of arrays, and a loop over the transfers alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,6 +59,7 @@ class FitCheck:
       stall_seconds: that `Stored` and `Loaded` wait.
       instance_value, instance_start, instance_end: `[instances]` the value, the step that makes it (0 for an argument)
         and the last step at which it is resident.
+      shared: `(step, value)` of an output in the memory of an input, and the bytes that they share.
     """
 
     violations: tuple[FitViolation, ...]
@@ -69,6 +70,7 @@ class FitCheck:
     instance_value: Integers
     instance_start: Integers
     instance_end: Integers
+    shared: Mapping[tuple[int, int], int]
 
     @property
     def added_seconds(self) -> float:
@@ -81,9 +83,14 @@ class FitCheck:
         return int(np.argmax(self.bytes)) if len(self.bytes) else 0
 
     def standing(self, problem: FitProblem, step: int) -> list[tuple[int, int]]:
-        """Returns the values that are resident at a step, as `(value, bytes)`, the largest first."""
+        """Returns the values that are resident at a step, as `(value, bytes)`, the largest first.
+
+        The bytes, and the workspace of a node that runs then, add up to `bytes[step]`. An output in the memory of an
+        input takes what it is larger.
+        """
         here = self.instance_value[(self.instance_start <= step) & (step <= self.instance_end)].tolist()
-        return sorted(((value, problem.values[value].size) for value in here), key=lambda entry: (-entry[1], entry[0]))
+        sizes = ((value, problem.values[value].size - self.shared.get((step, value), 0)) for value in here)
+        return sorted(sizes, key=lambda entry: (-entry[1], entry[0]))
 
 
 def verify_fit(problem: FitProblem, plan: FitPlan, limit: int | None = None) -> FitCheck:
@@ -109,6 +116,7 @@ def verify_fit(problem: FitProblem, plan: FitPlan, limit: int | None = None) -> 
         instance_value=execution.value,
         instance_start=execution.start,
         instance_end=execution.end,
+        shared=execution.shared,
     )
 
 
@@ -192,13 +200,16 @@ class _Execution:
             np.add.at(change, self.start, self.t.size[self.value])
             np.add.at(change, self.end + 1, -self.t.size[self.value])
         needed = np.cumsum(change)[: self.num_steps]
-        needed[self.runs] += self.t.workspace[self.run_nodes] - self._shared()
+        needed[self.runs] += self.t.workspace[self.run_nodes]
+        for (step, _), size in self.shared.items():
+            needed[step] -= size
         return needed
 
-    def _shared(self) -> Integers:
-        """Returns the bytes that outputs share with inputs that die, per run."""
+    @cached_property
+    def shared(self) -> dict[tuple[int, int], int]:
+        """The bytes that outputs share with inputs that die, by step and output."""
         t = self.t
-        saved = np.zeros(len(self.runs), np.int64)
+        saved: dict[tuple[int, int], int] = {}
         if not len(t.pair_output) or not len(self.runs):
             return saved
         num_values = len(self.problem.values)
@@ -221,7 +232,7 @@ class _Execution:
                 if output not in filled and key in free:
                     filled.add(output)
                     free.remove(key)
-                    saved[run] += min(t.size[output], t.size[t.pair_input[pair]])
+                    saved[int(self.runs[run]), output] = int(min(t.size[output], t.size[t.pair_input[pair]]))
         return saved
 
     def stall_seconds(self) -> float:

@@ -136,7 +136,7 @@ def test_the_smallest_batch_does_not_fit(search: Callable[..., BatchResult]) -> 
         search(lambda batch, _: 1_000_000 + batch, at_least=3)
     error = caught.value
     assert error.standing
-    assert "at its peak stand" in str(error)
+    assert error.standing.name in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.batch, again.standing) == (str(error), 3, error.standing)
     with pytest.raises(NoBatchFitsError, match="arguments and results alone") as caught:

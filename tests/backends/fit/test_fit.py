@@ -181,8 +181,12 @@ def test_what_cannot_fit_says_what_stands() -> None:
     error = caught.value
     assert error.least is not None
     assert error.least > error.limit == limit
-    assert error.standing[0].size == max(decision.size for decision in error.standing)
-    assert "at its peak stand" in str(error)
+    standing = error.standing
+    assert standing is not None
+    assert sum(group.bytes for group in standing.groups) + standing.reserved == standing.bytes
+    description = standing.groups[0].buffers[0].description
+    assert all(text in str(error) for text in (description.shape, f"made by {description.producer}, "))
+    assert "100.0 %  in all" in str(error)
     assert "by the model, no plan can need less than" in str(error)
     assert 1 < len(error.attempts) <= 8
     again = pickle.loads(pickle.dumps(error))

@@ -65,6 +65,8 @@ def test_the_error_names_arguments_and_results() -> None:
     error = caught.value
     assert error.attempts == ()
     assert error.least is None
-    assert [tensor.name for tensor in error.standing] == ["x", "result 1", "y"]
+    assert error.standing is not None
+    assert error.standing.bytes == error.proven
+    assert [group.label for group in error.standing.groups] == ["argument x", "result 1", "argument y"]
     assert "by the model" not in str(error)
-    assert "3.91 KiB f32[1000] x" in str(error)
+    assert "argument, not donated; last read by" in str(error)

@@ -12,13 +12,17 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from memplan.backends.dumped import DUMP_OPTIONS, DumpedModule, read_dumped
+from memplan.backends.dumped import DumpedModule, dump_options, read_dumped
 from memplan.backends.order_hook import Rule, ordering
 from memplan.compiler.errors import MemplanError, one_line
 
 
 def compile_for_cpu(
-    fun: Callable[..., Any], args: tuple[Any, ...], donate_argnums: tuple[int, ...] = (), rule: Rule | None = None
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    donate_argnums: tuple[int, ...] = (),
+    rule: Rule | None = None,
+    with_proto: bool = False,
 ) -> DumpedModule:
     """Compiles a function by XLA for the CPU.
 
@@ -27,6 +31,7 @@ def compile_for_cpu(
       args: its arguments, pytrees of arrays or of `jax.ShapeDtypeStruct`.
       donate_argnums: as for `jax.jit`.
       rule: sets the order of execution, see `order_hook`; None for XLA's own.
+      with_proto: whether the HloProto of the module is wanted, which XLA takes some time to write.
 
     Raises:
       MemplanError: JAX or XLA cannot compile it (the message has their first line), or the rule was refused.
@@ -34,12 +39,11 @@ def compile_for_cpu(
     import jax
 
     with tempfile.TemporaryDirectory() as folder:
-        options = {"xla_dump_to": folder, **DUMP_OPTIONS}
         # Each compile has a new function, since JAX would not compile again what it holds already.
         twin = jax.jit(wraps(fun)(lambda *given: fun(*given)), donate_argnums=donate_argnums)
         with _uncached(), nullcontext() if rule is None else ordering(rule, platform="cpu") as outcome:
             try:
-                twin.lower(*args).compile(compiler_options=options)
+                twin.lower(*args).compile(compiler_options=dump_options(folder, with_proto))
             except Exception as error:
                 raise MemplanError(f"it does not compile: {one_line(error)}") from error
         if outcome is not None and (refused := [found.refused for found in outcome.modules if found.refused]):

@@ -18,8 +18,6 @@ from memplan.compiler.ir import Graph
 
 # How the names of files end: the final text of a module, the report on that text, and both as an HloProto.
 TEXT, REPORT, PROTO = ".txt", "-buffer-assignment.txt", ".hlo.pb"
-# What makes XLA write them.
-DUMP_OPTIONS = {"xla_dump_hlo_as_text": True, "xla_dump_hlo_as_proto": True}
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class DumpedModule:
     Attributes:
       graph: its module, scheduled.
       assignment: the memory that XLA gives to it.
-      proto: both as a serialized HloProto; b"" if XLA left none.
+      proto: both as a serialized HloProto; b"" if it was not asked for.
       refused: why the compiler refused it after that; "" if it did not.
     """
 
@@ -37,6 +35,11 @@ class DumpedModule:
     assignment: BufferAssignment
     proto: bytes
     refused: str = ""
+
+
+def dump_options(folder: str, with_proto: bool) -> dict[str, str | bool]:
+    """Returns the options of XLA that make it write the text and the report, and the proto if it is asked for."""
+    return {"xla_dump_to": folder, "xla_dump_hlo_as_text": True, "xla_dump_hlo_as_proto": with_proto}
 
 
 def read_dumped(folder: Path, refused: str = "") -> DumpedModule:

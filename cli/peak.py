@@ -119,7 +119,9 @@ def command(
     check_folder(xprof)
     given = read_hlo_proto(Path(program)) if xprof is not None and is_file(program) else b""
     with Stages(total=2, quiet=json) as stages:
-        graph, described, report, proto = module_of(program, target, assignment, bindings, stages)
+        graph, described, report, proto = module_of(
+            program, target, assignment, bindings, stages, with_proto=xprof is not None
+        )
         if wanted is None and (target is not None or described.name != ANY_TARGET):
             wanted = described.spaces[0].capacity
         with stages.stage("finding the peak"):
@@ -155,11 +157,16 @@ def is_file(program: str) -> bool:
 
 
 def module_of(
-    program: str, target: str | None, assignment: Path | None, bindings: Bindings, stages: Stages
+    program: str,
+    target: str | None,
+    assignment: Path | None,
+    bindings: Bindings,
+    stages: Stages,
+    with_proto: bool = False,
 ) -> tuple[Graph, Target, BufferAssignment | None, bytes]:
     """Returns the module of a dump, or of a JAX program, its target, and what XLA reports of its memory if it does.
 
-    The last is the HloProto of a program that was compiled here; b"" for a dump.
+    The last is the HloProto of a program that was compiled here; b"" for a dump, or if it is not asked for.
 
     Args:
       program: as the user named it.
@@ -167,10 +174,11 @@ def module_of(
       assignment: XLA's report on a dump; None for the one beside it, if there is one.
       bindings: trip counts and dimensions.
       stages: of the command; this is one of them.
+      with_proto: whether the HloProto is wanted.
     """
     if is_file(program):
         return _read(Path(program), target, assignment, bindings, stages)
-    return _compiled(program, target, stages)
+    return _compiled(program, target, stages, with_proto)
 
 
 def _read(
@@ -193,7 +201,9 @@ def _read(
     return graph, target_for(graph, target), report, b""
 
 
-def _compiled(program: str, target: str | None, stages: Stages) -> tuple[Graph, Target, BufferAssignment, bytes]:
+def _compiled(
+    program: str, target: str | None, stages: Stages, with_proto: bool
+) -> tuple[Graph, Target, BufferAssignment, bytes]:
     """Compiles a JAX program for a TPU, or for the CPU of this machine; says so if the compiler refused it."""
     from memplan.cli.console import note
     from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
@@ -206,7 +216,7 @@ def _compiled(program: str, target: str | None, stages: Stages) -> tuple[Graph, 
         if described.name.startswith("tpu"):
             from memplan.backends.tpu.dumped import compile_for_tpu
 
-            module = compile_for_tpu(lower_for_tpu(found), described)
+            module = compile_for_tpu(lower_for_tpu(found), described, with_proto)
         else:
             from memplan.backends.cpu import compile_for_cpu
 
@@ -214,7 +224,7 @@ def _compiled(program: str, target: str | None, stages: Stages) -> tuple[Graph, 
             if target is None:
                 main = replace(described.spaces[0], name="memory")
                 described = replace(described, spaces=(main, *described.spaces[1:]))
-            module = compile_for_cpu(found.fun, found.args, found.donate_argnums)
+            module = compile_for_cpu(found.fun, found.args, found.donate_argnums, with_proto=with_proto)
     if module.refused:
         note(module.refused)
     return module.graph, described, module.assignment, module.proto

@@ -5,14 +5,19 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from memplan.backends.dumped import DUMP_OPTIONS, DumpedModule, read_dumped
+from memplan.backends.dumped import DumpedModule, dump_options, read_dumped
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler, no_compiler
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
 
 
-def compile_for_tpu(module: bytes, target: Target) -> DumpedModule:
+def compile_for_tpu(module: bytes, target: Target, with_proto: bool = False) -> DumpedModule:
     """Compiles StableHLO bytecode by XLA:TPU. A program that is refused for lack of memory is an answer as well.
+
+    Args:
+      module: the bytecode.
+      target: a TPU.
+      with_proto: whether the HloProto of the module is wanted.
 
     Raises:
       MemplanError: no compiler is for this target, libtpu is missing, or the compiler refused the program before it had
@@ -24,7 +29,7 @@ def compile_for_tpu(module: bytes, target: Target) -> DumpedModule:
     with tempfile.TemporaryDirectory() as folder:
         # What is wanted are the files, and those are not in the cache.
         with TpuCompiler(use_cache=False) as compiler:
-            options = {"xla_dump_to": folder, **{name: str(value) for name, value in DUMP_OPTIONS.items()}}
+            options = {name: str(value) for name, value in dump_options(folder, with_proto).items()}
             try:
                 compiler.compile(module, TOPOLOGY_OF_TARGET[target.name], options)
             except CompileError as error:

@@ -26,6 +26,7 @@ def wide(x: jax.Array) -> jax.Array:
 def test_module_and_memory() -> None:
     module = compile_for_cpu(wide, (X,))
     assert isinstance(module.graph, Graph)
+    assert module.proto == b""
     parameter = next(a for a in module.assignment.allocations if a.parameter == 0)
     assert parameter.size == 64 * 256 * 4
     statistics = jax.jit(wide).lower(X).compile().memory_analysis()

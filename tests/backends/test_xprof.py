@@ -33,7 +33,7 @@ def names(graph: Graph) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def module() -> DumpedModule:
-    return compile_for_cpu(wide, (X,))
+    return compile_for_cpu(wide, (X,), with_proto=True)
 
 
 @pytest.fixture(scope="module")

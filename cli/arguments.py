@@ -105,5 +105,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the rows in t
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")]
 WorkloadNames = Annotated[
     str | None,
-    typer.Option("--workloads", metavar="W,W,…", show_default=False, help="Names of workloads; all by default."),
+    typer.Option(
+        "--workloads",
+        metavar="W,W,…",
+        show_default=False,
+        help="Names of workloads; by default those with a shipped dump.",
+    ),
 ]

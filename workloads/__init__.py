@@ -3,10 +3,11 @@
 >>> from memplan import workloads
 >>> fun, args = workloads.get("lstm").build()
 
-Each file here holds one or a few `Workload` objects. `scripts/make_dumps` compiles them and stores the modules under
-`dumps/`.
+A workload is a function that builds a program, under the decorator `workload`. Each file here holds those of one
+family, and `seeds/` those of the papers that memplan grew from. `scripts/make_dumps` compiles them and stores the
+modules under `dumps/`.
 """
 
-from memplan.workloads.workload import Workload, dumps_folder, get, names, register
+from memplan.workloads.registry import Workload, dumped_names, dumps_folder, get, names, register, workload
 
-__all__ = ["Workload", "dumps_folder", "get", "names", "register"]
+__all__ = ["Workload", "dumped_names", "dumps_folder", "get", "names", "register", "workload"]

@@ -7,7 +7,6 @@ mallocGame paper (arXiv 2305.07440) shows a mapping of this network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from jax import lax
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import _optimizers as optimizers
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,18 @@ def train_step(
     return params, velocity, value
 
 
-def _build(batch: int = AlexNetConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = AlexNetConfig(batch=batch)
+TINY = AlexNetConfig(channels=(4, 8, 8, 8, 4), hidden=16, classes=3, batch=4, image=67, dropout=0.25, dtype=jnp.float32)
+
+
+@workload(
+    "AlexNet, one momentum step with dropout on 32 images of 227 × 227, bfloat16 over float32 parameters",
+    family="convnet",
+    source="Krizhevsky et al. 2012",
+    kind="training",
+    donate_argnums=(0, 1),
+)
+def alexnet_train(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(AlexNetConfig(), TINY, tiny, batch)
 
     def alexnet_train(
         params: nn.Params, velocity: nn.Params, images: jax.Array, labels: jax.Array, seed: jax.Array
@@ -141,11 +150,3 @@ def _build(batch: int = AlexNetConfig.batch) -> tuple[Callable[..., Any], tuple[
     labels = jax.ShapeDtypeStruct((config.batch,), jnp.int32)
     seed = jax.ShapeDtypeStruct((), jnp.int32)
     return alexnet_train, (params, jax.eval_shape(optimizers.momentum_init, params), images, labels, seed)
-
-
-alexnet_train = Workload(
-    "alexnet_train",
-    "AlexNet, one momentum step with dropout on 32 images of 227 × 227, bfloat16 over float32 parameters",
-    _build,
-    donate_argnums=(0, 1),
-)

@@ -9,7 +9,6 @@ are simplified from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from memplan.workloads import _layers as nn
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,18 @@ def apply(
     return logits, nn.mlp(params["value"], x[:, 0]).astype(jnp.float32)
 
 
-def _build(batch: int = AlphaTensorConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = AlphaTensorConfig(batch=batch)
+TINY = AlphaTensorConfig(
+    size=4, history=2, layers=1, decoder_layers=1, width=8, heads=2, tokens=3, token_kinds=7, batch=2, dtype=jnp.float32
+)
+
+
+@workload(
+    "AlphaTensor-like network, 6 torso layers of 512 on three 16 × 16 grids, 2 decoder layers, 8 positions, bfloat16",
+    family="alphatensor",
+    source="Fawzi et al., Nature 610, 2022",
+)
+def alphatensor(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(AlphaTensorConfig(), TINY, tiny, batch)
 
     def alphatensor(
         params: nn.Params, tensors: jax.Array, progress: jax.Array, moves: jax.Array
@@ -170,10 +179,3 @@ def _build(batch: int = AlphaTensorConfig.batch) -> tuple[Callable[..., Any], tu
     progress = jax.ShapeDtypeStruct((config.batch,), jnp.float32)
     moves = jax.ShapeDtypeStruct((config.batch, config.tokens), jnp.int32)
     return alphatensor, (nn.abstract(init, config, dtype=config.dtype), tensors, progress, moves)
-
-
-alphatensor = Workload(
-    "alphatensor",
-    "AlphaTensor-like network, 6 torso layers of 512 on three 16 × 16 grids, 2 decoder layers, 8 positions, bfloat16",
-    _build,
-)

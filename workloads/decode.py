@@ -7,16 +7,13 @@ inference", arXiv 2211.05102). The weights and caches are read once for very lit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import transformer
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 Cache = dict[str, jax.Array]
 
@@ -58,8 +55,20 @@ def decode_step(
     return filled, transformer.logits_of(params, x[:, 0])
 
 
-def _build(batch: int = 16) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = transformer.TransformerConfig(layers=8, width=1024, heads=16, batch=batch, length=1024)
+REAL = transformer.TransformerConfig(layers=8, width=1024, heads=16, batch=16, length=1024)
+TINY = transformer.TransformerConfig(layers=2, width=16, heads=2, vocab=11, batch=3, length=6, dtype=jnp.float32)
+
+
+@workload(
+    "GPT-2-style decoder, 8 layers of 1024, one token for each of 16 sequences, caches of 1024 positions, bfloat16",
+    family="transformer",
+    source="Pope et al., arXiv 2211.05102",
+    donate_argnums=(1,),
+)
+def decode_kv(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(
+        transformer.TransformerConfig(layers=8, width=1024, heads=16, batch=16, length=1024), TINY, tiny, batch
+    )
 
     def decode_kv(
         params: nn.Params, caches: list[Cache], tokens: jax.Array, position: jax.Array
@@ -71,11 +80,3 @@ def _build(batch: int = 16) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     caches = jax.eval_shape(lambda: empty_caches(config))
     tokens = jax.ShapeDtypeStruct((config.batch,), jnp.int32)
     return decode_kv, (params, caches, tokens, jax.ShapeDtypeStruct((), jnp.int32))
-
-
-decode_kv = Workload(
-    "decode_kv",
-    "GPT-2-style decoder, 8 layers of 1024, one token for each of 16 sequences, caches of 1024 positions, bfloat16",
-    _build,
-    donate_argnums=(1,),
-)

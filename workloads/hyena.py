@@ -8,7 +8,6 @@ exponential window decays them (section 3.3). Projections are bfloat16, the tran
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from memplan.workloads import _layers as nn
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,16 @@ def apply(params: nn.Params, tokens: jax.Array, config: HyenaConfig) -> jax.Arra
     return jnp.einsum("bc,vc->bv", last, params["embed"].astype(last.dtype), preferred_element_type=jnp.float32)
 
 
-def _build(batch: int = HyenaConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = HyenaConfig(batch=batch)
+TINY = HyenaConfig(layers=2, width=6, vocab=11, batch=2, length=16, frequencies=2, filter_width=8, dtype=jnp.float32)
+
+
+@workload(
+    "Hyena, 4 blocks of 512 on 4 × 4096 tokens, bfloat16 with float32 FFT convolutions",
+    family="long-convolution",
+    source="Poli et al., arXiv 2302.10866",
+)
+def hyena(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(HyenaConfig(), TINY, tiny, batch)
 
     def hyena(params: nn.Params, tokens: jax.Array) -> jax.Array:
         return apply(params, tokens, config)
@@ -124,6 +131,3 @@ def _build(batch: int = HyenaConfig.batch) -> tuple[Callable[..., Any], tuple[An
     for block, wide in zip(params["blocks"], whole["blocks"], strict=True):
         block |= {"filter": wide["filter"], "skip": wide["skip"]}
     return hyena, (params, jax.ShapeDtypeStruct((config.batch, config.length), jnp.int32))
-
-
-hyena = Workload("hyena", "Hyena, 4 blocks of 512 on 4 × 4096 tokens, bfloat16 with float32 FFT convolutions", _build)

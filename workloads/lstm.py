@@ -7,7 +7,6 @@ through the loop and clips the gradients' norm, and updates by plain gradient de
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from jax import lax
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import _optimizers as optimizers
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,16 @@ def train_step(
     return optimizers.sgd(params, grads, rate), value
 
 
-def _build_infer(batch: int = LstmConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = LstmConfig(batch=batch)
+TINY = LstmConfig(layers=2, width=5, vocab=7, batch=3, length=4, dtype=jnp.float32)
+
+
+@workload(
+    "2 LSTM layers of 1024 over 64 × 64 tokens in one loop, bfloat16",
+    family="recurrent",
+    source="Zaremba et al., arXiv 1409.2329",
+)
+def lstm(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(LstmConfig(), TINY, tiny, batch)
 
     def lstm(params: nn.Params, tokens: jax.Array) -> jax.Array:
         return nn.dense(params["out"], features(params, tokens, config)[-1])
@@ -113,20 +120,18 @@ def _build_infer(batch: int = LstmConfig.batch) -> tuple[Callable[..., Any], tup
     return lstm, (nn.abstract(init, config, dtype=config.dtype), tokens)
 
 
-def _build_train(batch: int = LstmConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = LstmConfig(batch=batch)
+@workload(
+    "2 LSTM layers of 1024, one SGD step through the loop over 64 × 64 tokens, bfloat16 over float32 parameters",
+    family="recurrent",
+    source="Zaremba et al., arXiv 1409.2329",
+    kind="training",
+    donate_argnums=(0,),
+)
+def lstm_train(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(LstmConfig(), TINY, tiny, batch)
 
     def lstm_train(params: nn.Params, tokens: jax.Array) -> tuple[nn.Params, jax.Array]:
         return train_step(params, tokens, config)
 
     tokens = jax.ShapeDtypeStruct((config.batch, config.length + 1), jnp.int32)
     return lstm_train, (nn.abstract(init, config), tokens)
-
-
-lstm = Workload("lstm", "2 LSTM layers of 1024 over 64 × 64 tokens in one loop, bfloat16", _build_infer)
-lstm_train = Workload(
-    "lstm_train",
-    "2 LSTM layers of 1024, one SGD step through the loop over 64 × 64 tokens, bfloat16 over float32 parameters",
-    _build_train,
-    donate_argnums=(0,),
-)

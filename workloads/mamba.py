@@ -7,7 +7,6 @@ Gu and Dao, "Mamba: linear-time sequence modeling with selective state spaces", 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from memplan.workloads import _layers as nn
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,19 @@ def apply(params: nn.Params, x: jax.Array, config: MambaConfig) -> jax.Array:
     return x
 
 
-def _build(batch: int = MambaConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = MambaConfig(batch=batch)
+TINY = MambaConfig(layers=1, width=4, states=3, rank=2, batch=2, length=11, dtype=jnp.float32)
+
+
+@workload(
+    "2 Mamba blocks of 512, 16 states, on 4 × 512 steps by parallel scan, bfloat16",
+    family="state-space",
+    source="Gu and Dao, arXiv 2312.00752",
+)
+def mamba(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(MambaConfig(), TINY, tiny, batch)
 
     def mamba(params: nn.Params, x: jax.Array) -> jax.Array:
         return apply(params, x, config)
 
     x = jax.ShapeDtypeStruct((config.batch, config.length, config.width), config.dtype)
     return mamba, (nn.abstract(init, config, dtype=config.dtype), x)
-
-
-mamba = Workload("mamba", "2 Mamba blocks of 512, 16 states, on 4 × 512 steps by parallel scan, bfloat16", _build)

@@ -6,7 +6,6 @@ transpositions between the two mixings make copies that a compiler cannot avoid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from memplan.workloads import _layers as nn
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,19 @@ def apply(params: nn.Params, images: jax.Array, config: MixerConfig) -> jax.Arra
     return nn.dense(params["head"], nn.layer_norm(params["norm"], x).astype(jnp.float32).mean(1))
 
 
-def _build(batch: int = MixerConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = MixerConfig(batch=batch)
+TINY = MixerConfig(layers=1, width=6, patch_hidden=5, hidden=7, patch=4, classes=3, batch=2, image=8, dtype=jnp.float32)
+
+
+@workload(
+    "Mixer-B/16, 12 blocks of 768, on 16 images of 224 × 224, bfloat16",
+    family="mixer",
+    source="Tolstikhin et al., arXiv 2105.01601",
+)
+def mlp_mixer(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(MixerConfig(), TINY, tiny, batch)
 
     def mlp_mixer(params: nn.Params, images: jax.Array) -> jax.Array:
         return apply(params, images, config)
 
     images = jax.ShapeDtypeStruct((config.batch, config.image, config.image, 3), config.dtype)
     return mlp_mixer, (nn.abstract(init, config, dtype=config.dtype), images)
-
-
-mlp_mixer = Workload("mlp_mixer", "Mixer-B/16, 12 blocks of 768, on 16 images of 224 × 224, bfloat16", _build)

@@ -8,7 +8,6 @@ own capacity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from memplan.workloads import _layers as nn
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,19 @@ def apply(params: nn.Params, x: jax.Array, config: MoeConfig) -> tuple[jax.Array
     return x, jnp.stack(balances).mean()
 
 
-def _build(batch: int = MoeConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = MoeConfig(batch=batch)
+TINY = MoeConfig(layers=1, width=6, hidden=10, heads=2, experts=4, batch=2, length=8, dtype=jnp.float32)
+
+
+@workload(
+    "2 blocks of 1024 with top-2 mixtures of 8 experts of 4096, on 8 × 512 tokens, bfloat16",
+    family="mixture-of-experts",
+    source="Lepikhin et al., arXiv 2006.16668",
+)
+def moe(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(MoeConfig(), TINY, tiny, batch)
 
     def moe(params: nn.Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return apply(params, x, config)
 
     x = jax.ShapeDtypeStruct((config.batch, config.length, config.width), config.dtype)
     return moe, (nn.abstract(init, config, dtype=config.dtype), x)
-
-
-moe = Workload("moe", "2 blocks of 1024 with top-2 mixtures of 8 experts of 4096, on 8 × 512 tokens, bfloat16", _build)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from memplan.workloads import _layers as nn
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -105,16 +104,19 @@ def solve(
     return lax.scan(advance, (y, times[0], first_step), times[1:])[1]
 
 
-def _build(batch: int = NeuralOdeConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = NeuralOdeConfig(batch=batch)
+TINY = NeuralOdeConfig(width=4, hidden=8, batch=3, times=3)
+
+
+@workload(
+    "adaptive Runge–Kutta steps of a network of 1024, 256 trajectories, 32 times, float32",
+    family="differential-equation",
+    source="Chen et al., arXiv 1806.07366",
+)
+def neural_ode(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(NeuralOdeConfig(), TINY, tiny, batch)
 
     def neural_ode(params: nn.Params, y: jax.Array, times: jax.Array) -> tuple[jax.Array, jax.Array]:
         return solve(lambda y, t: derivative(params, y, t), y, times, config.tolerance)
 
     y = jax.ShapeDtypeStruct((config.batch, config.width), jnp.float32)
     return neural_ode, (nn.abstract(init, config), y, jax.ShapeDtypeStruct((config.times,), jnp.float32))
-
-
-neural_ode = Workload(
-    "neural_ode", "adaptive Runge–Kutta steps of a network of 1024, 256 trajectories, 32 times, float32", _build
-)

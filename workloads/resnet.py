@@ -7,7 +7,6 @@ uses those of the batch, moves the running ones, and takes one step of gradient 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from jax import lax
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import _optimizers as optimizers
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,16 @@ def train_step(
     return params, stats, velocity, value
 
 
-def _build_infer(batch: int = ResNetConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = ResNetConfig(batch=batch)
+TINY = ResNetConfig(stages=(1, 2), width=4, classes=5, batch=4, image=32, dtype=jnp.float32)
+
+
+@workload(
+    "ResNet-50 on 8 images of 224 × 224, bfloat16",
+    family="convnet",
+    source="He et al., arXiv 1512.03385",
+)
+def resnet50_infer(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(ResNetConfig(), TINY, tiny, batch)
 
     def resnet50_infer(params: nn.Params, stats: nn.Params, images: jax.Array) -> jax.Array:
         return apply(params, stats, images, config, train=False)[0]
@@ -160,8 +167,15 @@ def _build_infer(batch: int = ResNetConfig.batch) -> tuple[Callable[..., Any], t
     return resnet50_infer, (jax.eval_shape(lambda p: nn.cast(p, config.dtype), params), stats, images)
 
 
-def _build_train(batch: int = 16) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = ResNetConfig(batch=batch)
+@workload(
+    "ResNet-50, one momentum step on 16 images of 224 × 224, bfloat16 over float32 parameters",
+    family="convnet",
+    source="He et al., arXiv 1512.03385",
+    kind="training",
+    donate_argnums=(0, 1, 2),
+)
+def resnet50_train(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(ResNetConfig(batch=16), TINY, tiny, batch)
 
     def resnet50_train(
         params: nn.Params, stats: nn.Params, velocity: nn.Params, images: jax.Array, labels: jax.Array
@@ -173,12 +187,3 @@ def _build_train(batch: int = 16) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     images = jax.ShapeDtypeStruct((config.batch, config.image, config.image, 3), jnp.float32)
     labels = jax.ShapeDtypeStruct((config.batch,), jnp.int32)
     return resnet50_train, (params, stats, velocity, images, labels)
-
-
-resnet50_infer = Workload("resnet50_infer", "ResNet-50 on 8 images of 224 × 224, bfloat16", _build_infer)
-resnet50_train = Workload(
-    "resnet50_train",
-    "ResNet-50, one momentum step on 16 images of 224 × 224, bfloat16 over float32 parameters",
-    _build_train,
-    donate_argnums=(0, 1, 2),
-)

@@ -11,6 +11,7 @@ from memplan.workloads import _layers as nn
 from memplan.workloads import hyena as model
 from memplan.workloads import train_blocks as blocks
 from memplan.workloads.hyena import HyenaConfig
+from memplan.workloads.registry import workload
 from memplan.workloads.train_step import Built, TrainStep, adam_step
 
 _CONFIGS = {
@@ -46,3 +47,14 @@ def _build(size: str) -> Built:
 
 
 hyena = TrainStep("hyena", "Hyena language model with FFT convolutions, Adam", _build)
+
+
+@workload(
+    "Hyena, 4 blocks of 512, one Adam step on 4 × 4096 tokens, bfloat16 over float32 parameters",
+    family="long-convolution",
+    source="Poli et al., arXiv 2302.10866",
+    kind="training",
+    donate_argnums=(0, 1),
+)
+def hyena_train(tiny: bool = False) -> Built:
+    return hyena.build("tiny" if tiny else "real")

@@ -11,6 +11,7 @@ from memplan.workloads import _layers as nn
 from memplan.workloads import mamba as model
 from memplan.workloads import train_blocks as blocks
 from memplan.workloads.mamba import MambaConfig
+from memplan.workloads.registry import workload
 from memplan.workloads.train_step import Built, TrainStep, adam_step
 
 _CONFIGS = {
@@ -40,3 +41,14 @@ def _build(size: str) -> Built:
 
 
 mamba = TrainStep("mamba", "Mamba with a parallel scan over time, Adam", _build)
+
+
+@workload(
+    "4 Mamba blocks of 512, one Adam step on 4 × 512 steps, bfloat16 over float32 parameters",
+    family="state-space",
+    source="Gu and Dao, arXiv 2312.00752",
+    kind="training",
+    donate_argnums=(0, 1),
+)
+def mamba_train(tiny: bool = False) -> Built:
+    return mamba.build("tiny" if tiny else "real")

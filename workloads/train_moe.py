@@ -11,6 +11,7 @@ from memplan.workloads import _layers as nn
 from memplan.workloads import moe as model
 from memplan.workloads import train_blocks as blocks
 from memplan.workloads.moe import MoeConfig
+from memplan.workloads.registry import workload
 from memplan.workloads.train_step import Built, TrainStep, sgd_step
 
 _CONFIGS = {
@@ -47,3 +48,14 @@ def _build(size: str) -> Built:
 
 
 moe = TrainStep("moe", "transformer with top-2 mixtures of experts, SGD", _build, donate_argnums=(0,))
+
+
+@workload(
+    "4 blocks of 1024 with top-2 mixtures of 8 experts, one SGD step on 8 × 512 tokens, mixed precision",
+    family="mixture-of-experts",
+    source="Lepikhin et al., arXiv 2006.16668",
+    kind="training",
+    donate_argnums=(0,),
+)
+def moe_train(tiny: bool = False) -> Built:
+    return moe.build("tiny" if tiny else "real")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from memplan.workloads.registry import workload
 from memplan.workloads.train_step import Built, TrainStep
 
 # Number of columns, and entries of each.
@@ -52,3 +53,12 @@ pair_counts = TrainStep("pair_counts", "an unrolled loop of bincounts over pairs
 def reported() -> Built:
     """Returns the program at the size of the report, as `(fun, args)`."""
     return pair_counts.build("real")
+
+
+@workload(
+    "histograms of all pairs of 10 columns of 10⁸ entries, an unrolled loop, uint8",
+    family="histogram",
+    source="https://github.com/openxla/xla/issues/35719",
+)
+def pair_histograms_unrolled(tiny: bool = False) -> Built:
+    return pair_counts.build("tiny" if tiny else "real")

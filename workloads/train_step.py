@@ -20,13 +20,13 @@ import jax.numpy as jnp
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.registry import Registry
 from memplan.workloads import _optimizers as optimizers
+from memplan.workloads.registry import Built
 from memplan.workloads.train_blocks import value_and_grad
 
 # Sizes of a step: for tests, for measuring on a CPU in less than a second, and for one chip of a TPU v5e.
 SIZES = ("tiny", "small", "real")
 
 Loss = Callable[..., jax.Array]
-Built = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)

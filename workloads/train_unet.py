@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from memplan.workloads import _layers as nn
 from memplan.workloads import train_blocks as blocks
 from memplan.workloads import unet as model
+from memplan.workloads.registry import workload
 from memplan.workloads.train_step import Built, TrainStep, adam_step
 from memplan.workloads.unet import UNetConfig
 
@@ -91,3 +92,14 @@ def _build(size: str) -> Built:
 
 
 unet = TrainStep("unet", "diffusion U-Net that draws its noise, Adam", _build)
+
+
+@workload(
+    "diffusion U-Net, 128 to 512 channels, one Adam step on 16 images of 64 × 64, mixed precision",
+    family="diffusion",
+    source="Ho et al., arXiv 2006.11239",
+    kind="training",
+    donate_argnums=(0, 1),
+)
+def unet_train(tiny: bool = False) -> Built:
+    return unet.build("tiny" if tiny else "real")

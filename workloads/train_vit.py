@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from memplan.workloads import _layers as nn
 from memplan.workloads import train_blocks as blocks
 from memplan.workloads import transformer as model
+from memplan.workloads.registry import workload
 from memplan.workloads.train_step import Built, TrainStep, adam_step
 from memplan.workloads.train_transformer import block
 
@@ -87,3 +88,14 @@ def _build(size: str) -> Built:
 
 
 vit = TrainStep("vit", "vision transformer, Adam", _build)
+
+
+@workload(
+    "ViT-B/16, one Adam step on 32 images of 224 × 224, bfloat16 over float32 parameters",
+    family="vision-transformer",
+    source="Dosovitskiy et al., arXiv 2010.11929",
+    kind="training",
+    donate_argnums=(0, 1),
+)
+def vit_train(tiny: bool = False) -> Built:
+    return vit.build("tiny" if tiny else "real")

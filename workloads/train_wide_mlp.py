@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import train_blocks as blocks
+from memplan.workloads.registry import workload
 from memplan.workloads.train_step import Built, TrainStep, adam_step
 
 
@@ -64,3 +65,14 @@ def _build(size: str) -> Built:
 
 
 wide_mlp = TrainStep("wide_mlp", "wide perceptron on few rows, Adam with clipped gradients", _build)
+
+
+@workload(
+    "12 layers of 6144 on 64 rows, one Adam step with clipped gradients, mixed precision",
+    family="perceptron",
+    source="residual perceptron, gradients clipped by their norm",
+    kind="training",
+    donate_argnums=(0, 1),
+)
+def wide_mlp_train(tiny: bool = False) -> Built:
+    return wide_mlp.build("tiny" if tiny else "real")

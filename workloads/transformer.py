@@ -9,7 +9,6 @@ layer computed again on the way back (Chen et al., "Training deep nets with subl
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from jax import lax
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import _optimizers as optimizers
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,16 @@ def train_step(
     return params, state, value
 
 
-def _build_infer(batch: int = TransformerConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = TransformerConfig(batch=batch)
+TINY = TransformerConfig(layers=2, width=16, heads=2, vocab=11, batch=2, length=8, dtype=jnp.float32)
+
+
+@workload(
+    "GPT-2-style decoder, 6 layers of 768, prompts of 8 × 512 tokens, bfloat16",
+    family="transformer",
+    source="Radford et al. 2019 (GPT-2)",
+)
+def transformer_infer(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(TransformerConfig(), TINY, tiny, batch)
 
     def transformer_infer(params: nn.Params, tokens: jax.Array) -> jax.Array:
         return next_token_logits(params, tokens, config)
@@ -137,8 +144,15 @@ def _build_infer(batch: int = TransformerConfig.batch) -> tuple[Callable[..., An
     return transformer_infer, (nn.abstract(init, config, dtype=config.dtype), tokens)
 
 
-def _build_train(batch: int = TransformerConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = TransformerConfig(batch=batch)
+@workload(
+    "GPT-2-style decoder, 6 layers of 768, one Adam step on 8 × 512 tokens, bfloat16 over float32 parameters",
+    family="transformer",
+    source="Radford et al. 2019 (GPT-2)",
+    kind="training",
+    donate_argnums=(0, 1),
+)
+def transformer_train(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(TransformerConfig(), TINY, tiny, batch)
 
     def transformer_train(params: nn.Params, state: Any, tokens: jax.Array) -> tuple[nn.Params, Any, jax.Array]:
         return train_step(params, state, tokens, config)
@@ -146,8 +160,15 @@ def _build_train(batch: int = TransformerConfig.batch) -> tuple[Callable[..., An
     return transformer_train, _train_args(nn.abstract(init, config), config)
 
 
-def _build_scan_train(batch: int = TransformerConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = TransformerConfig(layers=12, batch=batch)
+@workload(
+    "GPT-2-style decoder, 12 layers of 768 in a loop, recomputed, one Adam step on 8 × 512 tokens, mixed precision",
+    family="transformer",
+    source="Radford et al. 2019 (GPT-2)",
+    kind="training",
+    donate_argnums=(0, 1),
+)
+def transformer_scan_train(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(TransformerConfig(layers=12), TINY, tiny, batch)
 
     def transformer_scan_train(params: nn.Params, state: Any, tokens: jax.Array) -> tuple[nn.Params, Any, jax.Array]:
         return train_step(params, state, tokens, config)
@@ -158,20 +179,3 @@ def _build_scan_train(batch: int = TransformerConfig.batch) -> tuple[Callable[..
 def _train_args(params: nn.Params, config: TransformerConfig) -> tuple[Any, ...]:
     tokens = jax.ShapeDtypeStruct((config.batch, config.length + 1), jnp.int32)
     return params, jax.eval_shape(optimizers.adam_init, params), tokens
-
-
-transformer_infer = Workload(
-    "transformer_infer", "GPT-2-style decoder, 6 layers of 768, prompts of 8 × 512 tokens, bfloat16", _build_infer
-)
-transformer_train = Workload(
-    "transformer_train",
-    "GPT-2-style decoder, 6 layers of 768, one Adam step on 8 × 512 tokens, bfloat16 over float32 parameters",
-    _build_train,
-    donate_argnums=(0, 1),
-)
-transformer_scan_train = Workload(
-    "transformer_scan_train",
-    "GPT-2-style decoder, 12 layers of 768 in a loop, recomputed, one Adam step on 8 × 512 tokens, mixed precision",
-    _build_scan_train,
-    donate_argnums=(0, 1),
-)

@@ -7,7 +7,6 @@ step is the deterministic one of Song et al., arXiv 2010.02502.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from memplan.workloads import _layers as nn
-from memplan.workloads.workload import Workload
+from memplan.workloads.registry import Built, sized, workload
 
 
 @dataclass(frozen=True)
@@ -167,8 +166,19 @@ def sample_step(
     return jnp.sqrt(next_share) * clean + jnp.sqrt(1 - next_share) * noise
 
 
-def _build(batch: int = UNetConfig.batch) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    config = UNetConfig(batch=batch)
+TINY = UNetConfig(
+    width=8, factors=(1, 2), blocks=1, attended=(8,), groups=4, heads=2, batch=2, image=16, dtype=jnp.float32
+)
+
+
+@workload(
+    "diffusion U-Net, 128 to 512 channels, one sampling step on 4 images of 64 × 64, images donated, bfloat16",
+    family="diffusion",
+    source="Ho et al., arXiv 2006.11239",
+    donate_argnums=(1,),
+)
+def unet(tiny: bool = False, batch: int | None = None) -> Built:
+    config = sized(UNetConfig(), TINY, tiny, batch)
 
     def unet(params: nn.Params, images: jax.Array, time: jax.Array, next_time: jax.Array) -> jax.Array:
         return sample_step(params, images, time, next_time, config)
@@ -176,11 +186,3 @@ def _build(batch: int = UNetConfig.batch) -> tuple[Callable[..., Any], tuple[Any
     images = jax.ShapeDtypeStruct((config.batch, config.image, config.image, 3), jnp.float32)
     time = jax.ShapeDtypeStruct((config.batch,), jnp.int32)
     return unet, (nn.abstract(init, config, dtype=config.dtype), images, time, time)
-
-
-unet = Workload(
-    "unet",
-    "diffusion U-Net, 128 to 512 channels, one sampling step on 4 images of 64 × 64, images donated, bfloat16",
-    _build,
-    donate_argnums=(1,),
-)

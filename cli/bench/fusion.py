@@ -64,7 +64,7 @@ def command(
 
     described = load_target(target)
     planner_registry.get(planner)
-    names = registry.names() if workloads is None else [name.strip() for name in workloads.split(",")]
+    names = registry.dumped_names() if workloads is None else [name.strip() for name in workloads.split(",")]
     chosen = [registry.get(name) for name in names]
     rows: list[Row] = []
     with Stages(total=len(chosen)) as stages:

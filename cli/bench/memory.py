@@ -61,7 +61,7 @@ def command(
     if workloads is None:
         from memplan import workloads as shipped
 
-        names = shipped.names()
+        names = shipped.dumped_names()
     else:
         names = [name.strip() for name in workloads.split(",")]
     programs = [find_program(name) for name in names]

@@ -57,7 +57,7 @@ def command(
     described = [load_target(name) for name in _names(targets, "--targets")]
     for target in described:
         optimizer.check(target, planner, compile_budget, time_limit)
-    names = registry.names() if workloads is None else _names(workloads, "--workloads")
+    names = registry.dumped_names() if workloads is None else _names(workloads, "--workloads")
     for name in names:
         registry.get(name)
     setting = {

@@ -8,9 +8,7 @@ from memplan.workloads import _layers as nn
 from memplan.workloads import _optimizers as optimizers
 from memplan.workloads import alexnet
 
-TINY = alexnet.AlexNetConfig(
-    channels=(4, 8, 8, 8, 4), hidden=16, classes=3, batch=4, image=67, dropout=0.25, dtype=jnp.float32
-)
+TINY = alexnet.TINY
 
 
 def test_the_parameters_of_alexnet() -> None:

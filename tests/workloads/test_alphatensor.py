@@ -8,9 +8,7 @@ import numpy as np
 
 from memplan.workloads import alphatensor
 
-TINY = alphatensor.AlphaTensorConfig(
-    size=4, history=2, layers=1, decoder_layers=1, width=8, heads=2, tokens=3, token_kinds=7, batch=2, dtype=jnp.float32
-)
+TINY = alphatensor.TINY
 
 
 def without_effect(params: Any) -> Any:

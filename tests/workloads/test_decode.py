@@ -6,7 +6,7 @@ import numpy as np
 
 from memplan.workloads import decode, transformer
 
-TINY = transformer.TransformerConfig(layers=2, width=16, heads=2, vocab=11, batch=3, length=6, dtype=jnp.float32)
+TINY = decode.TINY
 
 
 def test_a_step_gives_the_full_models_logits_at_each_position() -> None:

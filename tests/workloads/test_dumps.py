@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jaxlib import _hlo
 
-from memplan.workloads import dumps_folder, names
+from memplan.workloads import dumped_names, dumps_folder, names
 
 DUMPS = sorted(dumps_folder().glob("*"))
 SMALL = sorted(path for path in (Path(__file__).parents[1] / "data" / "hlo").iterdir() if path.is_file())
@@ -21,7 +21,9 @@ def read(path: Path) -> str:
 def test_the_folder_is_small_and_complete() -> None:
     assert sum(path.stat().st_size for path in DUMPS) <= 5 * 2**20
     present = {path.name for path in DUMPS}
-    assert present >= {f"{name}.tpu-v5e.{variant}.hlo.txt.gz" for name in names() for variant in ("default", "slow")}
+    assert present >= {
+        f"{name}.tpu-v5e.{variant}.hlo.txt.gz" for name in dumped_names() for variant in ("default", "slow")
+    }
     for target in FAST_SPACE:
         assert sum(f".{target}.default." in name for name in present) >= 2
 
@@ -75,7 +77,7 @@ def test_source_lines(path: Path) -> None:
         assert 1 <= int(parent) <= int(number)
 
 
-@pytest.mark.parametrize("workload", names())
+@pytest.mark.parametrize("workload", dumped_names())
 def test_the_variants_differ_in_copies_and_spaces_alone(workload: str) -> None:
     def computing(variant: str) -> set[str]:
         text = read(dumps_folder() / f"{workload}.tpu-v5e.{variant}.hlo.txt.gz")

@@ -6,9 +6,7 @@ import numpy as np
 
 from memplan.workloads import hyena
 
-TINY = hyena.HyenaConfig(
-    layers=2, width=6, vocab=11, batch=2, length=16, frequencies=2, filter_width=8, dtype=jnp.float32
-)
+TINY = hyena.TINY
 
 
 def test_fft_conv_is_the_direct_convolution() -> None:

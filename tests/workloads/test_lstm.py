@@ -8,7 +8,7 @@ import numpy as np
 
 from memplan.workloads import lstm
 
-TINY = lstm.LstmConfig(layers=2, width=5, vocab=7, batch=3, length=4, dtype=jnp.float32)
+TINY = lstm.TINY
 
 
 def reference(params: Any, tokens: np.ndarray) -> np.ndarray:

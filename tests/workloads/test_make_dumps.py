@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from jaxlib import _hlo
 
-from memplan.workloads import dumps_folder, names
+from memplan.workloads import dumped_names, dumps_folder
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_dumps"
 
@@ -99,7 +99,7 @@ def test_pack_is_reproducible(script: ModuleType) -> None:
 def test_select(script: ModuleType) -> None:
     shipped = script.select(None, None, None)
     assert sorted(map(script.dump_name, shipped)) == sorted(path.name for path in dumps_folder().iterdir())
-    assert set(script.select(None, ["tpu-v5e"], ["slow"])) == {(name, "tpu-v5e", "slow") for name in names()}
+    assert set(script.select(None, ["tpu-v5e"], ["slow"])) == {(name, "tpu-v5e", "slow") for name in dumped_names()}
     assert script.select(["lstm"], ["tpu-7x"], ["slow"]) == [("lstm", "tpu-7x", "slow")]
     assert script.select(["lstn"], None, None).startswith("no workload is called 'lstn'; known: alexnet_train, ")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from memplan.workloads import mamba
 
-TINY = mamba.MambaConfig(layers=1, width=4, states=3, rank=2, batch=2, length=11, dtype=jnp.float32)
+TINY = mamba.TINY
 
 
 def test_linear_scan_is_the_recurrence() -> None:

@@ -7,9 +7,7 @@ import numpy as np
 from memplan.workloads import _layers as nn
 from memplan.workloads import mlp_mixer
 
-TINY = mlp_mixer.MixerConfig(
-    layers=1, width=6, patch_hidden=5, hidden=7, patch=4, classes=3, batch=2, image=8, dtype=jnp.float32
-)
+TINY = mlp_mixer.TINY
 
 
 def test_the_parameters_of_mixer_b_16() -> None:

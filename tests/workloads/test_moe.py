@@ -6,7 +6,7 @@ import numpy as np
 
 from memplan.workloads import moe
 
-TINY = moe.MoeConfig(layers=1, width=6, hidden=10, heads=2, experts=4, batch=2, length=8, dtype=jnp.float32)
+TINY = moe.TINY
 
 
 def probabilities(seed: int = 0) -> jax.Array:

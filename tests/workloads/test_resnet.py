@@ -11,7 +11,7 @@ from memplan.workloads import _layers as nn
 from memplan.workloads import _optimizers as optimizers
 from memplan.workloads import resnet
 
-TINY = resnet.ResNetConfig(stages=(1, 2), width=4, classes=5, batch=4, image=32, dtype=jnp.float32)
+TINY = resnet.TINY
 
 
 def test_the_parameters_of_resnet_50() -> None:

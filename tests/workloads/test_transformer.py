@@ -11,7 +11,7 @@ import pytest
 from memplan.workloads import _optimizers as optimizers
 from memplan.workloads import transformer
 
-TINY = transformer.TransformerConfig(layers=2, width=16, heads=2, vocab=11, batch=2, length=8, dtype=jnp.float32)
+TINY = transformer.TINY
 
 
 @pytest.fixture(scope="module")

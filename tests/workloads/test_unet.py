@@ -10,9 +10,7 @@ import pytest
 
 from memplan.workloads import unet
 
-TINY = unet.UNetConfig(
-    width=8, factors=(1, 2), blocks=1, attended=(8,), groups=4, heads=2, batch=2, image=16, dtype=jnp.float32
-)
+TINY = unet.TINY
 
 
 STEP = jax.jit(partial(unet.sample_step, config=TINY))

@@ -19,7 +19,7 @@ from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import build_problem
-from memplan.workloads import Workload, workload
+from memplan.workloads import Workload, registry
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def tiny() -> Iterator[str]:
 
     workloads.register(Workload("tiny_layer", "one layer", build))
     yield "tiny_layer"
-    workload._registry._items.pop("tiny_layer")
+    registry._registry._items.pop("tiny_layer")
 
 
 def test_traffic_is_what_is_read_and_written_in_slow_memory(tiny: str, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Every workload: it traces at its real size without an array, and what it donates can be reused."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from memplan.cli.programs import find_program_of_batches
+from memplan.compiler.errors import MemplanError
+from memplan.workloads import dumped_names, get, names, workload
+from memplan.workloads.registry import HELD_OUT, Built, num_parameters
+
+
+def test_names() -> None:
+    assert len(names()) >= 23
+    assert all(name.isidentifier() and name == name.lower() for name in names())
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(MemplanError, match=r"no workload is called 'lstn'.*lstm"):
+        get("lstn")
+
+
+def test_no_family_with_a_shipped_dump_is_held_out() -> None:
+    assert not {get(name).family for name in dumped_names()} & HELD_OUT
+    assert {get(name).split for name in names() if get(name).family in HELD_OUT} == {"held-out"}
+
+
+def test_a_decorated_function_is_registered_under_its_name(registries: None) -> None:
+    @workload("a product", family="graph", source="a test")
+    def product(tiny: bool = False, batch: int = 4) -> Built:
+        params, x = jax.ShapeDtypeStruct((8, 2), jnp.float32), jax.ShapeDtypeStruct((batch, 8), jnp.float32)
+        return lambda params, x: x @ params, (params, x)
+
+    assert get("product") is product
+    assert product.build()[0].__name__ == "product"
+    assert num_parameters(product.build()) == 16
+    build, _ = find_program_of_batches("product")
+    assert build(batch=7)[1][1].shape == (7, 8)
+
+
+@pytest.mark.parametrize("name", names())
+def test_workload(name: str) -> None:
+    program = get(name)
+    assert program.name == name
+    assert "\n" not in program.description
+    assert program.source
+    assert program.family != "other"
+    fun, args = program.build()
+    assert fun.__name__ == name, "the compiled module is named after the function"
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args))
+    results = jax.eval_shape(fun, *args)
+    assert jax.tree.leaves(results)
+    donated = Counter((leaf.shape, leaf.dtype) for i in program.donate_argnums for leaf in jax.tree.leaves(args[i]))
+    assert donated <= Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(results))
+    if program.kind == "training":
+        assert results[0] == jax.tree.map(lambda x: x, args[0]), "a step returns parameters like those it took"
+        assert results[-1].shape == (), "the loss comes last"
+        assert 0 in program.donate_argnums
+    _, small = program.build(tiny=True)
+    assert jax.tree.structure(small) is not None
+    assert 100 * _elements(small) < _elements(args), "tiny is much smaller"
+
+
+def _elements(args: object) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(args))

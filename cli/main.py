@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "Train an agent that plays the mallocGame.",
     "targets": "List the targets that are known.",
     "planners": "List the planners that are known.",
+    "workloads": "List the workloads that are known: programs to plan.",
 }
 
 # Characters of an error that quotes what a file holds.

@@ -15,7 +15,8 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +51,17 @@ def cache_folder() -> Path | None:
     except RuntimeError:  # Older versions return a path that begins with "~".
         return None
     return folder if folder.is_absolute() else None
+
+
+def sources_digest(packages: Iterable[str]) -> str:
+    """Returns a digest of the Python files of packages, for what follows from them."""
+    digest = hashlib.sha256()
+    for package in packages:
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(f"{package}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 class Cache:

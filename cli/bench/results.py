@@ -7,16 +7,15 @@ Rows of one table are of one version and one setting: a file that was made with 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from memplan import __version__
 from memplan.compiler import limits
+from memplan.compiler.cache import sources_digest
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import read_text, write_atomically
 
@@ -107,10 +106,4 @@ def _version() -> dict[str, Any]:
 @cache
 def _sources() -> str:
     """Returns a digest of the sources that results follow from."""
-    digest = hashlib.sha256()
-    for package in _PACKAGES:
-        spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-            for path in sorted(Path(folder).rglob("*.py")):
-                digest.update(f"{package}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    return sources_digest(_PACKAGES)

@@ -21,6 +21,18 @@ def print_bytes(size: float) -> str:
     return f"{_three_digits(size) if unit else format(size, '.0f')} {_BYTES[unit]}"
 
 
+def print_count(count: float) -> str:
+    """Returns a number of things with three significant digits and a decimal prefix.
+
+    >>> print_count(25557032), print_count(3.2e12), print_count(12)
+    ('25.6 M', '3.20 T', '12')
+    """
+    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= scale:
+            return f"{_three_digits(count / scale)} {prefix}"
+    return f"{count:.0f}"
+
+
 def print_seconds(seconds: float) -> str:
     """Returns a time with three significant digits and a fitting unit.
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 _TARGET = "generic"
 
 
-class Kind(StrEnum):
+class WorkloadKind(StrEnum):
     """As `memplan.workloads.registry.Kind`."""
 
     INFERENCE = "inference"
     TRAINING = "training"
 
 
-class Split(StrEnum):
+class WorkloadSplit(StrEnum):
     """As `memplan.workloads.Workload.split`."""
 
     DEVELOPMENT = "development"
@@ -37,9 +37,11 @@ _Family = Annotated[
 
 def command(
     family: _Family = None,
-    kind: Annotated[Kind | None, typer.Option("--kind", show_default=False, help="Only those of a kind.")] = None,
+    kind: Annotated[
+        WorkloadKind | None, typer.Option("--kind", show_default=False, help="Only those of a kind.")
+    ] = None,
     split: Annotated[
-        Split | None,
+        WorkloadSplit | None,
         typer.Option("--split", show_default=False, help="Only those that methods are tuned on, or judged on."),
     ] = None,
     json: AsJson = False,

@@ -18,13 +18,16 @@ from memplan.planners.stays.evaluation import in_one_piece, make_evaluation
 from memplan.planners.stays.frame import Frame
 from memplan.planners.stays.packing import UNPLACED, pack
 from memplan.planners.stays.rules import Rules
-from memplan.planners.stays.tables import ITEM_ROW, NONE
+from memplan.planners.stays.tables import CHANGE_ROW, ITEM_ROW, NONE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 # Placements that an exact search for offsets may try where heuristics leave stays over.
 _EXACT_NODES = 50_000
+
+# A journal has room for one change for so many items, and for some more. If there are more changes, all is copied.
+_ITEMS_PER_CHANGE, _LEAST_CHANGES = 4, 64
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,15 @@ class Annealer:
         """Starts without any runs, and with an argument that may stay from run to run of the program."""
         self.decisions = Decisions(self.frame, Rules(), kept)
         tables, (start, end, offset), whole = in_one_piece(self.decisions.tables)
-        self.decisions.tables = tables
+        journal = np.zeros(len(tables.items) // _ITEMS_PER_CHANGE + _LEAST_CHANGES, CHANGE_ROW)
+        self.decisions.tables = tables._replace(journal=journal, changes=np.zeros(1, np.int64))
         self.places = self.places._replace(start=start, end=end, offset=offset)
         self.walk = Walk(
             now=whole,
             accepted=whole.copy(),
             best=whole.copy(),
+            unsaved=journal.copy(),
+            num_unsaved=np.zeros(1, np.int64),
             latency=np.zeros(1, LATENCY_ROW),
             weights=self.weights,
             earned=self.earned,

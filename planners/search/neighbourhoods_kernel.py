@@ -25,7 +25,7 @@ from memplan.planners.stays.booking_kernel import book_run, has_room, refresh, s
 from memplan.planners.stays.random_kernel import below, uniform
 from memplan.planners.stays.rules import CHANNEL_PRICE, TRIES
 from memplan.planners.stays.rules_kernel import duration
-from memplan.planners.stays.runs_kernel import drop, score, take, try_run
+from memplan.planners.stays.runs_kernel import drop, note, score, take, try_run
 from memplan.planners.stays.tables import NONE, StayTables
 
 WINDOW, SCATTER, BUFFER, INSERT, SPLIT, SHIFT = range(6)
@@ -271,6 +271,7 @@ def _shift(s: StayTables, h: Neighbourhoods) -> bool:
     book_run(s, run, -1)
     item.run_start, item.prefetch_start, item.late = start, slot, 0.0
     book_run(s, run, 1)
+    note(s, run, item.run_last)
     return True
 
 

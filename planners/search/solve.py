@@ -9,13 +9,12 @@ halves, both of simulated annealing with adaptively chosen neighbourhoods (`anne
 
 In the free half the search passes through decisions that no packing allows. In the packed half it repairs what found no
 offset, and where that was, the memory looks smaller in the next cycle. Every evaluation is the emulator's
-(`evaluation_kernel.py`). The best packed solution is the plan, and it is reported as soon as it is found.
+(`evaluation_kernel.py`). The best packed solution is the plan; one that is better is reported at the end of its half.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -127,16 +126,17 @@ class _Annealing:
             [stay for stay in stays if stay.space == space], [homes[buffer] for buffer in frame.homes]
         )
         half, rounds = _FIRST_HALF, self._rounds(frame)
-        while self._goes_on(annealer, rounds):
+        while self._goes_on(annealer, rounds, self.best_latency):
             annealer.resume(incumbent, self._kept(annealer, incumbent))
             heat = self.options.temperature * 10.0 ** self.generator.uniform(-0.5, 0.5)
             if self.options.free:
                 annealer.squeeze()
-                for _ in self._anneal(annealer, half, heat, rounds):
-                    pass
+                self._anneal(annealer, half, heat, rounds)
                 annealer.place(is_exact=self.budget.effort is not Effort.FAST and not self.budget.guard.reached())
                 incumbent = self._better(annealer, incumbent, elsewhere)
-            for _ in self._anneal(annealer, half, _PACKED_HEAT * heat, rounds, is_placed=True):
+            try:
+                self._anneal(annealer, half, _PACKED_HEAT * heat, rounds, is_placed=True)
+            finally:  # What was found before an interrupt counts, too.
                 incumbent = self._better(annealer, incumbent, elsewhere)
             half = min(2 * half, _LONGEST_HALF)
 
@@ -146,22 +146,20 @@ class _Annealing:
             return self.options.rounds
         return max(1, self.budget.effort.of(*_WORK) // (len(frame.lows) + self.problem.end + _ROUND))
 
-    def _anneal(
-        self, annealer: Annealer, half: int, heat: float, rounds: int, is_placed: bool = False
-    ) -> Iterator[None]:
-        """Makes the rounds of a half from hot to cold, and yields before the guard is asked."""
+    def _anneal(self, annealer: Annealer, half: int, heat: float, rounds: int, is_placed: bool = False) -> None:
+        """Makes the rounds of a half from hot to cold."""
         done, at_once = 0, max(5, min(_MOST_AT_ONCE, _WORK_AT_ONCE // len(annealer.frame.lows)))
-        cooling = _COLDEST ** (1.0 / half)
-        while done < half and self._goes_on(annealer, rounds):
+        cooling, best = _COLDEST ** (1.0 / half), self.best_latency
+        while done < half and self._goes_on(annealer, rounds, best):
             chunk = min(at_once, half - done, rounds - annealer.num_rounds)
-            temperature = heat * self.best_latency * cooling**done
-            annealer.run(chunk, temperature, cooling, is_placed)
+            annealer.run(chunk, heat * best * cooling**done, cooling, is_placed)
             done += chunk
-            yield
+            if is_placed:
+                best = min(best, annealer.best_latency)
 
-    def _goes_on(self, annealer: Annealer, rounds: int) -> bool:
-        """Whether rounds are left, and there is anything to gain."""
-        is_done = annealer.num_rounds >= rounds or self.best_latency <= self.bound
+    def _goes_on(self, annealer: Annealer, rounds: int, best: float) -> bool:
+        """Whether rounds are left, and there is anything to gain on the seconds of the best plan."""
+        is_done = annealer.num_rounds >= rounds or best <= self.bound
         return not is_done and not self.budget.guard.reached()
 
     def _kept(self, annealer: Annealer, incumbent: PlacedRuns) -> int:

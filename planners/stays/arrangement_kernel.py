@@ -10,7 +10,7 @@ from memplan.planners.stays.arrangement import Arrangement
 from memplan.planners.stays.booking_kernel import serve
 from memplan.planners.stays.copies_kernel import earliest_prefetch, latest_eviction
 from memplan.planners.stays.evaluation import Evaluation
-from memplan.planners.stays.evaluation_kernel import decide_run, latency_of_decided
+from memplan.planners.stays.evaluation_kernel import decide_runs, latency_of_decided
 from memplan.planners.stays.tables import NONE, StayTables
 
 by_reference(Arrangement)
@@ -258,7 +258,5 @@ def go_to_best(s: StayTables, p: Arrangement) -> None:
 @internal
 def latency_after_changes(s: StayTables, e: Evaluation, p: Arrangement) -> float:
     """Returns the seconds of the program after what is in the journal; `keep` or `undo` of the evaluation follows."""
-    for i in range(p.counts[0].journal):
-        change = p.journal[i]
-        decide_run(s, e, change.run, change.run_last)
+    decide_runs(s, e, p.journal, p.counts[0].journal)
     return latency_of_decided(e)

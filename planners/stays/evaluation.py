@@ -251,9 +251,10 @@ def _marks(frame: Frame) -> Integers:
 def in_one_piece(tables: StayTables) -> tuple[StayTables, Integers, Integers]:
     """Returns a copy of tables whose decisions lie in one array, with `[3, num_items]` more, and that array.
 
-    Thus all that a search decides can be saved or restored at once.
+    Thus all that a search decides can be saved or restored at once. The items, the accesses and what is added lie at
+    the end, in this order.
     """
-    parts = {name: getattr(tables, name) for name in ("slots", "items", "operations", "accesses", "free", "facts")}
+    parts = {name: getattr(tables, name) for name in ("slots", "operations", "free", "facts", "items", "accesses")}
     ends = np.cumsum([part.nbytes // 8 for part in parts.values()]).tolist()
     num_items = len(tables.items)
     whole = np.full(ends[-1] + 3 * num_items, NONE, np.int64)

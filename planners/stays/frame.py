@@ -16,6 +16,7 @@ from memplan.planners.stays.tables import (
     ACCESS_ROW,
     BUFFER_ROW,
     CHAIN_ROW,
+    CHANGE_ROW,
     FACTS_ROW,
     ITEM_ROW,
     NONE,
@@ -145,6 +146,8 @@ class Frame:
             children=chains.children,
             free=self.capacity,
             facts=facts,
+            journal=np.zeros(0, CHANGE_ROW),
+            changes=np.zeros(1, np.int64),
         )
 
     def _slot_table(self, repetitions: Floats) -> tuple[np.ndarray, Integers]:

@@ -155,6 +155,15 @@ def _schedule(
 
 
 @internal
+def note(s: StayTables, first: int, last: int) -> None:
+    """Writes into the journal that the run of items [first, last] is changed, if there is room."""
+    count = s.changes[0]
+    if count < len(s.journal):
+        s.journal[count].run, s.journal[count].run_last = first, last
+    s.changes[0] = count + 1
+
+
+@internal
 def take(s: StayTables, low: int, high: int, stay: Any) -> None:
     """Makes items [low, high] a run with the times of a stay. Their accesses must be served already."""
     item = s.items[low]
@@ -164,6 +173,7 @@ def take(s: StayTables, low: int, high: int, stay: Any) -> None:
     item.prefetch_start, item.prefetch_done, item.late = stay.prefetch_start, stay.prefetch_done, stay.late
     item.eviction_start, item.eviction_done = stay.eviction_start, stay.eviction_done
     book_run(s, low, 1)
+    note(s, low, high)
 
 
 @internal
@@ -195,6 +205,7 @@ def try_run(
             book_run(s, old[num_old - 1 - i], 1)
         return False
     for i in range(num_old):
+        note(s, old[i], s.items[old[i]].run_last)
         for inner in range(old[i], s.items[old[i]].run_last + 1):
             s.items[inner].run = NONE
     take(s, low, high, stay)
@@ -240,6 +251,7 @@ def drop(s: StayTables, run: int) -> None:
     """Serves a run at home again. Other runs are filled from home, where its value is then, so they stay valid."""
     book_run(s, run, -1)
     last = s.items[run].run_last
+    note(s, run, last)
     for i in range(s.items[run].first_access, s.items[last].last_access):
         serve(s, s.order[i], False)
     for number in range(run, last + 1):

@@ -121,6 +121,9 @@ FACTS_ROW = np.dtype(
     align=True,
 )
 
+# Of a run that was given up, taken, or given other times: its first and its last item.
+CHANGE_ROW = np.dtype([("run", np.int64), ("run_last", np.int64)], align=True)
+
 
 class StayTables(NamedTuple):
     """All tables of a search.
@@ -132,6 +135,8 @@ class StayTables(NamedTuple):
       children: chains inside of items, by item.
       free: `[n + 1]` units of the fast space that are free at each time.
       facts: `[1]` FACTS_ROW.
+      journal: `[most]` CHANGE_ROW of what was changed since it was emptied; `[0]` where nobody reads it.
+      changes: `[1]` how many there were, which may be more than the journal has room for.
     """
 
     slots: np.ndarray
@@ -146,6 +151,8 @@ class StayTables(NamedTuple):
     children: np.ndarray
     free: np.ndarray
     facts: np.ndarray
+    journal: np.ndarray
+    changes: np.ndarray
 
     def copy(self) -> StayTables:
         """Returns a copy whose decisions change independently of these."""

@@ -26,7 +26,7 @@ from memplan.compiler.mapping.problem import Link, MappingProblem, MemorySpace
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy, xla
 from memplan.planners.planner import Budget
-from memplan.planners.search import neighbourhoods_kernel
+from memplan.planners.search import annealing, neighbourhoods_kernel
 from memplan.planners.search.annealing import Annealer
 from memplan.planners.search.neighbourhoods_kernel import take_again
 from memplan.planners.search.solve import NEIGHBOURHOODS, SearchOptions, solve, solve_with
@@ -214,6 +214,17 @@ def test_the_same_seed_and_rounds_give_the_same_plan() -> None:
     plans = [solve_with(mapped, Budget(seed=seed), SearchOptions(rounds=1200)) for seed in (0, 0, 1)]
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]
+
+
+@pytest.mark.parametrize("room", [0, 6])
+def test_the_journal_restores_what_a_copy_of_everything_does(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = seeded_problem(7, 60, REAL)
+    budget, options = without_moves(mapped, LONG), SearchOptions(rounds=600)
+    plan = solve_with(mapped, budget, options)
+    monkeypatch.setattr(annealing, "_ITEMS_PER_CHANGE", 10**9)
+    monkeypatch.setattr(annealing, "_LEAST_CHANGES", room)  # Rounds with more changes copy all tables.
+    assert solve_with(mapped, budget, options) == plan
+    assert plan.residencies != budget.known.residencies  # type: ignore[union-attr]
 
 
 def test_a_prior_guides_what_is_taken() -> None:

@@ -65,6 +65,7 @@ class Occupancy:
         self._by_result = {takeover.result: takeover for takeover in chosen}
         self._arriving = _arriving(program)
         self._change: dict[int, Integers] = {}
+        self._across: dict[int, Integers] = {}
 
     @property
     def memory_spaces(self) -> list[int]:
@@ -85,6 +86,35 @@ class Occupancy:
             self._apply(memory_space, change, difference)
         live = np.cumsum(difference)[: self.moments]
         return live + self.reserved[memory_space] if memory_space in self.reserved else live
+
+    def across(self, memory_space: int, change: Change | None = None) -> Integers:
+        """Returns the bytes of what is live both just before each time and at it, `[num_steps + 1]`.
+
+        They are in use between two steps, where a change may put operations.
+        """
+        change = change or Change()
+        known = self._across.get(memory_space)
+        if known is None:
+            known = np.zeros(self.moments + 2, np.int64)
+            for number, storage in enumerate(self.program.storages):
+                if storage.memory_space == memory_space and storage.size:
+                    self._add_across(known, storage.size, self.intervals(number), 1)
+            self._across[memory_space] = known
+        difference = known.copy()
+        for number, intervals in change.intervals.items():
+            storage = self.program.storages[number]
+            if storage.memory_space == memory_space:
+                self._add_across(difference, storage.size, self.intervals(number), -1)
+                self._add_across(difference, storage.size, intervals, 1)
+        for start, end, size in change.extra:
+            self._add_across(difference, size, [(start, end)], 1)
+        return np.cumsum(difference)[: self.moments]
+
+    def _add_across(self, difference: Integers, size: int, intervals: Iterable[Interval], sign: int) -> None:
+        for start, end in intervals:
+            if end > start:
+                difference[start + 1] += sign * size
+                difference[end] -= sign * size
 
     def peak(self, memory_space: int, change: Change | None = None) -> int:
         """Returns the most bytes that are in use at one time."""

@@ -21,6 +21,7 @@ from memplan.compiler.hardware.target import Target, TargetSpace
 from memplan.compiler.html import html_table
 from memplan.compiler.ir import Graph, Source
 from memplan.compiler.mapping.build import BuiltProblem, build
+from memplan.compiler.printable import from_here
 from memplan.compiler.report.buffers import BufferDescription, GroupBy, Sources, describe_storages, labels_of
 from memplan.compiler.report.relief import (
     Donation,
@@ -31,6 +32,7 @@ from memplan.compiler.report.relief import (
     order_peak,
     results_to_come,
 )
+from memplan.compiler.report.relief_tables import relief_columns, relief_rows
 from memplan.compiler.report.standing import MemoryPeak, StandingBuffer, groups_of
 from memplan.compiler.report.stated import MemoryStatement
 from memplan.compiler.report.units import print_bytes
@@ -92,15 +94,20 @@ class Peak:
         for memory in self.memories:
             capacity = self.limit if memory is self.main else memory.capacity
             of = "" if capacity is None else print_bytes(capacity)
-            rows.append([memory.name, print_bytes(memory.bytes), of, memory.operation, memory.source.place])
+            rows.append([memory.name, print_bytes(memory.bytes), of, memory.operation, from_here(memory.source.place)])
         remarks = list(self.notes)
         if self.statement is not None:
             remarks.append(f"{self.statement.by} states {print_bytes(self.statement.total)}.")
         if self.limit is not None:
             verdict = "it fits" if self.fits else f"it does not fit, by {print_bytes(self.needed - self.limit)}"
             remarks.append(f"The program needs {print_bytes(self.needed)} of {print_bytes(self.limit)}: {verdict}.")
-        table = html_table(f"{self.program} on {self.target}", columns, rows, remarks)
-        return f"{table}\n{self.main._repr_html_()}"
+        tables = [html_table(f"{self.program} on {self.target}", columns, rows, remarks), self.main._repr_html_()]
+        if self.reliefs:
+            main = self.main
+            columns = relief_columns(self.reliefs, main.bytes)
+            rows = relief_rows(self.reliefs, main.groups, main.bytes)
+            tables.append(html_table("what would lower it", columns, [[from_here(row[0]), *row[1:]] for row in rows]))
+        return "\n".join(tables)
 
 
 @collection_paused()
@@ -142,8 +149,8 @@ def find_peak(
             name, capacity = spaces[number].name, spaces[number].capacity
         memories.append(_memory_peak(occupancy, number, name, capacity, described, labels))
     main = memories[0]
-    reliefs = Reliefs(occupancy, 0, main.time, _seconds(built), target, buffer_of)
     found = donations(program, described, 0)
+    reliefs = Reliefs(occupancy, 0, main.time, _seconds(built), target, found, buffer_of)
 
     def capacity_of(number: int) -> int:
         return spaces[number].capacity if number in spaces else 0

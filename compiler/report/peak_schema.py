@@ -32,8 +32,10 @@ def peak_json(peak: Peak) -> dict[str, Any]:
                 "group": relief.label,
                 "bytes": relief.bytes,
                 "without": relief.without,
-                "recompute": _way(relief.recompute),
+                "recompute": {**_way(relief.recompute), "operations": relief.recompute.operations},
                 "host": {**_way(relief.host), "passing": relief.host.passing},
+                "donate": _way(relief.donate),
+                "cheapest": None if (found := relief.cheapest(peak.main.bytes)) is None else found[0],
             }
             for relief in peak.reliefs
         ],

@@ -11,9 +11,9 @@ from rich.text import Text
 from memplan.compiler.printable import from_here, printable
 from memplan.compiler.report.grouping import argument_of
 from memplan.compiler.report.peak import Peak
-from memplan.compiler.report.relief import Way
-from memplan.compiler.report.standing_tables import LONGEST, MOST_GROUPS, print_memory
-from memplan.compiler.report.units import print_bytes, print_seconds
+from memplan.compiler.report.relief_tables import relief_columns, relief_rows
+from memplan.compiler.report.standing_tables import LONGEST, MOST_GROUPS, WIDE, print_memory
+from memplan.compiler.report.units import print_bytes
 
 # Rows of the table of a memory that is not the main one, and arguments that are named.
 _MOST_OTHERS, _MOST_NAMED = 6, 4
@@ -39,39 +39,24 @@ def print_peak(peak: Peak, console: Console) -> None:
         console.print(Text(f"Other memories at their peaks: {listed}"))
     if peak.reliefs:
         console.print()
-        console.print(_reliefs(peak))
+        console.print(_reliefs(peak, console.width))
     console.print()
     for remark in remarks(peak):
         console.print(Text(printable(remark)))
 
 
-def _reliefs(peak: Peak) -> Table:
+def _reliefs(peak: Peak, width: int) -> Table:
     """Returns the table of what being rid of the largest groups is worth."""
+    with_all = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"the peak of {print_bytes(peak.main.bytes)} would be", overflow="fold", ratio=3)
-    table.add_column("without it", justify="right", no_wrap=True)
-    table.add_column("if computed again", overflow="fold", ratio=3)
-    with_host = any(relief.host.buffers for relief in peak.reliefs)
-    if with_host:
-        table.add_column("if on the host meanwhile", overflow="fold", ratio=3)
-    for relief, group in zip(peak.reliefs, peak.main.groups, strict=False):
-        count = len(group.buffers)
-        again, host = relief.recompute, relief.host
-        cells = [_way(again, count, peak.main.bytes, f"+{print_seconds(again.seconds)}")]
-        if with_host:
-            copies = f"{print_seconds(host.seconds)} of copies in {print_seconds(host.passing)}"
-            cells.append(_way(host, count, peak.main.bytes, copies))
-        table.add_row(printable(from_here(relief.label), limit=LONGEST), print_bytes(relief.without), *cells)
+    for title, side in relief_columns(peak.reliefs, peak.main.bytes, with_all).items():
+        if side == "right":
+            table.add_column(title, justify="right", no_wrap=True)
+        else:
+            table.add_column(title, overflow="fold", ratio=3)
+    for label, *cells in relief_rows(peak.reliefs, peak.main.groups, peak.main.bytes, with_all):
+        table.add_row(printable(from_here(label), limit=LONGEST), *cells)
     return table
-
-
-def _way(way: Way, count: int, before: int, cost: str) -> str:
-    if way.buffers == 0:
-        return f"– {way.obstacle}"
-    if way.peak >= before:
-        return "no lower"
-    some = "" if way.buffers == count else f" ({way.buffers} of {count}; others: {way.obstacle})"
-    return f"{print_bytes(way.peak)}, {cost}{some}"
 
 
 def remarks(peak: Peak) -> list[str]:

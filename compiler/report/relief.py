@@ -3,10 +3,11 @@
 Every peak here is recomputed from the live ranges of the whole program with the change made (`analysis/occupancy.py`):
 
     without            the buffers are not there at all: no change of these buffers alone can save more
-    computed again     dropped after their last use before the peak, made again by the same operation before the next
-                       one; what that operation reads is kept until then, and what else it writes is there once more
+    computed again     dropped after their last use before the peak, made again before the next one by as long a chain
+                       of operations as that takes (`recomputing.py`)
     on the host        copied out after their last use before the peak, and back before the next one
-    donated            results lie in the memory of arguments of the same shape that are not read after they are made
+    donated            results lie in the memory of arguments of the same shape that are not read after they are made,
+                       and meanwhile that holds nothing
     reordered          the same program in the order of least memory that `ir/memory_order.py` finds
 
 Times are those of the cost model, or of the compiler's own estimates where the module carries them.
@@ -14,30 +15,28 @@ Times are those of the cost model, or of the compiler's own estimates where the 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.occupancy import Change, Interval, Occupancy
-from memplan.compiler.analysis.program import AccessKind, FlatProgram, RegionKind, repetitions
+from memplan.compiler.analysis.program import FlatProgram
 from memplan.compiler.hardware.host import host_links
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir.memory_order import scheduled
 from memplan.compiler.report.buffers import BufferDescription, BufferKind
+from memplan.compiler.report.gaps import Gaps, PeakGap
+from memplan.compiler.report.recomputing import recomputed
 
-# They may not run twice, or what they do is no computation.
-_ONCE = frozenset(
-    {
-        "after-all", "async-done", "async-start", "async-update", "call", "conditional", "copy-done", "copy-start",
-        "infeed", "outfeed", "parameter", "recv", "recv-done", "rng", "rng-bit-generator", "rng-get-and-update-state",
-        "send", "send-done", "slice-done", "slice-start", "while",
-    }
-)  # fmt: skip
-_BETWEEN_DEVICES = ("all-", "collective-", "reduce-scatter", "ragged-")
+# Parts of a dropped buffer up to which what it is made of is kept: all that ends before the peak, little, or nothing.
+_KEPT_SHARES = (math.inf, 0.1, 0.0)
+
+# A way that lowers a peak by less than this part of what the best way does is none.
+_ENOUGH = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Way:
       seconds: what it takes in one run of the program.
       passing: for copies, seconds that the operations between the uses of the buffers take: copies that take no longer
         may cost nothing.
+      operations: for recomputation, how many run again.
       obstacle: why it is not possible for the others; "" if it is possible for all.
     """
 
@@ -57,7 +57,13 @@ class Way:
     peak: int
     seconds: float
     passing: float = 0.0
+    operations: int = 0
     obstacle: str = ""
+
+    @property
+    def added_seconds(self) -> float:
+        """What it costs: copies may hide behind the operations that pass meanwhile."""
+        return max(self.seconds - self.passing, 0.0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Relief:
       without: bytes of the peak if it were not there.
       recompute: by computing it again.
       host: by copies to the memory of the host and back.
+      donate: by donation of the arguments among them.
     """
 
     label: str
@@ -77,6 +84,23 @@ class Relief:
     without: int
     recompute: Way
     host: Way
+    donate: Way
+
+    def cheapest(self, peak: int) -> tuple[str, Way] | None:
+        """Returns the way that adds least time, "donate", "recompute" or "host", and what it does to a peak.
+
+        It is one of those that lower the peak at least half as much as the best of the three does; None if none does.
+        """
+        ways = {"donate": self.donate, "recompute": self.recompute, "host": self.host}
+        name = _cheapest(list(ways.values()), peak)
+        return None if name is None else list(ways.items())[name]
+
+
+def _cheapest(ways: Sequence[Way], peak: int) -> int | None:
+    """Returns the number of the way that adds least time among those that lower a peak notably; None if none does."""
+    lowered = [peak - way.peak if way.buffers else 0 for way in ways]
+    enough = [number for number, by in enumerate(lowered) if by > 0 and by >= _ENOUGH * max(lowered)]
+    return min(enough, key=lambda number: (ways[number].added_seconds, ways[number].peak), default=None)
 
 
 @dataclass(frozen=True)
@@ -86,20 +110,13 @@ class Donation:
     Attributes:
       argument, result: storages.
       size: bytes.
+      last_read: step that reads the argument last; -1 if none does.
     """
 
     argument: int
     result: int
     size: int
-
-
-@dataclass(frozen=True)
-class _Gap:
-    """Steps in which nothing accesses a storage, half-open, and how often one run of the program passes them."""
-
-    start: int
-    end: int
-    runs: float
+    last_read: int
 
 
 class Reliefs:
@@ -111,6 +128,7 @@ class Reliefs:
       time: of the peak.
       seconds: `[num_steps]` that each step takes.
       target: says what a copy to the host takes.
+      donated: arguments that could be donated.
       buffer_of: `[num_storages]` number of the buffer that a storage, and the copies of it in other memories, are of;
         None where each is by itself.
     """
@@ -122,224 +140,67 @@ class Reliefs:
         time: int,
         seconds: Sequence[float],
         target: Target,
+        donated: Iterable[Donation] = (),
         buffer_of: Sequence[int] | None = None,
     ):
-        self.occupancy, self.memory_space, self.time = occupancy, memory_space, time
+        self.occupancy, self.memory_space = occupancy, memory_space
         self.program, self.seconds = occupancy.program, seconds
+        self.gaps = Gaps(occupancy, memory_space, time, buffer_of)
+        self.donated = {donation.argument: donation for donation in donated}
         self.host = host_links(target)
         self.host_obstacle = f"{target.name} has no link to a host" if self.host is None else ""
-        self.runs = repetitions(self.program.regions)
-        self.copies: dict[int, list[int]] = defaultdict(list)
-        self.buffer_of = buffer_of
-        for number, buffer in enumerate(buffer_of or ()):
-            self.copies[buffer].append(number)
-        self.accessed: dict[int, list[int]] = defaultdict(list)
-        self.written: dict[int, list[int]] = defaultdict(list)
-        self.touched: dict[int, list[tuple[int, AccessKind]]] = defaultdict(list)
-        for access in self.program.accesses:
-            if not self.accessed[access.storage] or self.accessed[access.storage][-1] != access.time:
-                self.accessed[access.storage].append(access.time)
-            if access.kind is not AccessKind.READ:
-                self.written[access.storage].append(access.time)
-            self.touched[access.time].append((access.storage, access.kind))
+        self.before = self._peak(Change())
 
     def of(self, label: str, size: int, storages: Sequence[int]) -> Relief:
         """Returns what being rid of storages that take `size` bytes at the peak would be worth."""
-        without = Change(dict.fromkeys(storages, ()))
-        return Relief(label, size, self._peak(without), self._recompute(storages), self._on_host(storages))
+        without = self._peak(Change(dict.fromkeys(storages, ())))
+        return Relief(label, size, without, self._recompute(storages), self._on_host(storages), self._donate(storages))
 
     def _peak(self, change: Change) -> int:
         return self.occupancy.peak(self.memory_space, change)
 
-    def _gap(self, storage: int) -> _Gap | str:
-        """Returns the gap between the uses of a storage in which the peak lies, or why there is none."""
-        described = self.program.storages[storage]
-        start, end = described.start, described.end
-        inner = self._region(self.time)
-        around = self._around(inner)
-        for x in self.accessed[storage]:
-            if x == self.time:
-                return "in use at the peak"
-            first, last = self._outside(x, around)
-            if last <= self.time:
-                start = max(start, last)
-            elif first > self.time:
-                end = min(end, first)
-            else:
-                return "in use at the peak"
-        for number in around:
-            region = self.program.regions[number]
-            if region.kind is not RegionKind.LOOP:
-                continue
-            before, after = region.start < start, end < region.end
-            if before != after:
-                return "used in every iteration of the loop"
-            if before:
-                break  # Between two uses in one iteration.
-        while inner > 0 and start <= self.program.regions[inner].start and self.program.regions[inner].end <= end:
-            inner = self.program.regions[inner].parent
-        return _Gap(start, end, self.runs[inner])
-
-    def _region(self, time: int) -> int:
-        return self.program.steps[time].region if time < len(self.program.steps) else 0
-
-    def _around(self, region: int) -> list[int]:
-        """Returns a region and those around it, innermost first."""
-        found = []
-        while region >= 0:
-            found.append(region)
-            region = self.program.regions[region].parent
-        return found
-
-    def _outside(self, time: int, around: Sequence[int]) -> Interval:
-        """Returns the steps that an access stands for: all of the outermost region around it without the peak."""
-        interval = (time, time + 1)
-        for number in self._around(self._region(time)):
-            if number in around:
+    def _recompute(self, storages: Sequence[int]) -> Way:
+        ways = []
+        for share in _KEPT_SHARES:
+            found = recomputed(self.gaps, self.seconds, storages, share)
+            obstacle = _most_frequent(found.obstacles)
+            ways.append(Way(found.buffers, found.peak, found.seconds, 0.0, found.operations, obstacle))
+            if not found.buffers:
                 break
-            interval = (self.program.regions[number].start, self.program.regions[number].end)
-        return interval
-
-    def _without_gap(self, storage: int, gap: _Gap) -> list[Interval]:
-        kept = []
-        for start, end in self.occupancy.intervals(storage):
-            kept += [(start, min(end, gap.start)), (max(start, gap.end), end)]
-        return [(start, end) for start, end in kept if start < end]
+        return ways[_cheapest(ways, self.before) or 0]
 
     def _on_host(self, storages: Sequence[int]) -> Way:
         if self.host is None:
-            return Way(0, self._peak(Change()), 0.0, obstacle=self.host_obstacle)
+            return Way(0, self.before, 0.0, obstacle=self.host_obstacle)
         there, back = self.host
         intervals: dict[int, list[Interval]] = {}
         obstacles: list[str] = []
         seconds, between = 0.0, set[int]()
         for storage in storages:
             described = self.program.storages[storage]
-            gap: _Gap | str = "a constant" if described.is_constant else self._gap(storage)
+            gap: PeakGap | str = "a constant" if described.is_constant else self.gaps.gap(storage)
             if isinstance(gap, str):
                 obstacles.append(gap)
                 continue
-            intervals[storage] = self._without_gap(storage, gap)
+            intervals[storage] = self.gaps.without(storage, gap)
             between.update(range(gap.start, min(gap.end, len(self.seconds))))
             # An argument begins on the host, and what is not needed again stays there.
             if gap.start > described.start or not described.parameters:
                 seconds += gap.runs * (there.latency + described.size / there.bandwidth)
             if gap.end < described.end:
                 seconds += gap.runs * (back.latency + described.size / back.bandwidth)
-        passing = sum(self.seconds[t] * self.runs[self._region(t)] for t in between)
-        return Way(len(intervals), self._peak(Change(intervals)), seconds, passing, _most_frequent(obstacles))
+        passing = sum(self.seconds[t] * self.gaps.runs[self.gaps.region(t)] for t in between)
+        return Way(len(intervals), self._peak(Change(intervals)), seconds, passing, obstacle=_most_frequent(obstacles))
 
-    def _recompute(self, storages: Sequence[int]) -> Way:
-        dropped: dict[int, _Gap] = {}
-        maker: dict[int, int] = {}
-        obstacles: list[str] = []
-        for storage in storages:
-            found = self._repeatable(storage)
-            if isinstance(found, str):
-                obstacles.append(found)
-            else:
-                dropped[storage], maker[storage] = found
-        self._shorten(dropped, maker)
-        kept: dict[int, int] = {}
-        stored: dict[int, int] = {}
-        extra: list[tuple[int, int, int]] = []
-        seconds = 0.0
-        made: dict[tuple[int, int], float] = {}
-        for storage, gap in dropped.items():
-            made[maker[storage], gap.end] = gap.runs
-        for (time, again), runs in made.items():
-            seconds += runs * self.seconds[time]
-            beside = 0
-            for other, kind in set(self.touched[time]):
-                if kind is not AccessKind.READ:
-                    if not any(copy in dropped and dropped[copy].end <= again for copy in self._copies(other)):
-                        beside += self._size(other)
-                    continue
-                source = self._here(other, again)
-                if source is None:
-                    stored[other] = max(stored.get(other, 0), again + 1)
-                elif source not in dropped:
-                    kept[source] = max(kept.get(source, 0), again + 1)
-            extra.append((again, again + 1, beside))
-        intervals: dict[int, Sequence[Interval]] = {s: self._without_gap(s, gap) for s, gap in dropped.items()}
-        for storage, end in kept.items():
-            intervals[storage] = _until(self.occupancy.intervals(storage), end)
-        extra += [(self.program.storages[s].start, end, self.program.storages[s].size) for s, end in stored.items()]
-        change = Change(intervals, tuple(extra))
-        return Way(len(dropped), self._peak(change), seconds, obstacle=_most_frequent(obstacles))
-
-    def _size(self, storage: int) -> int:
-        described = self.program.storages[storage]
-        return described.size if described.memory_space == self.memory_space else 0
-
-    def _repeatable(self, storage: int) -> tuple[_Gap, int] | str:
-        """Returns the gap of a storage and the step that makes it again, or why it cannot be made again."""
-        described = self.program.storages[storage]
-        if described.parameters or described.is_constant:
-            return "given by the caller" if described.parameters else "a constant"
-        gap = self._gap(storage)
-        if isinstance(gap, str):
-            return gap
-        writes = {time for copy in self._copies(storage) for time in self.written[copy] if not self._is_copy(time)}
-        if len(writes) != 1:
-            return "written more than once"
-        (time,) = writes
-        if gap.end >= described.end or time >= gap.start:
-            return "not needed after the peak"
-        if self._region(time) not in self._around(self._region(self.time)):
-            return "made in a loop or branch"
-        instruction = self.program.steps[time].instruction
-        once = instruction.opcode in _ONCE or instruction.opcode.startswith(_BETWEEN_DEVICES)
-        if once or instruction.attribute("custom_call_has_side_effect") == "true":
-            return f"made by {instruction.opcode}, which is not repeated"
-        for other, kind in self.touched[time]:
-            if kind is AccessKind.UPDATE:
-                return "made by an update in place"
-            if kind is AccessKind.READ:
-                source = self._here(other, gap.end)
-                later = self.written[other if source is None else source]
-                if bisect_left(later, time + 1) < bisect_left(later, gap.end + 1):
-                    return "made of what is overwritten later"
-        return gap, time
-
-    def _copies(self, storage: int) -> Sequence[int]:
-        """Returns a storage and the copies of it in other memories."""
-        return (storage,) if self.buffer_of is None else self.copies[self.buffer_of[storage]]
-
-    def _is_copy(self, time: int) -> bool:
-        """Whether a step copies a buffer to another memory."""
-        if self.buffer_of is None:
-            return False
-        read = {self.buffer_of[storage] for storage, kind in self.touched[time] if kind is AccessKind.READ}
-        return any(kind is not AccessKind.READ and self.buffer_of[s] in read for s, kind in self.touched[time])
-
-    def _here(self, storage: int, until: int) -> int | None:
-        """Returns the storage in this memory that holds what a storage does before some time; None if none does."""
-        for copy in (storage, *self._copies(storage)):
-            described = self.program.storages[copy]
-            if described.memory_space == self.memory_space and described.start < until:
-                return copy
-        return None
-
-    def _shorten(self, dropped: dict[int, _Gap], maker: Mapping[int, int]) -> None:
-        """Makes again earlier what others are made of, until all are made before they are read."""
-        waiting = list(dropped)
-        while waiting:
-            storage = waiting.pop()
-            again = dropped[storage].end
-            for read, kind in self.touched[maker[storage]]:
-                source = self._here(read, again) if kind is AccessKind.READ else None
-                if source in dropped and dropped[source].start <= again < dropped[source].end:
-                    dropped[source] = _Gap(dropped[source].start, again, dropped[source].runs)
-                    waiting.append(source)
-
-
-def _until(intervals: Sequence[Interval], end: int) -> list[Interval]:
-    """Returns intervals that go on, without a gap, to a time at least."""
-    if intervals[-1][1] >= end and len(intervals) == 1:
-        return list(intervals)
-    inside = [interval for interval in intervals if interval[0] > end]
-    return [(intervals[0][0], max(end, *(last for first, last in intervals if first <= end))), *inside]
+    def _donate(self, storages: Sequence[int]) -> Way:
+        """A donated argument holds nothing between its last use and the result that then lies there."""
+        found = [self.donated[storage] for storage in storages if storage in self.donated]
+        intervals = {}
+        for donation in found:
+            result = self.program.storages[donation.result]
+            intervals[donation.argument] = [(0, max(min(donation.last_read + 1, result.start), 1))]
+        obstacle = "" if len(found) == len(storages) else "no argument, or no result can take its memory"
+        return Way(len(found), self._peak(Change(intervals)), 0.0, obstacle=obstacle)
 
 
 def _most_frequent(reasons: Sequence[str]) -> str:
@@ -372,7 +233,7 @@ def donations(program: FlatProgram, descriptions: Sequence[BufferDescription], s
         dead = [number for number in candidates if last_read.get(number, -1) <= storage.start]
         if dead:
             candidates.remove(dead[0])
-            found.append(Donation(dead[0], result, storage.size))
+            found.append(Donation(dead[0], result, storage.size, last_read.get(dead[0], -1)))
     return tuple(sorted(found, key=lambda donation: -donation.size))
 
 

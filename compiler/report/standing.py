@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from memplan.compiler.html import html_table
 from memplan.compiler.ir import Source
+from memplan.compiler.printable import from_here
 from memplan.compiler.report.buffers import BufferDescription
 from memplan.compiler.report.units import print_bytes
 
@@ -87,8 +88,8 @@ class MemoryPeak:
         for group in self.groups[:_MOST_LISTED]:
             first = group.buffers[0].description
             count = f"×{len(group.buffers)}" if len(group.buffers) > 1 else ""
-            facts = (first.kind.value, first.shape, first.source, first.why_alive)
-            rows.append([*self._size(group.bytes), group.label, count, *facts])
+            facts = (first.kind.value, first.shape, from_here(first.source), first.why_alive)
+            rows.append([*self._size(group.bytes), from_here(group.label), count, *facts])
         if rest := self.groups[_MOST_LISTED:]:
             size = self._size(sum(group.bytes for group in rest))
             rows.append([*size, f"{len(rest):,} smaller", f"×{sum(len(group.buffers) for group in rest)}", *[""] * 4])

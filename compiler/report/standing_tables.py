@@ -20,7 +20,7 @@ MOST_GROUPS = 16
 # What a name is cut to; the JSON has it whole.
 LONGEST = 100
 # Below these widths, columns are left out: why a buffer is alive; its line and shape.
-_WIDE, _MEDIUM = 110, 80
+WIDE, _MEDIUM = 110, 80
 # Width of a message, and its rows.
 _MESSAGE, _MOST_IN_MESSAGE = 140, 8
 
@@ -68,7 +68,7 @@ def _standing(memory: MemoryPeak, by: GroupBy, shown: Sequence[StandingGroup], w
     table.add_column(str(by), overflow="fold", ratio=3)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("kind", no_wrap=True)
-    for column, is_there in (("shape", with_shape), ("line", with_line), ("alive because", width >= _WIDE)):
+    for column, is_there in (("shape", with_shape), ("line", with_line), ("alive because", width >= WIDE)):
         if is_there:
             table.add_column(column, overflow="fold", ratio=2)
 
@@ -86,7 +86,7 @@ def _standing(memory: MemoryPeak, by: GroupBy, shown: Sequence[StandingGroup], w
             cells.append(printable(first.shape, limit=LONGEST) + (", …" if len(shapes) > 1 else ""))
         if with_line:
             cells.append(lines[group.label])
-        if width >= _WIDE:
+        if width >= WIDE:
             cells.append(printable(first.why_alive, limit=LONGEST))
         count = f"×{len(group.buffers)}" if len(group.buffers) > 1 else ""
         add(group.bytes, group.padding, printable(from_here(group.label), limit=LONGEST), count, cells)

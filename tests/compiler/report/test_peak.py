@@ -1,20 +1,25 @@
 """What stands at a peak, and what being rid of it is worth, for programs that fit in the head."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 
 from memplan.compiler.analysis.buffer_assignment import parse_buffer_assignment
+from memplan.compiler.analysis.flatten import flatten
+from memplan.compiler.analysis.occupancy import Occupancy
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.host import host_links
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.mapping.build import build
 from memplan.compiler.report.buffers import GroupBy
+from memplan.compiler.report.gaps import Gaps
 from memplan.compiler.report.peak import Peak, find_peak
 from memplan.compiler.report.peak_schema import peak_json
 from memplan.compiler.report.peak_tables import print_peak, remarks
-from memplan.compiler.report.relief import Relief
+from memplan.compiler.report.recomputing import recomputed
+from memplan.compiler.report.relief import Relief, Way
 from memplan.compiler.report.stated import StatedPart, statement_of
 from memplan.compiler.report.terminal import PlainConsole
 
@@ -95,6 +100,77 @@ def test_what_is_made_of_what_ends_keeps_that_alive() -> None:
     assert peak.main.bytes == 23 * MB
     assert relief(peak, "jit(f)/jvp(layer_0)/up").without == 19 * MB
     assert relief(peak, "jit(f)/jvp(layer_0)/up").recompute.peak == 21 * MB
+
+
+CHAIN = STEP.replace(
+    "  up = f32[1048576] custom-call(x)",
+    '  low = f32[1572864] custom-call(x), custom_call_target="low"\n'
+    '  half = f32[917504] custom-call(low), custom_call_target="half"\n'
+    "  up = f32[1048576] custom-call(half)",
+)
+
+
+def after(text: str, place: str, *lines: str) -> str:
+    """Puts instructions before another one."""
+    return text.replace(f"  {place} =", "".join(f"  {line}\n" for line in lines) + f"  {place} =")
+
+
+def test_what_a_chain_of_operations_makes_again_is_the_peak_of_the_program_that_does() -> None:
+    """`up` is made of `half`, which is made of `low`, and both end before the peak."""
+    peak = find_peak(parse_hlo(CHAIN), TPU, by=GroupBy.OP)
+    up = relief(peak, "jit(f)/jvp(layer_0)/up")
+    assert (up.bytes, up.without) == (4 * MB, 19 * MB)
+    assert (up.recompute.operations, up.recompute.buffers) == (3, 1)
+    again = after(
+        CHAIN, "down",
+        'low.2 = f32[1572864] custom-call(x), custom_call_target="low"',
+        'half.2 = f32[917504] custom-call(low.2), custom_call_target="half"',
+        'up.2 = f32[1048576] custom-call(half.2), custom_call_target="up"',
+    ).replace("custom-call(up, sum)", "custom-call(up.2, sum)")  # fmt: skip
+    rebuilt = find_peak(parse_hlo(again), TPU)
+    assert rebuilt.main.bytes == up.recompute.peak == 19 * MB
+    assert up.cheapest(peak.main.bytes) == ("recompute", up.recompute)
+
+
+@pytest.mark.parametrize(("kept_share", "operations"), [(0.0, 3), (1.0, 1), (math.inf, 1)])
+@pytest.mark.parametrize("low", [262144, 1441792, 2097152])
+def test_the_peak_is_that_of_the_program_with_the_chain(kept_share: float, operations: int, low: int) -> None:
+    """Where `low` is large, the peak is in the chain; what is kept is read where it is."""
+    text = CHAIN.replace("4194304", "1310720").replace("1572864", str(low))
+    program = flatten(parse_hlo(text))
+    (up,) = (n for n, storage in enumerate(program.storages) if storage.name == "up")
+    at_big = next(t for t, step in enumerate(program.steps) if step.instruction.name == "big")
+    found = recomputed(Gaps(Occupancy(program), 0, at_big), [1.0] * len(program.steps), [up], kept_share)
+    chain = [
+        f'low.2 = f32[{low}] custom-call(x), custom_call_target="low"',
+        'half.2 = f32[917504] custom-call(low.2), custom_call_target="half"',
+        f'up.2 = f32[1048576] custom-call({"half.2" if operations == 3 else "half"}), custom_call_target="up"',
+    ]
+    again = after(text, "down", *chain[-operations:]).replace("custom-call(up, sum)", "custom-call(up.2, sum)")
+    assert (found.buffers, found.operations, found.seconds) == (1, operations, operations)
+    assert found.peak == find_peak(parse_hlo(again), TPU).main.bytes
+
+
+def test_donation_lowers_the_peak_as_in_the_program_that_donates() -> None:
+    """`w` is read early here, so that it holds nothing at the peak once it is donated."""
+    text = STEP.replace("custom-call(w, down)", "custom-call(down)").replace(
+        "custom-call(x), custom", "custom-call(x, w), custom"
+    )
+    peak = find_peak(parse_hlo(text), TPU, by=GroupBy.OP)
+    given = relief(peak, "params['w']")
+    donated = text.replace("is_scheduled=true", "is_scheduled=true, input_output_alias={ {0}: (0, {}, may-alias) }")
+    assert given.donate.peak == find_peak(parse_hlo(donated), TPU).main.bytes == peak.main.bytes - MB
+    assert given.cheapest(peak.main.bytes) == ("donate", given.donate)
+
+
+def test_the_cheapest_way_is_not_one_that_hardly_lowers_the_peak() -> None:
+    free, half, whole = Way(1, 99, 0.0), Way(1, 40, 1.0), Way(1, 0, 5.0)
+    found = Relief("x", 100, 0, recompute=half, host=whole, donate=free).cheapest(100)
+    assert found == ("recompute", half)
+    hidden = replace(whole, passing=5.0)
+    assert Relief("x", 100, 0, half, hidden, free).cheapest(100) == ("host", hidden)
+    none = Way(0, 100, 0.0)
+    assert Relief("x", 100, 0, none, none, none).cheapest(100) is None
 
 
 def test_what_is_written_in_place_is_not_made_again() -> None:

@@ -14,7 +14,7 @@ from memplan.compiler.emulator.timing import Timeline
 from memplan.compiler.emulator.timing import emulate as emulate_problem
 from memplan.compiler.errors import GraphError, MemplanError, PlanError
 from memplan.compiler.frontends import parse_hlo
-from memplan.compiler.hardware.guess import guess_target, guessed_target
+from memplan.compiler.hardware.guess import guess_target, guessed_target, in_any_memory
 from memplan.compiler.hardware.target import Target, known_target, load_target
 from memplan.compiler.ir import Graph
 from memplan.compiler.ir.trip_count import with_trip_counts
@@ -199,7 +199,7 @@ def peak(
         program = parse_hlo(program.as_text())
         # XLA has tables of tuples, except on TPUs.
         pointer_bytes = 0 if guess_target(program).name.startswith("tpu") else 8
-    described = guessed_target(program) if target is None else target
+    described = in_any_memory(guessed_target(program)) if target is None else target
     return find_peak(
         program,
         described if isinstance(described, Target) else load_target(described),

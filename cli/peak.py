@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from memplan.compiler.analysis.buffer_assignment import BufferAssignment
     from memplan.compiler.hardware.target import Target
     from memplan.compiler.ir import Graph
-
-
-# Whose costs count where nothing says what the program is for; its capacity says nothing of the real memory.
-ANY_TARGET = "generic"
 
 
 class Grouping(StrEnum):
@@ -108,6 +103,7 @@ def command(
     from memplan.cli.exit_status import ExitStatus
     from memplan.cli.outputs import check_folder
     from memplan.compiler.errors import MemplanError
+    from memplan.compiler.hardware.guess import ANY_TARGET
     from memplan.compiler.report.buffers import GroupBy
     from memplan.compiler.report.peak import find_peak
     from memplan.compiler.report.peak_schema import peak_json
@@ -207,6 +203,7 @@ def _compiled(
     """Compiles a JAX program for a TPU, or for the CPU of this machine; says so if the compiler refused it."""
     from memplan.cli.console import note
     from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
+    from memplan.compiler.hardware.guess import ANY_TARGET, in_any_memory
     from memplan.compiler.hardware.target import load_target
 
     prepare_jax()
@@ -222,8 +219,7 @@ def _compiled(
 
             note(f"compiled by XLA for the CPU of this machine; times are those of {described.name}")
             if target is None:
-                main = replace(described.spaces[0], name="memory")
-                described = replace(described, spaces=(main, *described.spaces[1:]))
+                described = in_any_memory(described)
             module = compile_for_cpu(found.fun, found.args, found.donate_argnums, with_proto=with_proto)
     if module.refused:
         note(module.refused)

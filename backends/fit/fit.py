@@ -37,6 +37,7 @@ from memplan.backends.fit.several_devices import (
 from memplan.compiler.effort import Effort, effort_of
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.jaxpr_devices import SeveralDevicesError, demand_one_device
+from memplan.compiler.hardware.guess import ANY_TARGET
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.passes.fit.costs import Costs
 from memplan.passes.fit.inline_calls import in_one_piece
@@ -45,9 +46,6 @@ from memplan.passes.fit.scan_stacks import alternatives
 from memplan.planners.fit.plan import FitError, FitPlan
 from memplan.planners.fit.problem import FitProblem
 from memplan.planners.planner import Budget
-
-# The model of time where no target is given.
-_ANY_TARGET = "generic"
 
 
 def fit(
@@ -148,7 +146,7 @@ class FitSession:
             self._shardings = argument_shardings(traced, self._leaves)
         self._traced, self._effort, self._planner = traced, effort, planner
         self._donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
-        self._model = target or load_target(_ANY_TARGET)
+        self._model = target or load_target(ANY_TARGET)
         self._costs = Costs(self._model)
         self._compiler = compiler or compiler_for(target)
         self._owns_compiler = compiler is None

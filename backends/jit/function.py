@@ -41,12 +41,10 @@ from memplan.backends.jit.planning import (
 from memplan.backends.jit.timing import Timer, median_seconds, wall_clock
 from memplan.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.hardware.guess import ANY_TARGET
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.passes.base import Context, PassReport
 from memplan.passes.manager import PassOutcome, chosen, rewritten
-
-# The target of `.plan` where no target was given and there is no TPU.
-ANY_TARGET = "generic"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memplan.compiler.errors import TargetError
 from memplan.compiler.hardware.target import Target, known_target
@@ -11,6 +11,9 @@ from memplan.compiler.ir import Graph
 
 # Memory spaces in the layouts of a module, and the oldest target that has them: a dump does not name its chip.
 _TARGET_OF_SPACE = {3: "tpu-v4", 1: "tpu-v5e"}
+
+# Whose costs count where nothing says what a program is for; its capacity says nothing of the real memory.
+ANY_TARGET = "generic"
 
 _NAMED = re.compile(r'memplan\.target="([^"]*+)"')
 
@@ -40,7 +43,7 @@ def guess_target(graph: Graph) -> Guess:
     for space, name in _TARGET_OF_SPACE.items():
         if space in spaces:
             return Guess(name, f"the module has buffers in S({space})")
-    return Guess("generic", "the module does not say what it was compiled for")
+    return Guess(ANY_TARGET, "the module does not say what it was compiled for")
 
 
 def guessed_target(graph: Graph) -> Target:
@@ -60,3 +63,10 @@ def _named_target(attributes: str) -> str:
     """Returns the value of `memplan.target` in the text of a module's frontend attributes; "" if it is not there."""
     match = _NAMED.search(attributes)
     return match[1] if match is not None else ""
+
+
+def in_any_memory(target: Target) -> Target:
+    """Returns a target that nobody named: if it stands for any hardware, its main memory is called `memory`."""
+    if target.name != ANY_TARGET:
+        return target
+    return replace(target, spaces=(replace(target.spaces[0], name="memory"), *target.spaces[1:]))

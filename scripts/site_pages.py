@@ -1,13 +1,15 @@
 """Makes the pages of the repository those of the documentation site, without a second copy of any: a hook of mkdocs.
 
-README.md, CONTRIBUTING.md and CHANGELOG.md become pages. The API reference reads the docstrings of this checkout; a
-tree of links lays it out as the installed package is. Links in the pages are paths in the repository. They become links
-between pages, and a link to a file that is no page, such as a source file, becomes its text.
+README.md, CONTRIBUTING.md and CHANGELOG.md become pages, and so do notebooks, with the outputs that are stored in them.
+The API reference reads the docstrings of this checkout; a tree of links lays it out as the installed package is. Links
+in the pages are paths in the repository. They become links between pages, and a link to a file that is no page, such as
+a source file, becomes its text.
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+PAGES |= {f"docs/{path.name}": f"{path.stem}_notebook.md" for path in (ROOT / "docs").glob("*.ipynb")}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -40,10 +43,29 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that are files at the root of the repository."""
+    """Adds the pages that are files at the root of the repository, and notebooks."""
     for source, page in PAGES.items():
-        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+        if source.endswith(".ipynb"):
+            files.append(File.generated(config, page, content=notebook_markdown((ROOT / source).read_text())))
+        else:
+            files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
     return files
+
+
+def notebook_markdown(text: str) -> str:
+    """Returns the cells of a notebook, JSON of nbformat 4, as a page: what is shown as HTML stays HTML."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {"text/plain": output.get("text", ())})
+            html = "".join(data.get("text/html", ()))
+            parts.append(html or f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
+    return "\n\n".join(parts)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

@@ -24,6 +24,17 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         name = page.relative_to(ROOT / "docs").with_suffix("").as_posix()
         assert f'href="{name}/"' in front, f"mkdocs.yml: nav does not list {name}.md"
+    for notebook in (ROOT / "docs").glob("*.ipynb"):
+        assert f'href="{notebook.stem}_notebook/"' in front, (
+            f"mkdocs.yml: nav does not list {notebook.stem}_notebook.md"
+        )
+
+
+def test_notebooks_are_pages_with_their_outputs(site: Path) -> None:
+    page = (site / "peak_notebook" / "index.html").read_text()
+    assert "cheapest way to lower it</th>" in page
+    assert 'href="../peak/"' in page
+    assert 'href="../peak_notebook/"' in (site / "peak" / "index.html").read_text()
 
 
 def test_pages_of_the_repository_are_pages_of_the_site(site: Path) -> None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.table import Table
 
 from memplan.backends import order_hook
 from memplan.backends.cpu import compile_for_cpu
 from memplan.backends.dumped import DumpedModule
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, WorkloadNames
+from memplan.cli.bench.memory_peak import peak_row, peaks_markdown, peaks_table, summarize_peaks
 from memplan.cli.bench.results import write_bench
 from memplan.cli.bench.rows import table_of
 from memplan.cli.console import Stages, note, show, write
@@ -49,6 +52,9 @@ Row = dict[str, Any]
 def command(
     workloads: WorkloadNames = None,
     effort: EffortName = Effort.NORMAL,
+    peak: Annotated[
+        bool, typer.Option("--peak", help="Compare what memplan peak states with XLA's assignment; nothing is packed.")
+    ] = False,
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -66,6 +72,9 @@ def command(
         names = [name.strip() for name in workloads.split(",")]
     programs = [find_program(name) for name in names]
     rows: list[Row] = []
+    if peak:
+        _peaks(programs, markdown, json_file)
+        return
     with Stages(total=len(programs) * len(ORDERS)) as stages:
         for program in programs:
             for order in ORDERS:
@@ -79,6 +88,24 @@ def command(
     else:
         show(lambda terminal: terminal.print(_table(rows, summary)))
     write_bench(json_file, "memory", rows, summary)
+
+
+def _peaks(programs: Sequence[Program], markdown: bool, json_file: Path | None) -> None:
+    rows: list[Row] = []
+    with Stages(total=len(programs)) as stages:
+        for program in programs:
+            with stages.stage(program.name):
+                try:
+                    rows.append(peak_row(program))
+                except MemplanError as error:
+                    note(f"{program.name}: {error}")
+    if not rows:
+        raise MemplanError("no program could be compiled")
+    if markdown:
+        write(peaks_markdown(rows))
+    else:
+        show(lambda terminal: terminal.print(peaks_table(rows)))
+    write_bench(json_file, "memory", rows, summarize_peaks(rows))
 
 
 def _rows(program: Program, order: str, effort: Effort) -> Iterator[Row]:

@@ -62,6 +62,15 @@ def test_markdown(run: Run, programs: None) -> None:
     ]  # fmt: skip
 
 
+def test_the_peak_is_told_beside_what_xla_assigns(run: Run, programs: None, tmp_path: Path) -> None:
+    done = run("bench", "memory", "--workloads", "memory_programs:wide", "--peak", "--json", "p.json")
+    (row,) = json.loads((tmp_path / "p.json").read_text())["rows"]
+    assert row["sum_of_lines"] == row["peak"]
+    assert abs(row["xla"] - row["explained"]) <= 64
+    assert f"{row['peak']:,}" in done.out
+    assert run("bench", "memory", "--workloads", "memory_programs:broken", "--peak").status == 2
+
+
 def test_what_does_not_compile_is_told_and_left_out(run: Run, programs: None) -> None:
     done = run("bench", "memory", "--workloads", "memory_programs:broken")
     assert done.status == 2

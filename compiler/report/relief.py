@@ -35,8 +35,8 @@ from memplan.compiler.report.recomputing import recomputed
 # Parts of a dropped buffer up to which what it is made of is kept: all that ends before the peak, little, or nothing.
 _KEPT_SHARES = (math.inf, 0.1, 0.0)
 
-# A way that lowers a peak by less than this part of what the best way does is none.
-_ENOUGH = 0.5
+# A way that lowers a peak by less than this part of what the best way does, or of the peak, is none.
+_ENOUGH, _NOTABLE = 0.5, 0.001
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class Relief:
     def cheapest(self, peak: int) -> tuple[str, Way] | None:
         """Returns the way that adds least time, "donate", "recompute" or "host", and what it does to a peak.
 
-        It is one of those that lower the peak at least half as much as the best of the three does; None if none does.
+        It is one of those that lower the peak by a thousandth, and at least half as much as the best of the three does;
+        None if none does.
         """
         ways = {"donate": self.donate, "recompute": self.recompute, "host": self.host}
         name = _cheapest(list(ways.values()), peak)
@@ -99,7 +100,7 @@ class Relief:
 def _cheapest(ways: Sequence[Way], peak: int) -> int | None:
     """Returns the number of the way that adds least time among those that lower a peak notably; None if none does."""
     lowered = [peak - way.peak if way.buffers else 0 for way in ways]
-    enough = [number for number, by in enumerate(lowered) if by > 0 and by >= _ENOUGH * max(lowered)]
+    enough = [number for number, by in enumerate(lowered) if by >= max(_ENOUGH * max(lowered), _NOTABLE * peak, 1)]
     return min(enough, key=lambda number: (ways[number].added_seconds, ways[number].peak), default=None)
 
 

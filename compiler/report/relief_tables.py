@@ -9,6 +9,7 @@ from memplan.compiler.report.standing import StandingGroup
 from memplan.compiler.report.units import print_bytes, print_seconds
 
 _CHEAPEST = "cheapest way to lower it"
+_VERBS = {"donate": "donate", "recompute": "compute again", "host": "move to the host"}
 
 
 def relief_columns(reliefs: Sequence[Relief], peak: int, with_all: bool = True) -> dict[str, str]:
@@ -56,11 +57,8 @@ def _cheapest(relief: Relief, count: int, peak: int) -> str:
     if found is None:
         return "none"
     name, way = found
-    if name == "donate":
-        return f"donate: {_way(way, count, peak, 'no time')}"
-    if name == "recompute":
-        return f"compute again: {_way(way, count, peak, f'+{print_seconds(way.seconds)}')}"
-    return f"move to the host: {_way(way, count, peak, f'+{print_seconds(way.added_seconds)}')}"
+    cost = f"{print_bytes(peak - way.peak)} less for {print_seconds(way.added_seconds)}"
+    return f"{_VERBS[name]}: {_way(way, count, peak, cost)}"
 
 
 def _cost_of_recomputation(way: Way) -> str:

@@ -12,7 +12,9 @@ class State {
 
   reset() {
     const fast = this.model.spaces.map((_, space) => space).filter((space) => space > 0 && this._occurs(space)).reverse();
-    this.memories = fast.length ? fast : [0];
+    // What does not fit is looked at first.
+    const over = this.model.spaces.map((_, space) => space).filter((space) => this._overflows(space));
+    this.memories = over.length ? over : fast.length ? fast : [0];
     this.plans = "all";
     this.axis = "time";
     this.x = [0, 1]; // shares of the whole axis
@@ -30,6 +32,10 @@ class State {
 
   _occurs(space) {
     return this.model.plans.some((plan) => plan.inSpace[space].length);
+  }
+
+  _overflows(space) {
+    return this.model.plans.some((plan) => plan.usage[space].peak > this.model.spaces[space].capacity);
   }
 
   get shownPlans() {

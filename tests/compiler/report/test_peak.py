@@ -170,6 +170,8 @@ def test_the_cheapest_way_is_not_one_that_hardly_lowers_the_peak() -> None:
     hidden = replace(whole, passing=5.0)
     assert Relief("x", 100, 0, half, hidden, free).cheapest(100) == ("host", hidden)
     none = Way(0, 100, 0.0)
+    hardly = Way(1, 99_950, 0.0)
+    assert Relief("x", 100, 0, none, none, hardly).cheapest(100_000) is None
     assert Relief("x", 100, 0, none, none, none).cheapest(100) is None
 
 

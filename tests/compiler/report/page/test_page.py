@@ -117,6 +117,15 @@ def test_it_shows_the_plan(opened: Open) -> None:
     assert page.evaluate("memplanPage.model.extent.time") == pytest.approx(9.4)
 
 
+def test_a_memory_that_overflows_is_shown_first(opened: Open, both: Report, tmp_path: Path) -> None:
+    slow, *fast = both.problem.spaces
+    small = replace(both.problem, spaces=(replace(slow, capacity=100), *fast))
+    path = tmp_path / "small.html"
+    path.write_text(page_html(replace(both, problem=small)), encoding="utf-8")
+    page = opened(path=path)
+    assert page.locator(".panel:visible h2").all_inner_texts() == ["XLA's own plan · hbm", "by-hand · hbm"]
+
+
 def test_hover_tells_the_buffer_under_the_pointer(opened: Open) -> None:
     page = opened()
     page.mouse.move(*at(page, 1, 0.8, 60))  # a: from the start to 1.58 s, bytes 30 to 90

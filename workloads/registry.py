@@ -78,6 +78,8 @@ def workload(
         @functools.wraps(build)
         def named(*sizes: Any, **by_name: Any) -> Built:
             fun, args = build(*sizes, **by_name)
+            if isinstance(fun, functools.partial):  # JAX calls it by what it is of.
+                fun = functools.update_wrapper(lambda *given, of=fun: of(*given), fun, assigned=(), updated=())
             fun.__name__ = name
             return fun, args
 

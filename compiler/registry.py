@@ -40,7 +40,6 @@ class Registry(Generic[T]):
       error: exception raised for an unknown name.
       entry: name of the module that holds the built-in of a package within the package; "" if there is none.
       group: of entry points; "" for the name of the package.
-      nested: whether packages within the package are looked through as well.
     """
 
     def __init__(
@@ -51,11 +50,9 @@ class Registry(Generic[T]):
         error: type[MemplanError] = MemplanError,
         entry: str = "",
         group: str = "",
-        nested: bool = False,
     ):
         self.kind, self.package, self.item_type, self.error, self.entry = kind, package, item_type, error, entry
         self.group = group or package  # "memplan.planners"
-        self.nested = nested
         self._items: dict[str, T] = {}
         self._discovered = False
 
@@ -84,7 +81,7 @@ class Registry(Generic[T]):
             return
         self._discovered = True
         user_items = dict(self._items)
-        for module in self._modules(self.package):
+        for module in self._modules():
             for value in vars(importlib.import_module(module)).values():
                 if isinstance(value, self.item_type):
                     self._items[value.name] = value
@@ -95,14 +92,12 @@ class Registry(Generic[T]):
             self._items[item.name] = item
         self._items.update(user_items)
 
-    def _modules(self, package: str) -> Iterator[str]:
-        """Yields the names of the modules of a package that may hold built-ins."""
-        for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            name = f"{package}.{info.name}"
+    def _modules(self) -> Iterator[str]:
+        """Yields the names of the modules that may hold built-ins."""
+        for info in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+            name = f"{self.package}.{info.name}"
             if info.ispkg:
-                if self.nested:
-                    yield from self._modules(name)
-                elif self.entry and find_spec(f"{name}.{self.entry}") is not None:
+                if self.entry and find_spec(f"{name}.{self.entry}") is not None:
                     yield f"{name}.{self.entry}"
             elif not info.name.startswith("_"):
                 yield name

@@ -4,8 +4,8 @@
 >>> fun, args = workloads.get("lstm").build()
 
 A workload is a function that builds a program, under the decorator `workload`. Each file here holds those of one
-family, and `seeds/` those of the papers that memplan grew from. `scripts/make_dumps` compiles them and stores the
-modules under `dumps/`.
+family, and the files `seed_*.py` those of the papers that memplan grew from. `scripts/make_dumps` compiles them and
+stores the modules under `dumps/`.
 """
 
 from memplan.workloads.registry import Workload, dumped_names, dumps_folder, get, names, register, workload

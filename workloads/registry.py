@@ -53,7 +53,7 @@ class Workload:
         return "held-out" if self.family in HELD_OUT else "development"
 
 
-_registry: Registry[Workload] = Registry("workload", "memplan.workloads", Workload, MemplanError, nested=True)
+_registry: Registry[Workload] = Registry("workload", "memplan.workloads", Workload, MemplanError)
 get = _registry.get
 names = _registry.names
 register = _registry.register

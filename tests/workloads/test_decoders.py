@@ -13,7 +13,12 @@ from memplan.workloads._weights import Weights, abstract_params, ints, random_pa
 from memplan.workloads.registry import num_parameters
 
 C = decoders.TINY
+
+# LLVM's work is most of a compile, and these programs run once.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 LENGTH = 5
+STEP = jax.jit(lambda params, *rest: decoders.decode(C, Weights(params), *rest), compiler_options=QUICKLY)
 
 
 def test_the_parameters_of_the_public_models() -> None:
@@ -34,28 +39,30 @@ def tokens() -> jax.Array:
 
 @pytest.fixture(scope="module")
 def wanted(params: Any, tokens: jax.Array) -> Any:
-    return decoders.logits(C, Weights(params), tokens)[:, -1]
+    run = jax.jit(lambda params, tokens: decoders.logits(C, Weights(params), tokens), compiler_options=QUICKLY)
+    return run(params, tokens)[:, -1]
 
 
 @pytest.fixture(scope="module")
 def caches(params: Any, tokens: jax.Array) -> Any:
-    filled, _ = decoders.prefill(C, Weights(params), tokens[:, :LENGTH])
+    run = jax.jit(lambda params, tokens: decoders.prefill(C, Weights(params), tokens), compiler_options=QUICKLY)
+    filled, _ = run(params, tokens[:, :LENGTH])
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, C.length - LENGTH), (0, 0), (0, 0))), filled)
 
 
 def test_a_step_gives_the_logits_of_the_whole(params: Any, tokens: jax.Array, wanted: Any, caches: Any) -> None:
-    lengths = jnp.full((C.batch,), LENGTH)
-    _, found = decoders.decode(C, Weights(params), caches, tokens[:, LENGTH], lengths)
+    _, found = STEP(params, caches, tokens[:, LENGTH], jnp.full((C.batch,), LENGTH))
     np.testing.assert_allclose(found, wanted, atol=0.05)  # bfloat16
 
 
 def test_pages_hold_what_a_cache_holds(params: Any, tokens: jax.Array, caches: Any) -> None:
     lengths = jnp.full((C.batch,), LENGTH)
-    _, expected = decoders.decode(C, Weights(params), caches, tokens[:, LENGTH], lengths)
+    _, expected = STEP(params, caches, tokens[:, LENGTH], lengths)
     table = jnp.array([[3, 0], [1, 2]])
     pages = jax.tree.map(lambda x: x.reshape(C.batch, -1, C.page, *x.shape[2:]), caches)
     pools = jax.tree.map(lambda x: jnp.zeros((4, *x.shape[2:]), x.dtype).at[table].set(x), pages)
-    _, found = decoders.paged_decode(C, Weights(params), pools, table, tokens[:, LENGTH], lengths)
+    run = jax.jit(lambda params, *rest: decoders.paged_decode(C, Weights(params), *rest), compiler_options=QUICKLY)
+    _, found = run(params, pools, table, tokens[:, LENGTH], lengths)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -66,8 +73,8 @@ def test_layers_in_a_loop_are_the_layers_one_by_one(params: Any, tokens: jax.Arr
         "norm": params["norm"],
         "block": jax.tree.map(lambda *x: jnp.stack(x), *blocks),
     }
-    plain = decoders.features(C, Weights(params), tokens)
-    looped = decoders.features(replace(C, scanned=True), Weights(stacked), tokens)
+    run = jax.jit(lambda c, params: decoders.features(c, Weights(params), tokens), (0,), compiler_options=QUICKLY)
+    plain, looped = run(C, params), run(replace(C, scanned=True), stacked)
     np.testing.assert_allclose(np.asarray(looped, np.float32), np.asarray(plain, np.float32), atol=0.05)
 
 

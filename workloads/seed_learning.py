@@ -12,7 +12,7 @@ from jax import lax
 from memplan.workloads import _layers as nn
 from memplan.workloads._weights import Weights, abstract_params, floats, images, infer, ints, train
 from memplan.workloads.registry import Built, workload
-from memplan.workloads.seeds.vision import cosines, square_distances
+from memplan.workloads.seed_vision import cosines, square_distances
 from memplan.workloads.vision_transformers import vit
 
 Loss = Callable[..., jax.Array]

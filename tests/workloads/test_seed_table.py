@@ -5,7 +5,7 @@ from pathlib import Path
 
 from memplan.workloads import get, names
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in (ROOT / "docs" / "seeds.md").read_text().splitlines()
@@ -16,7 +16,7 @@ ROWS = [
 def test_each_seed_workload_is_in_the_table_once() -> None:
     listed = [name for row in ROWS for name in re.findall(r"`(\w+)`", row[2])]
     assert sorted(listed) == sorted(
-        name for name in names() if get(name).build.__module__.startswith("memplan.workloads.seeds")
+        name for name in names() if get(name).build.__module__.startswith("memplan.workloads.seed_")
     )
     assert len({row[0] for row in ROWS}) == len(ROWS)
 

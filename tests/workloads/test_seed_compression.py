@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from memplan.workloads import _layers as nn
-from memplan.workloads.seeds import compression
+from memplan.workloads import seed_compression as compression
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

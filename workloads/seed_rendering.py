@@ -11,7 +11,7 @@ from memplan.workloads._weights import Weights, floats, images, infer, ints, squ
 from memplan.workloads.autoencoders import residual
 from memplan.workloads.registry import Built, workload
 from memplan.workloads.rendering import blend, nerf
-from memplan.workloads.seeds.attention import at_points
+from memplan.workloads.seed_attention import at_points
 
 FAMILY = "rendering"
 PRIMES = np.array([1, 2_654_435_761, 805_459_861], np.uint32)

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memplan.workloads import seed_rendering as rendering
 from memplan.workloads.rendering import blend
-from memplan.workloads.seeds import rendering
 
 # LLVM's work is most of a compile, and these programs run once.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from memplan.workloads import neural_ode
+from memplan.workloads import seed_physics as physics
 from memplan.workloads._weights import Weights
-from memplan.workloads.seeds import physics
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

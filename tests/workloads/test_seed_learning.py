@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memplan.workloads.seeds import learning
-from memplan.workloads.seeds.vision import cosines
+from memplan.workloads import seed_learning as learning
+from memplan.workloads.seed_vision import cosines
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

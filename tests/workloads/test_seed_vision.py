@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from memplan.workloads import _layers as nn
+from memplan.workloads import seed_vision as vision
 from memplan.workloads._weights import max_pool2
-from memplan.workloads.seeds import vision
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memplan.workloads import seed_equivariant as equivariant
 from memplan.workloads._weights import random_params
-from memplan.workloads.seeds import equivariant
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

@@ -39,7 +39,7 @@ from memplan.planners.ilp.polish import Polish, PolishWork
 from memplan.planners.ilp.relaxation import relax
 from memplan.planners.ilp.runs import Realization
 from memplan.planners.ilp.windows import improve_windows
-from memplan.planners.planner import Budget, Planner, Role
+from memplan.planners.planner import Budget, Effort, Planner, Role
 from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
@@ -333,7 +333,7 @@ def _plans(
 def prepare() -> None:
     """Compiles the kernels, or loads them."""
     greedy.prepare()
-    solve(small_problem(layers=3), Budget())
+    solve(small_problem(layers=3), Budget(Effort.FAST))
 
 
 PLANNER = Planner(

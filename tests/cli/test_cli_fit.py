@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ran(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    status = main(["fit", *arguments])
+    status = main(["fit", *arguments, "--effort", "fast"])
     done = capsys.readouterr()
     return status, done.out, done.err
 

@@ -35,7 +35,7 @@ def fitted(step, args, share, **options):
     stats = default.memory_analysis()
     interface = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     limit = interface + int(share * stats.temp_size_in_bytes)
-    result = memplan.fit(step, *args, limit=limit, planner=threshold_planner, **options)
+    result = memplan.fit(step, *args, limit=limit, effort="fast", planner=threshold_planner, **options)
     expected = default(*jax.tree.map(lambda x: x.copy(), args))
     got = result(*args)
     pairs = list(zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True))

@@ -1,6 +1,7 @@
 """What may import what: the table of folders, no cycles, and no library loaded before it is needed."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -82,8 +83,13 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(source: str, module: str = "memplan.x") -> Iterator[tuple[int, str]]:
-    """Yields `(line, name)` of all that a source imports, also within functions."""
+@functools.cache
+def imports(source: str, module: str = "memplan.x") -> list[tuple[int, str]]:
+    """Returns `(line, name)` of all that a source imports, also within functions."""
+    return list(_imports(source, module))
+
+
+def _imports(source: str, module: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -1,6 +1,7 @@
 """What linters, the type checker and a look at the text can say about the whole repository."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -81,6 +82,11 @@ def code_files() -> list[Path]:
     return [path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py"))] + scripts
 
 
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def test_files_are_short() -> None:
     lengths = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in code_files()}
     assert {name: length for name, length in lengths.items() if length > MAX_FILE_LINES} == {}
@@ -90,7 +96,7 @@ def test_functions_are_short() -> None:
     found = {
         f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}": node.end_lineno - node.lineno + 1
         for path in code_files()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None
     }
     assert {name: length for name, length in found.items() if length > MAX_FUNCTION_LINES} == {}
@@ -101,7 +107,7 @@ def test_no_two_classes_share_a_name() -> None:
     places = defaultdict(list)
     for path in code_files():
         if path.relative_to(ROOT).parts[0] in CODE[:-1]:
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in nodes_of(path):
                 if isinstance(node, ast.ClassDef):
                     places[node.name].append(str(path.relative_to(ROOT)))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
@@ -112,7 +118,7 @@ def test_times_are_taken_from_monotonic_clocks() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in code_files()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns", "datetime.now")
     ]
     assert found == []

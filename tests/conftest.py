@@ -64,6 +64,15 @@ def prepared() -> None:
 
 
 @pytest.fixture
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the solvers of the planner ilp much less work than an effort affords, which small problems use up as well."""
+    from memplan.planners.ilp import solve
+
+    monkeypatch.setattr(solve, "_WORK", (50_000_000,) * 3)
+    monkeypatch.setattr(solve, "_JOINT_EFFORT", (0.05,) * 3)
+
+
+@pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets after the test what it registers: planners, workloads, targets."""
     from memplan.compiler.hardware import target

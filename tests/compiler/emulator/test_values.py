@@ -60,7 +60,7 @@ def test_it_is_what_jax_computes(name: str) -> None:
 @pytest.mark.parametrize(
     "planner", [each for each in planners.names() if each != "xla" and not planners.get(each).needs]
 )
-def test_what_planners_plan_gives_the_right_numbers(planner: str, name: str) -> None:
+def test_what_planners_plan_gives_the_right_numbers(planner: str, name: str, little_work: None) -> None:
     problem, args, expected = example(name)
     plan = planners.get(planner).solve(problem.problem, planners.Budget(planners.Effort.FAST))
     assert same(execute(problem, plan, *args), expected)

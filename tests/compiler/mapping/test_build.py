@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from thorough import dumps
 
 from memplan import planners
 from memplan.compiler.analysis.program import AccessKind, RegionKind
@@ -223,7 +224,11 @@ def test_an_old_value_that_is_read_after_its_successor_was_written_is_a_buffer_o
     assert new.accesses[0].buffer != new.accesses[1].buffer
 
 
-@pytest.mark.parametrize("path", sorted(dumps_folder().glob("*.gz")), ids=lambda path: path.name.split(".hlo")[0])
+DUMPS = sorted(dumps_folder().glob("*.gz"))
+QUICK = {path.name.removesuffix(".hlo.txt.gz") for path in DUMPS if ".tpu-v5e." in path.name}
+
+
+@pytest.mark.parametrize("path", dumps(DUMPS, QUICK))
 def test_the_mapping_of_every_dump_is_valid_but_for_its_offsets(path: Path) -> None:
     target = path.name.split(".")[1]
     problem = build(read(path), load_target(target)).problem
@@ -244,7 +249,7 @@ ENTRY %main (a: f32[64]) -> f32[64] {
 """
 
 
-def test_what_is_written_is_never_in_a_memory_that_can_only_be_read() -> None:
+def test_what_is_written_is_never_in_a_memory_that_can_only_be_read(little_work: None) -> None:
     target = load_target("mcu-256kb")
     problem = build(parse_hlo(PLAIN), target).problem
     flash, sram = target.space_named("flash"), target.space_named("sram")
@@ -253,7 +258,7 @@ def test_what_is_written_is_never_in_a_memory_that_can_only_be_read() -> None:
     assert [buffer.spaces for buffer in others] == [(sram,)] * 3
     assert others[-1].final_space == sram
     for planner in (each for each in planners.names() if not planners.get(each).needs):
-        plan = planners.get(planner).solve(problem, Budget())
+        plan = planners.get(planner).solve(problem, Budget(Effort.FAST))
         assert verify(problem, plan) == []
         for (_, access), residency in zip(problem.accesses, plan.served, strict=True):
             if access.kind is not AccessKind.READ:

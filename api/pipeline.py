@@ -123,7 +123,7 @@ def execute(graph: Graph, plan: Plan, *args: Any, target: str | Path | Target | 
     ...     return {"y": jnp.tanh(x @ w)}
     >>> x, w = jnp.ones((2, 3)), jnp.ones((3, 4))
     >>> graph = memplan.trace(layer, x, w)
-    >>> results = memplan.execute(graph, memplan.plan(graph, "generic"), x, w)
+    >>> results = memplan.execute(graph, memplan.plan(graph, "generic", effort="fast"), x, w)
     >>> np.testing.assert_allclose(results["y"], layer(x, w)["y"], rtol=1e-6)
 
     Args:

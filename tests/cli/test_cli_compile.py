@@ -76,7 +76,7 @@ def test_a_program_without_results(run: Run, fake: FakeCompiler, tmp_path: Path)
     done = run("compile", "lstm", "--effort", "fast", "--report", tmp_path / "report")
     assert done.status == 0
     assert "XLA's default 0 cycles, ours 0 (× 1.0000, nothing beat it)" in done.out
-    assert json.loads(run("compile", "lstm", "--json").out)["ratio"] == 1.0
+    assert json.loads(run("compile", "lstm", "--effort", "fast", "--json").out)["ratio"] == 1.0
     (row,) = [bench_tpu.row_of("nothing", optimizer.optimize(b"", load_target("tpu-v5e")))]
     assert bench_tpu.summarize([row])["all"]["mean_ratio"] == 1.0
 
@@ -98,7 +98,9 @@ def test_an_error_is_short_in_the_table_and_whole_in_the_json(run: Run, fake: Fa
 
 
 def test_files(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
-    done = run("compile", "lstm", "--report", tmp_path / "report", "--out", tmp_path / "ours.hlo.txt.gz")
+    done = run(
+        "compile", "lstm", "--effort", "fast", "--report", tmp_path / "report", "--out", tmp_path / "ours.hlo.txt.gz"
+    )
     assert done.status == 0
     assert {path.name for path in (tmp_path / "report").iterdir()} == {*FILES, *MODULES, *DECISIONS}
     ours = gzip.decompress((tmp_path / "ours.hlo.txt.gz").read_bytes()).decode()
@@ -112,7 +114,7 @@ def test_files(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
 
 
 def test_json(run: Run, fake: FakeCompiler) -> None:
-    data = json.loads(run("compile", "lstm", "--json").out)
+    data = json.loads(run("compile", "lstm", "--effort", "fast", "--json").out)
     assert data["target"] == "tpu-v5e"
     assert data["ratio"] < 1
     assert data["candidates"][0]["name"] == "default"
@@ -177,7 +179,18 @@ def test_bench_goes_on_after_a_failure(run: Run, fake: FakeCompiler, tmp_path: P
         return obedient(options)
 
     fake.answer = answer
-    done = run("bench", "tpu", "--workloads", "lstm,neural_ode", "--targets", "tpu-v5e", "--json", tmp_path / "f")
+    done = run(
+        "bench",
+        "tpu",
+        "--workloads",
+        "lstm,neural_ode",
+        "--targets",
+        "tpu-v5e",
+        "--effort",
+        "fast",
+        "--json",
+        tmp_path / "f",
+    )
     assert done.status == 0
     first, second = json.loads((tmp_path / "f").read_text())["rows"]
     assert first["error"] == "this jax cannot print the module"

@@ -14,7 +14,7 @@ Run = Callable[..., Any]
 
 
 def test_plan_prints_the_report(run: Run, module: Path) -> None:
-    done = run("plan", module, "--target", "tpu-v5e")
+    done = run("plan", module, "--target", "tpu-v5e", "--effort", "fast")
     assert (done.status, done.err) == (0, "")
     for words in (
         "step on tpu-v5e",
@@ -29,7 +29,7 @@ def test_plan_prints_the_report(run: Run, module: Path) -> None:
 
 def test_plan_writes_the_plan_and_verify_accepts_it(run: Run, module: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    assert run("plan", module, "--out", file).status == 0
+    assert run("plan", module, "--effort", "fast", "--out", file).status == 0
     plan = memplan.Plan.load(file)
     assert (plan.planner, plan.target) == ("auto", "tpu-v5e")
     done = run("verify", file, module)
@@ -46,7 +46,7 @@ def test_plan_writes_the_report(run: Run, module: Path, tmp_path: Path) -> None:
 
 
 def test_json_is_all_that_is_printed(run: Run, module: Path, tmp_path: Path) -> None:
-    done = run("plan", module, "--target", "tpu-v5e", "--json", "--report", tmp_path / "report")
+    done = run("plan", module, "--target", "tpu-v5e", "--effort", "fast", "--json", "--report", tmp_path / "report")
     assert (done.status, done.err) == (0, "")
     data = json.loads(done.out)
     assert data == json.loads((tmp_path / "report" / "report.json").read_text())
@@ -68,7 +68,7 @@ def test_show_says_of_a_plan_what_plan_said(run: Run, module: Path, tmp_path: Pa
     shown = run("show", file, module)
     assert (shown.status, shown.err) == (0, "")
     assert shown.out == planned.out
-    as_json = run("show", file, module, "--json", "--report", tmp_path / "report")
+    as_json = run("show", file, module, "--effort", "fast", "--json", "--report", tmp_path / "report")
     assert json.loads(as_json.out)["program"]["name"] == "step"
     assert (tmp_path / "report" / "memory.png").stat().st_size > 10_000
 

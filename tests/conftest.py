@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import hypothesis
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("memplan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("memplan")
+
+# Programs of tests run for an instant and are compiled for much longer, so JAX compiles fast rather than well, in the
+# processes that tests start, too. That is read when JAX is imported.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # What takes longest is begun first, so that no core is left with it at the end.
 # The first file compiles the planners' kernels, and transforms need none meanwhile.

@@ -26,11 +26,3 @@ def _compiled_once(compiled: Path) -> Iterator[None]:
     jax.config.update("jax_compilation_cache_dir", None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     reset_cache()  # Otherwise JAX goes on with it.
-
-
-@pytest.fixture(scope="module")
-def quickly_compiled() -> Iterator[None]:
-    """Makes JAX compile fast rather than well, for programs that run little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

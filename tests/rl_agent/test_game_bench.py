@@ -11,8 +11,6 @@ from memplan.cli.bench import game as bench_game
 from memplan.compiler.errors import MemplanError
 from memplan.workloads import dumps_folder
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 def test_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("XLA_FLAGS", "")

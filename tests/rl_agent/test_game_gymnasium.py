@@ -18,8 +18,6 @@ from memplan.rl_agent.game.observation import View
 from memplan.rl_agent.gymnasium_env import NAME, MallocGame
 from memplan.rl_agent.rendering import draw
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 VIEW = View(before=6, after=4, columns=8, slots=5, items=3)
 
 

@@ -55,7 +55,7 @@ def exact_bound(mapped: MappingProblem) -> float:
 
 def test_bounds_hold_for_all_plans_of_tiny_problems() -> None:
     compared = closed = 0
-    for seed in range(80):
+    for seed in range(40):
         mapped = seeded_problem(seed, 3, TINY, 0)
         if mapped.cross_program_prefetches or (best := best_latency(mapped)) is None:
             continue
@@ -63,7 +63,7 @@ def test_bounds_hold_for_all_plans_of_tiny_problems() -> None:
         bound = exact_bound(mapped)
         assert max(bound, lower_bound(mapped).value) <= best * (1.0 + 1e-9), seed
         closed += bound >= best * (1.0 - 1e-3)
-    assert compared >= 10
+    assert compared >= 5
     assert closed >= 0.9 * compared
 
 
@@ -179,7 +179,7 @@ def test_any_duals_give_a_safe_bound(duals: list[int]) -> None:
 
 
 def test_a_large_problem_has_a_bound() -> None:
-    mapped = seeded_problem(5, 600, REAL)
+    mapped = seeded_problem(5, 250, REAL)
     made = lower_bound(mapped, Effort.FAST)
     assert made.value == max(made.values.values())
     assert TimingEmulator(mapped).lower_bound() <= made.value * (1.0 + 1e-9)

@@ -40,7 +40,7 @@ for problem in problems:
 planner.prepare()
 before = compiled()
 for problem in problems:
-    planner.solve(problem, memplan.Budget(memplan.Effort.FAST, time_limit=1.0))
+    planner.solve(problem, memplan.Budget(memplan.Effort.FAST, time_limit=0.3))
 print(json.dumps(sorted(compiled() - before)))
 """
 

@@ -150,7 +150,9 @@ def test_one_more_cut_never_lowers_the_bound(seed: int) -> None:
     assert all(more >= less - 1e-6 for less, more in itertools.pairwise(bounds)), bounds
 
 
-@pytest.mark.parametrize(("layers", "room"), [(6, 60), (10, 60), (10, 80), (16, 70), (30, 100), (64, 160)])
+@pytest.mark.parametrize(("layers", "room"), [
+    (6, 60), (10, 60), (10, 80), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((16, 70), (30, 100), (64, 160)))
+])  # fmt: skip
 def test_chains_cost_what_the_dynamic_program_says(layers: int, room: int) -> None:
     """A limit of s activations leaves s - 4 snapshots beside x, the activation at hand and two gradients.
 

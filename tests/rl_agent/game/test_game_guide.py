@@ -18,7 +18,7 @@ from memplan.rl_agent.game.plan import make_plan, replay
 from memplan.rl_agent.game.reference import Reference
 from memplan.rl_agent.learning.contest import history_of
 
-SEEDS = range(1, 60, 2)
+SEEDS = range(1, 40, 3)
 
 
 def imitated(game: Game, plan: Plan) -> Reference:
@@ -47,7 +47,7 @@ def test_places_lie_beside_each_other() -> None:
             )
             assert meets.sum() == 1
         placed += len(times)
-    assert placed > 30
+    assert placed > 10
 
 
 def test_when_a_unit_is_wanted_next() -> None:
@@ -92,7 +92,7 @@ def test_a_place_is_for_what_lasts_as_long() -> None:
                 lasts = residency.start <= move.start and move.end <= residency.end
                 assert (move.place >= 0) == lasts
                 shorter += not lasts
-    assert shorter > 10
+    assert shorter > 3
 
 
 def test_without_a_guide_nothing_has_a_place() -> None:

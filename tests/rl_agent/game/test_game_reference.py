@@ -401,7 +401,7 @@ def test_a_buffer_at_home_in_fast_memory_is_left_alone() -> None:
     check(reference)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(problems(max_length=18), st.integers(0, 10**6))
 def test_every_finished_game_is_a_valid_plan(problem: MappingProblem, seed: int) -> None:
     check(play(small_game(problem), seed))

@@ -8,9 +8,12 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import HealthCheck
+from thorough import examples
 
 # How long an example takes is the machine's affair.
-hypothesis.settings.register_profile("memplan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "memplan", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples(40, 100)
+)
 hypothesis.settings.load_profile("memplan")
 
 # Programs of tests run for an instant and are compiled for much longer, so JAX compiles fast rather than well, in the
@@ -82,9 +85,9 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets after the test what it registers: planners, workloads, targets."""
     from memplan.compiler.hardware import target
     from memplan.planners import planner
-    from memplan.workloads import registry as workloads
+    from memplan.workloads import workload
 
-    for registry in (planner._registry, workloads._registry):
+    for registry in (planner._registry, workload._registry):
         registry.names()  # so that what is discovered stays
         monkeypatch.setattr(registry, "_items", dict(registry._items))
     monkeypatch.setattr(target, "_registered", dict(target._registered))

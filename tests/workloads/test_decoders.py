@@ -73,7 +73,9 @@ def test_layers_in_a_loop_are_the_layers_one_by_one(params: Any, tokens: jax.Arr
         "norm": params["norm"],
         "block": jax.tree.map(lambda *x: jnp.stack(x), *blocks),
     }
-    run = jax.jit(lambda c, params: decoders.features(c, Weights(params), tokens), (0,), compiler_options=QUICKLY)
+    run = jax.jit(
+        lambda c, params: decoders.features(c, Weights(params), tokens), static_argnums=0, compiler_options=QUICKLY
+    )
     plain, looped = run(C, params), run(replace(C, scanned=True), stacked)
     np.testing.assert_allclose(np.asarray(looped, np.float32), np.asarray(plain, np.float32), atol=0.05)
 

@@ -99,10 +99,12 @@ def test_a_knapsack_says_what_the_model_demands_of_memory() -> None:
 
 def test_integer_solutions_keep_all_cuts() -> None:
     found = 0
-    for seed in range(6):
-        mapped = seeded_problem(seed, 20, REAL, 1)
+    for seed in range(16):
+        mapped = seeded_problem(seed, 25, REAL, 1)
         model = relax(mapped, precision=Precision(whole=True))
         made = cut_relaxation(model, WORK, Guard())
+        if not made.cuts:
+            continue
         found += len(made.cuts)
         assert all(cut.is_valid for cut in made.cuts)
         without = run(model.program.finished(), 500, 60.0, 1e-6)
@@ -115,7 +117,7 @@ def test_integer_solutions_keep_all_cuts() -> None:
             ]
             assert objectives[0] == pytest.approx(objectives[1], rel=1e-4)
         assert made.bound <= made.rows.constant + made.rows.cost @ within.values + 1e-6
-    assert found > 3
+    assert found > 10
 
 
 def test_cuts_raise_the_bound_where_halves_would_fit() -> None:

@@ -18,12 +18,13 @@ def add_commands(app: typer.Typer, package: str, summaries: Mapping[str, str], a
     Args:
       app: the group.
       package: the package of the commands' files, such as "memplan.cli"; each file has a function `command`.
-      summaries: names of the commands, which are those of the files, and the first line of their help texts.
+      summaries: names of the commands, which are those of the files with hyphens for underscores, and the first line
+        of their help texts.
       arguments: of this run. Commands that are not among them are known by name and summary only.
     """
     for name, summary in summaries.items():
         if name in arguments:
-            app.command(name)(importlib.import_module(f"{package}.{name}").command)
+            app.command(name)(importlib.import_module(f"{package}.{name.replace('-', '_')}").command)
         else:
             app.command(name, help=summary)(_not_in_this_run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from memplan.workloads import _layers as nn
 from memplan.workloads import train_blocks as blocks
 from memplan.workloads import transformer as model
-from memplan.workloads.train_step import Built, TrainStep, adam_step
+from memplan.workloads.train_step import Built, TrainStep, adam_step, sgd_step
 from memplan.workloads.transformer import TransformerConfig
 
 _CONFIGS = {
@@ -50,6 +51,14 @@ def _build(stacked: bool, size: str) -> Built:
         params = jax.eval_shape(model.stack_blocks, params)
     tokens = jax.ShapeDtypeStruct((config.batch, config.length + 1), jnp.int32)
     return adam_step(partial(loss, config), params, tokens)
+
+
+def decoder(layers: int, optimizer: str) -> Built:
+    """Returns one step of `adam` or `sgd` on a decoder of the size `small` with so many layers, as `(fun, args)`."""
+    config = replace(_CONFIGS["small"], layers=layers)
+    tokens = jax.ShapeDtypeStruct((config.batch, config.length + 1), jnp.int32)
+    make = {"adam": adam_step, "sgd": sgd_step}[optimizer]
+    return make(partial(loss, config), nn.abstract(model.init, config), tokens)
 
 
 transformer = TrainStep("transformer", "GPT-2-style decoder, Adam", partial(_build, False))

@@ -20,6 +20,7 @@ BENCHES = {
     "memory": "Bytes of programs on the CPU, by XLA's assignment and by ours.",
     "packing": "Heights and seconds of offset allocation.",
     "fit": "Memory and time of training steps under limits, by memplan and by others.",
+    "fit-planner": "Cost and proven bound of plans under memory limits, without a compiler.",
     "fft": "Cycles of long convolutions as matrix products.",
     "fusion": "Traffic and latency of programs with layer fusion, and without.",
     "passes": "Seconds of every pass.",

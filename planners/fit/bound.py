@@ -221,12 +221,13 @@ class StageProgram:
             self.program.at_most(add_up(terms), room / self.unit)
 
     def runs(self, solution: NDArray[np.float64]) -> list[list[int]]:
-        """Returns the nodes that run in each stage of a solution in integers, `[columns]`; ascending."""
+        """Returns the nodes that run in each stage of a solution in integers, `[columns]`: ascending, its cut last."""
         nodes, last = range(len(self.problem.nodes)), len(self.cuts)
-        return [
+        found = [
             [p for p in nodes if (j, j, p) in self._run and self._run[j, j, p].value(solution) > 0.5]
             for j in range(last + 1)
         ]
+        return [sorted(stage, key=lambda p: (p == cut, p)) for stage, cut in zip(found, [*self.cuts, -1], strict=True)]
 
     def _limit_transfers(self) -> None:
         host, t, program, m = self.problem.host, self.t, self.program, len(self.cuts)

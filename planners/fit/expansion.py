@@ -23,12 +23,12 @@ _AT_FIRST = -1
 class Expansion:
     """The expanded problem of runs in stages.
 
-    What a run reads was made by the last run of the producer in its stage or before, and within a stage the runs are
-    in the order of the program. A run that nothing reads is left out if its node runs elsewhere too.
+    What a run reads was made by the last run of the producer before it. A run that nothing reads is left out if its
+    node runs elsewhere too.
 
     Args:
       problem: the original one.
-      runs: the nodes that run in each stage, ascending; what they read is made in the same stage or before.
+      runs: the nodes that run in each stage, in an order in which what they read is made before.
 
     Attributes:
       problem: the expanded one.

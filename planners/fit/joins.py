@@ -47,10 +47,10 @@ class JoinedProblem:
         tokens: list[FitValue] = []
         reads: list[list[int]] = [[] for _ in original.nodes]
         for number, node in enumerate(original.nodes):
-            for values, readers in self._joins.get(number, ()):
+            for together, readers in self._joins.get(number, ()):
                 token = len(original.values) + len(tokens)
                 tokens.append(FitValue(f"join.{len(tokens)}", 0, len(nodes), can_offload=False))
-                nodes.append(FitNode(f"join.{len(nodes)}", values, (token,), 0.0))
+                nodes.append(FitNode(f"join.{len(nodes)}", together, (token,), 0.0))
                 self._original_of.append(-1)
                 for reader in readers:
                     reads[reader].append(token)
@@ -67,7 +67,8 @@ class JoinedProblem:
         """Returns an order of the original nodes with each join just before the first of its readers."""
         if not self._joins:
             return list(order)
-        values, done, found = self.problem.values, set[int](), []
+        values, done = self.problem.values, set[int]()
+        found: list[int] = []
         for number in order:
             node = self._number_of[number]
             makers = (values[value].producer for value in self.problem.nodes[node].inputs)

@@ -73,14 +73,18 @@ class FitRelaxation:
         self._cuts = choose_cuts(problem, across, limit, 1)
         self._can_cut = np.ones(len(problem.nodes), np.bool_)
 
-    def run(self, rounds: int, offer: Callable[[FitPlan], FitCheck], is_done: Callable[[float], bool]) -> None:
+    def run(self, rounds: int, offer: Callable[[FitPlan], object], is_done: Callable[[float], bool]) -> None:
         """Solves programs of stages and offers plans.
 
         Args:
           rounds: the most programs.
-          offer: verifies a plan.
+          offer: takes a plan.
           is_done: whether a bound is good enough.
         """
+        if not self._cuts:
+            # No node has bytes above the limit in every order, but some node has in the best order that was found.
+            plan = FitPlan(tuple(Run(node) for node in self._order.tolist()))
+            self._add_cut(plan, verify_fit(self.problem, plan))
         for _ in range(rounds if self._cuts else 0):
             if self._guard.reached() or self._work <= 0.0:
                 return
@@ -96,14 +100,15 @@ class FitRelaxation:
             if is_done(self.bound) or not self._add_cut(ordered, check):
                 return
 
-    def _realize(self, runs: list[list[int]], offer: Callable[[FitPlan], FitCheck]) -> tuple[FitPlan, FitCheck]:
+    def _realize(self, runs: list[list[int]], offer: Callable[[FitPlan], object]) -> tuple[FitPlan, FitCheck]:
         """Offers plans made of runs in stages; returns the one that runs nothing else."""
         expansion = Expansion(self.problem, runs)
         late = np.array(expansion.late_runs(self._order.tolist()), np.int64)
         work = _ORDER_WORK * len(expansion.problem.nodes)
         order = Orderer(expansion.problem, self.limit).best(work, self._seed, late)
         ordered = expansion.plan(FitPlan(tuple(Run(node) for node in order.tolist())))
-        check = offer(ordered)
+        offer(ordered)
+        check = verify_fit(self.problem, ordered)
         if check.peak > self.limit:
             searcher = FitSearcher(expansion.problem, order, self.limit, self._seed)
             searcher.start()

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from memplan.compiler.errors import PlannerError
 from memplan.planners.fit.bound import cost_bound
 from memplan.planners.fit.exact import ExactModel
+from memplan.planners.fit.joins import JoinedProblem
 from memplan.planners.fit.least_peak import MAX_RELATED, Across, Relations, least_peak
 from memplan.planners.fit.order import Orderer
 from memplan.planners.fit.plan import FitError, FitPlan, Run
@@ -106,8 +107,10 @@ def _check(problem: FitProblem, limit: int) -> None:
 class _Solver:
     def __init__(self, problem: FitProblem, limit: int, budget: Budget):
         self.problem, self.limit, self.budget, self.guard = problem, limit, budget, budget.guard
-        self.across = Across(problem, Relations(problem) if len(problem.nodes) <= MAX_RELATED else None)
-        self.least = least_peak(problem, self.across)
+        self.joined = JoinedProblem(problem)
+        whole = self.joined.problem
+        self.across = Across(whole, Relations(whole) if len(whole.nodes) <= MAX_RELATED else None)
+        self.least = least_peak(whole, self.across)
         self.best: tuple[float, int, FitPlan] | None = None
         self.lowest: tuple[int, float, FitPlan] | None = None
         self.total = math.fsum(node.seconds for node in problem.nodes)
@@ -149,7 +152,7 @@ class _Solver:
             return 0.0
         work = float(self.budget.effort.of(fast=2, normal=10, high=50)) * 1e8
         nodes = self.budget.effort.of(fast=20, normal=200, high=2000)
-        return cost_bound(self.problem, self.across, self.limit, work, nodes, self.guard)
+        return cost_bound(self.joined.problem, self.across, self.limit, work, nodes, self.guard)
 
     def _relax(self, order: Integers) -> float:
         """Returns a bound of the added seconds, from programs whose solutions are offered as plans."""
@@ -158,8 +161,9 @@ class _Solver:
         # A deterministic second of CP-SAT takes about five on a processor.
         work = self.budget.effort.of(fast=10, normal=80, high=800) / 100
         rounds = self.budget.effort.of(fast=3, normal=8, high=20)
-        relaxation = FitRelaxation(self.problem, self.across, order, self.limit, work, self.seed(0), self.guard)
-        relaxation.run(rounds, self._offer, self._is_proven)
+        whole, ordered = self.joined.problem, np.array(self.joined.order(order.tolist()), np.int64)
+        relaxation = FitRelaxation(whole, self.across, ordered, self.limit, work, self.seed(0), self.guard)
+        relaxation.run(rounds, lambda plan: self._offer(self.joined.plan(plan)), self._is_proven)
         return relaxation.bound
 
     def _is_proven(self, bound: float) -> bool:

@@ -25,7 +25,7 @@ _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Ran out of memory")
 _USED = re.compile(r"[Uu]sed (\d{1,15}(?:\.\d{1,9})?)([KMGT]?) of")
 # For planned programs on the CPU: barriers stay until the code is written, so that the scheduler sees them, and it puts
 # little memory before running things side by side.
-PLANNED_ON_CPU = {
+PLANNED_ON_CPU: dict[str, Any] = {
     "xla_disable_hlo_passes": "cse_barrier_expander",
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
 }
@@ -93,13 +93,21 @@ class FitCompiler(Protocol):
 
 
 class CpuFitCompiler:
-    """XLA for the CPU of this machine, which runs a planned program in the order that its barriers ask for."""
+    """XLA for the CPU of this machine, which runs a planned program in the order that its barriers ask for.
+
+    Args:
+      options: for planned programs; None if `jax.jit` was given them. Then a call of the function that was traced runs
+        what was compiled here.
+    """
 
     platform = "cpu"
 
+    def __init__(self, options: dict[str, Any] | None = PLANNED_ON_CPU):
+        self._options = options
+
     def compile(self, traced: Any, planned: bool) -> CompiledFit:
         try:
-            executable = traced.lower().compile(PLANNED_ON_CPU if planned else None)
+            executable = traced.lower().compile(self._options if planned else None)
         except jax.errors.JaxRuntimeError as error:
             return _refused(error)
         stats = executable.memory_analysis()

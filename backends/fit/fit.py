@@ -25,7 +25,15 @@ import jax
 from memplan.backends.fit.compilers import CompiledFit, FitCompiler, compiler_for
 from memplan.backends.fit.interface import check_interface
 from memplan.backends.fit.limit import limit_of
-from memplan.backends.fit.loop import FitLoop, FitPlanner, FitVariant, calibrate, cheapest_that_fits, least_added
+from memplan.backends.fit.loop import (
+    FitLoop,
+    FitPlanner,
+    FitVariant,
+    Tracer,
+    calibrate,
+    cheapest_that_fits,
+    least_added,
+)
 from memplan.backends.fit.prediction import interface_bytes
 from memplan.backends.fit.result import FitAttempt, FitResult, decisions_of
 from memplan.backends.fit.several_devices import (
@@ -119,6 +127,7 @@ class FitSession:
       target, effort, planner: see `fit`.
       compiler: of the target; it is not closed. By default, the session has one of its own.
       several_devices: whether the program may be one of several devices. Then limits and sizes are those of each.
+      tracer: traces rewritten programs, for one device; by default, they become functions of flat lists.
 
     Raises:
       MemplanError: no compiler states the memory of the target, or the program is one of several devices that is not
@@ -134,6 +143,7 @@ class FitSession:
         planner: FitPlanner | None = None,
         compiler: FitCompiler | None = None,
         several_devices: bool = False,
+        tracer: Tracer | None = None,
     ):
         self._leaves = jax.tree.leaves(arguments)
         self._shardings: list[Any] | None = None  # of arguments, in a program of several devices
@@ -144,7 +154,7 @@ class FitSession:
                 raise
             check_partitioned_by_xla(traced.jaxpr, traced.fun_name)
             self._shardings = argument_shardings(traced, self._leaves)
-        self._traced, self._effort, self._planner = traced, effort, planner
+        self._traced, self._effort, self._planner, self._tracer = traced, effort, planner, tracer
         self._donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
         self._model = target or load_target(ANY_TARGET)
         self._costs = Costs(self._model)
@@ -207,7 +217,7 @@ class FitSession:
                 tuple(search.attempts),
                 self._traced.jaxpr, None, _flat(default.executable), trees,
             )  # fmt: skip
-        search.variants = self._variants
+        search.variants, search.tracer = self._variants, self._tracer
         if self._shardings is not None and default.executable is not None:
             search.shardings = self._shardings, jax.tree.leaves(default.executable.output_shardings)
         calibrate(search, default)

@@ -21,6 +21,9 @@ from memplan.planners.planner import Budget
 # Makes plans: takes a problem and a limit in bytes, and raises FitError if it finds none.
 FitPlanner = Callable[[FitProblem, int], FitPlan]
 
+# Traces a rewritten program, a `ClosedJaxpr`, as it is to be compiled.
+Tracer = Callable[[Any], Any]
+
 # A correction lowers the model's limit by this part at least, so that it does not stand still.
 _LEAST_STEP = 0.01
 
@@ -83,6 +86,7 @@ class FitLoop:
     donated: tuple[bool, ...]
     name: str
     shardings: tuple[Any, Any] | None = None  # of arguments and of results, in a program of several devices
+    tracer: Tracer | None = None  # by default, a rewritten program is a function of flat lists
     variants: list[FitVariant] = field(default_factory=list)
     attempts: list[FitAttempt] = field(default_factory=list)
     offset: int = 0  # what the compiler states beyond the model's peak
@@ -210,7 +214,10 @@ def _compiled(search: FitLoop, candidate: FitCandidate, model_limit: int) -> tup
     candidate.predicted = predicted_total(program, candidate.plan) + search.excess
     platform = search.compiler.platform
     closed = rematerialized(program, candidate.plan, platform, in_order=platform == "cpu")
-    traced = traced_of(closed, search.donated, search.name, search.shardings)
+    if search.tracer is None:
+        traced = traced_of(closed, search.donated, search.name, search.shardings)
+    else:
+        traced = search.tracer(closed)
     compiled = search.compiler.compile(traced, planned=True)
     name = f"plan within {model_limit:,} bytes of the model"
     stated = compiled.total

@@ -36,21 +36,27 @@ def fitted(
       CannotFitError: nothing that fits was found.
       MemplanError: the program is one of several devices, or runs on something else than a CPU.
     """
-    from memplan.backends.fit.compilers import PLANNED_ON_CPU
+    from memplan.backends.fit.compilers import PLANNED_ON_CPU, CpuFitCompiler
     from memplan.backends.fit.fit import FitSession
 
     assert settings.memory_limit is not None
-    with FitSession(traced, (args, kwargs), None, settings.effort) as session:
+    options = {**(jit_kwargs.get("compiler_options") or {}), **PLANNED_ON_CPU}
+    tried: list[tuple[Any, Any]] = []  # rewritten programs, and the functions that compute them
+
+    def trace(closed: Any) -> Any:
+        function = jax.jit(_of_arrays(plain, closed, traced.out_tree), **{**jit_kwargs, "compiler_options": options})
+        tried.append((closed, function))
+        return function.trace(*args, **kwargs)
+
+    # What the session compiles is what calls run.
+    compiler = CpuFitCompiler(options=None)
+    with FitSession(traced, (args, kwargs), None, settings.effort, compiler=compiler, tracer=trace) as session:
         result = session.fit(settings.memory_limit, settings.compile_budget)
     needs = f"{print_bytes(result.memory.total)} of {print_bytes(result.limit)}"
     log.info("memplan.jit: %s needs %s%s", traced.fun_name, needs, "" if result.is_default else ", by a plan")
     if result.is_default:
         return plain
-    options = {**(jit_kwargs.get("compiler_options") or {}), **PLANNED_ON_CPU}
-    program = _of_arrays(plain, result.closed, result.trees[1])
-    function = jax.jit(program, **{**jit_kwargs, "compiler_options": options})
-    function.lower(*args, **kwargs).compile()
-    return function
+    return next(function for closed, function in tried if closed is result.closed)
 
 
 def _of_arrays(plain: Any, closed: Any, tree: Any) -> Callable[..., Any]:

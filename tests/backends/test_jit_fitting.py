@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compile_counter import compiles
 from training_programs import mlp, threshold_planner
 
+from memplan.backends.fit.compilers import CpuFitCompiler
 from memplan.backends.fit.result import CannotFitError
 from memplan.backends.jit import jit
 from memplan.compiler.errors import MemplanError
@@ -33,6 +35,26 @@ def test_a_step_runs_within_its_limit_with_the_same_values() -> None:
         for ours, theirs in zip(jax.tree.leaves(limited(*args)), jax.tree.leaves(step(*args)), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
     assert limited._cache_size() == 1
+
+
+def test_what_was_compiled_to_fit_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, args = mlp(layers=6, batch=128)
+    limit = limit_for(step, args, 0.6)
+    stated: list[int | None] = []
+    compile_program = CpuFitCompiler.compile
+
+    def told(self: CpuFitCompiler, traced: Any, planned: bool) -> Any:
+        answer = compile_program(self, traced, planned)
+        stated.append(answer.total)
+        return answer
+
+    monkeypatch.setattr(CpuFitCompiler, "compile", told)
+    limited = jit(step, memory_limit=limit)
+    with compiles() as seen:
+        limited(*args)
+        limited(*args)
+    assert len(seen) == len(stated) >= 2, "the program as given, and those that were tried"
+    assert any(total is not None and total <= limit for total in stated)
 
 
 def test_static_arguments_and_keywords_stay() -> None:

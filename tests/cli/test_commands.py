@@ -68,7 +68,7 @@ def test_show_says_of_a_plan_what_plan_said(run: Run, module: Path, tmp_path: Pa
     shown = run("show", file, module)
     assert (shown.status, shown.err) == (0, "")
     assert shown.out == planned.out
-    as_json = run("show", file, module, "--effort", "fast", "--json", "--report", tmp_path / "report")
+    as_json = run("show", file, module, "--json", "--report", tmp_path / "report")
     assert json.loads(as_json.out)["program"]["name"] == "step"
     assert (tmp_path / "report" / "memory.png").stat().st_size > 10_000
 

@@ -31,6 +31,10 @@ SMALL = TrainOptions(
 )
 
 
+# Much less to compile.
+WITHOUT_SEARCH = replace(SMALL, search=TreeSearchOptions(method="none"))
+
+
 def problem_of(seed: int) -> MappingProblem:
     """Returns a problem with something to decide."""
     return seeded_problem(seed, 6 + seed % 8, TINY if seed % 2 else REAL)

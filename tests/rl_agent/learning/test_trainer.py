@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from learning_problems import SMALL, padding_of, problem_of, proven
+from learning_problems import SMALL, WITHOUT_SEARCH, padding_of, problem_of, proven
 from random_problems import TINY, seeded_problem
 
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -26,7 +26,6 @@ from memplan.rl_agent.game.host import Host
 from memplan.rl_agent.game.moves import NO_COPY
 from memplan.rl_agent.learning.contest import Contest, history_of
 from memplan.rl_agent.learning.trainer import Trainer
-from memplan.rl_agent.learning.tree_search import TreeSearchOptions
 
 TESTS = Path(__file__).parents[1]
 
@@ -126,17 +125,14 @@ def test_a_problem_that_is_too_large_is_refused() -> None:
 
 
 _ON_TWO_DEVICES = """
-import dataclasses, sys
+import sys
 sys.path[:0] = [{tests!r}, {planners!r}]
 import jax
-from learning_problems import SMALL, padding_of, problem_of
-from memplan.rl_agent.learning.tree_search import TreeSearchOptions
+from learning_problems import SMALL, WITHOUT_SEARCH, padding_of, problem_of
 from memplan.rl_agent.learning.trainer import Trainer
 assert len(jax.devices()) == 2
 problem = problem_of(4)
-# Without a search, little is compiled.
-options = dataclasses.replace(SMALL, search=TreeSearchOptions(method="none"))
-trainer = Trainer([problem], options, padding_of(problem))
+trainer = Trainer([problem], WITHOUT_SEARCH, padding_of(problem))
 reports = [trainer.step() for _ in range(3)]
 assert trainer.agent.num_devices == 2
 assert all(report.games > SMALL.windows * SMALL.lanes for report in reports)
@@ -157,7 +153,7 @@ def test_on_two_devices() -> None:
 
 def test_heat_lets_scouts_begin_at_worse_games(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = problem_of(4)
-    options = dataclasses.replace(SMALL, scouted=0, heat=5.0, learns=False, search=TreeSearchOptions(method="none"))
+    options = dataclasses.replace(WITHOUT_SEARCH, scouted=0, heat=5.0, learns=False)
     trainer = Trainer([problem], options, padding_of(problem))
     # Repacking would go back to the best game after each iteration.
     monkeypatch.setattr(Contest, "repack", lambda *_: False)

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from learning_problems import SMALL, problem_of
+from learning_problems import SMALL, WITHOUT_SEARCH, problem_of
 
 from memplan.cli import train as command
 from memplan.cli.main import main
@@ -73,11 +73,11 @@ _KILLED = """
 import sys
 sys.path[:0] = [{tests!r}, {planners!r}]
 from pathlib import Path
-from learning_problems import SMALL, padding_of_games, problem_of
+from learning_problems import WITHOUT_SEARCH, padding_of_games, problem_of
 from memplan.rl_agent.game.arrays import Padding
 from memplan.rl_agent.learning.training import Training
 Padding.rounded = staticmethod(padding_of_games)
-training = Training([problem_of(2)], SMALL, Path({out!r}))
+training = Training([problem_of(2)], WITHOUT_SEARCH, Path({out!r}))
 """
 _SAVING = """
 while True:
@@ -104,7 +104,7 @@ def check_it_goes_on_exactly(out: Path, done: int) -> None:
     assert resumed.trainer.iteration >= done
     done = resumed.trainer.iteration
     resumed.run(600.0, iterations=1)
-    whole = Training([problem_of(2)], SMALL)
+    whole = Training([problem_of(2)], WITHOUT_SEARCH)
     whole.run(600.0, iterations=done + 1)
     expected, found = (jax.tree.leaves(jax.device_get(t.trainer.state())) for t in (whole, resumed))
     for mine, theirs in zip(expected, found, strict=True):

@@ -73,7 +73,7 @@ def test_the_traps_work(folder: Path) -> None:
         ["plan", "step.hlo.txt", "-t", "tpu-v5e", "--planner", "ilp", "--time-limit", "5", "-o", "plan.json"],
         ["plan", "step.mlir", "-t", "tpu-v5e", "--planner", "slow"],
         ["bench", "parse", "--sizes", "200"],
-        pytest.param(["compile", "lstm", "--compile-budget", "1"], marks=pytest.mark.tpu),
+        pytest.param(["compile", "lstm", "--compile-budget", "1"], marks=[pytest.mark.tpu, pytest.mark.slow]),
         pytest.param(["compile", "program_of_mine:tiny", "--compile-budget", "2"], marks=pytest.mark.tpu),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),

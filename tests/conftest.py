@@ -85,9 +85,9 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets after the test what it registers: planners, workloads, targets."""
     from memplan.compiler.hardware import target
     from memplan.planners import planner
-    from memplan.workloads import workload
+    from memplan.workloads import registry as workloads
 
-    for registry in (planner._registry, workload._registry):
+    for registry in (planner._registry, workloads._registry):
         registry.names()  # so that what is discovered stays
         monkeypatch.setattr(registry, "_items", dict(registry._items))
     monkeypatch.setattr(target, "_registered", dict(target._registered))

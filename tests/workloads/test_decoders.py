@@ -14,11 +14,8 @@ from memplan.workloads.registry import num_parameters
 
 C = decoders.TINY
 
-# LLVM's work is most of a compile, and these programs run once.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 LENGTH = 5
-STEP = jax.jit(lambda params, *rest: decoders.decode(C, Weights(params), *rest), compiler_options=QUICKLY)
+STEP = jax.jit(lambda params, *rest: decoders.decode(C, Weights(params), *rest))
 
 
 def test_the_parameters_of_the_public_models() -> None:
@@ -39,13 +36,13 @@ def tokens() -> jax.Array:
 
 @pytest.fixture(scope="module")
 def wanted(params: Any, tokens: jax.Array) -> Any:
-    run = jax.jit(lambda params, tokens: decoders.logits(C, Weights(params), tokens), compiler_options=QUICKLY)
+    run = jax.jit(lambda params, tokens: decoders.logits(C, Weights(params), tokens))
     return run(params, tokens)[:, -1]
 
 
 @pytest.fixture(scope="module")
 def caches(params: Any, tokens: jax.Array) -> Any:
-    run = jax.jit(lambda params, tokens: decoders.prefill(C, Weights(params), tokens), compiler_options=QUICKLY)
+    run = jax.jit(lambda params, tokens: decoders.prefill(C, Weights(params), tokens))
     filled, _ = run(params, tokens[:, :LENGTH])
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, C.length - LENGTH), (0, 0), (0, 0))), filled)
 
@@ -61,7 +58,7 @@ def test_pages_hold_what_a_cache_holds(params: Any, tokens: jax.Array, caches: A
     table = jnp.array([[3, 0], [1, 2]])
     pages = jax.tree.map(lambda x: x.reshape(C.batch, -1, C.page, *x.shape[2:]), caches)
     pools = jax.tree.map(lambda x: jnp.zeros((4, *x.shape[2:]), x.dtype).at[table].set(x), pages)
-    run = jax.jit(lambda params, *rest: decoders.paged_decode(C, Weights(params), *rest), compiler_options=QUICKLY)
+    run = jax.jit(lambda params, *rest: decoders.paged_decode(C, Weights(params), *rest))
     _, found = run(params, pools, table, tokens[:, LENGTH], lengths)
     np.testing.assert_array_equal(found, expected)
 
@@ -73,9 +70,7 @@ def test_layers_in_a_loop_are_the_layers_one_by_one(params: Any, tokens: jax.Arr
         "norm": params["norm"],
         "block": jax.tree.map(lambda *x: jnp.stack(x), *blocks),
     }
-    run = jax.jit(
-        lambda c, params: decoders.features(c, Weights(params), tokens), static_argnums=0, compiler_options=QUICKLY
-    )
+    run = jax.jit(lambda c, params: decoders.features(c, Weights(params), tokens), static_argnums=0)
     plain, looped = run(C, params), run(replace(C, scanned=True), stacked)
     np.testing.assert_allclose(np.asarray(looped, np.float32), np.asarray(plain, np.float32), atol=0.05)
 

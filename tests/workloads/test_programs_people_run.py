@@ -18,10 +18,6 @@ PARAMETERS = {
 }
 
 
-# LLVM's work is most of a compile, and these programs run once.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
@@ -60,7 +56,7 @@ def test_rwkv_sums_are_weighted_means_of_the_past() -> None:
 
 def test_wavenet_sees_only_the_past() -> None:
     fun, (shapes, samples) = get("wavenet_infer").build(tiny=True)
-    params, run = random_params(shapes), jax.jit(fun, compiler_options=QUICKLY)
+    params, run = random_params(shapes), jax.jit(fun)
     ones = jnp.ones(samples.shape, samples.dtype)
     changed = run(params, ones.at[:, 9].set(7)) - run(params, ones)
     assert not changed[:, :9].any()
@@ -102,7 +98,7 @@ def test_a_ray_meets_a_sphere_where_geometry_says() -> None:
     spheres = jnp.array([[0.0, 0.0, 5.0, 1.0]])
     origins, directions = jnp.zeros((2, 3)), jnp.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     np.testing.assert_allclose(rendering.distance(jnp.array([[0.0, 3.0, 5.0]]), spheres), 2.0, rtol=1e-5)
-    march = jax.jit(rendering.march, static_argnums=3, compiler_options=QUICKLY)
+    march = jax.jit(rendering.march, static_argnums=3)
     shades = march(spheres, origins, jnp.array([[0.0, 0.6, 0.8]]).repeat(2, 0).at[0].set(directions[0]), 32)
     assert shades.shape == (2,)
     np.testing.assert_allclose(shades, 0.0, atol=1e-3)  # the front of the sphere faces away from the light
@@ -122,7 +118,7 @@ def test_water_and_energy_are_kept() -> None:
     height, _, _ = simulations.shallow_water(fields, 5)
     np.testing.assert_allclose(height.sum(), fields[0].sum(), rtol=1e-5)
     places = 1.2 * jnp.asarray(np.indices((2, 2, 2)).reshape(3, 8).T, jnp.float32)
-    run = jax.jit(lambda x, v: simulations.verlet(x, v, 30, 14.0), compiler_options=QUICKLY)
+    run = jax.jit(lambda x, v: simulations.verlet(x, v, 30, 14.0))
     _, _, energies = run(places, 0.1 * normal(8, 3))
     np.testing.assert_allclose(energies, energies[0], rtol=1e-3)
 

@@ -34,16 +34,16 @@ def test_agent(trained: Path) -> None:
     problem = problem_of(8)
     told = []
     budget = Budget(seed=1, on_plan=told.append)
-    plan = solve_with(problem, budget, AgentOptions(trained, iterations=3, games=16))
+    plan = solve_with(problem, budget, AgentOptions(trained, iterations=2, games=4))
     emulator = TimingEmulator(problem)
     assert verify(problem, plan) == []
     assert plan.planner == "agent"
-    assert plan.info["iterations"] == 3
+    assert plan.info["iterations"] == 2
     assert plan.info["whole_games"] > 0
     assert emulator.latency(plan) <= emulator.latency(greedy.solve(problem, Budget()))
     latencies = [emulator.latency(each) for each in told]
     assert latencies == sorted(latencies, reverse=True)
-    again = solve_with(problem, Budget(seed=1), AgentOptions(trained, iterations=3, games=16))
+    again = solve_with(problem, Budget(seed=1), AgentOptions(trained, iterations=2, games=4))
     assert again == plan
 
 

@@ -110,7 +110,7 @@ def from_codebook(codes: jax.Array, codebook: jax.Array) -> jax.Array:
 @workload(
     "8 linear layers of 4096 whose weights are bytes into codebooks of 256 × 8, on 64 rows, bfloat16",
     family=FAMILY,
-    source="JLCM (seed table): weights by codebooks, Stock et al., arXiv 1907.05686",
+    source="JLCM, arXiv 2309.17361",
 )
 def jlcm(tiny: bool = False) -> Built:
     width, group, entries, rows, layers = (8, 2, 4, 3, 2) if tiny else (4096, 8, 256, 64, 8)

@@ -26,7 +26,7 @@ def sparse_layer(weights: jax.Array, sources: jax.Array, x: jax.Array) -> jax.Ar
 @workload(
     "perceptron of 4 sparse layers of 4096, 32 inputs each, per-sample gradients of 64 rows clipped, float32",
     family="representation",
-    source="DAIN (seed table): a sparse perceptron with per-sample gradients, as in Abadi et al., arXiv 1607.00133",
+    source="DAIN; per-sample gradients as in Abadi et al., arXiv 1607.00133",
     kind="training",
     donate_argnums=(0,),
 )
@@ -132,7 +132,7 @@ def replayed(layers: list[jax.Array], masks: list[jax.Array], x: jax.Array) -> j
 @workload(
     "perceptron of 6 layers of 2048 on 1024 rows, its masks replayed for the linear map of each row's class, bfloat16",
     family="representation",
-    source="LinearScope (seed table): a network of rectifiers is linear once its masks are fixed",
+    source="LinearScope, arXiv 1908.05168",
 )
 def linear_scope(tiny: bool = False) -> Built:
     width, depth, rows, classes = (4, 3, 2, 3) if tiny else (2048, 6, 1024, 1000)

@@ -209,7 +209,7 @@ def circuit(gates: jax.Array, state: jax.Array) -> jax.Array:
 @workload(
     "28 layers of gates on a state of 20 two-level systems, and 28 × 28 contractions of a picture, complex64",
     family=FAMILY,
-    source="Quantum creep (seed table): tensor networks for pictures, Stoudenmire and Schwab, arXiv 1605.05775",
+    source="Quantum creep; tensor networks for pictures as in Stoudenmire and Schwab, arXiv 1605.05775",
 )
 def quantum_creep(tiny: bool = False) -> Built:
     sites, layers, side, bond = (3, 2, 3, 2) if tiny else (20, 28, 28, 16)

@@ -7,8 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from typing import TypeVar
 
 from memplan.compiler.errors import PlannerError
+
+T = TypeVar("T")
 
 
 class Effort(Enum):
@@ -27,8 +30,8 @@ class Effort(Enum):
     NORMAL = "normal"
     HIGH = "high"
 
-    def of(self, fast: int, normal: int, high: int) -> int:
-        """Returns the amount for this effort.
+    def of(self, fast: T, normal: T, high: T) -> T:
+        """Returns what belongs to this effort, such as an amount.
 
         >>> Effort.NORMAL.of(fast=1, normal=10, high=100)
         10

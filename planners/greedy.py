@@ -38,9 +38,8 @@ from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.decisions import Decisions, Order
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
-from memplan.planners.stays.must_fit import place_all
-from memplan.planners.stays.packing import UNPLACED, pack
-from memplan.planners.stays.rearrangement import Rearrangement
+from memplan.planners.stays.placing import offsets_of, placed
+from memplan.planners.stays.rearrangement import MOST_OPERATIONS, Moves, Rearrangement
 from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.small_problem import small_problem
 from memplan.planners.stays.tables import NONE
@@ -52,13 +51,6 @@ _WORK = 1_500_000
 
 # A small program is decided again no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
-
-# At the end, so many moves are tried for each item of a program that has no more operations than this, and the number
-# of moves times that of operations and items stays below `_MOVES_WORK`.
-_MOVES_PER_ITEM, _MOST_OPERATIONS, _MOVES_WORK = 200, 2_000, 40_000_000
-
-# The temperature of the first move, as a part of what operations take on average.
-_HEAT = 3.5e-3
 
 # What is kept back of a time limit for packing, in the seconds that packing the first decisions took.
 _FINISHING = 2.0
@@ -167,28 +159,15 @@ class _OrderTrials:
         """Returns what moves lead to from decisions that have offsets."""
         n, options = self.frame.problem.end, self.options
         is_free = options.wait and options.keep_between_uses  # Moves know no such rules.
-        if not 0 < n <= _MOST_OPERATIONS or not is_free or latency <= self.bound or self.guard.reached():
+        if not 0 < n <= MOST_OPERATIONS or not is_free or latency <= self.bound or self.guard.reached():
             return decisions, offsets
         made = Rearrangement(decisions, offsets, self.emulator, int(self.generator.integers(2**62)))
-        pool = made.pool(0, n + 1)
-        rounds = min(options.moves, _MOVES_PER_ITEM * len(pool), _MOVES_WORK // (n + len(pool)))
-        made.anneal(pool, 0, n + 1, rounds, _HEAT * latency / n, self.guard)
+        made.anneal_whole(Moves(options.moves), self.guard)
         return made.decisions, made.offsets
 
     def _placed(self, decisions: Decisions) -> tuple[Decisions, Integers, Integers]:
         """Returns the decisions without the runs that find no offset, the offsets of the rest, and those runs."""
-        frame, runs = self.frame, decisions.runs()
-        offsets = pack(frame.problem, frame.space, decisions.blocks())
-        is_lost = offsets == UNPLACED
-        num_homes = len(frame.homes)
-        if is_lost[:num_homes].any():
-            buffers = [frame.problem.buffers[number] for number in frame.homes]
-            rows = [(buffer.start, buffer.end, buffer.size) for buffer in buffers]
-            homes = place_all(frame.problem, frame.space, [buffer.name for buffer in buffers], rows)
-            offsets = np.concatenate([homes, np.full(len(runs), UNPLACED)])
-            is_lost = offsets == UNPLACED
-        left_out = runs[is_lost[num_homes:]]
-        return decisions.without(left_out.tolist()), offsets[~is_lost], left_out
+        return placed(decisions, offsets_of(decisions))
 
     def _best_of_orders(self, first: Decisions) -> Decisions:
         """Returns the best result of one search for each order, and for some arguments that stay between runs.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -23,13 +23,14 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy, slow
 from memplan.planners.evolution.breeding_kernel import NUM_ACTIONS, Population, decode, evolve
+from memplan.planners.incumbent import Incumbent
 from memplan.planners.planner import Budget, Planner
-from memplan.planners.stays.assembly import Stay, assemble
+from memplan.planners.stays.assembly import Stay
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.evaluation import in_one_piece, make_evaluation
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
-from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.placing import offsets_of, placed
 from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.small_problem import small_problem
 from memplan.planners.stays.tables import ITEM_ROW
@@ -52,6 +53,7 @@ class EvolutionOptions:
       crossover: probability that a child has two parents.
       mutation: genes that change in a child, on average.
       packed: how many of a generation are packed, the best first; their fitness is the latency of what finds room.
+      moves: whether to rearrange the plan at the end.
     """
 
     population: int = 64
@@ -60,6 +62,7 @@ class EvolutionOptions:
     crossover: float = 0.7
     mutation: float = 2.0
     packed: int = 8
+    moves: bool = True
 
 
 def solve_with(problem: MappingProblem, budget: Budget, options: EvolutionOptions) -> Plan:
@@ -72,7 +75,9 @@ def solve_with(problem: MappingProblem, budget: Budget, options: EvolutionOption
     with contextlib.suppress(KeyboardInterrupt):  # What was found until then is the answer.
         for space in fast_spaces(problem):
             evolution.run(space)
-    return evolution.best
+        if options.moves:
+            evolution.best.finish()
+    return evolution.best.plan
 
 
 class _Evolution:
@@ -85,8 +90,7 @@ class _Evolution:
         self.generator = np.random.default_rng(budget.seed)
         self.elsewhere: list[Stay] = []  # in the spaces that are decided already
         self.home_offsets: dict[int, int] = {}
-        self.best, self.best_latency = replace(first, planner="evolution"), self.emulator.latency(first)
-        budget.on_plan(self.best)
+        self.best = Incumbent(problem, budget, "evolution", first)
 
     def run(self, space: int) -> None:
         """Evolves decisions for one fast space; those of the spaces before stay as they are."""
@@ -161,20 +165,11 @@ class _Evolution:
 
     def _packed(self, decisions: Decisions) -> _PackedDecisions:
         """Packs decisions, drops what finds no place, and reports the plan if it is the best so far."""
-        frame = decisions.frame
-        offsets = pack(self.problem, frame.space, decisions.blocks())
-        num_homes = len(frame.homes)
-        for run in decisions.runs()[offsets[num_homes:] == UNPLACED].tolist():
-            decisions.drop(run)
-        offsets = np.concatenate([offsets[:num_homes], offsets[num_homes:][offsets[num_homes:] != UNPLACED]])
-        stays, home_offsets = decisions.stays(offsets), dict(zip(frame.homes, offsets.tolist(), strict=False))
+        decisions, offsets, _ = placed(decisions, offsets_of(decisions))
+        stays, home_offsets = decisions.stays(offsets), dict(zip(decisions.frame.homes, offsets.tolist(), strict=False))
         latency = self.emulator.latency_of(*decisions.arrays())
-        if latency < self.best_latency:
-            every = [*self.elsewhere, *stays]
-            plan = assemble(self.problem, every, "evolution", home_offsets=self.home_offsets | home_offsets).plan
-            if self.emulator.latency(plan) < self.best_latency:
-                self.best, self.best_latency = plan, self.emulator.latency(plan)
-                self.budget.on_plan(plan)
+        if latency < self.best.latency:
+            self.best.offer_stays([*self.elsewhere, *stays], self.home_offsets | home_offsets)
         return _PackedDecisions(latency, stays, home_offsets)
 
 

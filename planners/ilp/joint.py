@@ -29,9 +29,9 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.mapping.plan import BEFORE, Plan
 from memplan.planners.ilp.model import longest, longest_durations
 from memplan.planners.ilp.polish import Packed
-from memplan.planners.ilp.runs import ItemRun, RunCopy, commit, note_late
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
+from memplan.planners.stays.item_runs import ItemRun, RunCopy, commit, note_late
 from memplan.planners.stays.reserved import reserved_runs
 from memplan.planners.stays.rules import Rules, until_next_run, writer_to_evict
 from memplan.planners.stays.tables import NONE

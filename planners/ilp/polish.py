@@ -18,7 +18,7 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.planners.ilp.sweep import earliest_start, move_start, sweep
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
-from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.placing import offsets_of, placed
 from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]
@@ -87,8 +87,8 @@ class Polish:
             if attempt == 0:
                 found = sweep(found, self.emulator, _TRIALS * work.rounds, self.guard)
             found = self.improved(found, work if attempt == 0 else replace(work, rounds=work.rounds // _LESS))
-            placed, left_out = self._placed(found, 0.0 if self.guard.reached() else work.exact)
-            yield placed
+            packed, left_out = self._placed(found, 0.0 if self.guard.reached() else work.exact)
+            yield packed
             if not len(left_out) or attempt == _REPACKS or self.guard.reached():
                 return
             found = found.squeezed(left_out)
@@ -132,13 +132,5 @@ class Polish:
 
     def _placed(self, decisions: Decisions, exact: float) -> tuple[Packed, Integers]:
         """Returns the decisions without the runs that find no offset, and those runs."""
-        frame, runs = self.frame, decisions.runs()
-        blocks = decisions.blocks()
-        offsets = pack(frame.problem, frame.space, blocks)
-        is_lost = offsets == UNPLACED
-        if exact > 0.0 and 0 < is_lost.sum() <= _FEW:
-            offsets = pack(frame.problem, frame.space, blocks, exact_effort=exact)
-            is_lost = offsets == UNPLACED
-        left_out = runs[is_lost[len(frame.homes) :]]
-        placed = decisions.without(left_out.tolist())
-        return Packed(placed, offsets[~is_lost], self.latency(placed)), left_out
+        made, offsets, left_out = placed(decisions, offsets_of(decisions, _FEW, exact))
+        return Packed(made, offsets, self.latency(made)), left_out

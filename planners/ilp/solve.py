@@ -39,6 +39,7 @@ from memplan.planners.ilp.polish import Polish, PolishWork
 from memplan.planners.ilp.relaxation import relax
 from memplan.planners.ilp.runs import Realization
 from memplan.planners.ilp.windows import improve_windows
+from memplan.planners.incumbent import Incumbent
 from memplan.planners.planner import Budget, Effort, Planner, Role
 from memplan.planners.stays.assembly import Stay, assemble
 from memplan.planners.stays.decisions import Decisions, Order
@@ -85,26 +86,12 @@ _MAX_CUTS = 8
 _JOINT_EFFORT = (1, 1, 10)
 
 
-class _Incumbent:
+class _Incumbent(Incumbent):
     """The best plan so far, and the best bound."""
 
     def __init__(self, problem: MappingProblem, budget: Budget, plan: Plan):
-        self.emulator, self.budget = TimingEmulator(problem), budget
-        self.latency = self.emulator.latency(plan)
-        self.bound, self.method = self.emulator.lower_bound(), "greedy"
-        self.plan = plan
-        self._tell(plan)
-
-    def _tell(self, plan: Plan) -> None:
-        self.plan = replace(plan, planner="ilp", info={})
-        self.budget.on_plan(self.plan)
-
-    def offer(self, plan: Plan, method: str) -> None:
-        """Takes a plan if it is better."""
-        latency = self.emulator.latency(plan)
-        if latency < self.latency:
-            self.latency, self.method = latency, method
-            self._tell(plan)
+        super().__init__(problem, budget, "ilp", plan, "greedy")
+        self.bound = self.emulator.lower_bound()
 
     def raise_bound(self, bound: float) -> None:
         """Takes a bound if it is better."""
@@ -144,6 +131,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     with contextlib.suppress(KeyboardInterrupt):
         if not best.is_optimal:
             _search(problem, budget, best)
+            best.finish(best.goal)
     return best.finished()
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator
-from memplan.planners.ilp.booking_kernel import book
 from memplan.planners.stays.decisions import Decisions
+from memplan.planners.stays.single_bookings_kernel import book
 from memplan.planners.stays.tables import NONE
 
 # Slots between the start of a copy and the starts that are tried instead.

@@ -16,41 +16,37 @@ It starts from the plan that the budget knows, so its plan is never worse.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.hardware.roofline import durations
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
-from memplan.planners.neighbourhoods.placed import Placed
+from memplan.planners.incumbent import Incumbent
 from memplan.planners.planner import Budget, Planner
-from memplan.planners.stays.assembly import Stay, assemble, home_offsets_of
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame, fast_spaces
-from memplan.planners.stays.rearrangement import Rearrangement
+from memplan.planners.stays.rearrangement import MOST_OPERATIONS, Moves, Rearrangement
 from memplan.planners.stays.small_problem import small_problem
-from memplan.planners.stays.tables import NONE
-from memplan.planners.xla import placed_stays
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# A program of at most so many operations is one window. Accesses of a window of others, about.
-_WHOLE, _ACCESSES = 2_000, 300
+# Accesses of a window of a large program, about.
+_ACCESSES = 300
 
-# Rounds for each item of a program that is one window, and rounds times operations and items in all, by effort.
-_ROUNDS, _WORK = (300, 2_000, 10_000), (50_000_000, 400_000_000, 6_000_000_000)
+# The moves in a program that is one window, by effort.
+_MOST = 2**62
+_MOVES = (Moves(_MOST, 300, 50_000_000), Moves(_MOST, 2_000, 400_000_000), Moves(_MOST, 10_000, 6_000_000_000))
 
 # Rounds for each item of a large program in all its sweeps, and in all, by effort, and the sweeps.
 _LARGE_ROUNDS, _LARGE_WORK, _SWEEPS = (10, 600, 10_000), (1_000_000, 40_000_000, 400_000_000), (1, 4, 8)
 
-# The temperature at first, as a part of what operations take on average, of a whole program and of a window.
-_HEAT, _WINDOW_HEAT = 3.5e-3, 1e-2
+# The temperature at first in a window, as a part of what operations take on average.
+_WINDOW_HEAT = 1e-2
 
 
 def solve(problem: MappingProblem, budget: Budget) -> Plan:
@@ -60,66 +56,40 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
       PlannerError: the buffers do not fit their homes.
     """
     start = budget.known or greedy.solve(problem, budget)
-    search = _Search(problem, budget, replace(start, planner="neighbourhoods", info={}))
+    best = Incumbent(problem, budget, "neighbourhoods", start)
     with contextlib.suppress(KeyboardInterrupt):
-        for space in fast_spaces(problem):
-            search.improve(space)
-    return search.best
+        if problem.end <= MOST_OPERATIONS:
+            best.rearrange(budget.effort.of(*_MOVES), budget.seed)
+        else:
+            search = _Search(best)
+            for space in fast_spaces(problem):
+                search.improve(space)
+    return best.plan
 
 
 class _Search:
-    """The sweeps over a program, in one fast space after another.
+    """The sweeps over a large program, in one fast space after another."""
 
-    Attributes:
-      best: the plan so far.
-    """
-
-    def __init__(self, problem: MappingProblem, budget: Budget, plan: Plan):
-        self.problem, self.budget, self.best = problem, budget, plan
-        self.emulator = TimingEmulator(problem)
-        self.latency = self.emulator.latency(plan)
-        self.generator = np.random.default_rng(budget.seed)
+    def __init__(self, best: Incumbent):
+        self.best, self.problem, self.budget, self.emulator = best, best.problem, best.budget, best.emulator
+        self.generator = np.random.default_rng(best.budget.seed)
 
     def improve(self, space: int) -> None:
         """Improves the stays in one space; those in the others remain as they are."""
-        stays = placed_stays(self.problem, self.best)
-        elsewhere = [stay for stay in stays if stay.space != space and stay.accesses]
-        frame = Frame(self.problem, space, elsewhere)
-        offsets = home_offsets_of(self.problem, self.best)
-        homes = [offsets.get(buffer, NONE) for buffer in frame.homes]
-        if min([*homes, *(stay.offset for stay in stays)], default=0) < 0:
-            return  # The plan is not one of homes and stays.
-        placed = Placed.of(frame, self.emulator, [stay for stay in stays if stay.space == space], homes)
-        if placed.latency > self.latency * (1.0 + 1e-9):
-            return  # The plan has a stay that is no run of accesses.
-        seed = int(self.generator.integers(2**62))
-        made = Rearrangement(placed.decisions, placed.offsets, self.emulator, seed)
-        effort, n = self.budget.effort, self.problem.end
-        pool, mean = made.pool(0, n + 1), made.latency / max(n, 1)
-        others = [stay for stay in stays if stay.space != space]
-        if n <= _WHOLE:
-            rounds = min(effort.of(*_ROUNDS) * len(pool), effort.of(*_WORK) // (n + len(pool) + 1))
-            made.anneal(pool, 0, n + 1, rounds, _HEAT * mean, self.budget.guard)
-            self._offer([*others, *made.decisions.stays(made.offsets)])
+        found = self.best.rearrangement(space, int(self.generator.integers(2**62)))
+        if found is None:
             return
-        sweeps = effort.of(*_SWEEPS)
+        made, others = found
+        effort, mean = self.budget.effort, made.latency / self.problem.end
+        sweeps, pool = effort.of(*_SWEEPS), made.pool(0, self.problem.end + 1)
         rounds = min(effort.of(*_LARGE_ROUNDS), effort.of(*_LARGE_WORK) // max(len(pool), 1))
         for sweep in range(sweeps):
             before = made.latency
             self._sweep(made, sweep, rounds // sweeps, _WINDOW_HEAT * mean)
             if made.latency < before:
-                self._offer([*others, *made.decisions.stays(made.offsets)])
+                self.best.offer_stays([*others, *made.decisions.stays(made.offsets)], method="rearrangement")
             if self.budget.guard.reached():
                 return
-
-    def _offer(self, stays: list[Stay]) -> None:
-        """Makes a plan of stays, and takes it if it is better."""
-        homes = home_offsets_of(self.problem, self.best)
-        plan = assemble(self.problem, stays, "neighbourhoods", home_offsets=homes).plan
-        latency = self.emulator.latency(plan)
-        if latency < self.latency:
-            self.best, self.latency = plan, latency
-            self.budget.on_plan(plan)
 
     def _sweep(self, made: Rearrangement, sweep: int, rounds: int, heat: float) -> None:
         """Rearranges all windows in which time is lost, with some rounds for each of their items."""

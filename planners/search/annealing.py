@@ -16,7 +16,8 @@ from memplan.planners.stays.assembly import Stay
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.evaluation import in_one_piece, make_evaluation
 from memplan.planners.stays.frame import Frame
-from memplan.planners.stays.packing import UNPLACED, pack
+from memplan.planners.stays.packing import UNPLACED
+from memplan.planners.stays.placing import offsets_of
 from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.tables import CHANGE_ROW, ITEM_ROW, NONE
 
@@ -225,8 +226,7 @@ class Annealer:
         tables.free[:] += self.pressure
         self.pressure //= 2
         runs = decisions.runs()
-        blocks = decisions.blocks()
-        offsets = pack(self.frame.problem, self.frame.space, blocks, exact_nodes=_EXACT_NODES if is_exact else 0)
+        offsets = offsets_of(decisions, exact_nodes=_EXACT_NODES if is_exact else 0)
         for run in runs[offsets[num_homes:] == UNPLACED].tolist():
             item = tables.items[run]
             half = int(tables.buffers["size"][tables.chains["buffer"][item["chain"]]]) // 2

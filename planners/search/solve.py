@@ -15,20 +15,20 @@ offset, and where that was, the memory looks smaller in the next cycle. Every ev
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.planners import greedy
+from memplan.planners.incumbent import Incumbent
 from memplan.planners.planner import Budget, Effort, Planner, Role
 from memplan.planners.search.annealing import Annealer, PlacedRuns
-from memplan.planners.stays.assembly import Stay, assemble, home_offsets_of
+from memplan.planners.stays.assembly import Stay, home_offsets_of
 from memplan.planners.stays.frame import Frame, fast_spaces
 from memplan.planners.stays.kept import kept_choices
 from memplan.planners.stays.small_problem import small_problem
@@ -66,6 +66,7 @@ class SearchOptions:
       neighbourhoods: which are used, of `NEIGHBOURHOODS`.
       free: whether cycles have a half in which offsets are left for later.
       cross_program: whether to change which argument stays in fast memory from run to run.
+      moves: whether to rearrange the plan at the end.
       prior: `[num_items]` for the first fast space's `Frame`: by how much the claim of a run that begins with an item
         is multiplied where runs compete, such as a learned preference; None for 1.
     """
@@ -75,6 +76,7 @@ class SearchOptions:
     neighbourhoods: tuple[str, ...] = NEIGHBOURHOODS
     free: bool = True
     cross_program: bool = True
+    moves: bool = True
     prior: NDArray[np.float64] | None = None
 
 
@@ -90,22 +92,22 @@ def solve_with(problem: MappingProblem, budget: Budget, options: SearchOptions) 
         what = f"no neighbourhood is called {min(unknown)!r}" if unknown else "search needs a neighbourhood"
         raise PlannerError(f"{what}; there are: {', '.join(NEIGHBOURHOODS)}")
     first = greedy.solve(problem, budget)
-    search = _Annealing(problem, budget, options, replace(first, planner="search"))
+    search = _Annealing(Incumbent(problem, budget, "search", first), options)
     with contextlib.suppress(KeyboardInterrupt):  # What was found until then is the answer.
         search.run()
-    return search.best
+        if options.moves:
+            search.best.finish()
+    return search.best.plan
 
 
 class _Annealing:
-    """Cycles of annealing in each fast space, and the best plan so far."""
+    """Cycles of annealing in each fast space."""
 
-    def __init__(self, problem: MappingProblem, budget: Budget, options: SearchOptions, first: Plan):
-        self.problem, self.budget, self.options = problem, budget, options
-        self.emulator = TimingEmulator(problem)
+    def __init__(self, best: Incumbent, options: SearchOptions):
+        self.best, self.options = best, options
+        self.problem, self.budget, self.emulator = best.problem, best.budget, best.emulator
         self.bound = self.emulator.lower_bound() * (1.0 + 1e-9)
-        self.best, self.best_latency = first, self.emulator.latency(first)
-        self.generator = np.random.default_rng(budget.seed)
-        budget.on_plan(first)
+        self.generator = np.random.default_rng(best.budget.seed)
 
     def run(self) -> None:
         """Searches in one fast space after another; stays in the others remain as they are."""
@@ -113,7 +115,7 @@ class _Annealing:
             self._search(space, self.options.prior if number == 0 else None)
 
     def _search(self, space: int, prior: NDArray[np.float64] | None) -> None:
-        stays = placed_stays(self.problem, self.best)
+        stays = placed_stays(self.problem, self.best.plan)
         elsewhere = [stay for stay in stays if stay.space != space]
         frame = Frame(self.problem, space, [stay for stay in elsewhere if stay.accesses])
         if not len(frame.lows):
@@ -121,12 +123,12 @@ class _Annealing:
         kinds = np.array([float(name in self.options.neighbourhoods) for name in NEIGHBOURHOODS])
         weights = np.ones(len(frame.chains.chain)) if prior is None else prior
         annealer = Annealer(frame, self.emulator, int(self.generator.integers(2**62)), weights, kinds)
-        homes = home_offsets_of(self.problem, self.best)
+        homes = home_offsets_of(self.problem, self.best.plan)
         incumbent = annealer.load(
             [stay for stay in stays if stay.space == space], [homes[buffer] for buffer in frame.homes]
         )
         half, rounds = _FIRST_HALF, self._rounds(frame)
-        while self._goes_on(annealer, rounds, self.best_latency):
+        while self._goes_on(annealer, rounds, self.best.latency):
             annealer.resume(incumbent, self._kept(annealer, incumbent))
             heat = self.options.temperature * 10.0 ** self.generator.uniform(-0.5, 0.5)
             if self.options.free:
@@ -149,7 +151,7 @@ class _Annealing:
     def _anneal(self, annealer: Annealer, half: int, heat: float, rounds: int, is_placed: bool = False) -> None:
         """Makes the rounds of a half from hot to cold."""
         done, at_once = 0, max(5, min(_MOST_AT_ONCE, _WORK_AT_ONCE // len(annealer.frame.lows)))
-        cooling, best = _COLDEST ** (1.0 / half), self.best_latency
+        cooling, best = _COLDEST ** (1.0 / half), self.best.latency
         while done < half and self._goes_on(annealer, rounds, best):
             chunk = min(at_once, half - done, rounds - annealer.num_rounds)
             annealer.run(chunk, heat * best * cooling**done, cooling, is_placed)
@@ -176,13 +178,9 @@ class _Annealing:
         if annealer.best_latency >= incumbent.latency * (1.0 - 1e-12):
             return incumbent
         solution, stays = annealer.best_solution()
-        homes = home_offsets_of(self.problem, self.best)
+        homes = home_offsets_of(self.problem, self.best.plan)
         homes |= zip(annealer.frame.homes, solution.offsets.tolist(), strict=False)
-        plan = assemble(self.problem, [*elsewhere, *stays], "search", home_offsets=homes).plan
-        latency = self.emulator.latency(plan)
-        if latency < self.best_latency:
-            self.best, self.best_latency = plan, latency
-            self.budget.on_plan(plan)
+        self.best.offer_stays([*elsewhere, *stays], homes)
         return solution
 
 

@@ -1,11 +1,13 @@
 """The rearrangement of decisions that have offsets: moves in simulated annealing, each judged by the emulator's clock.
 
-`greedy` ends with it, and `neighbourhoods` is made of it. It changes what the steps before it leave out: copies start
-and are done at other times than booked, offsets and copies are decided together, and what an operation waits counts in
-every decision.
+All planners that search end with it, and `neighbourhoods` is made of it. It changes what the steps before it leave out:
+copies start and are done at other times than booked, offsets and copies are decided together, and what an operation
+waits counts in every decision.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,27 @@ _COLDEST = 1e-3
 
 # Moves between looks at the guard.
 _AT_ONCE = 5_000
+
+# The temperature of the first move of a whole program, as a part of what operations take on average.
+_HEAT = 3.5e-3
+
+# A program of at most so many operations is rearranged as a whole.
+MOST_OPERATIONS = 2_000
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How many moves to make in a whole program.
+
+    Attributes:
+      most: at most so many,
+      per_item: and so many for each item that may get a stay.
+      work: the number of moves times that of operations and items stays below it.
+    """
+
+    most: int
+    per_item: int = 200
+    work: int = 40_000_000
 
 
 class Rearrangement:
@@ -85,6 +108,13 @@ class Rearrangement:
         placed = made.placed[: int(made.counts["placed"][0])]
         placed = placed[placed["run"] != NONE]
         self._offset[placed["run"]] = placed["offset"] * self.decisions.frame.unit
+
+    def anneal_whole(self, moves: Moves, guard: Guard) -> None:
+        """Makes moves in the whole program, and goes to the best arrangement that they led to."""
+        n = self.decisions.frame.problem.end
+        pool = self.pool(0, n + 1)
+        rounds = min(moves.most, moves.per_item * len(pool), moves.work // max(n + len(pool), 1))
+        self.anneal(pool, 0, n + 1, rounds, _HEAT * self.latency / max(n, 1), guard)
 
     @property
     def offsets(self) -> Integers:

@@ -46,26 +46,26 @@ def test_plans_are_valid_and_never_slower_than_slow(mapped: MappingProblem, seed
 def test_generations_improve_the_plan_and_each_is_told() -> None:
     mapped = seeded_problem(3, 80, REAL)
     told: list[Plan] = []
-    made = solve_with(mapped, Budget(on_plan=told.append), EvolutionOptions(generations=20))
+    made = solve_with(mapped, Budget(on_plan=told.append), EvolutionOptions(generations=20, moves=False))
     seconds = [latency(mapped, plan) for plan in told]
     assert seconds == sorted(seconds, reverse=True)
     assert all(verify(mapped, plan) == [] for plan in told)
     assert told[-1] == made
-    first = solve_with(mapped, LONG, EvolutionOptions(generations=0))
+    first = solve_with(mapped, LONG, EvolutionOptions(generations=0, moves=False))
     assert seconds[-1] < latency(mapped, first) < seconds[0]
 
 
 @pytest.mark.parametrize("change", [{"population": 16}, {"tournament": 1}, {"crossover": 0.0}, {"mutation": 8.0}])
 def test_every_rate_changes_the_search(change: dict[str, float]) -> None:
     mapped = seeded_problem(3, 80, REAL)
-    options = EvolutionOptions(generations=8)
+    options = EvolutionOptions(generations=8, moves=False)
     assert solve_with(mapped, LONG, options) == solve_with(mapped, LONG, options)
     assert solve_with(mapped, LONG, options) != solve_with(mapped, LONG, dataclasses.replace(options, **change))
 
 
 def test_a_seed_changes_the_search() -> None:
     mapped = seeded_problem(3, 80, REAL)
-    plans = [solve_with(mapped, Budget(seed=seed), EvolutionOptions(generations=3)) for seed in (0, 1)]
+    plans = [solve_with(mapped, Budget(seed=seed), EvolutionOptions(generations=3, moves=False)) for seed in (0, 1)]
     assert plans[0] != plans[1]
 
 

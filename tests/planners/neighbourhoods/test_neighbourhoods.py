@@ -14,10 +14,10 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy, slow
-from memplan.planners.neighbourhoods.placed import Placed
 from memplan.planners.neighbourhoods.solve import solve
 from memplan.planners.planner import Budget, Effort
 from memplan.planners.stays.frame import Frame, fast_spaces
+from memplan.planners.stays.placed import Placed
 from memplan.planners.xla import placed_stays
 
 FAST = Budget(Effort.FAST)

@@ -1,4 +1,4 @@
-"""Bookings that the integer program makes from Python, one at a time. Compiled by numba."""
+"""Bookings that planners make from Python, one at a time. Compiled by numba."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.emulator.timing import TimingEmulator
-from memplan.planners.ilp.runs import ItemRun, RunCopy, commit, note_late
 from memplan.planners.stays.assembly import Stay
 from memplan.planners.stays.decisions import Decisions
 from memplan.planners.stays.frame import Frame
+from memplan.planners.stays.item_runs import ItemRun, RunCopy, commit, note_late
 from memplan.planners.stays.rules import Rules
 from memplan.planners.stays.tables import NONE
 

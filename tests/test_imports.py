@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "passes": ("compiler", "planners/fit"),
     "planners/offsets": ("compiler/*.py",),
     "planners/fit": ("compiler/*.py", "compiler/mapping", "planners/stays", "planners/ilp", "planners/planner"),
+    "planners/levels": ("compiler/*.py",),
     "planners/stays": ("compiler", "planners/offsets"),
     "planners": ("compiler",),
     "rl_agent": ("compiler", "planners/stays", "planners/planner", "planners/search"),

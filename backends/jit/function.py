@@ -221,6 +221,8 @@ class Function:
         """See `jax.stages.Wrapped.trace`."""
         traced = self.plain.trace(*args, **kwargs)
         place = self._place(jax.tree.leaves((args, kwargs)))
+        if self.settings.memory_limit is not None:
+            return stages.Traced(traced, lambda traced: self._lower_to_fit(traced, place, args, kwargs))
         return stages.Traced(traced, lambda traced: self._lower(traced, place))
 
     def plan(self, *args: Any, **kwargs: Any) -> PlanResult:
@@ -256,6 +258,15 @@ class Function:
             self._choices.clear()
             for function in (self.plain, *self._with_options.values()):
                 function.clear_cache()
+
+    def _lower_to_fit(self, traced: Any, place: Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Returns the program as given, whose `compile` gives one that fits."""
+        fitting.check_limited(place.platform, traced.fun_name)
+
+        def compile(_: Any, options: Mapping[str, Any], others: Mapping[str, Any]) -> Any:
+            return self.choose(args, kwargs).lower(*args, **kwargs).compile(dict(options) or None, **others)
+
+        return stages.Lowered(traced.lower(), compile)
 
     def _lower(self, traced: Any, place: Place) -> Any:
         target, name = place.target, traced.fun_name

@@ -174,7 +174,7 @@ def jit(
         "default" for what the hardware does fastest (bfloat16 on a TPU).
       memory_limit: bytes for arguments, results and temporaries of each program together, as an integer or like
         "12GiB", without a target and on a CPU. Tensors are computed again or made in another order until the compiler
-        states that the program fits; a call for which nothing fits raises `CannotFitError`.
+        states that the program fits, in calls and in `.lower().compile()`, which raise `CannotFitError` if none does.
       **jit_kwargs: everything that `jax.jit` takes. Compiler options given here are part of every candidate.
 
     Raises:

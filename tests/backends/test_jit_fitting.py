@@ -57,6 +57,18 @@ def test_what_was_compiled_to_fit_is_what_runs(monkeypatch: pytest.MonkeyPatch) 
     assert any(total is not None and total <= limit for total in stated)
 
 
+def test_what_is_compiled_ahead_of_time_fits() -> None:
+    step, args = mlp(layers=6, batch=128)
+    limit = limit_for(step, args, 0.6)
+    limited = jit(step, memory_limit=limit)
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
+    for compiled in (limited.lower(*abstract).compile(), limited.trace(*args).lower().compile()):
+        stats = compiled.memory_analysis()
+        assert stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes <= limit
+        for ours, theirs in zip(jax.tree.leaves(compiled(*args)), jax.tree.leaves(step(*args)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+
+
 def test_static_arguments_and_keywords_stay() -> None:
     step, args = mlp(layers=6, batch=128)
 

@@ -32,7 +32,7 @@ def retrieve(patterns: jax.Array, states: jax.Array, sharpness: float, steps: in
 @workload(
     "modern Hopfield network, 3 retrievals of 256 states from 100,000 patterns of 512, bfloat16",
     family=FAMILY,
-    source="Hopfield, arXiv 2008.02217",
+    source="Ramsauer et al., arXiv 2008.02217 (modern Hopfield networks)",
 )
 def hopfield(tiny: bool = False) -> Built:
     count, width, rows = (6, 4, 2) if tiny else (100_000, 512, 256)
@@ -59,7 +59,7 @@ def remember(p: Weights, x: jax.Array, indices: int, steps: int) -> tuple[jax.Ar
 @workload(
     "Tensor Brain, 8 rounds of naming one of 65,536 indices of 512, 64 states, bfloat16",
     family=FAMILY,
-    source="The Tensor Brain, arXiv 2109.13392",
+    source="Tresp et al., arXiv 2109.13392 (Tensor Brain)",
 )
 def tensor_brain(tiny: bool = False) -> Built:
     indices, width, rows, steps = (8, 4, 2, 2) if tiny else (65_536, 512, 64, 8)
@@ -75,7 +75,7 @@ def random_attention(weights: jax.Array, x: jax.Array) -> jax.Array:
 @workload(
     "random features of one attention layer, 4096 random heads on 256 rows of 32 tokens of 64, float32",
     family=FAMILY,
-    source="Single attention layer by random features, arXiv 2307.11353",
+    source="Fu et al., arXiv 2307.11353 (one attention layer by random features)",
 )
 def random_features(tiny: bool = False) -> Built:
     heads, rows, length, width = (3, 2, 4, 4) if tiny else (4096, 256, 32, 64)
@@ -113,7 +113,7 @@ def kronecker_attention(
 @workload(
     "attention of 512 tokens of 64 to all pairs of tokens, 8 heads, blocks of 16 queries, bfloat16",
     family=FAMILY,
-    source="Kronecker attention, arXiv 2310.04064",
+    source="Alman and Song, arXiv 2310.04064 (Kronecker attention)",
 )
 def kronecker_pairs(tiny: bool = False) -> Built:
     heads, n, width, block = (2, 4, 4, 2) if tiny else (8, 512, 64, 16)
@@ -154,7 +154,7 @@ def times_block(p: Weights, x: jax.Array, top: int, hidden: int) -> jax.Array:
 @workload(
     "TimesNet, 2 blocks of 64 that fold 32 × 96 steps by 5 periods, one Adam step, mixed precision",
     family=FAMILY,
-    source="TimesNet, arXiv 2210.02186",
+    source="Wu et al., arXiv 2210.02186 (TimesNet)",
     kind="training",
     donate_argnums=(0, 1),
 )
@@ -187,7 +187,7 @@ def at_points(plane: jax.Array, points: jax.Array) -> jax.Array:
 @workload(
     "transformer of 6 blocks of 256 over the pixels of 16 tri-planes 3 × 32 × 32 × 16, bfloat16",
     family=FAMILY,
-    source="Tri-plane, arXiv 2310.01140",
+    source="Cardace et al., arXiv 2310.01140 (tri-planes)",
 )
 def tri_plane(tiny: bool = False) -> Built:
     batch, side, channels, width, layers = (2, 4, 2, 8, 1) if tiny else (16, 32, 16, 256, 6)
@@ -210,7 +210,7 @@ def tri_plane(tiny: bool = False) -> Built:
 @workload(
     "latent diffusion transformer over 5 layers of an image at once, 12 blocks of 768 on 5 × 256 tokens, bfloat16",
     family=FAMILY,
-    source="LayerDecomp, arXiv 2411.17864",
+    source="Yang et al., arXiv 2411.17864 (LayerDecomp)",
 )
 def layer_decomp(tiny: bool = False) -> Built:
     layers, width, heads, side, pictures = (1, 8, 2, 4, 2) if tiny else (12, 768, 12, 32, 5)
@@ -244,7 +244,7 @@ def microbatched(loss: Any, params: Any, tokens: jax.Array, count: int) -> Any:
 @workload(
     "GPT blocks of a Megatron stage, 4 of 1024, 8 microbatches of 2 × 512 tokens, one SGD step, mixed precision",
     family=FAMILY,
-    source="Megatron, arXiv 2104.04473",
+    source="Narayanan et al., arXiv 2104.04473 (Megatron-LM)",
     kind="training",
     donate_argnums=(0,),
 )

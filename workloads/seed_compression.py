@@ -39,7 +39,7 @@ def projected_attention(q: jax.Array, k: jax.Array, v: jax.Array, to_k: jax.Arra
 @workload(
     "decode attention of 32 layers, caches of 32 heads × 2048 × 128 cut to ranks of 32 to 128, bfloat16",
     family=FAMILY,
-    source="MatryoshkaKV, arXiv 2410.14731",
+    source="Lin et al., arXiv 2410.14731 (MatryoshkaKV)",
 )
 def matryoshka_kv(tiny: bool = False) -> Built:
     layers, heads, length, width = (2, 2, 4, 8) if tiny else (32, 32, 2048, 128)
@@ -83,7 +83,7 @@ def matrix_product_operator(cores: list[jax.Array], x: jax.Array) -> jax.Array:
 @workload(
     "6 linear layers of 4096 as chains of 3 cores with bond 64, on 512 rows, bfloat16",
     family=FAMILY,
-    source="CompactifAI, arXiv 2401.14109",
+    source="Tomut et al., arXiv 2401.14109 (CompactifAI)",
 )
 def compactifai(tiny: bool = False) -> Built:
     sides, bond, rows, layers = ((2, 3, 2), 3, 4, 2) if tiny else ((16, 16, 16), 64, 512, 6)
@@ -110,7 +110,7 @@ def from_codebook(codes: jax.Array, codebook: jax.Array) -> jax.Array:
 @workload(
     "8 linear layers of 4096 whose weights are bytes into codebooks of 256 × 8, on 64 rows, bfloat16",
     family=FAMILY,
-    source="JLCM, arXiv 2309.17361",
+    source="Yvinec et al., arXiv 2309.17361 (JLCM)",
 )
 def jlcm(tiny: bool = False) -> Built:
     width, group, entries, rows, layers = (8, 2, 4, 3, 2) if tiny else (4096, 8, 256, 64, 8)
@@ -133,7 +133,7 @@ def ordered_dropout(u: jax.Array, v: jax.Array, x: jax.Array, rank: jax.Array) -
 @workload(
     "perceptron of 4 low-rank layers of 1024, ranks drawn by ordered dropout, one SGD step on 256 rows, float32",
     family=FAMILY,
-    source="Maestro, arXiv 2308.14929",
+    source="Horváth et al., arXiv 2308.14929 (Maestro)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -177,7 +177,7 @@ def power_sgd(gradient: jax.Array, guess: jax.Array) -> jax.Array:
 @workload(
     "gradients of ResNet-50 compressed by top-k, QSGD and PowerSGD in turn, layer by layer, float32",
     family=FAMILY,
-    source="L-GreCo, arXiv 2210.17357",
+    source="Alimohammadi et al., arXiv 2210.17357 (L-GreCo)",
 )
 def l_greco(tiny: bool = False) -> Built:
     config = resnet.TINY if tiny else resnet.ResNetConfig()
@@ -221,7 +221,7 @@ def fake_quantized(w: jax.Array, bits: int) -> jax.Array:
 @workload(
     "MobileNetV2 with weights of 8 and 4 bits, a Hessian-vector product of its loss on 8 images, float32",
     family=FAMILY,
-    source="Hessian PTQ, arXiv 2306.04879",
+    source="Schaefer et al., arXiv 2306.04879 (Hessian post-training quantization)",
 )
 def hessian_ptq(tiny: bool = False) -> Built:
     loss = classified(partial(mobilenet_v2, tiny))
@@ -256,7 +256,7 @@ def separable(x: jax.Array, along: jax.Array, across: jax.Array) -> jax.Array:
 @workload(
     "convolutions on 16 images of 256 × 256 as pairs of 1-D waves of 7 taps, 8 layers of 64, bfloat16",
     family=FAMILY,
-    source="A-priori CNN compression, arXiv 2304.04964",
+    source="Boukraichi et al., arXiv 2304.04964 (a-priori CNN compression)",
 )
 def a_priori_cnn(tiny: bool = False) -> Built:
     layers, width, taps, batch, side = (2, 4, 3, 2, 8) if tiny else (8, 64, 7, 16, 256)
@@ -282,7 +282,7 @@ def product_of(matrices: list[jax.Array]) -> jax.Array:
 @workload(
     "deep linear network of 6 layers of 512, one SGD step, and the singular values of all products, float32",
     family=FAMILY,
-    source="NC deep linear, arXiv 2301.00437",
+    source="Dang et al., arXiv 2301.00437 (neural collapse in deep linear networks)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -316,7 +316,7 @@ def entangled_weight(weight: jax.Array, shares: jax.Array, widths: tuple[tuple[i
 @workload(
     "supernet of 6 layers of 1024 whose widths share one weight, one SGD step on 256 rows, float32",
     family=FAMILY,
-    source="Weight entanglement, arXiv 2312.10440",
+    source="Sukthanker et al., arXiv 2312.10440 (weight entanglement)",
     kind="training",
     donate_argnums=(0,),
 )

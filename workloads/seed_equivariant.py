@@ -78,7 +78,7 @@ def gaunt_product(x: jax.Array, y: jax.Array, degree: int, out_degree: int) -> j
 @workload(
     "3 layers of Gaunt tensor products, degree 6, on 4096 atoms × 64 channels of 49 coefficients, float32",
     family=FAMILY,
-    source="Gaunt tensor products, arXiv 2401.10216",
+    source="Luo et al., arXiv 2401.10216 (Gaunt tensor products)",
 )
 def gaunt_tensor_product(tiny: bool = False) -> Built:
     degree, atoms, channels, layers = (1, 2, 2, 1) if tiny else (6, 4096, 64, 3)
@@ -111,7 +111,7 @@ CONTRACTIONS = (
 @workload(
     "equivariant polynomials of 64 graphs of 32 nodes, 4 layers of 64 channels, 8 contractions each, float32",
     family=FAMILY,
-    source="Equivariant polynomials, arXiv 2302.11556",
+    source="Puny et al., arXiv 2302.11556 (equivariant polynomials)",
 )
 def equivariant_polynomials(tiny: bool = False) -> Built:
     graphs, nodes, width, layers = (2, 3, 2, 1) if tiny else (64, 32, 64, 4)
@@ -147,7 +147,7 @@ def sheaf_laplacian(maps: jax.Array, edges: jax.Array, x: jax.Array) -> jax.Arra
 @workload(
     "neural sheaf diffusion, 4 layers with stalks of 4 × 64 on 20,000 nodes and 100,000 edges, float32",
     family="graph",
-    source="Neural sheaf diffusion, arXiv 2202.04579",
+    source="Bodnar et al., arXiv 2202.04579 (neural sheaf diffusion)",
 )
 def sheaf_diffusion(tiny: bool = False) -> Built:
     nodes, edges, stalk, width, layers = (4, 5, 2, 3, 1) if tiny else (20_000, 100_000, 4, 64, 4)

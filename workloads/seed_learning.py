@@ -65,7 +65,7 @@ def mutual_information(x: jax.Array, y: jax.Array, bins: int) -> jax.Array:
 @workload(
     "perceptron 12-10-7-5-4-3-2 on 4096 rows, one SGD step, and what each layer tells of the label, by histograms",
     family="representation",
-    source="Information black box, arXiv 1703.00810",
+    source="Shwartz-Ziv and Tishby, arXiv 1703.00810 (information plane)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -101,7 +101,7 @@ def information_plane_train(tiny: bool = False) -> Built:
 @workload(
     "relative representations of 50,000 embeddings of 768 by their cosines to 512 anchors, then a classifier, bfloat16",
     family="representation",
-    source="Relative representations, arXiv 2209.15430",
+    source="Moschella et al., arXiv 2209.15430 (relative representations)",
 )
 def relative_representations(tiny: bool = False) -> Built:
     rows, anchors, width, classes = (4, 3, 4, 2) if tiny else (50_000, 512, 768, 20)
@@ -132,7 +132,7 @@ def replayed(layers: list[jax.Array], masks: list[jax.Array], x: jax.Array) -> j
 @workload(
     "perceptron of 6 layers of 2048 on 1024 rows, its masks replayed for the linear map of each row's class, bfloat16",
     family="representation",
-    source="LinearScope, arXiv 1908.05168",
+    source="LinearScope",
 )
 def linear_scope(tiny: bool = False) -> Built:
     width, depth, rows, classes = (4, 3, 2, 3) if tiny else (2048, 6, 1024, 1000)
@@ -161,7 +161,7 @@ def adapted(loss: Loss, params: Any, batch: tuple[jax.Array, ...], rate: float, 
 @workload(
     "MAML of a very wide perceptron, 8192 features, 5 inner steps on each of 16 tasks, one outer SGD step, float32",
     family="meta-learning",
-    source="Feature learning in infinite-width networks, arXiv 2011.14522",
+    source="Yang and Hu, arXiv 2011.14522 (feature learning in infinite-width networks)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -190,7 +190,7 @@ def infinite_width_maml_train(tiny: bool = False) -> Built:
 @workload(
     "word2vec of 65,536 words × 8192 features, 4096 pairs with 16 negatives, one SGD step, float32",
     family="meta-learning",
-    source="Feature learning in infinite-width networks, arXiv 2011.14522",
+    source="Yang and Hu, arXiv 2011.14522 (feature learning in infinite-width networks)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -219,7 +219,7 @@ def composed(base: Any, vectors: list[Any], shares: jax.Array) -> Any:
 @workload(
     "ViT-B/16 as the sum of 3 task vectors scaled block by block, one SGD step on the scales, 16 images",
     family="meta-learning",
-    source="aTLAS, arXiv 2407.02880",
+    source="Zhang et al., arXiv 2407.02880 (aTLAS)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -256,7 +256,7 @@ def along_line(loss: Loss, start: Any, end: Any, places: jax.Array, *batch: jax.
 @workload(
     "loss of a perceptron of 3 layers of 1024 at 25 places between two solutions at once, 512 rows, float32",
     family="meta-learning",
-    source="Mode connectivity, arXiv 1802.10026",
+    source="Garipov et al., arXiv 1802.10026 (mode connectivity)",
 )
 def mode_connectivity(tiny: bool = False) -> Built:
     width, rows, places, layers = (4, 3, 3, 2) if tiny else (1024, 512, 25, 3)
@@ -287,7 +287,7 @@ def centroid_triplet(x: jax.Array, labels: jax.Array, classes: int, margin: floa
 @workload(
     "ViT-B/16 embeddings of 32 images told apart by the centres of 8 classes, one SGD step, mixed precision",
     family="meta-learning",
-    source="Centroid triplet, arXiv 2104.13643",
+    source="Wieczorek et al., arXiv 2104.13643 (centroid triplet loss)",
     kind="training",
     donate_argnums=(0,),
 )

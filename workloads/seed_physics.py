@@ -39,7 +39,7 @@ def v_cycle(p: Weights, f: jax.Array, u: jax.Array, levels: int, level: int = 0)
 @workload(
     "multigrid operator, 4 V-cycles of 24 channels from 256 × 256 to 8 × 8 on 8 functions, one Adam step, float32",
     family=FAMILY,
-    source="MgNO, arXiv 2310.19809",
+    source="He et al., arXiv 2310.19809 (MgNO)",
     kind="training",
     donate_argnums=(0, 1),
 )
@@ -73,7 +73,7 @@ def local_error(p: Weights, y: jax.Array, time: jax.Array, step: float) -> tuple
 @workload(
     "neural differential equation solved with adaptive steps, 512 states of 256, 16 times, float32",
     family="differential-equation",
-    source="Local-reg NDE, arXiv 2303.02262",
+    source="Pal et al., arXiv 2303.02262 (locally regularized neural differential equations)",
 )
 def local_nde(tiny: bool = False) -> Built:
     width, hidden, rows, times = (3, 8, 2, 3) if tiny else (256, 1024, 512, 16)
@@ -88,7 +88,7 @@ def local_nde(tiny: bool = False) -> Built:
 @workload(
     "one step of training at a random time, the local error added to the loss, 512 states of 256, Adam, float32",
     family="differential-equation",
-    source="Local-reg NDE, arXiv 2303.02262",
+    source="Pal et al., arXiv 2303.02262 (locally regularized neural differential equations)",
     kind="training",
     donate_argnums=(0, 1),
 )
@@ -135,7 +135,7 @@ def kalman(transition: jax.Array, noise: jax.Array, read: jax.Array, variance: j
 @workload(
     "Tucker decomposition by functions of time: 24 Kalman filters over 2048 steps, a core of 8³, float32",
     family=FAMILY,
-    source="FunBaT, arXiv 2311.04829",
+    source="Fang et al., arXiv 2311.04829 (FunBaT)",
 )
 def funbat(tiny: bool = False) -> Built:
     modes, rank, steps, entries = (3, 2, 4, 3) if tiny else (3, 8, 2048, 65_536)
@@ -181,7 +181,7 @@ def scatter(x: jax.Array, scales: int, orders: int) -> jax.Array:
 @workload(
     "wavelet scattering of 64 signals of 8192, 8 scales, paths of up to 2 moduli, by FFT, float32",
     family=FAMILY,
-    source="Scattering theory, arXiv 1101.2286",
+    source="Mallat, arXiv 1101.2286 (group invariant scattering)",
 )
 def scattering(tiny: bool = False) -> Built:
     rows, length, scales = (2, 16, 3) if tiny else (64, 8192, 8)
@@ -250,7 +250,7 @@ def global_conv(u: jax.Array, k: jax.Array) -> jax.Array:
 @workload(
     "4 blocks of 128 whose kernels as long as 4096 steps depend on their input, one Adam step on 8 rows, float32",
     family=FAMILY,
-    source="HyperZZW, arXiv 2401.17948",
+    source="Zhang, arXiv 2401.17948 (HyperZZW)",
     kind="training",
     donate_argnums=(0, 1),
 )
@@ -279,7 +279,7 @@ def moments_through(weights: jax.Array, mean: jax.Array, variance: jax.Array) ->
 @workload(
     "perceptron of weights ±1 known by their means, mean and variance through 4 layers of 1024, one SGD step, float32",
     family=FAMILY,
-    source="Stat-mech continual, arXiv 2212.02846",
+    source="Li et al., arXiv 2212.02846 (statistical mechanics of continual learning)",
     kind="training",
     donate_argnums=(0,),
 )

@@ -85,7 +85,7 @@ def _distillation(tiny: bool, kind: str, batch: int) -> Built:
 @workload(
     "a hash grid of 16 levels learns from a NeRF, one Adam step on 512 rays × 128 samples, mixed precision",
     family=FAMILY,
-    source="PVD, arXiv 2211.15977",
+    source="Fang et al., arXiv 2211.15977 (PVD)",
     kind="training",
     donate_argnums=(0, 1),
 )
@@ -96,7 +96,7 @@ def pvd_train(tiny: bool = False, batch: int = 512) -> Built:
 @workload(
     "vector-matrix factors of 128³ learn from a NeRF, one Adam step on 512 rays × 128 samples, mixed precision",
     family=FAMILY,
-    source="PVD-AL, arXiv 2304.04012",
+    source="Fang et al., arXiv 2304.04012 (PVD-AL)",
     kind="training",
     donate_argnums=(0, 1),
 )
@@ -143,7 +143,7 @@ def gaussians_of(y: jax.Array, means: jax.Array) -> tuple[jax.Array, jax.Array, 
 @workload(
     "style U-Net of 512 × 512 maps to Gaussians, and 4096 of them splatted on 128 × 128 pixels, mixed precision",
     family=FAMILY,
-    source="LayGA, arXiv 2405.07319",
+    source="Lin et al., arXiv 2405.07319 (LayGA)",
 )
 def layga(tiny: bool = False) -> Built:
     widths, side, count, pixels = ((4, 8), 8, 5, 4) if tiny else ((32, 64, 128, 256, 512), 512, 4096, 128)
@@ -170,7 +170,7 @@ def layga(tiny: bool = False) -> Built:
 @workload(
     "features of a vision model at 8192 points to Gaussians by a perceptron, sorted, splatted, one SGD step",
     family=FAMILY,
-    source="Feat2GS, arXiv 2412.09606",
+    source="Chen et al., arXiv 2412.09606 (Feat2GS)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -201,7 +201,7 @@ def composite(layers: jax.Array) -> jax.Array:
 @workload(
     "2-D generator of 16 layers of colour and opacity at 256 × 256, warped and blended in a loop, 4 pictures, bfloat16",
     family=FAMILY,
-    source="LSV-GAN, arXiv 2307.05462",
+    source="Xu et al., arXiv 2307.05462 (LSV-GAN)",
 )
 def lsv_gan(tiny: bool = False, batch: int = 4) -> Built:
     widths, layers, latent = ((8, 4), 2, 4) if tiny else ((512, 512, 256, 128, 64, 32, 32), 16, 512)
@@ -224,7 +224,7 @@ def lsv_gan(tiny: bool = False, batch: int = 4) -> Built:
 @workload(
     "score distillation of Gaussians through a diffusion U-Net, 2048 Gaussians, 64 × 64 pixels, one SGD step",
     family=FAMILY,
-    source="GALA, arXiv 2401.12979",
+    source="Kim et al., arXiv 2401.12979 (GALA)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -256,7 +256,7 @@ def gala_train(tiny: bool = False) -> Built:
 @workload(
     "implicit surface of clothes, features of a picture at 65,536 points, then a graph of 4096 vertices, bfloat16",
     family=FAMILY,
-    source="GarVerseLOD, arXiv 2411.03047",
+    source="Luo et al., arXiv 2411.03047 (GarVerseLOD)",
 )
 def garverselod(tiny: bool = False) -> Built:
     widths, side, points, nodes, edges = ((4, 8), 8, 6, 5, 8) if tiny else ((32, 64, 128), 256, 65_536, 4096, 24_576)

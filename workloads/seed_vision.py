@@ -56,7 +56,7 @@ def small_resnet(p: Weights, x: jax.Array, widths: tuple[int, ...], depth: int) 
 @workload(
     "ResNet-18 with EvoNorm-S0, one Adam step on 32 images of 128 × 128, mixed precision",
     family=FAMILY,
-    source="EvoNorm, arXiv 2004.02967",
+    source="Liu et al., arXiv 2004.02967 (EvoNorm)",
     kind="training",
     donate_argnums=(0, 1),
 )
@@ -83,7 +83,7 @@ def cosines(x: jax.Array, y: jax.Array) -> jax.Array:
 @workload(
     "ResNet-18 whose classes are 1000 fixed vectors of equal angles, one SGD step on 64 images of 64 × 64",
     family=FAMILY,
-    source="EBV, arXiv 2303.11637",
+    source="Shen et al., arXiv 2303.11637 (equiangular basis vectors)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -106,7 +106,7 @@ def weighted_contrast(similarity: jax.Array, weights: jax.Array) -> jax.Array:
 @workload(
     "3-D ResNet-18 on 4 volumes of 121³, contrast weighted by anatomy, one SGD step, mixed precision",
     family=FAMILY,
-    source="AnatCL, arXiv 2408.07079",
+    source="Barbano et al., arXiv 2408.07079 (AnatCL)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -132,7 +132,7 @@ def kronecker_sum(left: jax.Array, right: jax.Array) -> jax.Array:
 @workload(
     "8 convolutions of 256 channels whose kernels are sums of 4 Kronecker products, on 16 images of 64 × 64, bfloat16",
     family=FAMILY,
-    source="PHNN, arXiv 2110.04176",
+    source="Grassucci et al., arXiv 2110.04176 (PHNN)",
 )
 def phnn(tiny: bool = False, batch: int = 16) -> Built:
     width, n, layers, side = (8, 2, 2, 8) if tiny else (256, 4, 8, 64)
@@ -156,7 +156,7 @@ def preconditioned(x: jax.Array, gradient: jax.Array, damping: float) -> jax.Arr
 @workload(
     "patches of 64 images of 224 × 224 into 768, the first layer's SGD step divided by its inputs' moment, float32",
     family=FAMILY,
-    source="TrAct, arXiv 2410.23970",
+    source="Petersen et al., arXiv 2410.23970 (TrAct)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -193,7 +193,7 @@ def info_nce(a: jax.Array, b: jax.Array, temperature: float = 0.5) -> jax.Array:
 @workload(
     "ResNet-18 with a projection head, InfoNCE of 2 × 128 images of 32 × 32, one Adam step, mixed precision",
     family=FAMILY,
-    source="Projection head, arXiv 2403.11391",
+    source="Xue et al., arXiv 2403.11391 (projection head)",
     kind="training",
     donate_argnums=(0, 1),
 )
@@ -222,7 +222,7 @@ def self_overlap(kernel: jax.Array) -> jax.Array:
 @workload(
     "ResNet-18 with a penalty on overlapping filters, one SGD step on 64 images of 32 × 32, mixed precision",
     family=FAMILY,
-    source="OrthoConv, arXiv 1911.12207",
+    source="Wang et al., arXiv 1911.12207 (orthogonal convolutions)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -246,7 +246,7 @@ def mixed_loss(logits: jax.Array, labels: jax.Array, partners: jax.Array, share:
 @workload(
     "WideResNet on MixUp of 128 images of 32 × 32, one SGD step, and the geometry of its last features",
     family=FAMILY,
-    source="Mixup collapse, arXiv 2402.06171",
+    source="Fisher et al., arXiv 2402.06171 (mixup and neural collapse)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -279,7 +279,7 @@ def filled(x: jax.Array, known: jax.Array, levels: int) -> jax.Array:
 @workload(
     "two U-Net branches on 4 images of 256 × 256 that fill each other's holes at 4 scales, bfloat16",
     family=FAMILY,
-    source="Mutual inpainting, arXiv 2007.06929",
+    source="Liu et al., arXiv 2007.06929 (mutual encoder-decoder inpainting)",
 )
 def mutual_inpainting(tiny: bool = False, batch: int = 4) -> Built:
     widths, side = ((4, 8), 8) if tiny else ((64, 128, 256, 512), 256)
@@ -317,7 +317,7 @@ def attacked(loss: Callable[[jax.Array], jax.Array], x: jax.Array, reach: float,
 @workload(
     "3 ResNet-20 against each other's weaknesses, 10 steps of attack in a loop, one SGD step on 128 images of 32 × 32",
     family=FAMILY,
-    source="DVERGE, arXiv 2009.14720",
+    source="Yang et al., arXiv 2009.14720 (DVERGE)",
     kind="training",
     donate_argnums=(0,),
 )
@@ -374,7 +374,7 @@ def k_means(x: jax.Array, centres: jax.Array, steps: int) -> jax.Array:
 @workload(
     "stacked autoencoder of 10⁶ pixels of 12 bands, and 20 steps of k-means of their codes, float32",
     family="representation",
-    source="Geological SAE, arXiv 2404.02180",
+    source="Nagar et al., arXiv 2404.02180 (geological mapping by stacked autoencoders)",
 )
 def geological_sae(tiny: bool = False) -> Built:
     pixels, bands, hidden, code, clusters, steps = (8, 4, 6, 2, 2, 2) if tiny else (1_000_000, 12, 64, 3, 10, 20)
@@ -391,7 +391,7 @@ def geological_sae(tiny: bool = False) -> Built:
 @workload(
     "convolutional autoencoder with prototypes, distances of 256 images of 28 × 28 to 50, one Adam step, float32",
     family="representation",
-    source="Prototype CBR, arXiv 1710.04806",
+    source="Li et al., arXiv 1710.04806 (case-based reasoning by prototypes)",
     kind="training",
     donate_argnums=(0, 1),
 )

@@ -17,7 +17,6 @@ from memplan.workloads.registry import Built, workload
 
 GCN = "Kipf and Welling, arXiv 1609.02907"
 GAT = "Veličković et al., arXiv 1710.10903"
-GRAPHNET = "Battaglia et al., arXiv 1806.01261"
 
 
 def gcn(tiny: bool, p: Weights, x: jax.Array, edges: jax.Array) -> jax.Array:

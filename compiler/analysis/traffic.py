@@ -1,4 +1,4 @@
-"""How many bytes of its operands an instruction touches.
+"""How many bytes of its operands an instruction touches, and how many a whole program moves.
 
 Most read each operand once and whole. Slices, gathers and in-place updates touch a part, and so does a fusion in whose
 body a parameter is only sliced, gathered or updated (as HloCostAnalysis::FusionParameterReadBytes has it).
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from memplan.compiler.analysis.in_place import InPlace, InPlacePair
 from memplan.compiler.ir import Computation, Graph, Instruction, Shape
+from memplan.compiler.ir.trip_count import trip_count
 
 _SLICING = frozenset({"slice", "dynamic-slice", "gather"})
 _VIEWS = frozenset({"bitcast", "reshape", "get-tuple-element"})
 
 _FUSIONS = frozenset({"fusion", "fusion-start", "async-start"})
+
+# What moves no bytes: names of values, and other views of them.
+_STILL = _VIEWS | {"parameter", "constant", "tuple", "opt-barrier", "after-all"}
 
 WHOLE = -1  # a parameter that is read whole
 
@@ -44,6 +48,23 @@ class Traffic:
             return shape.bytes
         read = self._parameters(instruction.called[0])[pair.operand] if instruction.opcode in _FUSIONS else 0
         return shape.bytes if read == WHOLE else min(pair.bytes + read, shape.bytes)
+
+    def moved(self, computation: Computation, instruction: Instruction) -> int:
+        """Returns the bytes that an instruction of `computation` reads of its operands and writes of its result."""
+        if instruction.opcode in _STILL:
+            return 0
+        pairs = {pair.operand: pair for pair in self._in_place.pairs(computation, instruction)}
+        updated = {pair.output_index for pair in pairs.values()}
+        total = sum(leaf.bytes for path, leaf in instruction.shape.leaves() if path not in updated)
+        for number, operand in enumerate(instruction.operands):
+            shape = computation.instructions[operand].shape
+            if shape.is_tuple:
+                total += shape.bytes
+            elif number in pairs:
+                total += self.update(instruction, pairs[number], shape)
+            else:
+                total += self.read(instruction, number, shape)
+        return total
 
     def _parameters(self, name: str) -> tuple[int, ...]:
         """Returns per parameter of a fusion's body the bytes read of it, or WHOLE; 0 for one that is only updated."""
@@ -99,3 +120,35 @@ class Traffic:
     def _updates(self, body: Computation, instruction: Instruction, operand: int) -> InPlacePair | None:
         """Returns how an instruction of a body updates an operand, if it does."""
         return next((pair for pair in self._in_place.pairs(body, instruction) if pair.operand == operand), None)
+
+
+def moved_bytes(graph: Graph) -> float:
+    """Returns the bytes that the instructions of a program read and write when it runs once, as they stand.
+
+    Each reads its operands and writes its result. A slice, a gather or an update in place touches its part alone;
+    tuples, bitcasts and reshapes touch nothing. A loop counts as often as it runs (`trip_count`), and a conditional as
+    the branch that moves most.
+
+    >>> from memplan.compiler.frontends import parse_hlo
+    >>> moved_bytes(parse_hlo("ENTRY e { x = f32[8] parameter(0) y = f32[8] negate(x) ROOT z = f32[8] add(x, y) }"))
+    160.0
+    """
+    traffic = Traffic(graph, InPlace(graph))
+    known: dict[str, float] = {}
+
+    def of(name: str) -> float:
+        if name not in known:
+            computation = graph.computations[name]
+            known[name] = float(sum(within(computation, instruction) for instruction in computation.instructions))
+        return known[name]
+
+    def within(computation: Computation, instruction: Instruction) -> float:
+        if instruction.opcode == "while":
+            return sum(map(of, instruction.called)) * trip_count(graph, instruction, computation)[0]
+        if instruction.opcode == "conditional":
+            return max(map(of, instruction.called), default=0.0)
+        if instruction.opcode == "call":
+            return sum(map(of, instruction.called))
+        return traffic.moved(computation, instruction)
+
+    return of(graph.entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memplan.compiler.analysis.in_place import InPlace
-from memplan.compiler.analysis.traffic import Traffic
+from memplan.compiler.analysis.traffic import Traffic, moved_bytes
 from memplan.compiler.frontends import parse_hlo
 
 HEAD = "ENTRY e { x = f32[8,4] parameter(0) u = f32[1,4] parameter(1) i = s32[] parameter(2) z = s32[] constant(0)"
@@ -105,3 +105,31 @@ def test_what_is_updated_in_place_is_touched_in_the_updated_part() -> None:
     (pair,) = in_place.pairs(entry, fusion)
     assert Traffic(graph, in_place).update(fusion, pair, entry.instructions[0].shape) == 16 + 16
     assert fused(body, "f32[8,4]") == [16, 16, 4]
+
+
+def test_a_program_moves_operands_and_results_but_no_views() -> None:
+    assert moved_bytes(parse_hlo(HEAD + " v = f32[32] reshape(x) ROOT r = f32[32] negate(v) }")) == 2 * 128
+    # The row that is sliced is read and written, and so are two indices.
+    assert moved_bytes(parse_hlo(HEAD + " ROOT r = f32[1,4] dynamic-slice(x, i, z), dynamic_slice_sizes={1,4} }")) == (
+        16 + 16 + 4 + 4
+    )
+    # The new row is read and written where the old one was.
+    assert moved_bytes(parse_hlo(HEAD + " ROOT r = f32[8,4] dynamic-update-slice(x, u, i, z) }")) == 16 + 16 + 4 + 4
+
+
+def test_loops_move_as_often_as_they_run_and_conditionals_as_their_largest_branch() -> None:
+    text = """
+    condition { p = (s32[], f32[8]) parameter(0) i = s32[] get-tuple-element(p), index=0 n = s32[] constant(3)
+      ROOT r = pred[] compare(i, n), direction=LT }
+    body { p = (s32[], f32[8]) parameter(0) i = s32[] get-tuple-element(p), index=0 o = s32[] constant(1)
+      j = s32[] add(i, o) x = f32[8] get-tuple-element(p), index=1 y = f32[8] negate(x)
+      ROOT r = (s32[], f32[8]) tuple(j, y) }
+    small { x = f32[8] parameter(0) ROOT y = f32[8] negate(x) }
+    large { x = f32[8] parameter(0) ROOT y = f32[8] add(x, x) }
+    ENTRY e { x = f32[8] parameter(0) k = pred[] parameter(1) z = s32[] constant(0) t = (s32[], f32[8]) tuple(z, x)
+      w = (s32[], f32[8]) while(t), condition=condition, body=body
+      y = f32[8] get-tuple-element(w), index=1
+      ROOT c = f32[8] conditional(k, y, y), true_computation=small, false_computation=large }
+    """
+    counter, product, branch = 4 + 4 + 1 + 3 * 4, 2 * 32, 3 * 32
+    assert moved_bytes(parse_hlo(text)) == 3 * (counter + product) + branch

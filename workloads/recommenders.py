@@ -37,7 +37,7 @@ def loss(tiny: bool, p: Weights, dense: jax.Array, categories: jax.Array, clicke
 
 @workload("DLRM, 26 tables of 250,000 × 64, 2048 rows, bfloat16", family="recommender", source=SOURCE)
 def dlrm_infer(tiny: bool = False, batch: int = 2048) -> Built:
-    batch, tables = (4, 3) if tiny else (batch, 26)
+    tables = 3 if tiny else 26
     return infer(partial(dlrm, tiny), floats(batch, 13, dtype=jnp.bfloat16), ints(batch, tables, 4))
 
 
@@ -49,6 +49,6 @@ def dlrm_infer(tiny: bool = False, batch: int = 2048) -> Built:
     donate_argnums=(0,),
 )
 def dlrm_train(tiny: bool = False, batch: int = 2048) -> Built:
-    batch, tables = (4, 3) if tiny else (batch, 26)
+    tables = 3 if tiny else 26
     inputs = floats(batch, 13), ints(batch, tables, 4), floats(batch)
     return train(partial(loss, tiny), *inputs, optimizer="sgd")

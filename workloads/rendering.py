@@ -44,7 +44,7 @@ def nerf(tiny: bool, p: Weights, origins: jax.Array, directions: jax.Array) -> j
 
 @workload("NeRF, 8 layers of 256 at 4096 rays × 128 samples, bfloat16", family="rendering", source=NERF)
 def nerf_infer(tiny: bool = False, batch: int = 4096) -> Built:
-    rays = floats(4 if tiny else batch, 3)
+    rays = floats(batch, 3)
     return infer(partial(nerf, tiny), rays, rays)
 
 
@@ -56,7 +56,7 @@ def nerf_infer(tiny: bool = False, batch: int = 4096) -> Built:
     donate_argnums=(0, 1),
 )
 def nerf_train(tiny: bool = False, batch: int = 1024) -> Built:
-    rays = floats(4 if tiny else batch, 3)
+    rays = floats(batch, 3)
     return train(squared(partial(nerf, tiny)), rays, rays, rays)
 
 

@@ -72,7 +72,7 @@ def distilled(tiny: bool, kind: str, p: Weights, origins: jax.Array, directions:
 
 def _distillation(tiny: bool, kind: str, batch: int) -> Built:
     """A step in which one field learns from another, a NeRF that is given."""
-    rays = floats(4 if tiny else batch, 3)
+    rays = floats(batch, 3)
 
     def loss(p: Weights, origins: jax.Array, directions: jax.Array) -> jax.Array:
         taught = distilled(tiny, kind, p / "student", origins, directions)

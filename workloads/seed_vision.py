@@ -205,7 +205,7 @@ def projection_head_train(tiny: bool = False, batch: int = 128) -> Built:
         heads = p.mlp("head", both, widths[-1], 8 if tiny else 128, act=jax.nn.relu)
         return info_nce(*jnp.split(heads, 2))
 
-    return train(loss, images(2 if tiny else batch, side), images(2 if tiny else batch, side))
+    return train(loss, images(batch, side), images(batch, side))
 
 
 def self_overlap(kernel: jax.Array) -> jax.Array:

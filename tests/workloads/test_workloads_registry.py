@@ -1,5 +1,6 @@
 """Every workload: it traces at its real size without an array, and what it donates can be reused."""
 
+import inspect
 from collections import Counter
 
 import jax
@@ -40,6 +41,9 @@ def test_a_decorated_function_is_registered_under_its_name(registries: None) -> 
     assert build(batch=7)[1][1].shape == (7, 8)
 
 
+BATCH = 17  # no other dimension at the tiny sizes
+
+
 def check_program(name: str, trace: bool) -> None:
     program = get(name)
     assert program.name == name
@@ -49,6 +53,10 @@ def check_program(name: str, trace: bool) -> None:
     fun, args = program.build()
     assert fun.__name__ == name, "the compiled module is named after the function"
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args))
+    takes_batch = "batch" in inspect.signature(program.build).parameters
+    tiny = program.build(tiny=True, **({"batch": BATCH} if takes_batch else {}))[1]
+    if takes_batch:
+        assert any(BATCH in leaf.shape for leaf in jax.tree.leaves(tiny)), "a batch that is asked for is made"
     if not trace:
         return
     results = jax.eval_shape(fun, *args)
@@ -59,7 +67,7 @@ def check_program(name: str, trace: bool) -> None:
         assert results[0] == jax.tree.map(lambda x: x, args[0]), "a step returns parameters like those it took"
         assert results[-1].shape == (), "the loss comes last"
         assert 0 in program.donate_argnums
-    assert 20 * _elements(program.build(tiny=True)[1]) < _elements(args), "tiny is much smaller"
+    assert 20 * _elements(tiny) < _elements(args), "tiny is much smaller"
 
 
 def _elements(args: object) -> int:

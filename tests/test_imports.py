@@ -31,7 +31,7 @@ MAY_IMPORT = {
         "compiler/*.py", "compiler/ir", "compiler/analysis", "compiler/hardware", "compiler/mapping",
         "compiler/emulator",
     ),
-    "passes": ("compiler", "planners/fit"),
+    "passes": ("compiler", "planners/fit", "planners/levels"),
     "planners/offsets": ("compiler/*.py",),
     "planners/fit": ("compiler/*.py", "compiler/mapping", "planners/stays", "planners/ilp", "planners/planner"),
     "planners/levels": ("compiler/*.py",),

@@ -1,0 +1,147 @@
+"""`memplan levels`: a level of compression for each weight of a JAX program, within a budget of bytes."""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from memplan.backends.fit.limit import limit_of
+from memplan.cli import console
+from memplan.cli.arguments import AsJson, EffortName
+from memplan.cli.console import Stages
+from memplan.cli.programs import find_program, prepare_jax
+from memplan.compiler.effort import Effort
+from memplan.compiler.errors import MemplanError
+from memplan.compiler.report.units import print_bytes
+
+if TYPE_CHECKING:
+    from memplan.passes.levels.network import CompressedProgram
+
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
+
+
+def command(
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROGRAM",
+            show_default=False,
+            help="module:function, which takes nothing and returns (fun, args): a JAX function and its arguments, "
+            "arrays of which the first holds the parameters.",
+        ),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="M",
+            show_default=False,
+            help="low-rank: matrices as two factors; mixed-precision: 8, 4 or 2 bits.",
+        ),
+    ],
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget",
+            metavar="SIZE",
+            show_default=False,
+            help="Bytes of all parameters, such as 12MiB, or a share such as 30%.",
+        ),
+    ],
+    effort: EffortName = Effort.NORMAL,
+    json: AsJson = False,
+) -> None:
+    """Choose a level of compression for each weight of a JAX program, and run it.
+
+    The choice has the least error within the budget by the second-order model. The error of the compressed program is
+    measured by running both, beside the best choice of one level for all weights.
+    """
+    prepare_jax()
+    with Stages(total=2, quiet=json) as stages:
+        with stages.stage(f"building {program}"):
+            found = find_program(program)
+        from memplan.passes.levels.network import compress
+        from memplan.passes.levels.program import bytes_of
+
+        with stages.stage("choosing levels"):
+            size = _bytes_of_budget(budget, bytes_of(found.args[0]) if found.args else 0)
+            result = compress(found.fun, *found.args, method=method, budget=size, effort=effort)
+    if json:
+        console.write(json_module.dumps(result_json(program, method, result), indent=2))
+        return
+    console.write(_summary(program, result))
+    console.show(lambda terminal: terminal.print(levels_table(result)))
+
+
+def _bytes_of_budget(budget: str, whole: int) -> int:
+    """Returns the budget in bytes; a share is that of all parameters as they are given."""
+    if share := _SHARE.fullmatch(budget.strip()):
+        return int(whole * float(share[1]) / 100.0)
+    try:
+        return limit_of(budget)
+    except MemplanError:
+        raise MemplanError(f"--budget {budget}: must be bytes, such as 12MiB, or a share such as 30%") from None
+
+
+def _summary(program: str, result: CompressedProgram) -> str:
+    plan, uniform = result.plan, result.uniform
+    proof = "proven best by the model" if plan.is_optimal else f"at most {plan.gap:.2%} above the best by the model"
+    lines = [
+        f"{program}: {print_bytes(result.before)} of parameters become {print_bytes(result.after)}",
+        f"error {plan.error:.3g} by the model ({proof}), {result.measured:.3g} measured",
+    ]
+    if uniform is None:
+        lines.append("no level is within the budget for all weights\n")
+    else:
+        lines.append(
+            f"{uniform.method}: {print_bytes(int(uniform.cost))}, error {uniform.error:.3g} by the model, "
+            f"{result.uniform_measured:.3g} measured\n"
+        )
+    return "\n".join(lines)
+
+
+def levels_table(result: CompressedProgram) -> Table:
+    """Returns the chosen level of each weight that has several."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("parameter", "level", "bytes", "error by the model"):
+        table.add_column(column, justify="left" if column in ("parameter", "level") else "right", overflow="fold")
+    for layer, index in zip(result.problem.layers, result.plan.choice, strict=True):
+        if len(layer.levels) > 1:
+            level = layer.levels[index]
+            table.add_row(layer.name, level.name, print_bytes(int(level.cost)), f"{level.error:.3g}")
+    return table
+
+
+def result_json(program: str, method: str, result: CompressedProgram) -> dict[str, Any]:
+    """Returns the result as JSON; sizes in bytes."""
+    plan, uniform = result.plan, result.uniform
+    chosen = zip(result.problem.layers, plan.choice, strict=True)
+    return {
+        "program": program,
+        "method": method,
+        "budget": result.problem.budget,
+        "before": result.before,
+        "after": result.after,
+        "error": plan.error,
+        "bound": plan.bound,
+        "measured": result.measured,
+        "levels": [
+            {
+                "parameter": layer.name,
+                **{name: getattr(layer.levels[index], name) for name in ("name", "cost", "error")},
+            }
+            for layer, index in chosen
+        ],
+        "uniform": None
+        if uniform is None
+        else {
+            "level": uniform.method.removeprefix("uniform "),
+            "bytes": uniform.cost,
+            "error": uniform.error,
+            "measured": result.uniform_measured,
+        },
+    }

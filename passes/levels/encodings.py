@@ -1,0 +1,107 @@
+"""Compressed weights, as pytrees of the arrays that a program then takes in their place.
+
+Each has `dense`, which makes the weight in the program, and `encode` returns them for each level of a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Ranks are these shares of the smaller side; sixteenths.
+_SHARES = 16
+_BITS = (8, 4, 2)
+# Scales are tried from this share of the largest entry of a channel on: clipping may cost less than coarse steps.
+_SCALES = np.linspace(0.3, 1.0, 15)
+
+AS_GIVEN = "as given"
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["u", "v"], meta_fields=[])
+@dataclass(frozen=True)
+class LowRank:
+    """A matrix `[I, O]` as the product of `u [I, R]` and `v [R, O]`."""
+
+    u: Any
+    v: Any
+
+    def dense(self) -> jax.Array:
+        """Returns the product."""
+        return self.u @ self.v
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["codes", "scale"], meta_fields=["bits", "shape", "dtype"])
+@dataclass(frozen=True)
+class Packed:
+    """A weight `[…, C]` as codes of 8, 4 or 2 bits and one scale for each channel.
+
+    Attributes:
+      codes: `[bytes]` uint8, each of 8 ÷ bits codes, the first in the lowest bits; a code is the number plus the
+        largest one.
+      scale: `[C]` float32.
+    """
+
+    codes: Any
+    scale: Any
+    bits: int
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def dense(self) -> jax.Array:
+        """Returns number times scale for each entry."""
+        shifts = jnp.arange(0, 8, self.bits, dtype=jnp.uint8)
+        codes = (self.codes[:, None] >> shifts) & jnp.uint8(2**self.bits - 1)
+        size = int(np.prod(self.shape))
+        numbers = codes.ravel()[:size].astype(jnp.float32) - (2 ** (self.bits - 1) - 1)
+        return (numbers.reshape(self.shape) * self.scale).astype(self.dtype)
+
+
+ENCODINGS = (LowRank, Packed)
+Encode = Callable[[Any], Iterator[tuple[str, Any]]]
+
+
+def low_ranks(weight: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the best matrices of ranks of 1/16 to 15/16 of the smaller side, where they take fewer bytes.
+
+    The truncated singular value decomposition is the nearest matrix of its rank (Eckart and Young, 1936). Only
+    matrices have levels, and a vector none.
+    """
+    yield AS_GIVEN, weight
+    if weight.ndim != 2 or not jnp.issubdtype(weight.dtype, jnp.floating):
+        return
+    rows, columns = weight.shape
+    u, s, v = np.linalg.svd(np.asarray(weight, np.float64), full_matrices=False)
+    for share in range(_SHARES - 1, 0, -1):
+        rank = -(-share * len(s) // _SHARES)
+        if 0 < rank * (rows + columns) < rows * columns:
+            root = np.sqrt(s[:rank])
+            left, right = u[:, :rank] * root, root[:, None] * v[:rank]
+            yield f"rank {share}/{_SHARES}", LowRank(jnp.asarray(left, weight.dtype), jnp.asarray(right, weight.dtype))
+
+
+def bit_widths(weight: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the weight rounded to 8, 4 and 2 bits, each channel with the scale of the least squared error."""
+    yield AS_GIVEN, weight
+    if weight.ndim < 2 or weight.size == 0 or not jnp.issubdtype(weight.dtype, jnp.floating):
+        return
+    flat = np.asarray(weight, np.float32).reshape(-1, weight.shape[-1])
+    largest = np.abs(flat).max(0)
+    for bits in _BITS:
+        most = 2 ** (bits - 1) - 1
+        scales = np.maximum(_SCALES[:, None] * largest / most, 1e-30).astype(np.float32)
+        errors = [np.square(np.clip(np.rint(flat / s), -most, most) * s - flat).sum(0) for s in scales]
+        scale = scales[np.argmin(errors, 0), np.arange(flat.shape[1])]
+        codes = (np.clip(np.rint(flat / scale), -most, most) + most).astype(np.uint8).ravel()
+        count = 8 // bits
+        codes = np.pad(codes, (0, -len(codes) % count)).reshape(-1, count)
+        packed = np.bitwise_or.reduce(codes << np.arange(0, 8, bits, dtype=np.uint8), 1).astype(np.uint8)
+        yield f"{bits} bits", Packed(jnp.asarray(packed), jnp.asarray(scale), bits, weight.shape, weight.dtype)
+
+
+METHODS: dict[str, Encode] = {"low-rank": low_ranks, "mixed-precision": bit_widths}

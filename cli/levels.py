@@ -20,6 +20,7 @@ from memplan.compiler.report.units import print_bytes
 
 if TYPE_CHECKING:
     from memplan.passes.levels.network import CompressedProgram
+    from memplan.planners.levels.plan import LevelPlan
 
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
 
@@ -58,7 +59,7 @@ def command(
     """Choose a level of compression for each weight of a JAX program, and run it.
 
     The choice has the least error within the budget by the second-order model. The error of the compressed program is
-    measured by running both, beside the best choice of one level for all weights.
+    measured by running both, beside the best choice of one level for all weights, which is taken if it measures less.
     """
     prepare_jax()
     with Stages(total=2, quiet=json) as stages:
@@ -99,9 +100,15 @@ def _summary(program: str, result: CompressedProgram) -> str:
     else:
         lines.append(
             f"{uniform.method}: {print_bytes(int(uniform.cost))}, error {uniform.error:.3g} by the model, "
-            f"{result.uniform_measured:.3g} measured\n"
+            f"{result.uniform_measured:.3g} measured"
+            + (", so this is taken: the model does not hold for errors as large\n" if result.is_uniform else "\n")
         )
     return "\n".join(lines)
+
+
+def _taken(result: CompressedProgram) -> LevelPlan:
+    """Returns the choice by which the parameters are compressed."""
+    return result.uniform if result.uniform is not None and result.is_uniform else result.plan
 
 
 def levels_table(result: CompressedProgram) -> Table:
@@ -109,7 +116,7 @@ def levels_table(result: CompressedProgram) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "level", "bytes", "error by the model"):
         table.add_column(column, justify="left" if column in ("parameter", "level") else "right", overflow="fold")
-    for layer, index in zip(result.problem.layers, result.plan.choice, strict=True):
+    for layer, index in zip(result.problem.layers, _taken(result).choice, strict=True):
         if len(layer.levels) > 1:
             level = layer.levels[index]
             table.add_row(layer.name, level.name, print_bytes(int(level.cost)), f"{level.error:.3g}")
@@ -119,7 +126,7 @@ def levels_table(result: CompressedProgram) -> Table:
 def result_json(program: str, method: str, result: CompressedProgram) -> dict[str, Any]:
     """Returns the result as JSON; sizes in bytes."""
     plan, uniform = result.plan, result.uniform
-    chosen = zip(result.problem.layers, plan.choice, strict=True)
+    chosen = zip(result.problem.layers, _taken(result).choice, strict=True)
     return {
         "program": program,
         "method": method,
@@ -129,6 +136,7 @@ def result_json(program: str, method: str, result: CompressedProgram) -> dict[st
         "error": plan.error,
         "bound": plan.bound,
         "measured": result.measured,
+        "is_uniform": result.is_uniform,
         "levels": [
             {
                 "parameter": layer.name,

@@ -35,11 +35,12 @@ class CompressedProgram:
       fun: takes `params` and then what the program takes after its parameters.
       params: the tree of parameters, with compressed weights.
       problem: the levels of each parameter; a parameter that the method leaves alone has one.
-      plan: the choice.
-      measured: the error of running `fun`, measured as the model's is.
+      plan: the best choice by the model.
+      measured: the error of running the program with it, measured as the model's is.
       uniform: the best choice of one level for all weights at the same budget; None if none is within it.
       uniform_measured: its error.
       before: bytes of the parameters as given.
+      is_uniform: whether `params` are compressed as `uniform` says, because that measures less; otherwise as `plan`.
     """
 
     fun: Callable[..., Any]
@@ -50,6 +51,7 @@ class CompressedProgram:
     uniform: LevelPlan | None
     uniform_measured: float | None
     before: int
+    is_uniform: bool
 
     @property
     def after(self) -> int:
@@ -102,15 +104,20 @@ def compress(
     def chosen(found: LevelPlan) -> Any:
         return tree.unflatten([each[index][1] for each, index in zip(options, found.choice, strict=True)])
 
+    measured = effect.measured(program, chosen(plan))
+    uniform_measured = None if uniform is None else effect.measured(program, chosen(uniform))
+    # Where errors are large, the model may be wrong about which is better.
+    is_uniform = uniform_measured is not None and uniform_measured < measured
     return CompressedProgram(
         fun=program,
-        params=chosen(plan),
+        params=chosen(uniform if uniform is not None and is_uniform else plan),
         problem=problem,
         plan=plan,
-        measured=effect.measured(program, chosen(plan)),
+        measured=measured,
         uniform=uniform,
-        uniform_measured=None if uniform is None else effect.measured(program, chosen(uniform)),
+        uniform_measured=uniform_measured,
         before=bytes_of(params),
+        is_uniform=is_uniform,
     )
 
 

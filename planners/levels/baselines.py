@@ -10,7 +10,6 @@ from memplan.compiler.errors import PlannerError
 from memplan.planners.levels.plan import LevelPlan, plan_of
 from memplan.planners.levels.problem import LevelProblem
 
-# As many as L-GreCo's own code has.
 BUCKETS = 10_000
 
 

@@ -36,7 +36,7 @@ def test_each_command_is_in_the_file_of_its_name_and_says_there_what_the_list_sa
     package: str, summaries: dict[str, str]
 ) -> None:
     for name, summary in summaries.items():
-        command = importlib.import_module(f"{package}.{name}").command
+        command = importlib.import_module(f"{package}.{name.replace('-', '_')}").command
         assert command.__doc__.splitlines()[0] == summary, name
 
 

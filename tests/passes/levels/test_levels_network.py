@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memplan import MemplanError
-from memplan.passes.levels import CompressedProgram, compress
+from memplan.passes.levels import CompressedProgram, compress, network
 from memplan.passes.levels.encodings import Packed, bit_widths, low_ranks
 from memplan.passes.levels.program import bytes_of, dense, with_encoded
 from memplan.planners.levels import verify_levels
@@ -63,7 +63,21 @@ def test_the_mix_beats_the_uniform_choice(method: str, share: float, trained: tu
     np.testing.assert_allclose(after, forward(dense(found.params), x), atol=2e-5)
 
 
+def test_the_uniform_choice_is_taken_where_it_measures_less(
+    trained: tuple[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, x, _ = trained
+    # A model by which each weight matters an eighth of the one before.
+    monkeypatch.setattr(network._Effect, "model", lambda _, place, change: 8.0**-place * float(jnp.abs(change).max()))
+    found = compress(forward, params, x, method="mixed-precision", budget=int(0.25 * bytes_of(params)))
+    assert found.uniform is not None
+    assert found.is_uniform
+    assert found.uniform_measured < found.measured
+    assert found.after == found.uniform.cost <= found.problem.budget
+
+
 def check(found: CompressedProgram, budget: int) -> None:
+    assert not found.is_uniform
     assert verify_levels(found.problem, found.plan) == []
     assert found.plan.is_optimal
     assert found.after == found.plan.cost <= budget < found.before

@@ -25,7 +25,7 @@ AS_GIVEN = "as given"
 
 @partial(jax.tree_util.register_dataclass, data_fields=["u", "v"], meta_fields=[])
 @dataclass(frozen=True)
-class LowRank:
+class LowRankWeight:
     """A matrix `[I, O]` as the product of `u [I, R]` and `v [R, O]`."""
 
     u: Any
@@ -38,7 +38,7 @@ class LowRank:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["codes", "scale"], meta_fields=["bits", "shape", "dtype"])
 @dataclass(frozen=True)
-class Packed:
+class PackedWeight:
     """A weight `[…, C]` as codes of 8, 4 or 2 bits and one scale for each channel.
 
     Attributes:
@@ -62,7 +62,7 @@ class Packed:
         return (numbers.reshape(self.shape) * self.scale).astype(self.dtype)
 
 
-ENCODINGS = (LowRank, Packed)
+ENCODINGS = (LowRankWeight, PackedWeight)
 Encode = Callable[[Any], Iterator[tuple[str, Any]]]
 
 
@@ -82,7 +82,10 @@ def low_ranks(weight: Any) -> Iterator[tuple[str, Any]]:
         if 0 < rank * (rows + columns) < rows * columns:
             root = np.sqrt(s[:rank])
             left, right = u[:, :rank] * root, root[:, None] * v[:rank]
-            yield f"rank {share}/{_SHARES}", LowRank(jnp.asarray(left, weight.dtype), jnp.asarray(right, weight.dtype))
+            yield (
+                f"rank {share}/{_SHARES}",
+                LowRankWeight(jnp.asarray(left, weight.dtype), jnp.asarray(right, weight.dtype)),
+            )
 
 
 def bit_widths(weight: Any) -> Iterator[tuple[str, Any]]:
@@ -101,7 +104,7 @@ def bit_widths(weight: Any) -> Iterator[tuple[str, Any]]:
         count = 8 // bits
         codes = np.pad(codes, (0, -len(codes) % count)).reshape(-1, count)
         packed = np.bitwise_or.reduce(codes << np.arange(0, 8, bits, dtype=np.uint8), 1).astype(np.uint8)
-        yield f"{bits} bits", Packed(jnp.asarray(packed), jnp.asarray(scale), bits, weight.shape, weight.dtype)
+        yield f"{bits} bits", PackedWeight(jnp.asarray(packed), jnp.asarray(scale), bits, weight.shape, weight.dtype)
 
 
 METHODS: dict[str, Encode] = {"low-rank": low_ranks, "mixed-precision": bit_widths}

@@ -85,7 +85,7 @@ def compress(
     params, *inputs = args
     paths, tree = jax.tree_util.tree_flatten_with_path(params)
     names, leaves = [jax.tree_util.keystr(path) for path, _ in paths], [leaf for _, leaf in paths]
-    effect = _Effect(fun, params, tuple(inputs))
+    distortion = _Distortion(fun, params, tuple(inputs))
     options = [list(METHODS[method](leaf)) for leaf in leaves]
     if all(len(each) == 1 for each in options):
         raise MemplanError(f"{method} finds no weight to compress among {len(leaves)} parameters")
@@ -93,7 +93,7 @@ def compress(
     for place, (name, each) in enumerate(zip(names, options, strict=True)):
         levels = []
         for number, (level, encoded) in enumerate(each):
-            error = 0.0 if number == 0 else effect.model(place, encoded.dense() - leaves[place])
+            error = 0.0 if number == 0 else distortion.model(place, encoded.dense() - leaves[place])
             levels.append(Level(level, bytes_of(encoded), error))
         layers.append(LayerLevels(name, tuple(levels)))
     problem = LevelProblem(tuple(layers), budget)
@@ -104,8 +104,8 @@ def compress(
     def chosen(found: LevelPlan) -> Any:
         return tree.unflatten([each[index][1] for each, index in zip(options, found.choice, strict=True)])
 
-    measured = effect.measured(program, chosen(plan))
-    uniform_measured = None if uniform is None else effect.measured(program, chosen(uniform))
+    measured = distortion.measured(program, chosen(plan))
+    uniform_measured = None if uniform is None else distortion.measured(program, chosen(uniform))
     # Where errors are large, the model may be wrong about which is better.
     is_uniform = uniform_measured is not None and uniform_measured < measured
     return CompressedProgram(
@@ -121,7 +121,7 @@ def compress(
     )
 
 
-class _Effect:
+class _Distortion:
     """What a change of the parameters does to the results: by the model, and as measured."""
 
     def __init__(self, fun: Callable[..., Any], params: Any, inputs: tuple[Any, ...]):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from memplan.passes.levels.encodings import ENCODINGS, LowRank
+from memplan.passes.levels.encodings import ENCODINGS, LowRankWeight
 
 
 def is_encoded(node: Any) -> bool:
@@ -54,7 +54,7 @@ def _run(jaxpr: Any, consts: Any, arguments: list[Any]) -> list[Any]:
 
     for equation in jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
-        if equation.primitive is lax.dot_general_p and isinstance(operands[1], LowRank) and _is_plain(equation):
+        if equation.primitive is lax.dot_general_p and isinstance(operands[1], LowRankWeight) and _is_plain(equation):
             x = operands[0].dense() if is_encoded(operands[0]) else operands[0]
             results: Any = _product(x, operands[1], equation)
         else:
@@ -73,7 +73,7 @@ def _is_plain(equation: Any) -> bool:
     return len(weight) == 1 and not batch
 
 
-def _product(x: Any, weight: LowRank, equation: Any) -> jax.Array:
+def _product(x: Any, weight: LowRankWeight, equation: Any) -> jax.Array:
     """Multiplies with one factor after the other; the weight may be contracted over either side."""
     (over, (side,)), _ = equation.params["dimension_numbers"]
     first, second = (weight.u, weight.v) if side == 0 else (weight.v.T, weight.u.T)

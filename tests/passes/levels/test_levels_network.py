@@ -11,7 +11,7 @@ import pytest
 
 from memplan import MemplanError
 from memplan.passes.levels import CompressedProgram, compress, network
-from memplan.passes.levels.encodings import Packed, bit_widths, low_ranks
+from memplan.passes.levels.encodings import PackedWeight, bit_widths, low_ranks
 from memplan.passes.levels.program import bytes_of, dense, with_encoded
 from memplan.planners.levels import verify_levels
 
@@ -68,7 +68,9 @@ def test_the_uniform_choice_is_taken_where_it_measures_less(
 ) -> None:
     params, x, _ = trained
     # A model by which each weight matters an eighth of the one before.
-    monkeypatch.setattr(network._Effect, "model", lambda _, place, change: 8.0**-place * float(jnp.abs(change).max()))
+    monkeypatch.setattr(
+        network._Distortion, "model", lambda _, place, change: 8.0**-place * float(jnp.abs(change).max())
+    )
     found = compress(forward, params, x, method="mixed-precision", budget=int(0.25 * bytes_of(params)))
     assert found.uniform is not None
     assert found.is_uniform
@@ -105,7 +107,7 @@ def test_the_hessian_of_a_loss(trained: tuple[Any, Any, Any]) -> None:
 def test_packed_weights_come_back_within_half_a_step(shape: tuple[int, ...]) -> None:
     weight = jax.random.normal(jax.random.key(1), shape)
     for name, encoded in list(bit_widths(weight))[1:]:
-        assert isinstance(encoded, Packed)
+        assert isinstance(encoded, PackedWeight)
         bits = int(name.split()[0])
         assert encoded.codes.nbytes == -(-weight.size * bits // 8)
         inside = jnp.abs(weight) <= encoded.scale * (2 ** (bits - 1) - 1)

@@ -115,6 +115,7 @@ def test_libtpu_missing_is_said_in_one_line(
     assert "pip install memplan[tpu]" in message
 
 
+@pytest.mark.slow  # compiles for a TPU
 @pytest.mark.tpu
 def test_a_dump_is_made_and_checked(tmp_path: Path) -> None:
     job = ["--workload", "lstm", "--target", "tpu-v5e", "--variant", "default", "--out", str(tmp_path)]

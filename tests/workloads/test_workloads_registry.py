@@ -1,4 +1,4 @@
-"""Every workload: it traces at its real size without an array, and what it donates can be reused."""
+"""Every workload: it is built at its tiny size; at its real size it traces without an array, and reuses what it may."""
 
 import inspect
 from collections import Counter
@@ -44,21 +44,25 @@ def test_a_decorated_function_is_registered_under_its_name(registries: None) -> 
 BATCH = 17  # no other dimension at the tiny sizes
 
 
-def check_program(name: str, trace: bool) -> None:
+@pytest.mark.parametrize("name", names())
+def test_workload(name: str) -> None:
     program = get(name)
     assert program.name == name
     assert "\n" not in program.description
     assert program.source
     assert program.family != "other"
-    fun, args = program.build()
-    assert fun.__name__ == name, "the compiled module is named after the function"
-    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args))
     takes_batch = "batch" in inspect.signature(program.build).parameters
-    tiny = program.build(tiny=True, **({"batch": BATCH} if takes_batch else {}))[1]
+    fun, args = program.build(tiny=True, **({"batch": BATCH} if takes_batch else {}))
+    assert fun.__name__ == name, "the compiled module is named after the function"
     if takes_batch:
-        assert any(BATCH in leaf.shape for leaf in jax.tree.leaves(tiny)), "a batch that is asked for is made"
-    if not trace:
-        return
+        assert any(BATCH in leaf.shape for leaf in jax.tree.leaves(args)), "a batch that is asked for is made"
+
+
+def check_traced(name: str) -> None:
+    program = get(name)
+    fun, args = program.build()
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args))
+    assert 20 * _elements(program.build(tiny=True)[1]) < _elements(args), "tiny is much smaller"
     results = jax.eval_shape(fun, *args)
     assert jax.tree.leaves(results)
     donated = Counter((leaf.shape, leaf.dtype) for i in program.donate_argnums for leaf in jax.tree.leaves(args[i]))
@@ -67,25 +71,18 @@ def check_program(name: str, trace: bool) -> None:
         assert results[0] == jax.tree.map(lambda x: x, args[0]), "a step returns parameters like those it took"
         assert results[-1].shape == (), "the loss comes last"
         assert 0 in program.donate_argnums
-    assert 20 * _elements(tiny) < _elements(args), "tiny is much smaller"
 
 
 def _elements(args: object) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(args))
 
 
-TRAINING = [name for name in names() if get(name).kind == "training"]
-CHEAP = ("dlrm_train", "gcn_train", "lstm_train", "nerf_train")
-DEAR = ("hessian_ptq",)  # a gradient of a gradient
+@pytest.mark.parametrize("name", ["dlrm_train", "gcn_train", "lstm_train", "nerf_train", "scattering"])
+def test_the_real_size_is_traced(name: str) -> None:
+    check_traced(name)
 
 
+@pytest.mark.slow  # a hundred networks
 @pytest.mark.parametrize("name", names())
-def test_workload(name: str) -> None:
-    """Its parameters are found by tracing the network forward, so a step is traced as a whole only where it is cheap."""
-    check_program(name, trace=name in CHEAP or (get(name).kind == "inference" and name not in DEAR))
-
-
-@pytest.mark.slow  # the gradients of sixty networks
-@pytest.mark.parametrize("name", [*TRAINING, *DEAR])
-def test_what_is_dear_to_trace(name: str) -> None:
-    check_program(name, trace=True)
+def test_the_real_size_of_all_is_traced(name: str) -> None:
+    check_traced(name)

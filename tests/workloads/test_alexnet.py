@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import _optimizers as optimizers
@@ -25,6 +26,7 @@ def test_local_response_norm_sees_two_channels_on_either_side() -> None:
     )
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_the_seed_decides_what_is_dropped() -> None:
     params = jax.jit(alexnet.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     velocity = optimizers.momentum_init(params)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import alphatensor
 
@@ -17,6 +18,7 @@ def without_effect(params: Any) -> Any:
     return params | silent | {"mlp": params["mlp"] | {"down": jax.tree.map(jnp.zeros_like, params["mlp"]["down"])}}
 
 
+@pytest.mark.slow
 def test_vectors_that_share_an_index_attend_to_one_another() -> None:
     pairs = jax.jit(alphatensor.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)["torso"][0]
     keys = jax.random.split(jax.random.key(1), 3)

@@ -47,11 +47,13 @@ def caches(params: Any, tokens: jax.Array) -> Any:
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, C.length - LENGTH), (0, 0), (0, 0))), filled)
 
 
+@pytest.mark.slow
 def test_a_step_gives_the_logits_of_the_whole(params: Any, tokens: jax.Array, wanted: Any, caches: Any) -> None:
     _, found = STEP(params, caches, tokens[:, LENGTH], jnp.full((C.batch,), LENGTH))
     np.testing.assert_allclose(found, wanted, atol=0.05)  # bfloat16
 
 
+@pytest.mark.slow
 def test_pages_hold_what_a_cache_holds(params: Any, tokens: jax.Array, caches: Any) -> None:
     lengths = jnp.full((C.batch,), LENGTH)
     _, expected = STEP(params, caches, tokens[:, LENGTH], lengths)
@@ -63,6 +65,7 @@ def test_pages_hold_what_a_cache_holds(params: Any, tokens: jax.Array, caches: A
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_layers_in_a_loop_are_the_layers_one_by_one(params: Any, tokens: jax.Array) -> None:
     blocks = [params[f"block{layer}"] for layer in range(C.layers)]
     stacked = {
@@ -75,6 +78,7 @@ def test_layers_in_a_loop_are_the_layers_one_by_one(params: Any, tokens: jax.Arr
     np.testing.assert_allclose(np.asarray(looped, np.float32), np.asarray(plain, np.float32), atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_product_of_int8_is_near_that_of_its_scaled_weights() -> None:
     rng = np.random.default_rng(0)
     w = rng.integers(-127, 128, (16, 4)).astype(np.int8)

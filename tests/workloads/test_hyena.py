@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import hyena
 
@@ -16,6 +17,7 @@ def test_fft_conv_is_the_direct_convolution() -> None:
     np.testing.assert_allclose(hyena.fft_conv(u, k), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_filters_decay() -> None:
     params = jax.jit(hyena.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)["blocks"][0]["filter"]
     filters = hyena.long_filters(params, TINY)
@@ -23,6 +25,7 @@ def test_filters_decay() -> None:
     assert float(jnp.abs(filters[-1, -1])) < 1e-6 < float(jnp.abs(filters[-1, 0]))
 
 
+@pytest.mark.slow
 def test_the_operator_sees_only_the_past() -> None:
     params = jax.jit(hyena.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)["blocks"][0]
     x = jax.random.normal(jax.random.key(1), (2, 16, 6))
@@ -32,6 +35,7 @@ def test_the_operator_sees_only_the_past() -> None:
     assert (jnp.abs(before[:, 9:] - after[:, 9:]).max(-1) > 1e-5).all()
 
 
+@pytest.mark.slow
 def test_logits() -> None:
     params = jax.jit(hyena.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     logits = jax.jit(lambda t: hyena.apply(params, t, TINY))(jnp.arange(32).reshape(2, 16) % 11)

@@ -23,6 +23,7 @@ def test_cast_leaves_integers() -> None:
     assert (tree["a"].dtype, tree["n"].dtype) == (jnp.bfloat16, jnp.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention(causal: bool) -> None:
     q, k, v = normal(0, 2, 5, 3, 4), normal(1, 2, 5, 3, 4), normal(2, 2, 5, 3, 4)
@@ -47,6 +48,7 @@ def test_causal_depthwise_conv_is_a_filter_over_the_past() -> None:
     np.testing.assert_allclose(nn.causal_depthwise_conv(w, x).swapaxes(1, 2), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_norms() -> None:
     x = 3 + 2 * normal(0, 2, 4, 4, 8)
     groups = x.reshape(2, 16, 4, 2)
@@ -65,6 +67,7 @@ def test_max_pool() -> None:
     assert nn.max_pool(x, padding=1).shape == (1, 4, 4, 1)
 
 
+@pytest.mark.slow
 def test_cross_entropy() -> None:
     assert nn.cross_entropy(jnp.zeros((3, 8)), jnp.array([0, 1, 7])) == pytest.approx(np.log(8))
     sure = 100 * jax.nn.one_hot(jnp.array([2, 1]), 4)

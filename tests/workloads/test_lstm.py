@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import lstm
 
@@ -37,6 +38,7 @@ def test_features() -> None:
     np.testing.assert_allclose(lstm.features(params, jnp.asarray(tokens), TINY), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss() -> None:
     params = jax.jit(lstm.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     tokens = jax.random.randint(jax.random.key(1), (TINY.batch, TINY.length + 1), 0, TINY.vocab)

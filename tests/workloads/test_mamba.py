@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import mamba
 
@@ -19,6 +20,7 @@ def test_linear_scan_is_the_recurrence() -> None:
     np.testing.assert_allclose(jax.jit(mamba.linear_scan)(a, b), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_selective_scan_is_the_state_space_model() -> None:
     params = jax.jit(mamba.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)["blocks"][0]
     params = jax.tree.map(np.asarray, params)
@@ -33,6 +35,7 @@ def test_the_selective_scan_is_the_state_space_model() -> None:
     np.testing.assert_allclose(jax.jit(lambda x: mamba.selective_scan(params, x, TINY))(x)[0], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_apply_sees_only_the_past() -> None:
     params = jax.jit(mamba.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     x = jax.random.normal(jax.random.key(1), (2, 11, 4))

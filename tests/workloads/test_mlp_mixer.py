@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import mlp_mixer
@@ -16,6 +17,7 @@ def test_the_parameters_of_mixer_b_16() -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 59_880_472 - stem_bias
 
 
+@pytest.mark.slow
 def test_images_do_not_mix() -> None:
     params = jax.jit(mlp_mixer.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
@@ -25,6 +27,7 @@ def test_images_do_not_mix() -> None:
     assert float(jnp.abs(before[1] - after[1]).max()) > 1e-4
 
 
+@pytest.mark.slow
 def test_patches_mix() -> None:
     params = jax.jit(mlp_mixer.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))

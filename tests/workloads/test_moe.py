@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import moe
 
@@ -13,6 +14,7 @@ def probabilities(seed: int = 0) -> jax.Array:
     return jax.nn.softmax(2 * jax.random.normal(jax.random.key(seed), (2, 16, 4)))
 
 
+@pytest.mark.slow
 def test_an_expert_has_one_token_at_a_place_and_no_more_places_than_its_capacity() -> None:
     combine, _ = moe.route(probabilities(), capacity=5)
     used = np.asarray(combine > 0)
@@ -33,6 +35,7 @@ def test_with_room_every_token_has_its_two_best_experts_and_weights_of_sum_one()
     np.testing.assert_allclose(weights, kept / kept.sum(-1, keepdims=True), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_first_choices_come_before_second_ones() -> None:
     gate = jnp.array([[[0.1, 0.9], [0.9, 0.1], [0.8, 0.2]]])
     combine, _ = moe.route(gate, capacity=2)
@@ -41,6 +44,7 @@ def test_first_choices_come_before_second_ones() -> None:
     np.testing.assert_array_equal(served, [[False, True], [True, True], [True, False]])
 
 
+@pytest.mark.slow
 def test_the_balance_loss_is_one_if_experts_are_used_evenly() -> None:
     even = 0.25 + 0.01 * jax.nn.one_hot(jnp.arange(16) % 4, 4)[None]
     assert moe.route(even / even.sum(-1, keepdims=True), 16)[1] == 1.0
@@ -48,6 +52,7 @@ def test_the_balance_loss_is_one_if_experts_are_used_evenly() -> None:
     assert moe.route(jnp.broadcast_to(one, (1, 16, 4)), 16)[1] > 3.9
 
 
+@pytest.mark.slow
 def test_a_mixture_with_room_is_the_weighted_sum_of_the_two_experts() -> None:
     params = jax.jit(moe.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)["blocks"][0]
     x = jax.random.normal(jax.random.key(1), (2, 8, 6))
@@ -62,6 +67,7 @@ def test_a_mixture_with_room_is_the_weighted_sum_of_the_two_experts() -> None:
     np.testing.assert_allclose(mixed, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_apply_is_causal_up_to_the_capacity() -> None:
     params = jax.jit(moe.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     x = jax.random.normal(jax.random.key(1), (2, 8, 6))

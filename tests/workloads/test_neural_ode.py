@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import neural_ode
 
@@ -22,6 +23,7 @@ def test_a_rate_that_depends_on_time() -> None:
     np.testing.assert_allclose(states[:, 1, 0], np.sin(TIMES[1:]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_error_decides_the_number_of_steps() -> None:
     def count(tolerance: float, speed: float) -> int:
         y = jnp.ones((1, 1))
@@ -32,6 +34,7 @@ def test_the_error_decides_the_number_of_steps() -> None:
     assert count(1e-3, 1.0) < count(1e-3, 10.0)
 
 
+@pytest.mark.slow
 def test_derivative() -> None:
     config = neural_ode.NeuralOdeConfig(width=3, hidden=4, batch=2)
     params = neural_ode.init(jax.random.key(0), config)

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import _optimizers as optimizers
 
@@ -18,6 +19,7 @@ def test_momentum_remembers() -> None:
     np.testing.assert_allclose([params, velocity], [1 - 0.1 - 0.15, 1.5], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_adam_steps_by_the_rate_whatever_the_gradients_scale() -> None:
     params = jnp.array([1.0, 1.0])
     state = optimizers.adam_init(params)

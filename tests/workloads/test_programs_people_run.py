@@ -22,6 +22,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
+@pytest.mark.slow
 def test_parameters() -> None:
     found = {name: num_parameters(get(name).build()) for name in PARAMETERS}
     for name, wanted in PARAMETERS.items():
@@ -38,11 +39,13 @@ def test_windows_and_back() -> None:
     assert not vision_transformers.shift_mask(4, 6, 2)[-1].all()
 
 
+@pytest.mark.slow
 def test_buckets_of_t5_are_one_by_one_and_then_logarithmic() -> None:
     found = encoders.bucket(jnp.array([0, -1, -7, -8, -200, 1, 7, 200]))
     np.testing.assert_array_equal(found, [0, 1, 7, 8, 15, 17, 23, 31])
 
 
+@pytest.mark.slow
 def test_rwkv_sums_are_weighted_means_of_the_past() -> None:
     rate, bonus = jnp.array([0.5, 1.0]), jnp.array([0.3, -0.2])
     keys, values = normal(1, 4, 2), normal(1, 4, 2, seed=1)
@@ -54,6 +57,7 @@ def test_rwkv_sums_are_weighted_means_of_the_past() -> None:
         np.testing.assert_allclose(found[t], (weights * values[0, : t + 1]).sum(0) / weights.sum(0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_wavenet_sees_only_the_past() -> None:
     fun, (shapes, samples) = get("wavenet_infer").build(tiny=True)
     params, run = random_params(shapes), jax.jit(fun)
@@ -63,6 +67,7 @@ def test_wavenet_sees_only_the_past() -> None:
     assert changed[:, 9:].any()
 
 
+@pytest.mark.slow
 def test_an_edge_update_of_a_triangle_multiplies_third_sides() -> None:
     x, width = normal(3, 3, 2), 2
     shapes: dict[str, jax.ShapeDtypeStruct] = {}
@@ -80,6 +85,7 @@ def test_an_edge_update_of_a_triangle_multiplies_third_sides() -> None:
     )
 
 
+@pytest.mark.slow
 def test_graph_convolution_is_the_normalised_adjacency() -> None:
     x, edges = normal(3, 4), jnp.array([[0, 1, 2], [1, 2, 1]])
     shapes: dict[str, jax.ShapeDtypeStruct] = {}
@@ -94,6 +100,7 @@ def test_graph_convolution_is_the_normalised_adjacency() -> None:
     np.testing.assert_allclose(graphs.gcn(True, Weights(params), x, edges), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_ray_meets_a_sphere_where_geometry_says() -> None:
     spheres = jnp.array([[0.0, 0.0, 5.0, 1.0]])
     origins, directions = jnp.zeros((2, 3)), jnp.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -104,6 +111,7 @@ def test_a_ray_meets_a_sphere_where_geometry_says() -> None:
     np.testing.assert_allclose(shades, 0.0, atol=1e-3)  # the front of the sphere faces away from the light
 
 
+@pytest.mark.slow
 def test_conjugate_gradients_against_a_dense_solve() -> None:
     x = normal(3, 3)
     dense = jax.jacobian(lambda x: simulations.heat_matrix(x, 0.7).ravel())(x).reshape(9, 9)
@@ -113,6 +121,7 @@ def test_conjugate_gradients_against_a_dense_solve() -> None:
     assert 0 < int(steps) <= 9
 
 
+@pytest.mark.slow
 def test_water_and_energy_are_kept() -> None:
     fields = (1 + 0.1 * normal(8, 8), jnp.zeros((8, 8)), jnp.zeros((8, 8)))
     height, _, _ = simulations.shallow_water(fields, 5)
@@ -123,6 +132,7 @@ def test_water_and_energy_are_kept() -> None:
     np.testing.assert_allclose(energies, energies[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_hamiltonian_samples_of_a_normal_distribution() -> None:
     run = jax.jit(lambda x, seed: simulations.hmc(lambda x: -jnp.square(x / 2).sum() / 2, x, seed, 200, 8, 0.5))
     drawn, accepted = run(jnp.zeros((16, 1)), jnp.int32(0))

@@ -21,6 +21,7 @@ def test_the_parameters_of_resnet_50() -> None:
     assert sum(name.startswith("conv") for block in params["blocks"] for name in block) == 3 * 16 + 4
 
 
+@pytest.mark.slow
 def test_batch_norm_uses_and_moves_the_right_statistics() -> None:
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 5, 3))
     params = {"scale": jnp.ones(3), "bias": jnp.zeros(3)}
@@ -40,12 +41,14 @@ def model() -> tuple[Any, Any]:
     return jax.jit(resnet.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
 
 
+@pytest.mark.slow
 def test_inference_shape(model: tuple[Any, Any]) -> None:
     images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
     logits, _ = jax.eval_shape(lambda i: resnet.apply(*model, i, TINY, train=False), images)
     assert logits == jax.ShapeDtypeStruct((4, 5), jnp.float32)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(model: tuple[Any, Any]) -> None:
     params, stats = model
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import seed_attention as attention
 from memplan.workloads._weights import Weights, random_params
@@ -18,6 +19,7 @@ def test_a_stored_pattern_is_retrieved_from_its_neighbourhood() -> None:
     np.testing.assert_allclose(found, patterns[1:3], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_tensor_brain_names_what_it_was_shown() -> None:
     params = {"table": 10.0 * jnp.eye(4), "mix": jnp.zeros((4, 4)), "bias": jnp.full(4, -50.0)}
     state, sure = attention.remember(Weights(params), jnp.eye(4)[2:3], indices=4, steps=3)
@@ -26,6 +28,7 @@ def test_the_tensor_brain_names_what_it_was_shown() -> None:
     assert float(sure[-1, 0]) > 0.99
 
 
+@pytest.mark.slow
 def test_random_heads_one_by_one() -> None:
     weights, x = normal(3, 4, 4), normal(5, 4, seed=1)
     for head, found in zip(weights, attention.random_attention(weights, x), strict=True):
@@ -34,6 +37,7 @@ def test_random_heads_one_by_one() -> None:
         np.testing.assert_allclose(found, shares @ x, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_attention_to_pairs_is_attention_to_n_squared_tokens() -> None:
     q, k1, k2, v1, v2 = (normal(4, 3, seed=s) for s in range(5))
     found = attention.kronecker_attention(q, (k1, k2), (v1, v2), 2)
@@ -41,6 +45,7 @@ def test_attention_to_pairs_is_attention_to_n_squared_tokens() -> None:
     np.testing.assert_allclose(found, jax.nn.softmax(q @ keys.T / 3) @ values, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_strongest_period_of_a_wave() -> None:
     time = jnp.arange(24.0)
     x = jnp.sin(2 * jnp.pi * 3 * time / 24)[None, :, None] * jnp.ones((1, 1, 2))
@@ -53,6 +58,7 @@ def test_the_strongest_period_of_a_wave() -> None:
     np.testing.assert_array_equal(attention.times_block(Weights(params), x, 1, 2), x)
 
 
+@pytest.mark.slow
 def test_a_plane_between_its_pixels() -> None:
     plane = normal(3, 3, 2)
     corners = jnp.array([[0.0, 0.0], [0.5, 1.0], [1.0, 1.0]])
@@ -63,6 +69,7 @@ def test_a_plane_between_its_pixels() -> None:
     np.testing.assert_allclose(middle, plane[:2, :2].mean((0, 1)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_of_a_picture_see_one_another() -> None:
     fun, (params, latents, time) = attention.layer_decomp.build(tiny=True)
     made = random_params(params)
@@ -73,6 +80,7 @@ def test_layers_of_a_picture_see_one_another() -> None:
     assert np.abs(changed[:, 0]).max() > 0
 
 
+@pytest.mark.slow
 def test_the_gradient_of_microbatches_is_that_of_the_batch() -> None:
     params, rows = normal(3), normal(6, 3, seed=1)
 

@@ -13,6 +13,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
+@pytest.mark.slow
 def test_attention_in_a_full_basis_is_plain_attention() -> None:
     q, k, v = normal(2, 3, 4), normal(2, 3, 5, 4, seed=1), normal(2, 3, 5, 4, seed=2)
     basis = jnp.stack([jnp.linalg.qr(normal(4, 4, seed=s))[0] for s in range(3)])
@@ -21,6 +22,7 @@ def test_attention_in_a_full_basis_is_plain_attention() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_chain_of_cores_is_the_matrix_that_it_contracts_to() -> None:
     cores = [normal(1, 2, 3, 2), normal(2, 3, 2, 4, seed=1), normal(4, 2, 2, 1, seed=2)]
     dense = jnp.einsum("aipb,bjqc,ckrd->ijkpqr", *cores).reshape(12, 12)
@@ -28,6 +30,7 @@ def test_a_chain_of_cores_is_the_matrix_that_it_contracts_to() -> None:
     np.testing.assert_allclose(compression.matrix_product_operator(cores, x), x @ dense, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_from_a_codebook() -> None:
     codes, codebook = jnp.array([[0, 2], [1, 1]], jnp.uint8), normal(3, 2)
     dense = compression.from_codebook(codes, codebook)
@@ -36,6 +39,7 @@ def test_weights_from_a_codebook() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_ordered_dropout_of_singular_vectors_is_the_truncated_decomposition(rank: int) -> None:
     matrix, x = np.asarray(normal(4, 3)), normal(5, 4, seed=1)
@@ -48,6 +52,7 @@ def test_ordered_dropout_of_singular_vectors_is_the_truncated_decomposition(rank
     assert np.linalg.norm(matrix - truncated) <= np.linalg.norm(matrix - other)
 
 
+@pytest.mark.slow
 def test_compressed_gradients() -> None:
     gradient = normal(6, 4)
     kept = np.asarray(compression.top_k(gradient, 5))
@@ -62,6 +67,7 @@ def test_compressed_gradients() -> None:
     np.testing.assert_allclose(compression.power_sgd(low, normal(4, 2, seed=3)), low, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rounded_weights_and_their_slope() -> None:
     w = normal(5, 3)
     few = compression.fake_quantized(w, 3)
@@ -90,6 +96,7 @@ def test_the_product_of_a_deep_linear_network() -> None:
     np.testing.assert_allclose(jnp.linalg.svd(compression.product_of(scaled), compute_uv=False), 6.0)
 
 
+@pytest.mark.slow
 def test_an_entangled_weight_with_one_choice_is_a_block_of_the_whole() -> None:
     weight, widths = normal(4, 4), ((4, 4), (2, 4), (2, 2))
     for number, (rows, columns) in enumerate(widths):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import seed_equivariant as equivariant
 from memplan.workloads._weights import random_params
@@ -27,6 +28,7 @@ def test_the_harmonics_are_orthonormal() -> None:
     np.testing.assert_allclose(products, np.eye(9), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_product_by_fft_is_the_sum_over_gaunt_coefficients() -> None:
     x, y = normal(2, 9), normal(2, 9, seed=1)
     for out_degree in (2, 4):
@@ -34,6 +36,7 @@ def test_a_product_by_fft_is_the_sum_over_gaunt_coefficients() -> None:
         np.testing.assert_allclose(equivariant.gaunt_product(x, y, 2, out_degree), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gaunt_coefficients_are_products_of_clebsch_gordan_ones() -> None:
     # Y10 Y10 = sqrt(1/4π) Y00 + sqrt(1/5π) Y20: <1010|00>² = 1/3, <1010|20>² = 2/3 in the formula of Gaunt.
     x = jnp.zeros(4).at[2].set(1.0)
@@ -43,6 +46,7 @@ def test_gaunt_coefficients_are_products_of_clebsch_gordan_ones() -> None:
     assert np.abs(np.delete(np.asarray(found), [0, 6])).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_polynomials_do_not_see_the_order_of_nodes() -> None:
     fun, (shapes, graphs) = equivariant.equivariant_polynomials.build(tiny=True)
     params, x = random_params(shapes), normal(*graphs.shape)
@@ -51,6 +55,7 @@ def test_polynomials_do_not_see_the_order_of_nodes() -> None:
     np.testing.assert_allclose(run(params, x[:, order][:, :, order]), run(params, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_sheaf_laplacian_is_the_square_of_its_boundary() -> None:
     edges, maps, x = jnp.array([[0, 1, 2], [1, 2, 0]]), normal(2, 3, 2, 2), normal(3, 2, 4, seed=1)
     boundary = np.zeros((6, 6))

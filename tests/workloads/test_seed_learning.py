@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import seed_learning as learning
 from memplan.workloads.seed_vision import cosines
@@ -19,22 +20,26 @@ def test_a_sparse_layer_is_a_dense_one_with_zeros() -> None:
     np.testing.assert_allclose(learning.sparse_layer(weights, sources, x), x @ dense, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_of_samples_are_clipped_one_by_one() -> None:
     grads = {"a": jnp.array([[3.0, 4.0], [0.3, 0.4]]), "b": jnp.zeros((2, 1))}
     np.testing.assert_allclose(learning.clipped_mean(grads, 1.0)["a"], [(0.6 + 0.3) / 2, (0.8 + 0.4) / 2], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_information_of_copies_and_of_strangers() -> None:
     x = jnp.arange(8) % 4
     np.testing.assert_allclose(learning.mutual_information(x, x, 4), 2.0, rtol=1e-5)
     np.testing.assert_allclose(learning.mutual_information(x, jnp.arange(8) // 4, 4), 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_relative_representations_do_not_see_a_rotation() -> None:
     x, anchors, rotation = normal(3, 4), normal(2, 4, seed=1), jnp.linalg.qr(normal(4, 4, seed=2))[0]
     np.testing.assert_allclose(cosines(2 * x @ rotation, 2 * anchors @ rotation), cosines(x, anchors), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_replayed_masks_give_the_network_and_its_slope() -> None:
     layers, x = [normal(3, 4), normal(4, 4, seed=1), normal(4, 2, seed=2)], normal(2, 3, seed=3)
     forward, masks = learning.forward_with_masks(layers, x)
@@ -44,6 +49,7 @@ def test_replayed_masks_give_the_network_and_its_slope() -> None:
     np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_inner_steps_of_a_quadratic() -> None:
     def loss(w: jax.Array, goal: jax.Array) -> jax.Array:
         return jnp.square(w - goal).sum() / 2
@@ -54,6 +60,7 @@ def test_inner_steps_of_a_quadratic() -> None:
     np.testing.assert_allclose(slope, -2 * 0.5**6, rtol=1e-5)  # through all inner steps
 
 
+@pytest.mark.slow
 def test_word_vectors_move_only_for_words_that_occur() -> None:
     fun, (shapes, *rest) = learning.infinite_width_word2vec_train.build(tiny=True)
     params = jax.tree.map(lambda s: normal(*s.shape), shapes)
@@ -78,6 +85,7 @@ def test_the_ends_of_a_line_are_both_solutions() -> None:
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_centroid_triplets_class_by_class() -> None:
     x, labels = normal(4, 2), jnp.array([0, 0, 2, 2])
     centres = {label: np.asarray(x)[np.asarray(labels) == label].mean(0) for label in (0, 2)}

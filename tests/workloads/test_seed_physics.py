@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import neural_ode
 from memplan.workloads import seed_physics as physics
@@ -43,6 +44,7 @@ def test_a_v_cycle_with_the_kernels_of_multigrid_solves_poissons_equation() -> N
     np.testing.assert_allclose(u.ravel(), np.linalg.solve(dense, np.asarray(f).ravel()), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_embedded_step_of_a_linear_equation() -> None:
     y, times = jnp.ones((2, 3)), jnp.linspace(0.0, 1.0, 4)
     states, _ = jax.jit(lambda y: neural_ode.solve(lambda y, t: -2.0 * y, y, times, 1e-5))(y)
@@ -70,6 +72,7 @@ def test_the_filter_gives_the_posterior_of_all_that_was_seen() -> None:
         np.testing.assert_allclose(found[last], covariance[last, known] @ np.linalg.solve(gram, seen[known]), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_scattering_does_not_see_a_shift_and_convolves_by_fft() -> None:
     x = normal(1, 16)
     found = physics.scatter(x, 3, 2)

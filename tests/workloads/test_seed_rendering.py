@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import seed_rendering as rendering
 from memplan.workloads.rendering import blend
@@ -12,6 +13,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
+@pytest.mark.slow
 def test_a_hash_grid_holds_its_table_at_corners_and_means_between() -> None:
     table = normal(1, 16, 2)
     corners = np.array([[0, 0, 0], [1, 0, 2]], np.uint32)
@@ -24,6 +26,7 @@ def test_a_hash_grid_holds_its_table_at_corners_and_means_between() -> None:
     np.testing.assert_allclose(middle[0], ends.mean(0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_factors_multiply_along_their_axes() -> None:
     vectors, planes = normal(3, 3, 1), normal(3, 3, 3, 1, seed=1)
     found = rendering.vector_matrix(vectors, planes, jnp.array([[0.0, 0.5, 1.0]]))[0]
@@ -32,11 +35,13 @@ def test_factors_multiply_along_their_axes() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_dense_hides_what_is_behind_it() -> None:
     colour = normal(1, 3, 3)
     np.testing.assert_allclose(blend(jnp.array([[0.0, 1e3, 1.0]]), colour, jnp.float32(1.0)), colour[:, 1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gaussians_are_drawn_nearest_first_in_any_order() -> None:
     means, depths = jnp.full((2, 2), 0.5), jnp.array([2.0, 1.0])
     sizes, colours = jnp.full(2, 10.0), jnp.array([[1.0, 0, 0, 0.5], [0, 1.0, 0, 0.8]])
@@ -56,6 +61,7 @@ def test_layers_in_a_loop_are_blended_as_one_by_one() -> None:
     np.testing.assert_allclose(rendering.composite(layers), colour, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_layers_and_gaussians_of_whole_programs() -> None:
     """Each step moves only what it trains: the picture's Gaussians under score distillation, not the U-Net's Jacobian."""
     fun, args = rendering.gala_train.build(tiny=True)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import _layers as nn
 from memplan.workloads import seed_vision as vision
@@ -13,6 +14,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
+@pytest.mark.slow
 def test_evo_norm_by_groups() -> None:
     x = normal(2, 3, 3, 4)
     found = vision.evo_norm(x, jnp.ones(4), jnp.zeros(4), jnp.full(4, 1.5), 2)
@@ -31,6 +33,7 @@ def test_cosines_do_not_see_lengths() -> None:
     np.testing.assert_allclose(vision.cosines(7 * x, y), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_contrast_weighted_by_one_partner_is_cross_entropy() -> None:
     similarity = normal(3, 3)
     partners = np.array([1, 2, 0])
@@ -40,6 +43,7 @@ def test_contrast_weighted_by_one_partner_is_cross_entropy() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sum_of_kronecker_products_is_the_dense_kernel() -> None:
     left, right = normal(2, 2, 2), normal(2, 1, 1, 3, 2, seed=1)
     dense = sum(np.kron(np.asarray(a), np.asarray(f)[0, 0]) for a, f in zip(left, right, strict=True))
@@ -55,6 +59,7 @@ def test_a_preconditioned_gradient_solves_the_damped_moment() -> None:
     np.testing.assert_allclose((x.T @ x / 5 + 0.1 * np.eye(3)) @ found, gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_info_nce_of_every_pair() -> None:
     a, b = normal(3, 4), normal(3, 4, seed=1)
     both = np.concatenate([a, b]) / np.linalg.norm(np.concatenate([a, b]), axis=1)[:, None]
@@ -64,6 +69,7 @@ def test_info_nce_of_every_pair() -> None:
     np.testing.assert_allclose(vision.info_nce(a, b), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_orthogonal_kernels_have_no_penalty() -> None:
     rotation, _ = jnp.linalg.qr(normal(4, 4))
     orthogonal = jnp.zeros((3, 3, 4, 4)).at[1, 1].set(rotation)
@@ -76,6 +82,7 @@ def test_orthogonal_kernels_have_no_penalty() -> None:
     np.testing.assert_allclose(vision.self_overlap(ones), np.square(overlaps).sum(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixup_of_a_whole_share_is_the_plain_loss() -> None:
     logits, labels, partners = normal(3, 4), jnp.array([0, 1, 2]), jnp.array([2, 0, 1])
     plain = nn.cross_entropy(logits, labels)
@@ -84,6 +91,7 @@ def test_mixup_of_a_whole_share_is_the_plain_loss() -> None:
     np.testing.assert_allclose(both, (plain + nn.cross_entropy(logits, labels[partners])) / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_holes_are_filled_from_the_nearest_window_that_is_known() -> None:
     x, known = normal(1, 4, 4, 2), jnp.ones((1, 4, 4, 1)).at[0, 0, 0].set(0).at[0, :2, 2:].set(0)
     found = vision.filled(x, known, 2)
@@ -106,6 +114,7 @@ def test_an_attack_stays_within_reach_and_raises_the_loss() -> None:
     assert loss(found) > loss(x)
 
 
+@pytest.mark.slow
 def test_k_means_finds_two_heaps() -> None:
     heaps = jnp.concatenate([0.1 * normal(4, 2), 5 + 0.1 * normal(4, 2, seed=1)])
     centres = vision.k_means(heaps, heaps[np.array([0, 5])], 3)
@@ -113,6 +122,7 @@ def test_k_means_finds_two_heaps() -> None:
     np.testing.assert_array_equal(vision.nearest(heaps, centres), [0] * 4 + [1] * 4)
 
 
+@pytest.mark.slow
 def test_distances_to_prototypes_vanish_at_a_prototype() -> None:
     codes, prototypes = normal(4, 3), normal(2, 3, seed=1)
     expected = [[np.square(code - prototype).sum() for prototype in prototypes] for code in codes]

@@ -29,6 +29,7 @@ def traced(loss: Callable[..., Any]) -> str:
     return str(jax.make_jaxpr(lambda w, x: blocks.value_and_grad(loss)(w, x))(WEIGHTS, X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "part", "count"),
     [

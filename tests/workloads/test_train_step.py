@@ -58,6 +58,7 @@ def test_step(name: str) -> None:
     assert (wrapped == 0) == (name in WITHOUT_BLOCKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", train_step.names())
 def test_the_sizes_ascend(name: str) -> None:
     counts = []
@@ -67,6 +68,7 @@ def test_the_sizes_ascend(name: str) -> None:
     assert counts == sorted(set(counts))
 
 
+@pytest.mark.slow
 def test_histograms_of_pairs() -> None:
     columns = tuple(np.arange(12, dtype=np.uint8) * factor % 20 for factor in (1, 3))
     found = train_pair_counts.pair_histograms(columns)

@@ -32,6 +32,7 @@ def test_a_token_sees_only_those_before_it(params: Any, tokens: jax.Array) -> No
     assert (jnp.abs(before[:, 5:] - after[:, 5:]).max(-1) > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_the_loop_over_stacked_blocks_is_the_same_model(params: Any, tokens: jax.Array) -> None:
     value = jax.jit(jax.value_and_grad(lambda p: transformer.loss(p, tokens, TINY)))
     loss, grads = value(params)
@@ -40,6 +41,7 @@ def test_the_loop_over_stacked_blocks_is_the_same_model(params: Any, tokens: jax
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), transformer.stack_blocks(grads), loop_grads)
 
 
+@pytest.mark.slow
 def test_training_learns_the_tokens(params: Any, tokens: jax.Array) -> None:
     step = jax.jit(lambda p, s: transformer.train_step(p, s, tokens, replace(TINY, dtype=jnp.bfloat16)))
     state = optimizers.adam_init(params)

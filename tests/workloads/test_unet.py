@@ -26,6 +26,7 @@ def images() -> jax.Array:
     return 0.1 * jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
 
 
+@pytest.mark.slow
 def test_every_output_on_the_way_down_reaches_the_way_up(params: Any) -> None:
     left = [8, 8, 8, 16]  # first convolution, block, shrink; block
     units = [block for level in params["up"] for block in level["units"]]
@@ -34,6 +35,7 @@ def test_every_output_on_the_way_down_reaches_the_way_up(params: Any) -> None:
     assert ["attention" in block for block in units] == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_the_noise_depends_on_image_and_time(params: Any, images: jax.Array) -> None:
     predict = jax.jit(lambda i, t: unet.apply(params, i, t, TINY))
     noise = predict(images, jnp.array([100, 900]))
@@ -42,6 +44,7 @@ def test_the_noise_depends_on_image_and_time(params: Any, images: jax.Array) -> 
     assert (jnp.abs(noise - other).max((1, 2, 3)) > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_a_step_to_the_same_time_changes_nothing(params: Any, images: jax.Array) -> None:
     time = jnp.array([100, 200])
     np.testing.assert_allclose(STEP(params, images, time, time), images, atol=1e-5)

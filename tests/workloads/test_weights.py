@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads._weights import Weights, abstract_params, floats, infer, random_params, train
 
@@ -22,6 +23,7 @@ def test_parameters_have_the_shapes_that_layers_ask_for() -> None:
     assert stacked["block"]["mlp"]["0"]["w"].shape == (3, 4, 6)
 
 
+@pytest.mark.slow
 def test_layers_in_a_loop_are_the_layers_one_by_one() -> None:
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 4)), jnp.float32)
     params = random_params(abstract_params(lambda p, x: network(False, p, x), x))
@@ -30,6 +32,7 @@ def test_layers_in_a_loop_are_the_layers_one_by_one() -> None:
     np.testing.assert_allclose(network(True, Weights(stacked), x), network(False, Weights(params), x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_has_running_statistics_in_inference_alone() -> None:
     def apply(p: Weights, x: jax.Array) -> jax.Array:
         return p.batch_norm("norm", x)

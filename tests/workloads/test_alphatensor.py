@@ -35,6 +35,7 @@ def test_vectors_that_share_an_index_attend_to_one_another() -> None:
     np.testing.assert_array_equal(changed, expected)
 
 
+@pytest.mark.slow
 def test_a_token_of_a_move_is_judged_by_those_before_it() -> None:
     params = jax.jit(alphatensor.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     tensors = jax.random.randint(jax.random.key(1), (2, 2, 4, 4, 4), -1, 2, jnp.int8)

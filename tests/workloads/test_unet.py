@@ -50,6 +50,7 @@ def test_a_step_to_the_same_time_changes_nothing(params: Any, images: jax.Array)
     np.testing.assert_allclose(STEP(params, images, time, time), images, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_without_noise_scales_the_image(params: Any, images: jax.Array) -> None:
     silent = params | {"last": jnp.zeros_like(params["last"])}
     time, next_time = jnp.array([500, 500]), jnp.array([0, 100])

@@ -125,8 +125,8 @@ def kronecker_pairs(tiny: bool = False) -> Built:
     return fun, (x, (x, x), (x, x))
 
 
-def strongest_periods(x: jax.Array, count: int) -> tuple[np.ndarray[Any, Any], jax.Array]:
-    """Frequencies of [B, T, C] by their mean amplitude: strengths [B, count] of the `count` first harmonics."""
+def first_harmonics(x: jax.Array, count: int) -> tuple[np.ndarray[Any, Any], jax.Array]:
+    """Returns the first `count` frequencies of [B, T, C], and their mean amplitudes [B, count]."""
     amplitudes = jnp.abs(jnp.fft.rfft(x.astype(jnp.float32), axis=1)).mean(-1)
     return np.arange(1, count + 1), amplitudes[:, 1 : count + 1]
 
@@ -138,7 +138,7 @@ def times_block(p: Weights, x: jax.Array, top: int, hidden: int) -> jax.Array:
     those outside of the `top` strongest are zero.
     """
     b, length, width = x.shape
-    frequencies, strengths = strongest_periods(x, 2 * top)
+    frequencies, strengths = first_harmonics(x, 2 * top)
     least = lax.top_k(strengths, top)[0][:, -1:]
     weights = jax.nn.softmax(jnp.where(strengths >= least, strengths, -jnp.inf)).astype(x.dtype)
     total = jnp.zeros_like(x)

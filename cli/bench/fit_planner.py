@@ -81,9 +81,10 @@ def command(
     json_file: JsonFile = None,
     resume: Resume = False,
 ) -> None:
-    """Added time of plans under memory limits, beside the bound that is proven, on training steps as they are traced.
+    """Cost and proven bound of plans under memory limits, without a compiler.
 
-    Nothing is compiled. Every plan is checked by a verifier that shares no code with the planner.
+    The programs are training steps as they are traced. Every plan is checked by a verifier that shares no code with the
+    planner.
     """
     from memplan.cli.preparation import prepare_with
     from memplan.planners.fit.preparation import prepare

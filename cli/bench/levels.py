@@ -31,7 +31,7 @@ def command(
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
-    """CPU seconds to the proven choice of levels, and how far simpler choices are from it.
+    """Seconds to the proven choice of a level for each layer.
 
     The problems are drawn from a fixed seed.
     """

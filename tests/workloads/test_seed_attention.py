@@ -49,7 +49,7 @@ def test_attention_to_pairs_is_attention_to_n_squared_tokens() -> None:
 def test_the_strongest_period_of_a_wave() -> None:
     time = jnp.arange(24.0)
     x = jnp.sin(2 * jnp.pi * 3 * time / 24)[None, :, None] * jnp.ones((1, 1, 2))
-    frequencies, strengths = attention.strongest_periods(x, 6)
+    frequencies, strengths = attention.first_harmonics(x, 6)
     assert frequencies[int(strengths[0].argmax())] == 3
     # With kernels of zero nothing is added: folding and unfolding lose no step.
     shapes: dict[str, jax.ShapeDtypeStruct] = {}

@@ -33,6 +33,7 @@ COMMANDS = {
     "train": "Train an agent that plays the mallocGame.",
     "targets": "List the targets that are known.",
     "planners": "List the planners that are known.",
+    "generate": "Generate problems of random programs.",
     "workloads": "List the workloads that are known: programs to plan.",
 }
 

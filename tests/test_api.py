@@ -23,9 +23,11 @@ PUBLIC = (
     "memplan.planners.levels",
     "memplan.planners.offsets",
     "memplan.planners.search",
+    "memplan.random_problems",
     "memplan.rl_agent",
     "memplan.rl_agent.game",
     "memplan.workloads",
+    "memplan.workloads.random_programs",
 )
 
 

@@ -1,0 +1,280 @@
+"""A folder of problems of random programs, which several processes fill: `memplan generate`.
+
+    DIR/manifest.json                  what they were made with, a row for each problem, and a summary
+    DIR/00000.random-convnet.json      a `MappingProblem`, as `MappingProblem.load` reads it
+    DIR/00001.random-decoder.json      …
+
+Each problem has a number. Number and seed alone decide which one it is, so neither the number of processes nor an
+interruption changes anything. Families take turns. A program that makes a problem of too few or too many operations, or
+one that is in the folder already, is drawn again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from memplan import __version__
+from memplan.compiler import child_process, limits
+from memplan.compiler.cache import sources_digest
+from memplan.compiler.errors import MemplanError, PlannerError, one_line
+from memplan.compiler.files import make_folder, read_text, write_atomically
+from memplan.compiler.mapping.problem import MappingProblem
+
+SCHEMA = "memplan.problems/1"
+MANIFEST = "manifest.json"
+
+# How often a program is drawn for one number; about a third is of no use.
+_ATTEMPTS = 100
+
+# Rows after which the manifest is written again.
+_ROWS_BETWEEN_WRITES = 10
+
+# What problems follow from.
+_PACKAGES = ("memplan.compiler", "memplan.passes", "memplan.workloads")
+
+Row = dict[str, Any]
+
+
+def fill(
+    folder: Path,
+    count: int,
+    seed: int = 0,
+    processes: int = 1,
+    with_room: bool = False,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """Makes problems until a folder holds so many; goes on with those that it holds.
+
+    Args:
+      folder: is made if it is not there.
+      count: of problems.
+      seed: of all of them. The first problems are the same for every count.
+      processes: that work at once.
+      with_room: whether to measure what is to be gained over greedy's plan, which takes most of the time then.
+      on_row: called with the row of each problem, also of those that the folder holds, in order.
+
+    Returns:
+      the rows of the manifest, `count` of them at least.
+
+    Raises:
+      MemplanError: the folder holds problems of another seed, version or setting, or cannot be written.
+    """
+    made_with = {**_version(), "seed": seed, "room": with_room}
+    rows = _read(folder, made_with)
+    known = {row["structure"] for row in rows}
+    for row in rows:
+        on_row(row)
+    if len(rows) >= count:
+        return rows
+    make_folder(folder, "problems")
+    _write(folder, made_with, rows)
+    wanted = range(len(rows), count)
+    try:
+        with _workers(min(processes, len(wanted)), folder, seed, with_room) as ask:
+            for number, row in zip(wanted, ask((number, 0) for number in wanted), strict=True):
+                while row["structure"] in known:
+                    row = next(iter(ask([(number, row["attempt"] + 1)])))
+                known.add(row["structure"])
+                rows.append(row)
+                on_row(row)
+                if len(rows) % _ROWS_BETWEEN_WRITES == 0:
+                    _write(folder, made_with, rows)
+    finally:
+        _write(folder, made_with, rows)
+    return rows
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns figures of the problems of each family, and of all of them under the name `all`.
+
+    They are the number of problems, medians of operations, buffers and over-subscription, and, where room was measured,
+    the share of problems in which greedy's latency is more than 1 % above the best known.
+    """
+    families = sorted({row["family"] for row in rows})
+    groups = {family: [row for row in rows if row["family"] == family] for family in families}
+    return {name: _figures(group) for name, group in (groups | {"all": list(rows)}).items() if group}
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, Any]:
+    found: dict[str, Any] = {"problems": len(rows), "split": rows[0]["split"]}
+    if len({row["split"] for row in rows}) > 1:
+        found["split"] = "both"
+    for key in ("operations", "buffers", "oversubscription"):
+        found[key] = statistics.median(row[key] for row in rows)
+    if all("room" in row for row in rows):
+        found["with_room"] = sum(row["room"] > 0.01 for row in rows) / len(rows)
+        found["room"] = statistics.median(row["room"] for row in rows)
+    return found
+
+
+def load_manifest(folder: Path) -> list[Row]:
+    """Returns the rows of a folder's manifest; raises MemplanError if it has none that can be read."""
+    return _rows_of(folder / MANIFEST)["rows"]
+
+
+# ---- the manifest
+
+
+def _version() -> Row:
+    return {"memplan": __version__, "sources": sources_digest(_PACKAGES), "jax": version("jax")}
+
+
+def _read(folder: Path, made_with: Row) -> list[Row]:
+    path = folder / MANIFEST
+    if not path.exists():
+        return []
+    found = _rows_of(path)
+    if other := [key for key, value in made_with.items() if found["made_with"].get(key) != value]:
+        raise MemplanError(f"{path}: was made with other {', '.join(other)}: name another folder")
+    rows: list[Row] = found["rows"]
+    # A problem whose file is gone is made again, and what follows it, which might be like it.
+    whole = next((i for i, row in enumerate(rows) if not (folder / row["file"]).is_file()), len(rows))
+    return rows[:whole]
+
+
+def _rows_of(path: Path) -> Row:
+    try:
+        found = json.loads(read_text(path, limits.RESULTS))
+        rows = found["rows"]
+        is_valid = found["schema"] == SCHEMA and isinstance(found["made_with"], dict) and isinstance(rows, list)
+        keys = {"file", "family", "split", "operations", "buffers", "oversubscription", "structure"}
+        is_valid = is_valid and all(isinstance(row, dict) and row.keys() >= keys for row in rows)
+        is_valid = is_valid and all(
+            isinstance(row["file"], str) and Path(row["file"]).name == row["file"] for row in rows
+        )
+    except (ValueError, TypeError, LookupError, RecursionError):
+        is_valid = False
+    if not is_valid:
+        raise MemplanError(f"{path}: is no manifest of `memplan generate`")
+    return found
+
+
+def _write(folder: Path, made_with: Row, rows: Sequence[Row]) -> None:
+    content = {"schema": SCHEMA, "made_with": made_with, "rows": list(rows), "summary": summarize(rows)}
+    write_atomically(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
+
+
+# ---- processes
+
+
+Ask = Callable[[Iterable[tuple[int, int]]], Iterator[Row]]
+
+
+@contextmanager
+def _workers(number: int, folder: Path, seed: int, with_room: bool) -> Iterator[Ask]:
+    """Starts processes; yields a function from numbers and first attempts to rows in the same order."""
+    common = {"folder": str(folder.absolute()), "seed": seed, "room": with_room}
+    idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+    # No worker runs programs, and none needs an accelerator or more than one core.
+    processes = [child_process.start(__name__, environment={"JAX_PLATFORMS": "cpu"}) for _ in range(number)]
+    stopped = threading.Event()
+
+    def answer(request: tuple[int, int]) -> Row:
+        if stopped.is_set():
+            raise PlannerError("stopped")
+        process = idle.get()
+        try:
+            return _talk(process, {**common, "number": request[0], "attempt": request[1]})
+        finally:
+            idle.put(process)
+
+    for process in processes:
+        idle.put(process)
+    pool = ThreadPoolExecutor(number)
+    try:
+        yield lambda requests: pool.map(answer, requests)
+    finally:
+        stopped.set()
+        for process in processes:
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.wait()
+
+
+def _talk(process: subprocess.Popen[bytes], request: Row) -> Row:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        told = json.loads(process.stdout.readline())
+    except (OSError, ValueError):
+        raise PlannerError(f"the process that made problem {request['number']} ended without a word") from None
+    if "error" in told:
+        raise PlannerError(f"problem {request['number']} cannot be made: {told['error']}")
+    return told
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Makes problems as lines on standard input ask for them, until it is closed."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            told = _made(
+                Path(request["folder"]), request["seed"], request["number"], request["attempt"], request["room"]
+            )
+        except Exception as error:
+            told = {"error": one_line(error)}
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+
+
+def _made(folder: Path, seed: int, number: int, attempt: int, room: bool) -> Row:
+    """Writes the problem of a number, drawn at this attempt or the next that gives one of use; returns its row."""
+    from memplan.random_problems import is_of_size, random_problem
+    from memplan.workloads.random_programs import FAMILIES
+
+    family = FAMILIES[number % len(FAMILIES)]
+    for again in range(attempt, attempt + _ATTEMPTS):
+        drawn = int.from_bytes(hashlib.sha256(f"{seed} {number} {again}".encode()).digest()[:5])
+        made = random_problem(drawn, family)
+        if is_of_size(made.problem):
+            break
+    else:
+        raise PlannerError(f"{_ATTEMPTS} programs of family {family} made no problem of a useful size")
+    row: Row = {
+        "file": f"{number:05}.{family}.json",
+        "name": made.program.name,
+        "family": family,
+        "split": made.program.split,
+        "kind": made.program.kind,
+        "seed": drawn,
+        "attempt": again,
+        "description": made.program.description,
+        "operations": made.problem.end,
+        "buffers": len(made.problem.buffers),
+        "oversubscription": round(made.oversubscription, 4),
+        "structure": made.structure,
+    }
+    made.problem.save(folder / row["file"])
+    return row | (room_of(made.problem) if room else {})
+
+
+def room_of(problem: MappingProblem) -> Row:
+    """Returns the latency of greedy's plan and of the best known, and by what part the former is larger.
+
+    The best known is that of `neighbourhoods`, which goes on from greedy's plan, both at effort `fast`.
+    """
+    from memplan.compiler.effort import Effort
+    from memplan.compiler.emulator.timing import TimingEmulator
+    from memplan.planners import planner as planners
+    from memplan.planners.planner import Budget
+
+    emulator = TimingEmulator(problem)
+    greedy = planners.get("greedy").plan(problem, Budget(Effort.FAST))
+    best = planners.get("neighbourhoods").plan(problem, Budget(Effort.FAST, known=greedy))
+    slow, fast = emulator.latency(greedy), emulator.latency(best)
+    return {"greedy": slow, "best": fast, "room": slow / fast - 1}

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,11 +25,13 @@ from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
 from memplan.compiler.report.units import print_bytes
-from memplan.planners.fit.plan import FitError, FitPlan, Run
-from memplan.planners.fit.problem import FitProblem
+from memplan.planners.fit.plan import FitError
 from memplan.planners.fit.solve import solve_fit
 from memplan.planners.fit.verifier import verify_fit
 from memplan.planners.planner import Budget
+
+if TYPE_CHECKING:
+    from memplan.passes.fit.program import FitProgram
 
 Row = dict[str, Any]
 
@@ -147,38 +149,30 @@ def _decoders(layers: str) -> list[Traceable]:
     ]
 
 
-def problem_of(step: Traceable, target: Target, offload: bool) -> tuple[int, FitProblem]:
-    """Returns how many equations a training step has, and the problem that they make."""
+def program_of_step(step: Traceable, target: Target, offload: bool) -> FitProgram:
+    """Returns a training step as `memplan fit` plans it."""
     import jax
 
-    from memplan.passes.fit.inline_calls import in_one_piece
     from memplan.passes.fit.program import program_of
 
     fun, args = step.build()
     traced = jax.jit(fun, donate_argnums=step.donate_argnums).trace(*args)
     donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
-    inlined = in_one_piece(traced.jaxpr)
-    program = program_of(inlined, target, donated, step.name, offload, "tpu")
-    return len(inlined.jaxpr.eqns), program.problem
-
-
-def limit_of(problem: FitProblem, percentage: int) -> int:
-    """Returns the bytes of arguments and results, and a percentage of all that the problem as written needs besides."""
-    values = problem.values
-    donated = sum(value.size for value in values if value.is_donated)
-    results = sum(value.size for value in values if value.is_result and value.producer is not None)
-    interface = sum(value.size for value in values if value.producer is None) + max(results - donated, 0)
-    peak = verify_fit(problem, FitPlan(tuple(Run(node) for node in range(len(problem.nodes))))).peak
-    return interface + max(peak - interface, 0) * percentage // 100
+    return program_of(traced.jaxpr, target, donated, step.name, offload, "tpu")
 
 
 def rows_of(step: Traceable, target: Target, offload: bool, limits: Sequence[int], effort: Effort) -> Iterator[Row]:
     """Yields a row for each limit, the largest limit first."""
-    equations, problem = problem_of(step, target, offload)
+    from memplan.backends.fit.prediction import interface_bytes
+
+    program = program_of_step(step, target, offload)
+    problem, equations = program.problem, len(program.closed.jaxpr.eqns)
     common = {"step": step.name, "size": step.size, "equations": equations, "nodes": len(problem.nodes)}
-    seconds = sum(node.seconds for node in problem.nodes)
+    seconds = program.seconds
+    interface = interface_bytes(program)
+    temporaries = max(program.as_written.peak - interface, 0)
     for percentage in sorted(limits, reverse=True):
-        limit = limit_of(problem, percentage)
+        limit = interface + temporaries * percentage // 100
         row: Row = common | {"limit": percentage, "limit_bytes": limit, "seconds": seconds}
         began = cpu_seconds()
         try:

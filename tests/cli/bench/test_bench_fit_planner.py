@@ -59,7 +59,7 @@ def test_decoders_have_the_layers_that_are_asked_for() -> None:
         ("decoder-adam", "1 layers"), ("decoder-sgd", "1 layers"),
         ("decoder-adam", "2 layers"), ("decoder-sgd", "2 layers"),
     ]  # fmt: skip
-    (_, one), (_, two) = (fit_planner.problem_of(found[k], load_target("tpu-v5e"), False) for k in (1, 3))
+    one, two = (fit_planner.program_of_step(found[k], load_target("tpu-v5e"), False).problem for k in (1, 3))
     assert one.host is None
     assert len(one.nodes) < len(two.nodes) <= fit_planner.SMALL
 

@@ -20,7 +20,6 @@ from memplan.compiler.report.units import print_bytes
 
 if TYPE_CHECKING:
     from memplan.passes.levels.network import CompressedProgram
-    from memplan.planners.levels.plan import LevelPlan
 
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
 
@@ -106,17 +105,12 @@ def _summary(program: str, result: CompressedProgram) -> str:
     return "\n".join(lines)
 
 
-def _taken(result: CompressedProgram) -> LevelPlan:
-    """Returns the choice by which the parameters are compressed."""
-    return result.uniform if result.uniform is not None and result.is_uniform else result.plan
-
-
 def levels_table(result: CompressedProgram) -> Table:
     """Returns the chosen level of each weight that has several."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "level", "bytes", "error by the model"):
         table.add_column(column, justify="left" if column in ("parameter", "level") else "right", overflow="fold")
-    for layer, index in zip(result.problem.layers, _taken(result).choice, strict=True):
+    for layer, index in zip(result.problem.layers, result.taken.choice, strict=True):
         if len(layer.levels) > 1:
             level = layer.levels[index]
             table.add_row(layer.name, level.name, print_bytes(int(level.cost)), f"{level.error:.3g}")
@@ -126,7 +120,7 @@ def levels_table(result: CompressedProgram) -> Table:
 def result_json(program: str, method: str, result: CompressedProgram) -> dict[str, Any]:
     """Returns the result as JSON; sizes in bytes."""
     plan, uniform = result.plan, result.uniform
-    chosen = zip(result.problem.layers, _taken(result).choice, strict=True)
+    chosen = zip(result.problem.layers, result.taken.choice, strict=True)
     return {
         "program": program,
         "method": method,

@@ -40,7 +40,7 @@ class CompressedProgram:
       uniform: the best choice of one level for all weights at the same budget; None if none is within it.
       uniform_measured: its error.
       before: bytes of the parameters as given.
-      is_uniform: whether `params` are compressed as `uniform` says, because that measures less; otherwise as `plan`.
+      taken: the choice by which `params` are compressed: `uniform` if that measures less, otherwise `plan`.
     """
 
     fun: Callable[..., Any]
@@ -51,7 +51,12 @@ class CompressedProgram:
     uniform: LevelPlan | None
     uniform_measured: float | None
     before: int
-    is_uniform: bool
+    taken: LevelPlan
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the uniform choice is taken."""
+        return self.taken is self.uniform
 
     @property
     def after(self) -> int:
@@ -104,20 +109,21 @@ def compress(
     def chosen(found: LevelPlan) -> Any:
         return tree.unflatten([each[index][1] for each, index in zip(options, found.choice, strict=True)])
 
-    measured = distortion.measured(program, chosen(plan))
-    uniform_measured = None if uniform is None else distortion.measured(program, chosen(uniform))
-    # Where errors are large, the model may be wrong about which is better.
-    is_uniform = uniform_measured is not None and uniform_measured < measured
+    measured, uniform_measured, taken = distortion.measured(program, chosen(plan)), None, plan
+    if uniform is not None:
+        uniform_measured = distortion.measured(program, chosen(uniform))
+        # Where errors are large, the model may be wrong about which is better.
+        taken = uniform if uniform_measured < measured else plan
     return CompressedProgram(
         fun=program,
-        params=chosen(uniform if uniform is not None and is_uniform else plan),
+        params=chosen(taken),
         problem=problem,
         plan=plan,
         measured=measured,
         uniform=uniform,
         uniform_measured=uniform_measured,
         before=bytes_of(params),
-        is_uniform=is_uniform,
+        taken=taken,
     )
 
 

@@ -109,11 +109,15 @@ class Gaps:
         """Returns the steps that write a storage, or a copy of it in another memory, other than by copying one."""
         return {time for copy in self.copies(storage) for time in self._written[copy] if not self._is_copy(time)}
 
+    def given(self, storage: int) -> str:
+        """Returns why no operation makes a storage; "" if one does."""
+        described = self.program.storages[storage]
+        return "given by the caller" if described.parameters else "a constant" if described.is_constant else ""
+
     def repeatable(self, storage: int, again: int) -> int | str:
         """Returns the step that makes a storage, if it may run once more just before some step; else why not."""
-        described = self.program.storages[storage]
-        if described.parameters or described.is_constant:
-            return "given by the caller" if described.parameters else "a constant"
+        if given := self.given(storage):
+            return given
         makers = self.makers(storage)
         if len(makers) != 1:
             return "written more than once"

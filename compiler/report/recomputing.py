@@ -86,9 +86,8 @@ class _Plan:
 
     def drop(self, storage: int) -> None:
         """Drops a storage in its gap, if it can be made again after it."""
-        described = self.gaps.program.storages[storage]
-        if described.parameters or described.is_constant:
-            self.obstacles.append("given by the caller" if described.parameters else "a constant")
+        if given := self.gaps.given(storage):
+            self.obstacles.append(given)
             return
         gap = self.gaps.gap(storage)
         if isinstance(gap, str):
@@ -97,7 +96,7 @@ class _Plan:
         maker = self.gaps.repeatable(storage, gap.end)
         if isinstance(maker, str):
             self.obstacles.append(maker)
-        elif gap.end >= described.end or maker >= gap.start:
+        elif gap.end >= self.gaps.program.storages[storage].end or maker >= gap.start:
             self.obstacles.append("not needed after the peak")
         else:
             self.dropped[storage], self.maker[storage] = gap, maker

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -57,6 +60,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return next((folder for folder in TOGETHER if nodeid.startswith(folder)), whole)
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def written_modules_are_forgotten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Takes the modules that a test wrote and imported out of `sys.modules`: the next test may write others so named."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        places = getattr(sys.modules[name], "__path__", None) or [getattr(sys.modules[name], "__file__", None) or ""]
+        if any(Path(place).is_relative_to(tmp_path_factory.getbasetemp()) for place in places):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

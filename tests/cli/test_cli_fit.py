@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,6 @@ def broken(batch=512):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "step_of_mine.py").write_text(PROGRAM)
     monkeypatch.chdir(tmp_path)
-    # Each test has a module of its own of that name.
-    monkeypatch.delitem(sys.modules, "step_of_mine", raising=False)
     monkeypatch.setattr("memplan.backends.fit.fit.planner_of", lambda effort: threshold_planner)
     monkeypatch.setattr("memplan.backends.fit.batch.planner_of", lambda effort: threshold_planner)
     return tmp_path

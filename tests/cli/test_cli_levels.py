@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,6 @@ def program():
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "network_of_mine.py").write_text(PROGRAM)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "network_of_mine", raising=False)
     return tmp_path
 
 

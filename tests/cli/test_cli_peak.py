@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,6 @@ def run(run_unprepared: Callable[..., Any]) -> Callable[..., Any]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "step_of_mine.py").write_text(PROGRAM)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "step_of_mine", raising=False)
     return tmp_path
 
 

@@ -48,8 +48,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "neighbour_of_mine.py").write_text("def fun(x): return x + 1\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in ("programs_of_mine", "neighbour_of_mine"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ def broken():
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory_programs.py").write_text(PROGRAMS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "memory_programs", raising=False)
 
 
 def test_rows_and_summary(run: Run, programs: None, tmp_path: Path) -> None:

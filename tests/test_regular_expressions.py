@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from backtracking import Matcher, is_single, subtrees
 from expressions import ROOT, Expression, expressions, pumped, texts
+from thorough import examples
 
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.ir.printer import print_graph
@@ -72,7 +73,7 @@ def spans(expression: Expression, text: str | bytes) -> tuple[tuple[int, int], .
 def test_matches_are_those_of_a_plain_matcher(key: str) -> None:
     expression = EXPRESSIONS[key]
     compiled = re.compile(expression.pattern, expression.flags)
-    for text in texts(expression, 50, seed=1):
+    for text in texts(expression, examples(20, 50), seed=1):
         match = compiled.match(text)
         assert (match and match.regs) == spans(expression, text), text
 
@@ -81,7 +82,7 @@ def test_matches_are_those_of_a_plain_matcher(key: str) -> None:
 def test_giving_back_a_group_changes_no_match(key: str) -> None:
     """Greedy groups are used where possessive ones are meant, so both must match the same."""
     expression = READERS[key]
-    for text in texts(expression, 100, seed=2):
+    for text in texts(expression, examples(30, 100), seed=2):
         possessive = Matcher(expression.pattern, expression.flags, gives_back=False)
         assert possessive.match(text) == spans(expression, text), text
 
@@ -103,7 +104,7 @@ def growth(expression: Expression, number: int) -> float:
 
 @pytest.mark.parametrize("key", READERS)
 def test_work_grows_linearly(key: str) -> None:
-    assert growth(READERS[key], 40) < 2.5
+    assert growth(READERS[key], examples(15, 40)) < 2.5
 
 
 def test_more_than_linear_growth_is_seen() -> None:
@@ -156,7 +157,7 @@ def test_old_pythons_match_the_same(old: str) -> None:
     faulty = Expression("", r"(?:\s++|/\*(?:[^*]++|\*(?!/))*+\*/|//[^\n]*+)*+")
     for expression in (*EXPRESSIONS.values(), faulty):
         plain = expression.pattern
-        asked = ["/*index=5*/x"] if expression is faulty else texts(expression, 30, seed=4)
+        asked = ["/*index=5*/x"] if expression is faulty else texts(expression, examples(10, 30), seed=4)
         cases = [(t.decode("latin-1") if isinstance(t, bytes) else t, spans(expression, t)) for t in asked]
         text = plain.decode("latin-1") if isinstance(plain, bytes) else plain
         questions.append((text, expression.flags, type(plain).__name__, cases))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+T = TypeVar("T")
+
 
 def examples(few: int, many: int) -> int:
-    """Returns how many examples hypothesis tries, where each costs a compile."""
+    """Returns how many examples are tried, of hypothesis or of seeds: enough to notice a mistake, or many."""
     return many if os.environ.get("MEMPLAN_TEST_ALL") else few
+
+
+def some(items: Sequence[T], step: int) -> Sequence[T]:
+    """Returns each `step`-th of what is tried in the same way, or everything."""
+    return items[:: examples(step, 1)]
 
 
 def dumps(paths: Iterable[Path], quick: Collection[str]) -> list[Any]:

@@ -72,12 +72,16 @@ AUTO, ILP = ("auto", "auto.member", "lstm.tpu-v5e.default"), ("ilp", "integer_so
 @pytest.mark.parametrize(
     ("planner", "child", "dump", "number"),
     [
-        (*AUTO, signal.SIGKILL),
         (*AUTO, signal.SIGTERM),
         (*ILP, signal.SIGKILL),
-        (*ILP, signal.SIGINT),
-        *(pytest.param(*AUTO, number, marks=pytest.mark.slow) for number in (signal.SIGHUP, signal.SIGINT)),
-        *(pytest.param(*ILP, number, marks=pytest.mark.slow) for number in (signal.SIGHUP, signal.SIGTERM)),
+        *(
+            pytest.param(*AUTO, number, marks=pytest.mark.slow)
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL)
+        ),
+        *(
+            pytest.param(*ILP, number, marks=pytest.mark.slow)
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+        ),
     ],
 )
 def test_planners_in_other_processes(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fuzzing
 import pytest
+from thorough import examples
 
 from memplan.compiler.errors import ParseError
 
@@ -17,7 +18,7 @@ sys.path[:0] = [folder for folder in fuzzing.FOLDERS if folder not in sys.path]
 import fuzzed_readers  # noqa: E402  (it needs the folders above)
 from mutations import proto_fields, proto_message  # noqa: E402
 
-TRIES, MANY_TRIES = 500, 100_000
+TRIES, MANY_TRIES = examples(200, 500), 100_000
 
 
 @pytest.mark.parametrize("name", fuzzed_readers.READERS)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
+from thorough import examples
 
 from memplan.passes import attention, attention_blocks
 from memplan.passes.attention_blocks import Sizes, blocks
@@ -102,7 +103,7 @@ def tolerance(dtype: Any) -> dict[str, float]:
     return {"rtol": 2e-5, "atol": 2e-6} if dtype == jnp.float32 else {"rtol": 3e-2, "atol": 2e-2}
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(4, 8), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(sorted(ORDERS)),
     st.sampled_from(MASKS),

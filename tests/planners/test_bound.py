@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_problems import branch, loop, problem
 from random_problems import REAL, TINY, problems, seeded_problem
+from thorough import examples
 
 from memplan import planners
 from memplan.compiler.effort import Guard
@@ -26,7 +27,7 @@ from memplan.planners.planner import Budget, Effort
 WORK = 1e11
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(15, 30))
 @given(mapped=problems(max_length=9, depth=2), ratio=st.sampled_from((0.25, 1.0)))
 def test_no_plan_beats_a_bound(mapped: MappingProblem, ratio: float) -> None:
     best = min(latency(mapped, planners.get(name).solve(mapped, Budget())) for name in ("slow", "greedy"))
@@ -35,7 +36,7 @@ def test_no_plan_beats_a_bound(mapped: MappingProblem, ratio: float) -> None:
     assert run(model.program.finished(), 1000, 60.0, 1e-6).bound * model.unit <= best * (1.0 + 1e-9)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(8, 15))
 @given(mapped=problems(max_length=30, depth=2))
 def test_bounds_of_windows_add_up(mapped: MappingProblem) -> None:
     spans = windows(mapped, 4)
@@ -179,7 +180,7 @@ def test_any_duals_give_a_safe_bound(duals: list[int]) -> None:
 
 
 def test_a_large_problem_has_a_bound() -> None:
-    mapped = seeded_problem(5, 250, REAL)
+    mapped = seeded_problem(5, 120, REAL)
     made = lower_bound(mapped, Effort.FAST)
     assert made.value == max(made.values.values())
     assert TimingEmulator(mapped).lower_bound() <= made.value * (1.0 + 1e-9)

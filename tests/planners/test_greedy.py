@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_problems import loop, problem
 from random_problems import REAL, problems, seeded_problem, with_home_in_fast
+from thorough import examples
 
 from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import TimingEmulator, emulate, latency
@@ -45,7 +46,7 @@ def test_every_technique_has_a_switch() -> None:
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-@settings(max_examples=25)
+@settings(max_examples=examples(10, 25))
 @given(mapped=problems(max_length=20, depth=3), seed=st.integers(0, 9))
 def test_plans_stay_valid_without_a_technique(name: str, mapped: MappingProblem, seed: int) -> None:
     options = dataclasses.replace(GreedyOptions(rounds=5, repacks=1), **{name: SWITCHES[name]})

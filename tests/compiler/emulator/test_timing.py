@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from thorough import examples
 from timeline_oracle import verify_timeline
 from timing_reference import Reference, problems_and_plans
 
@@ -322,7 +323,7 @@ class TestBranches:
         assert latency(problem, plan_of(problem, [(0, SLOW, FAST, 0, 3)])) == 0.5e9
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(80, 150), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(problems_and_plans())
 def test_agrees_with_the_exact_reference(case: tuple[MappingProblem, Plan]) -> None:
     problem, plan = case
@@ -342,7 +343,7 @@ def test_skipped_iterations_are_exact(case: tuple[MappingProblem, Plan]) -> None
     assert abs(latency(problem, plan) - expected) <= 1e-9 * max(1.0, float(expected))
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(80, 150), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(problems_and_plans())
 def test_every_timeline_is_possible(case: tuple[MappingProblem, Plan]) -> None:
     problem, plan = case

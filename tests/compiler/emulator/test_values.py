@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from jax import lax
 from plan_builder import FAST, PlanBuilder, mutated, random_plan
 from random_programs import SIZE, random_function
+from thorough import examples
 from traced_programs import PROGRAMS, Arrays, array, built, example
 
 from memplan import planners
@@ -75,7 +76,7 @@ def test_random_valid_plans_give_the_right_numbers(name: str, seed: int) -> None
     assert same(execute(problem, plan, *args), expected)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(15, 40))
 @given(st.integers(0, 1 << 30))
 def test_random_control_flow_gives_the_right_numbers(seed: int) -> None:
     """Its copies are made, at the right time: sums and maxima of whole arrays are JAX's bit for bit."""

@@ -7,6 +7,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from thorough import some
+
 ROOT = Path(__file__).parents[3]
 DATA = Path(__file__).parent / "data"
 EVERY_OPCODE = DATA / "every_opcode.hlo"
@@ -17,7 +19,7 @@ CPU_PROTOS = sorted(file for file in (ROOT / "tests/data/hlo").iterdir() if ".hl
 
 # Compiled for TPUs; of the two solvers' modules the default one has the copies.
 TPU_TEXTS = [
-    *sorted((ROOT / "workloads/dumps").glob("*.tpu-v5e.default.hlo.txt.gz")),
+    *some(sorted((ROOT / "workloads/dumps").glob("*.tpu-v5e.default.hlo.txt.gz")), 3),
     ROOT / "workloads/dumps/lstm.tpu-v4.slow.hlo.txt.gz",
     ROOT / "workloads/dumps/transformer_infer.tpu-v4.default.hlo.txt.gz",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.program import AccessKind
@@ -159,7 +160,7 @@ class TestMoves:
         assert (floor, overhead, rows[0][SLOW]) == (10.0 - MOST_INEFFICIENT, 10.0 - MOST_INEFFICIENT, MOST_INEFFICIENT)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100, 300))
 @given(
     st.sampled_from(["tpu-v5e", "tpu-v4", "tpu-v6e", "tpu-7x", "generic"]),
     st.sampled_from(KINDS),

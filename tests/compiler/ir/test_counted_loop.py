@@ -94,7 +94,7 @@ def random_loops(draw: st.DrawFn) -> tuple[str, int | None]:
     return text, None
 
 
-@settings(max_examples=examples(300, 3_000))
+@settings(max_examples=examples(100, 3_000))
 @given(random_loops())
 def test_no_count_is_wrong_and_no_short_loop_is_missed(loop: tuple[str, int | None]) -> None:
     text, expected = loop

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from literal_problems import branch, loop, plan, problem
 from plan_oracle import paths
 from random_problems import problems
+from thorough import examples
 
 from memplan.compiler.analysis.program import AccessKind
 from memplan.compiler.errors import PlanError
@@ -167,7 +168,7 @@ def lacking_on_some_path(mapped: MappingProblem) -> set[int]:
     return lacking
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(150, 400))
 @given(with_an_access_less())
 def test_faults_are_what_some_path_of_execution_meets(mapped: MappingProblem) -> None:
     found = {fault.buffer for fault in mapped.faults}

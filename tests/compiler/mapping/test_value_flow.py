@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from literal_problems import branch, loop, plan, problem
 from plan_oracle import is_valid
 from random_problems import REAL, problems, seeded_problem
+from thorough import examples
 
 from memplan.compiler.mapping import value_flow
 from memplan.compiler.mapping.plan import Copy, Plan
@@ -186,7 +187,7 @@ def mutations(draw: st.DrawFn, mapped: MappingProblem, made: Plan) -> Plan:
     return dataclasses.replace(made, residencies=tuple(residencies), copies=tuple(copies), served=tuple(served))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100, 300))
 @given(mutated_plans())
 def test_the_verifier_agrees_with_execution(case: tuple[MappingProblem, Plan]) -> None:
     mapped, made = case
@@ -195,7 +196,7 @@ def test_the_verifier_agrees_with_execution(case: tuple[MappingProblem, Plan]) -
     assert (not violations) == is_valid(mapped, made), violations
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(50, 100))
 @given(problems(max_length=20), st.integers(0, 3))
 def test_what_planners_make_runs(mapped: MappingProblem, seed: int) -> None:
     made = solve_with(mapped, Budget(seed=seed), GreedyOptions(rounds=2, repacks=1))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from memplan.compiler.errors import MemplanError
 from memplan.ops import fft_conv
@@ -71,7 +72,7 @@ def test_the_transform_of_a_form_is_at_quarter_frequencies() -> None:
     np.testing.assert_allclose(spectrum.T.ravel(), wanted, atol=1e-5)
 
 
-@settings(max_examples=5)
+@settings(max_examples=examples(3, 5))
 @given(
     st.sampled_from([1, 7, 200, 256]),
     st.integers(1, 300),
@@ -222,7 +223,10 @@ def on_tpu(n: int, precision: Any) -> tuple[Any, tuple[Any, ...]]:
 
 @pytest.mark.tpu
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
-@pytest.mark.parametrize("target", ["tpu-v4", "tpu-v5e", "tpu-v6e"])
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param("tpu-v4", marks=pytest.mark.slow), "tpu-v5e", pytest.param("tpu-v6e", marks=pytest.mark.slow)],
+)
 def test_it_compiles_for_tpus(target: str) -> None:
     """Forwards and backwards, within the 16 MiB that a TPU v4 has."""
     from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler

@@ -70,7 +70,9 @@ def test_any_axes_and_lengths(kind: lax.FftType, batch: list[int], lengths: list
 
 
 @pytest.mark.parametrize("kind", [lax.FftType.FFT, lax.FftType.IFFT, lax.FftType.RFFT, lax.FftType.IRFFT])
-@pytest.mark.parametrize("length", [256, 1000, 4096, 2 * 2063, 4099])
+@pytest.mark.parametrize(
+    "length", [1000, 4099, *(pytest.param(n, marks=pytest.mark.slow) for n in (256, 4096, 2 * 2063))]
+)
 @pytest.mark.parametrize("machine", [CPU, TPU], ids=["cpu", "tpu"])
 def test_long_ones_and_large_primes(kind: lax.FftType, length: int, machine: Any) -> None:
     # Matrices of a TPU are large: each sum has many terms, and a little more is lost than in many small steps.

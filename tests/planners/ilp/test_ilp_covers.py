@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_problems import problem
 from random_problems import REAL, seeded_problem
+from thorough import examples
 
 from memplan.compiler.effort import Guard
 from memplan.planners.ilp.covers import lightest, separated
@@ -99,7 +100,7 @@ def test_a_knapsack_says_what_the_model_demands_of_memory() -> None:
 
 def test_integer_solutions_keep_all_cuts() -> None:
     found = 0
-    for seed in range(16):
+    for seed in range(examples(5, 16)):
         mapped = seeded_problem(seed, 25, REAL, 1)
         model = relax(mapped, precision=Precision(whole=True))
         made = cut_relaxation(model, WORK, Guard())
@@ -117,7 +118,7 @@ def test_integer_solutions_keep_all_cuts() -> None:
             ]
             assert objectives[0] == pytest.approx(objectives[1], rel=1e-4)
         assert made.bound <= made.rows.constant + made.rows.cost @ within.values + 1e-6
-    assert found > 10
+    assert found > 2
 
 
 def test_cuts_raise_the_bound_where_halves_would_fit() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from random_problems import REAL, problems, seeded_problem
+from thorough import examples
 
 from memplan.compiler.emulator.timing import TimingEmulator, latency
 from memplan.compiler.mapping.contended import placement_problem
@@ -41,7 +42,7 @@ def test_plans_are_valid_and_never_worse_than_their_start(problem: MappingProble
     assert latency(problem, plan) <= latency(problem, start)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(examples(2, 4)))
 def test_plans_of_real_sizes_are_valid_and_never_worse(seed: int) -> None:
     problem = seeded_problem(seed, 80, REAL)
     start = greedy.solve(problem, FAST)

@@ -14,6 +14,7 @@ from literal_problems import problem
 from numpy.typing import NDArray
 from random_problems import REAL, problems, seeded_problem, with_home_in_fast
 from starts import without_moves
+from thorough import examples
 
 from memplan.compiler.emulator.timing import TimingEmulator, latency
 from memplan.compiler.errors import PlannerError
@@ -92,7 +93,7 @@ def with_middle_space(mapped: MappingProblem) -> MappingProblem:
     return dataclasses.replace(mapped, spaces=(slow, fast, middle), operations=operations, buffers=buffers, links=links)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20, 60))
 @given(mapped=problems(max_length=25, depth=3), seed=st.integers(0, 99), data=st.data())
 def test_the_latency_of_tables_is_the_emulators(mapped: MappingProblem, seed: int, data: st.DataObject) -> None:
     frame, emulator = Frame(mapped, 1), TimingEmulator(mapped)
@@ -136,7 +137,7 @@ def annealer_for(mapped: MappingProblem, seed: int = 0, prior: NDArray[np.float6
 def test_a_neighbourhood_keeps_the_tables_consistent(kind: int) -> None:
     """What rows say of room, time and copies is what the runs that are taken make of empty tables."""
     done = 0
-    for seed in range(8):
+    for seed in range(examples(5, 8)):
         mapped = seeded_problem(seed, 60, REAL, depth=3)
         annealer = annealer_for(mapped, seed)
         annealer.decisions.run(Order("density", 1.0), np.random.default_rng(seed))
@@ -173,7 +174,7 @@ def test_no_plan_is_worse_than_greedys_and_some_are_better() -> None:
     for seed in (4, 5):
         mapped = seeded_problem(seed, 60, REAL)
         told: list[Plan] = []
-        made = solve_with(mapped, Budget(seed=seed, on_plan=told.append), SearchOptions(rounds=2000))
+        made = solve_with(mapped, Budget(seed=seed, on_plan=told.append), SearchOptions(rounds=500))
         seconds = [latency(mapped, plan) for plan in told]
         assert seconds == sorted(seconds, reverse=True)
         assert all(verify(mapped, plan) == [] for plan in told)
@@ -278,7 +279,7 @@ def test_a_deadline_is_kept_with_a_valid_plan() -> None:
 
 
 def test_another_argument_may_stay_between_runs() -> None:
-    options = SearchOptions(rounds=2000)
+    options = SearchOptions(rounds=500)
     changed = 0
     for seed in (4, 5):
         mapped = dataclasses.replace(seeded_problem(seed, 60, REAL), cross_program_prefetches=1)

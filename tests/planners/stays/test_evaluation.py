@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_problems import REAL, problems, seeded_problem
+from thorough import examples
 
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.kernels import entry
@@ -61,7 +62,7 @@ def check_sequence(annealer: Annealer, generator: np.random.Generator, rounds: i
     return compared
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20, 60))
 @given(mapped=problems(max_length=25, depth=3), seed=st.integers(0, 99), data=st.data())
 def test_a_sequence_of_changes_takes_what_the_emulator_says(
     mapped: MappingProblem, seed: int, data: st.DataObject

@@ -10,6 +10,7 @@ import pytest
 from game_problems import Player, arrays_of, init, play, seeded_game, step
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from memplan.compiler.errors import PlannerError
 from memplan.rl_agent.game import host_kernel
@@ -38,7 +39,7 @@ def same(state: State, other: State, home: float) -> None:
         assert float(state.wait) == pytest.approx(float(other.wait[0]), abs=1e-4 * home)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(10, 25))
 @given(st.integers(0, 29), st.integers(0, 10**6))
 def test_any_game(number: int, seed: int) -> None:
     game = seeded_game(number)

@@ -9,6 +9,7 @@ from game_problems import play, seeded_game, small_game
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_problems import problems
+from thorough import examples
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -401,7 +402,7 @@ def test_a_buffer_at_home_in_fast_memory_is_left_alone() -> None:
     check(reference)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20, 60))
 @given(problems(max_length=18), st.integers(0, 10**6))
 def test_every_finished_game_is_a_valid_plan(problem: MappingProblem, seed: int) -> None:
     check(play(small_game(problem), seed))

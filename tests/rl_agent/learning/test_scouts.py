@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from game_problems import PADDING, arrays_of, seeded_game
+from thorough import examples
 
 import memplan
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -26,7 +27,7 @@ def explore(game: Game, heat: float, budget: int, seed: int = 0, padding: Paddin
     return host, total, Scouts(host, 2).explore(history, policy, urge, heat * game.home_latency, budget, seed)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(examples(4, 12)))
 def test_totals_are_those_of_the_games(seed: int) -> None:
     game = seeded_game(seed)
     host, start, found = explore(game, 1e-2, 3000, seed)
@@ -39,6 +40,7 @@ def test_totals_are_those_of_the_games(seed: int) -> None:
         assert scouted.best_total >= max(start, scouted.total) - 1e-5 * game.home_latency
 
 
+@pytest.mark.slow
 def test_where_a_game_is_the_present_one_again_the_rest_is_known() -> None:
     """On a large program most games end long before the program does, and the totals still are exact."""
     graph = memplan.read(dumps_folder() / "alexnet_train.tpu-v5e.default.hlo.txt.gz")

@@ -140,6 +140,7 @@ print("latency", trainer.contests[0].latency)
 """
 
 
+@pytest.mark.slow
 def test_on_two_devices() -> None:
     """Windows and batches are shared by the devices there are."""
     code = _ON_TWO_DEVICES.format(tests=str(TESTS), planners=str(TESTS.parent / "planners"))

@@ -121,6 +121,7 @@ def test_killed_at_any_time_it_goes_on_from_its_last_checkpoint(tmp_path: Path) 
     check_it_goes_on_exactly(tmp_path / "run", 1)
 
 
+@pytest.mark.slow
 def test_interrupted_at_any_time_it_goes_on_after_the_last_iteration(tmp_path: Path) -> None:
     process = started(tmp_path / "run", _LEARNING)
     assert process.stdout is not None

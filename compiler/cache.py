@@ -54,12 +54,12 @@ def cache_folder() -> Path | None:
 
 
 def sources_digest(packages: Iterable[str]) -> str:
-    """Returns a digest of the Python files of packages, for what follows from them."""
+    """Returns a digest of the Python and TOML files of packages, for what follows from them."""
     digest = hashlib.sha256()
     for package in packages:
         spec = find_spec(package)
         for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-            for path in sorted(Path(folder).rglob("*.py")):
+            for path in sorted(path for path in Path(folder).rglob("*") if path.suffix in (".py", ".toml")):
                 digest.update(f"{package}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

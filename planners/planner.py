@@ -28,6 +28,9 @@ from memplan.compiler.registry import Registry
 # The planner that makes the plans unless another one is named.
 DEFAULT_PLANNER = "auto"
 
+# The variable of the environment that says how many cores a process may use.
+CORES = "MEMPLAN_CORES"
+
 # What the `info` of a plan says under `stopped` if a time limit ended the work.
 STOPPED = "stopped by its time limit: a slower machine may give another plan"
 
@@ -187,7 +190,15 @@ class Planner:
 
 
 def num_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns how many cores this process may use: `$MEMPLAN_CORES`, or those that the system lets it have.
+
+    Raises:
+      PlannerError: the variable holds no such number.
+    """
+    if named := os.environ.get(CORES):
+        if not (named.isascii() and named.isdecimal() and 0 < int(named) <= 2**16):
+            raise PlannerError(f"{CORES}={named}: is no number of cores")
+        return int(named)
     if hasattr(os, "sched_getaffinity"):  # not on every system
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

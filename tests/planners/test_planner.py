@@ -163,3 +163,12 @@ def test_a_plan_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_planner_is_a_value() -> None:
     one = Planner("one", "Does nothing.", lambda problem, budget: plan(problem, []))
     assert one.solve(problem(), Budget()).residencies == ()
+
+
+def test_the_environment_says_how_many_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(registry.CORES, "3")
+    assert registry.num_cores() == 3
+    for text in ("0", "-1", "two", "²", "9" * 30):
+        monkeypatch.setenv(registry.CORES, text)
+        with pytest.raises(PlannerError, match=r"^MEMPLAN_CORES=.*: is no number of cores$"):
+            registry.num_cores()

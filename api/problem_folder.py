@@ -14,23 +14,21 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from importlib.metadata import version
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from memplan import __version__
-from memplan.compiler import child_process, limits
+from memplan.cell_processes import ProcessWorkers
+from memplan.cells import ATTEMPTS, LostWorkerError
+from memplan.compiler import limits
 from memplan.compiler.cache import sources_digest
-from memplan.compiler.errors import MemplanError, PlannerError, one_line
+from memplan.compiler.errors import MemplanError, PlannerError
 from memplan.compiler.files import make_folder, read_text, write_atomically
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.planners.planner import CORES
 
 SCHEMA = "memplan.problems/1"
 MANIFEST = "manifest.json"
@@ -81,11 +79,17 @@ def fill(
     make_folder(folder, "problems")
     _write(folder, made_with, rows)
     wanted = range(len(rows), count)
+    request = {"folder": str(folder.absolute()), "seed": seed, "room": with_room}
+    # No worker runs programs, and none needs an accelerator or more than one core.
+    own = {"JAX_PLATFORMS": "cpu", CORES: "1"}
     try:
-        with _workers(min(processes, len(wanted)), folder, seed, with_room) as ask:
-            for number, row in zip(wanted, ask((number, 0) for number in wanted), strict=True):
+        with ProcessWorkers(f"{__name__}:make_problem", min(processes, len(wanted)), own) as workers:
+            asked = [request | {"number": number, "attempt": 0} for number in wanted]
+            for first, told in [(request, workers.submit(request)) for request in asked]:
+                row = _answer(workers, first, told)
                 while row["structure"] in known:
-                    row = next(iter(ask([(number, row["attempt"] + 1)])))
+                    again = first | {"attempt": row["attempt"] + 1}
+                    row = _answer(workers, again, workers.submit(again))
                 known.add(row["structure"])
                 rows.append(row)
                 on_row(row)
@@ -169,67 +173,24 @@ def _write(folder: Path, made_with: Row, rows: Sequence[Row]) -> None:
 # ---- processes
 
 
-Ask = Callable[[Iterable[tuple[int, int]]], Iterator[Row]]
-
-
-@contextmanager
-def _workers(number: int, folder: Path, seed: int, with_room: bool) -> Iterator[Ask]:
-    """Starts processes; yields a function from numbers and first attempts to rows in the same order."""
-    common = {"folder": str(folder.absolute()), "seed": seed, "room": with_room}
-    idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
-    # No worker runs programs, and none needs an accelerator or more than one core.
-    processes = [child_process.start(__name__, environment={"JAX_PLATFORMS": "cpu"}) for _ in range(number)]
-    stopped = threading.Event()
-
-    def answer(request: tuple[int, int]) -> Row:
-        if stopped.is_set():
-            raise PlannerError("stopped")
-        process = idle.get()
+def _answer(workers: ProcessWorkers, request: Row, told: Future[tuple[Any, str]]) -> Row:
+    """Returns the row that a worker makes; another one is asked if it is lost."""
+    for _ in range(ATTEMPTS):
         try:
-            return _talk(process, {**common, "number": request[0], "attempt": request[1]})
-        finally:
-            idle.put(process)
-
-    for process in processes:
-        idle.put(process)
-    pool = ThreadPoolExecutor(number)
-    try:
-        yield lambda requests: pool.map(answer, requests)
-    finally:
-        stopped.set()
-        for process in processes:
-            process.kill()
-        pool.shutdown(cancel_futures=True)
-        for process in processes:
-            process.wait()
+            row, error = told.result()
+        except LostWorkerError as lost:
+            error = str(lost)
+            told = workers.submit(request)
+        else:
+            if not error:
+                return dict(row)
+            break
+    raise PlannerError(f"problem {request['number']} cannot be made: {error}")
 
 
-def _talk(process: subprocess.Popen[bytes], request: Row) -> Row:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-        told = json.loads(process.stdout.readline())
-    except (OSError, ValueError):
-        raise PlannerError(f"the process that made problem {request['number']} ended without a word") from None
-    if "error" in told:
-        raise PlannerError(f"problem {request['number']} cannot be made: {told['error']}")
-    return told
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Makes problems as lines on standard input ask for them, until it is closed."""
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            told = _made(
-                Path(request["folder"]), request["seed"], request["number"], request["attempt"], request["room"]
-            )
-        except Exception as error:
-            told = {"error": one_line(error)}
-        sys.stdout.write(json.dumps(told) + "\n")
-        sys.stdout.flush()
+def make_problem(request: Row) -> Row:
+    """Writes the problem of a number, drawn at this attempt or the next that gives one of use; returns its row."""
+    return _made(Path(request["folder"]), request["seed"], request["number"], request["attempt"], request["room"])
 
 
 def _made(folder: Path, seed: int, number: int, attempt: int, room: bool) -> Row:

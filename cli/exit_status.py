@@ -21,7 +21,10 @@ class ExitStatus(IntEnum):
         return member
 
     DONE = 0, "The command did what it was asked."
-    NO = 1, "The answer is no: a plan breaks rules, blocks or a program do not fit, or a peak grew."
+    NO = (
+        1,
+        "The answer is no: a plan breaks rules, blocks or a program do not fit, a peak grew, or a dump failed.",
+    )
     FAILED = 2, "A mistake in the command line or a file, or no means to go on: one line on standard error says which."
     TIME_RAN_OUT = 3, "The time limit came before an answer: whether the blocks fit is not known."
     CRASHED = 70, "A bug in memplan: one line on standard error names the file with what to report."

@@ -22,6 +22,7 @@ from memplan.compiler.printable import printable
 # The command `plan` is in the file plan.py beside this one, and so on.
 COMMANDS = {
     "plan": "Plan a program's memory, and report.",
+    "fleet": "Plan many programs, each once, on many processes.",
     "verify": "Check a plan against its program.",
     "show": "Report on an existing plan.",
     "compile": "Compile a JAX program for a TPU, by XLA's default and with our plan.",

@@ -46,6 +46,16 @@ def read(
         packed = read_bytes(path, limits.PROGRAM, standard_input=True)
     except FileError as error:
         raise ParseError(f"cannot be read: {error.reason}", file) from None
+    return read_packed(packed, file, dims, trip_counts)
+
+
+def read_packed(
+    packed: bytes,
+    file: str = "<bytes>",
+    dims: Mapping[str, int] | None = None,
+    trip_counts: Mapping[str, int] | None = None,
+) -> Graph:
+    """Returns the program that the bytes of a file hold, gzipped or not; the rest is as for `read`."""
     content = unpacked(packed, file, limits.PROGRAM)
     with collection_paused():
         graph = parse_bytes(content, file) if not dims else _bound(content, file, dims)

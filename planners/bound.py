@@ -10,7 +10,8 @@ There are three bounds, and the greatest counts:
 
 Cuts are added to the linear programs (`ilp/cutting.py`). The bounds come from dual solutions by weak duality, and hold
 whatever the solver's tolerances (`ilp/linear.py`). Integer programs of windows raise the bound of the whole program
-(`ilp/window_cuts.py`). They are solved by SCIP, whose tolerances are taken off.
+(`ilp/window_cuts.py`). They are solved by SCIP, whose tolerances are taken off, but which leaves no proof that could be
+checked: `Bound.checked` is what holds without its word.
 """
 
 from __future__ import annotations
@@ -52,11 +53,13 @@ class Bound:
       value: seconds.
       method: which of the bounds it is.
       values: seconds, by method, of all that were computed.
+      checked: seconds; the best bound whose proof was checked exactly.
     """
 
     value: float
     method: str
     values: dict[str, float]
+    checked: float
 
 
 class WindowBound(NamedTuple):
@@ -66,11 +69,13 @@ class WindowBound(NamedTuple):
       span: the window.
       seconds: for its operations and the waits between them.
       is_done: whether the work sufficed for its linear program.
+      checked: seconds, by linear programs alone.
     """
 
     span: Span
     seconds: float
     is_done: bool
+    checked: float
 
 
 def lower_bound(problem: MappingProblem, effort: Effort = Effort.NORMAL, guard: Guard | None = None) -> Bound:
@@ -91,22 +96,25 @@ def lower_bound(problem: MappingProblem, effort: Effort = Effort.NORMAL, guard: 
     """
     guard = guard or Guard()
     values = {"no capacity": TimingEmulator(problem).lower_bound()}
+    checked = values["no capacity"]
     most = longest(problem)
     spans = windows(problem, _WINDOW)
     if len(problem.spaces) > 1:
-        whole = WindowBound(Span(0, problem.end), 0.0, False)
+        whole = WindowBound(Span(0, problem.end), 0.0, False, 0.0)
         if problem.end <= _WHOLE and not guard.reached():
             work = _UNIT * effort.of(*_FOR_WHOLE)
             of_windows = _UNIT * effort.of(*_FOR_WINDOW_CUTS)
             whole = span_bound(problem, whole.span, work, guard, effort.of(*_TIMES_FINER), of_windows)
             values["linear program"] = whole.seconds
+            checked = max(checked, whole.checked)
         if len(spans) > 1 and not whole.is_done:
             pieces = window_bounds(problem, spans, _UNIT * effort.of(*_FOR_WINDOWS), guard)
             values["windows"] = sum(piece.seconds for piece in pieces)
+            checked = max(checked, sum(piece.checked for piece in pieces))
     # Every column of the relaxation is limited to what it may be in a plan that is no slower than `most`.
     values = {name: min(value, most) for name, value in values.items()}
     method = max(values, key=lambda name: values[name])
-    return Bound(values[method], method, values)
+    return Bound(values[method], method, values, min(checked, most))
 
 
 def windows(problem: MappingProblem, operations: int) -> list[Span]:
@@ -153,7 +161,7 @@ def span_bound(
     """
     least = no_capacity(problem, span)
     if guard.reached():
-        return WindowBound(span, least, False)
+        return WindowBound(span, least, False, least)
     model = relax(problem, span, Precision(whole=True))
     solution = cut_relaxation(model, work, guard)
     least = max(least, solution.bound * model.unit)
@@ -165,9 +173,10 @@ def span_bound(
         least = max(least, finer.bound * finer_model.unit)
         if finer.bound * finer_model.unit >= solution.bound * model.unit:
             model, solution = finer_model, finer
+    checked = least
     if window_work > 0.0:
         least = max(least, window_bound(model, solution, window_work, guard) * model.unit)
-    return WindowBound(span, least, is_done)
+    return WindowBound(span, least, is_done, checked)
 
 
 def no_capacity(problem: MappingProblem, span: Span) -> float:

@@ -86,6 +86,7 @@ class Report:
       contenders: mappings to compare, the plan of the report last.
       bound: seconds that no plan beats.
       bound_by: the planner that proved it; None if it is the latency without capacities.
+      bound_checked: seconds; as much of the bound as holds without the word of an integer solver.
       buffers: `[num_buffers]` what a person may know of each: shape, source line, group.
       sources: `[n]` where each operation comes from in the user's program.
       costs: what each buffer costs under the plan.
@@ -97,6 +98,7 @@ class Report:
     contenders: tuple[Contender, ...]
     bound: float
     bound_by: str | None
+    bound_checked: float
     buffers: tuple[BufferDescription, ...]
     sources: tuple[Source, ...]
     costs: BufferCosts
@@ -119,7 +121,12 @@ class Report:
         """What the bound is, in a sentence."""
         if self.bound_by is None:
             return "The bound is the latency with all memories large enough."
-        return f"The bound was proven by {self.bound_by}."
+        if self.bound_checked >= self.bound:
+            return f"The bound was proven by {self.bound_by}, and the proof was checked exactly."
+        return (
+            f"The bound was proven by {self.bound_by}: {print_seconds(self.bound_checked)} were checked exactly, "
+            "the rest is the word of an integer solver."
+        )
 
     @property
     def stopped(self) -> str | None:
@@ -179,7 +186,7 @@ def make_report(
     """
     emulator = TimingEmulator(problem)
     every = (*others, (plan.planner, plan))
-    bound, bound_by = _best_bound(emulator, [contender for _, contender in every])
+    bound, bound_by, bound_checked = _best_bound(emulator, [contender for _, contender in every])
     contenders = tuple(_score(emulator, label, contender, bound) for label, contender in every)
     subject = contenders[-1]
     costs = buffer_costs(problem, plan, subject.timeline)
@@ -187,7 +194,9 @@ def make_report(
     stories = tuple(teller.tell(buffer) for buffer in costs.most_costly(MOST_COSTLY))
     known = describe_problem(problem) if description is None else description
     groups = tuple(_groups(teller, known.buffers, costs))
-    return Report(problem, contenders, bound, bound_by, known.buffers, known.sources, costs, stories, groups)
+    return Report(
+        problem, contenders, bound, bound_by, bound_checked, known.buffers, known.sources, costs, stories, groups
+    )
 
 
 def _groups(teller: StoryTeller, buffers: Sequence[BufferDescription], costs: BufferCosts) -> Iterator[StoryGroup]:
@@ -205,18 +214,24 @@ def _groups(teller: StoryTeller, buffers: Sequence[BufferDescription], costs: Bu
         yield StoryGroup(label, tuple(numbers), lost, waited, saved, teller.tell(numbers[0]))
 
 
-def _best_bound(emulator: TimingEmulator, plans: Sequence[Plan]) -> tuple[float, str | None]:
-    """Returns the best bound that plans state, and the planner that proved it; None if it is that of no capacity.
+def _best_bound(emulator: TimingEmulator, plans: Sequence[Plan]) -> tuple[float, str | None, float]:
+    """Returns the best bound that plans state, the planner that proved it, and as much of it as was checked exactly.
+
+    The planner is None if the bound is that of no capacity.
 
     A plan file may state anything: a bound that one of the plans beats is not believed.
     """
     best, proven_by = emulator.lower_bound(), None
+    checked = best
     fastest = min(emulator.latency(plan) for plan in plans)
     for plan in plans:
         stated = plan.info.get("bound")
         if isinstance(stated, float) and best * _ROUNDING < stated <= fastest * _ROUNDING:
             best, proven_by = stated, str(plan.info.get("bound_by", plan.planner))
-    return min(best, fastest), proven_by
+            also = plan.info.get("bound_checked")
+            checked = max(checked, also) if isinstance(also, float) else checked
+    best = min(best, fastest)
+    return best, proven_by, min(checked, best)
 
 
 def _score(emulator: TimingEmulator, label: str, plan: Plan, bound: float) -> Contender:

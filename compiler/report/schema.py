@@ -30,6 +30,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "notes": list(problem.notes),
         "bound": report.bound,
         "bound_by": report.bound_by,
+        "bound_checked": report.bound_checked,
         "mappings": [_mapping(report, contender) for contender in report.contenders],
         "plan": report.contenders.index(report.subject),
         "buffers": [

@@ -109,6 +109,7 @@ class _Findings:
       plan: the best plan; None before the first.
       latency: its seconds; infinite before the first.
       bound: seconds.
+      bound_checked: as much of it as was checked exactly, seconds.
       error: why it failed; empty if it did not.
       has_ended: whether all of its plans have come.
       is_verified: whether the best plan is verified.
@@ -117,7 +118,7 @@ class _Findings:
     def __init__(self) -> None:
         self.plan: Plan | None = None
         self.latency = float("inf")
-        self.bound = 0.0
+        self.bound = self.bound_checked = 0.0
         self.error = ""
         self.has_ended = False
         self.is_verified = False
@@ -144,6 +145,7 @@ class _Portfolio:
         bound = plan.info.get("bound")
         if isinstance(bound, float):
             found.bound = max(found.bound, bound)
+            found.bound_checked = max(found.bound_checked, plan.info.get("bound_checked", 0.0))
         if "stopped" in plan.info:
             self.budget.guard.met = True
         latency = self.emulator.latency(plan)
@@ -238,6 +240,7 @@ class _Portfolio:
         if best is None or best.plan is None:
             return None
         info: dict[str, Any] = {**best.plan.info, "bound": self._bound_of(chosen)}
+        info["bound_checked"] = max([self.least, *(found.bound_checked for found in chosen)])
         for (name, _), found in self.found.items():
             if found in chosen and found.bound == info["bound"] > self.least:
                 info.setdefault("bound_by", name)
@@ -258,8 +261,8 @@ def solve_with(problem: MappingProblem, budget: Budget, options: AutoOptions) ->
     """Returns the best plan of all members.
 
     Its `info` is that of the member that made it, with that member's name (`member`), the best bound on the latency
-    that is known (`bound`), the member that proved it (`bound_by`, if any did), and the errors of the members that
-    failed, by name (`failed`).
+    that is known (`bound`), as much of it as was checked exactly (`bound_checked`), the member that proved it
+    (`bound_by`, if any did), and the errors of the members that failed, by name (`failed`).
 
     Raises:
       PlannerError: no member found a plan; the message is that of the first one that failed.

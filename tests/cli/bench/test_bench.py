@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 def row(dump: str, planner: str, latency: float, own: float | None) -> dict[str, Any]:
     return {
         "dump": dump, "target": "tpu-v5e", "operations": 1234, "buffers": 5, "planner": planner, "latency": latency,
-        "ratio_to_xla": None if own is None else latency / own, "bound": 0.001, "gap": latency / 0.001 - 1,
+        "ratio_to_xla": None if own is None else latency / own, "bound": 0.001, "bound_checked": 0.0008, "gap": latency / 0.001 - 1,
         "violations": 0, "seconds": 0.5, "cpu_seconds": 0.75,
     }  # fmt: skip
 
@@ -45,6 +45,8 @@ def test_summary_takes_the_geometric_mean() -> None:
     assert summary["greedy"]["median_gap"] == pytest.approx(2.0)
     assert summary["greedy"]["optimal"] == 0
     assert summary["greedy"]["worst_gap"] == pytest.approx(3.0)
+    assert summary["greedy"]["bounds_unchecked"] == 3
+    assert summary["greedy"]["most_unchecked"] == pytest.approx(0.25)
 
 
 def test_markdown() -> None:
@@ -90,7 +92,7 @@ def test_mapping(run: Run, dump: Path, module: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     for found in data["rows"]:
         assert found["violations"] == 0
-        assert found["latency"] >= found["bound"] > 0
+        assert found["latency"] >= found["bound"] >= found["bound_checked"] > 0
         assert (found["ratio_to_xla"] == 1) == (found["planner"] == "xla")
     assert set(data["summary"]) == {"slow", "xla"}
     assert "lstm.tpu-v5e.default" in done.out

@@ -52,6 +52,20 @@ def test_the_best_bound_that_a_plan_states_counts(report: Report) -> None:
     assert (of_another.bound, of_another.bound_by) == (higher, "solver")
 
 
+def test_what_of_a_bound_was_checked_is_told(report: Report) -> None:
+    problem, plan = report.problem, report.subject.plan
+    higher, latency = 0.5 * (report.bound + report.subject.latency), report.subject.latency
+    for stated, checked, told in (
+        (None, report.bound, "the rest is the word of an integer solver"),
+        (0.5 * (report.bound + higher), 0.5 * (report.bound + higher), "the rest is the word of an integer solver"),
+        (higher, higher, "the proof was checked exactly"),
+        (10 * latency, higher, "the proof was checked exactly"),
+    ):
+        made = make_report(problem, replace(plan, info={"bound": higher, "bound_by": "ilp", "bound_checked": stated}))
+        assert made.bound_checked == checked
+        assert told in made.bound_origin
+
+
 @pytest.mark.parametrize("stated", [1e9, float("nan"), float("inf"), "much", -1.0, None, [1.0]])
 def test_a_bound_that_cannot_be_is_not_believed(report: Report, stated: object) -> None:
     plan = replace(report.subject.plan, info={"bound": stated})

@@ -14,6 +14,7 @@ def test_fields(report: Report) -> None:
         "target",
         "bound",
         "bound_by",
+        "bound_checked",
         "assumptions",
         "notes",
         "mappings",

@@ -13,7 +13,7 @@ from random_problems import REAL, TINY, problems, seeded_problem
 
 from memplan.compiler import child_process
 from memplan.compiler.effort import Guard
-from memplan.compiler.emulator.timing import latency
+from memplan.compiler.emulator.timing import TimingEmulator, latency
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
@@ -35,6 +35,7 @@ def test_plans_are_valid_and_never_worse_than_greedys(little_work: None, mapped:
     emulated = latency(mapped, made)
     assert emulated <= latency(mapped, greedy.solve(mapped, SHORT))
     assert made.info["bound"] <= emulated * (1.0 + 1e-9)
+    assert TimingEmulator(mapped).lower_bound() <= made.info["bound_checked"] <= made.info["bound"]
     assert made.info["optimal"] == (emulated <= made.info["bound"] * (1.0 + OPTIMAL_WITHIN))
     latencies = [latency(mapped, plan) for plan in told]
     assert latencies == sorted(latencies, reverse=True)

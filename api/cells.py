@@ -159,10 +159,11 @@ class CellFolder:
     Args:
       folder: where they are; it is made with the first.
       made_with: versions and options that all results follow from, as JSON holds them.
+      forgets: whether a result that was made with anything else counts as none; otherwise it is an error.
     """
 
-    def __init__(self, folder: Path, made_with: Mapping[str, Any]):
-        self._folder, self._made_with = folder, dict(made_with)
+    def __init__(self, folder: Path, made_with: Mapping[str, Any], forgets: bool = False):
+        self._folder, self._made_with, self._forgets = folder, dict(made_with), forgets
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Returns the result of a cell; None if there is none, or none that can be read.
@@ -182,6 +183,8 @@ class CellFolder:
         if not is_valid:
             return None
         if other := [key for key, value in self._made_with.items() if made_with.get(key) != value]:
+            if self._forgets:
+                return None
             raise MemplanError(f"{path}: was made with other {', '.join(other)}: name another folder")
         return dict(result)
 

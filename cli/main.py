@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -58,15 +58,20 @@ def application(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status; `arguments` are those of the process by default."""
+def main(arguments: Sequence[str] | None = None, build: Callable[[Sequence[str]], typer.Typer] | None = None) -> int:
+    """Runs a command line and returns its exit status.
+
+    Args:
+      arguments: by default those of the process.
+      build: makes the command line from them, by default `application`.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Matplotlib keeps a list of fonts; it belongs with all else that is kept.
     if (folder := cache_folder()) is not None:
         os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
     with standard_streams(), cache_notes(), interrupts():
         try:
-            status = _run(given)
+            status = _run(given, build or application)
             sys.stdout.flush()
             return status_of_signal() if status == ExitStatus.INTERRUPTED else status
         except ReaderGoneError:
@@ -87,11 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return ExitStatus.CRASHED
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], build: Callable[[Sequence[str]], typer.Typer]) -> int:
     """Runs the command line; `main` of typer would take some exceptions for Ctrl-C and others for its own."""
-    command = typer.main.get_command(application(given))
+    command = typer.main.get_command(build(given))
     try:
-        with command.make_context("memplan", list(given)) as context:
+        with command.make_context(command.name or "memplan", list(given)) as context:
             status = command.invoke(context)
     except typer.Exit as end:
         status = end.exit_code

@@ -100,10 +100,10 @@ def _write(path: Path | None, bench: str, made_with: dict[str, Any], rows: Rows,
 
 
 def _version() -> dict[str, Any]:
-    return {"memplan": __version__, "sources": _sources()}
+    return {"memplan": __version__, "sources": sources()}
 
 
 @cache
-def _sources() -> str:
+def sources() -> str:
     """Returns a digest of the sources that results follow from."""
     return sources_digest(_PACKAGES)

@@ -40,7 +40,8 @@ def command(
             "--method",
             metavar="M",
             show_default=False,
-            help="low-rank: matrices as two factors; mixed-precision: 8, 4 or 2 bits.",
+            help="Of weights: low-rank, two factors; mixed-precision, 8, 4 or 2 bits; codebooks, by k-means; bonds, "
+            "chains of cores. Of attention: matryoshka-kv, a rank for the keys and values of each head.",
         ),
     ],
     budget: Annotated[
@@ -49,27 +50,26 @@ def command(
             "--budget",
             metavar="SIZE",
             show_default=False,
-            help="Bytes of all parameters, such as 12MiB, or a share such as 30%.",
+            help="Bytes of all parameters, or of all keys and values, such as 12MiB, or a share such as 30%.",
         ),
     ],
     effort: EffortName = Effort.NORMAL,
     json: AsJson = False,
 ) -> None:
-    """Choose a level of compression for each weight of a JAX program, and run it.
+    """Choose a level of compression for each weight of a JAX program, or each head's keys and values, and run it.
 
     The choice has the least error within the budget by the second-order model. The error of the compressed program is
-    measured by running both, beside the best choice of one level for all weights, which is taken if it measures less.
+    measured by running both, beside the best choice of one level for all, which is taken if it measures less.
     """
     prepare_jax()
     with Stages(total=2, quiet=json) as stages:
         with stages.stage(f"building {program}"):
             found = find_program(program)
-        from memplan.passes.levels.network import compress
-        from memplan.passes.levels.program import bytes_of
+        from memplan.passes.levels import choose_levels, levels_of
 
         with stages.stage("choosing levels"):
-            size = _bytes_of_budget(budget, bytes_of(found.args[0]) if found.args else 0)
-            result = compress(found.fun, *found.args, method=method, budget=size, effort=effort)
+            levels = levels_of(found.fun, *found.args, method=method)
+            result = choose_levels(levels, _bytes_of_budget(budget, levels.before), effort)
     if json:
         console.write(json_module.dumps(result_json(program, method, result), indent=2))
         return
@@ -78,7 +78,7 @@ def command(
 
 
 def _bytes_of_budget(budget: str, whole: int) -> int:
-    """Returns the budget in bytes; a share is that of all parameters as they are given."""
+    """Returns the budget in bytes; a share is that of what is compressed as it is given."""
     if share := _SHARE.fullmatch(budget.strip()):
         return int(whole * float(share[1]) / 100.0)
     try:
@@ -91,11 +91,11 @@ def _summary(program: str, result: CompressedProgram) -> str:
     plan, uniform = result.plan, result.uniform
     proof = "proven best by the model" if plan.is_optimal else f"at most {plan.gap:.2%} above the best by the model"
     lines = [
-        f"{program}: {print_bytes(result.before)} of parameters become {print_bytes(result.after)}",
+        f"{program}: {print_bytes(result.before)} of {result.what} become {print_bytes(result.after)}",
         f"error {plan.error:.3g} by the model ({proof}), {result.measured:.3g} measured",
     ]
     if uniform is None:
-        lines.append("no level is within the budget for all weights\n")
+        lines.append("no level is within the budget for all\n")
     else:
         lines.append(
             f"{uniform.method}: {print_bytes(int(uniform.cost))}, error {uniform.error:.3g} by the model, "
@@ -106,10 +106,10 @@ def _summary(program: str, result: CompressedProgram) -> str:
 
 
 def levels_table(result: CompressedProgram) -> Table:
-    """Returns the chosen level of each weight that has several."""
+    """Returns the chosen level of each part that has several."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("parameter", "level", "bytes", "error by the model"):
-        table.add_column(column, justify="left" if column in ("parameter", "level") else "right", overflow="fold")
+    for column in ("part", "level", "bytes", "error by the model"):
+        table.add_column(column, justify="left" if column in ("part", "level") else "right", overflow="fold")
     for layer, index in zip(result.problem.layers, result.taken.choice, strict=True):
         if len(layer.levels) > 1:
             level = layer.levels[index]
@@ -133,7 +133,7 @@ def result_json(program: str, method: str, result: CompressedProgram) -> dict[st
         "is_uniform": result.is_uniform,
         "levels": [
             {
-                "parameter": layer.name,
+                "part": layer.name,
                 **{name: getattr(layer.levels[index], name) for name in ("name", "cost", "error")},
             }
             for layer, index in chosen

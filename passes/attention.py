@@ -55,6 +55,20 @@ def _replaced(closed: ClosedJaxpr, context: Context, findings: list[Finding]) ->
     return edited(closed, rule)
 
 
+def attentions(closed: ClosedJaxpr) -> list[Attention]:
+    """Returns the attentions on the outermost level of a program, in order; those read by a backward pass are none."""
+    made_by, read_by = producers(closed.jaxpr), consumers(closed.jaxpr)
+    found = []
+    for equation in closed.jaxpr.eqns:
+        if equation.primitive.name == PRODUCT:
+            try:
+                sides = [_attention(equation, side, made_by, read_by) for side in (0, 1)]
+            except _Declined:
+                continue
+            found += [each for each in sides if each is not None]
+    return found
+
+
 def _done(found: Attention, *values: Any) -> Any:
     return attend(found, values)
 

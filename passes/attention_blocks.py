@@ -82,6 +82,13 @@ class Attention:
     weights: Any
 
     @property
+    def key_side(self) -> int:
+        """Which operand of `dot` the keys are."""
+        ((_, cuts),) = [found for found in self.scores.products({self.key_axis: "key"}) if found[0] is self.dot]
+        ((side, _),) = [found for found in enumerate(operand_cuts(self.dot, cuts)) if found[1]]
+        return side
+
+    @property
     def cuts(self) -> dict[int, str]:
         """The axes of the scores that are cut."""
         axes = ((self.key_axis, "key"), (self.query_axis, "query"), (self.row_axis, "row"))

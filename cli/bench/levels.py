@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from memplan.cli.arguments import JsonFile, Markdown
+from memplan.cli.bench.level_methods import BUDGETS, method_cells, method_rows, trained_network
+from memplan.cli.bench.level_methods import COLUMNS as METHOD_COLUMNS
+from memplan.cli.bench.level_methods import TEXT as METHOD_TEXT
 from memplan.cli.bench.results import Row, write_bench
 from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
+from memplan.cli.programs import prepare_jax
 from memplan.planners.levels.problem import LayerLevels, Level, LevelProblem
 
 _COLUMNS = ("problem", "layers", "levels", "CPU seconds", "gap", "over optimum: 10,000 buckets", "uniform")
@@ -28,6 +33,9 @@ KINDS = {
 def command(
     sizes: Annotated[str, typer.Option(metavar="N,N,…", help="Layers of the problems.")] = "100,1000",
     levels: Annotated[int, typer.Option(metavar="N", help="Levels of each layer.", min=2)] = 16,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="Compare mix and uniform choice of each method on a network trained here.")
+    ] = False,
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -36,6 +44,9 @@ def command(
     The problems are drawn from a fixed seed.
     """
     check_file(json_file)
+    if methods:
+        _methods(markdown, json_file)
+        return
     numbers = positive_integers(sizes, "--sizes")
     rows: list[Row] = []
     with Stages(total=len(KINDS) * len(numbers)) as stages:
@@ -49,6 +60,23 @@ def command(
     else:
         show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, _TEXT)))
     write_bench(json_file, "levels", rows, {"slowest": max(row["seconds"] for row in rows)})
+
+
+def _methods(markdown: bool, json_file: Path | None) -> None:
+    prepare_jax()
+    rows: list[Row] = []
+    with Stages(total=1 + len(BUDGETS)) as stages:
+        with stages.stage("training"):
+            network = trained_network()
+        for method in BUDGETS:
+            with stages.stage(method):
+                rows.extend(method_rows(method, network))
+    lines = [method_cells(row) for row in rows]
+    if markdown:
+        write(markdown_of(METHOD_COLUMNS, lines, METHOD_TEXT))
+    else:
+        show(lambda terminal: terminal.print(table_of(METHOD_COLUMNS, lines, METHOD_TEXT)))
+    write_bench(json_file, "levels", rows, {"better": sum(row["measured"] < row["uniform_measured"] for row in rows)})
 
 
 def drawn_problem(kind: str, layers: int, levels: int, seed: int = 0) -> LevelProblem:

@@ -1,7 +1,4 @@
-"""Compressed weights, as pytrees of the arrays that a program then takes in their place.
-
-Each has `dense`, which makes the weight in the program, and `encode` returns them for each level of a method.
-"""
+"""Compressed weights, as pytrees of arrays that a program takes in their place: factors, and rounded numbers."""
 
 from __future__ import annotations
 
@@ -23,22 +20,56 @@ _SCALES = np.linspace(0.3, 1.0, 15)
 AS_GIVEN = "as given"
 
 
+def array_of(numbers: Any, dtype: Any) -> Any:
+    """Returns an array for the host, where JAX compiles nothing for it, if numpy has operations of its dtype."""
+    return np.asarray(numbers, dtype) if np.dtype(dtype).kind == "f" else jnp.asarray(numbers, dtype)
+
+
+def module_of(array: Any) -> Any:
+    """Returns the module with the operations of an array, numpy or `jax.numpy`."""
+    return np if isinstance(array, np.ndarray) else jnp
+
+
+class EncodedWeight:
+    """A weight in another form."""
+
+    def dense(self) -> Any:
+        """Returns the weight; the program makes it."""
+        raise NotImplementedError
+
+    def product(self, x: jax.Array, side: int, precision: Any) -> jax.Array | None:
+        """Returns rows `x [..., K]` times the weight, without making it; None if there is no such way.
+
+        Args:
+          x: what is multiplied.
+          side: the axis of the weight that the product sums over.
+          precision: as of `lax.dot_general`.
+        """
+        del x, side, precision
+        return None
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=["u", "v"], meta_fields=[])
 @dataclass(frozen=True)
-class LowRankWeight:
+class LowRankWeight(EncodedWeight):
     """A matrix `[I, O]` as the product of `u [I, R]` and `v [R, O]`."""
 
     u: Any
     v: Any
 
-    def dense(self) -> jax.Array:
+    def dense(self) -> Any:
         """Returns the product."""
         return self.u @ self.v
+
+    def product(self, x: jax.Array, side: int, precision: Any) -> jax.Array:
+        """Multiplies by one factor after the other."""
+        first, second = (self.u, self.v) if side == 0 else (self.v.T, self.u.T)
+        return jnp.matmul(jnp.matmul(x, first, precision=precision), second, precision=precision)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["codes", "scale"], meta_fields=["bits", "shape", "dtype"])
 @dataclass(frozen=True)
-class PackedWeight:
+class PackedWeight(EncodedWeight):
     """A weight `[…, C]` as codes of 8, 4 or 2 bits and one scale for each channel.
 
     Attributes:
@@ -53,16 +84,16 @@ class PackedWeight:
     shape: tuple[int, ...]
     dtype: Any
 
-    def dense(self) -> jax.Array:
+    def dense(self) -> Any:
         """Returns number times scale for each entry."""
-        shifts = jnp.arange(0, 8, self.bits, dtype=jnp.uint8)
-        codes = (self.codes[:, None] >> shifts) & jnp.uint8(2**self.bits - 1)
+        xp = module_of(self.codes)
+        shifts = xp.arange(0, 8, self.bits, dtype=xp.uint8)
+        codes = (self.codes[:, None] >> shifts) & xp.uint8(2**self.bits - 1)
         size = int(np.prod(self.shape))
-        numbers = codes.ravel()[:size].astype(jnp.float32) - (2 ** (self.bits - 1) - 1)
+        numbers = codes.ravel()[:size].astype(xp.float32) - (2 ** (self.bits - 1) - 1)
         return (numbers.reshape(self.shape) * self.scale).astype(self.dtype)
 
 
-ENCODINGS = (LowRankWeight, PackedWeight)
 Encode = Callable[[Any], Iterator[tuple[str, Any]]]
 
 
@@ -84,7 +115,7 @@ def low_ranks(weight: Any) -> Iterator[tuple[str, Any]]:
             left, right = u[:, :rank] * root, root[:, None] * v[:rank]
             yield (
                 f"rank {share}/{_SHARES}",
-                LowRankWeight(jnp.asarray(left, weight.dtype), jnp.asarray(right, weight.dtype)),
+                LowRankWeight(array_of(left, weight.dtype), array_of(right, weight.dtype)),
             )
 
 
@@ -104,7 +135,4 @@ def bit_widths(weight: Any) -> Iterator[tuple[str, Any]]:
         count = 8 // bits
         codes = np.pad(codes, (0, -len(codes) % count)).reshape(-1, count)
         packed = np.bitwise_or.reduce(codes << np.arange(0, 8, bits, dtype=np.uint8), 1).astype(np.uint8)
-        yield f"{bits} bits", PackedWeight(jnp.asarray(packed), jnp.asarray(scale), bits, weight.shape, weight.dtype)
-
-
-METHODS: dict[str, Encode] = {"low-rank": low_ranks, "mixed-precision": bit_widths}
+        yield f"{bits} bits", PackedWeight(packed, scale, bits, weight.shape, weight.dtype)

@@ -53,13 +53,19 @@ def test_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (status, err) == (0, "")
     assert "2.00 KiB of parameters become" in out
     assert "proven best by the model" in out
-    assert "['b']      rank" in out
+    assert "['b']  rank" in out
+
+
+def test_a_program_without_attention_has_no_keys(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = ran(capsys, "--method", "matryoshka-kv", "--budget", "50%")
+    assert (status, out) == (2, "")
+    assert "matryoshka-kv finds no attention in the program" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--method", "codebook", "--budget", "30%"), "no method is called 'codebook'"),
+        (("--method", "wavelets", "--budget", "30%"), "no method is called 'wavelets'"),
         (("--method", "low-rank", "--budget", "many"), "--budget many: must be bytes, such as 12MiB, or a share"),
         (("--method", "low-rank", "--budget", "1%"), "no choice has a total cost within 20: the least is 256"),
     ],

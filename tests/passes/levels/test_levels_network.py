@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from memplan import MemplanError
-from memplan.passes.levels import CompressedProgram, compress, network
+from memplan.passes.levels import CompressedProgram, compress
+from memplan.passes.levels.bonds import bond_sizes
+from memplan.passes.levels.codebooks import CodebookWeight, codebook_sizes
+from memplan.passes.levels.distortion import Distortion
 from memplan.passes.levels.encodings import PackedWeight, bit_widths, low_ranks
 from memplan.passes.levels.program import bytes_of, dense, with_encoded
 from memplan.planners.levels import verify_levels
@@ -47,7 +50,9 @@ def trained() -> tuple[Any, jax.Array, jax.Array]:
     return train(params), x, wanted
 
 
-@pytest.mark.parametrize(("method", "share"), [("low-rank", 0.4), ("mixed-precision", 0.2)])
+@pytest.mark.parametrize(
+    ("method", "share"), [("low-rank", 0.4), ("mixed-precision", 0.2), ("codebooks", 0.16), ("bonds", 0.5)]
+)
 def test_the_mix_beats_the_uniform_choice(method: str, share: float, trained: tuple[Any, Any, Any]) -> None:
     params, x, _ = trained
     budget = int(share * bytes_of(params))
@@ -68,9 +73,7 @@ def test_the_uniform_choice_is_taken_where_it_measures_less(
 ) -> None:
     params, x, _ = trained
     # A model by which each weight matters an eighth of the one before.
-    monkeypatch.setattr(
-        network._Distortion, "model", lambda _, place, change: 8.0**-place * float(jnp.abs(change).max())
-    )
+    monkeypatch.setattr(Distortion, "model", lambda _, place, change: 8.0**-place * float(jnp.abs(change).max()))
     found = compress(forward, params, x, method="mixed-precision", budget=int(0.25 * bytes_of(params)))
     assert found.uniform is not None
     assert found.is_uniform
@@ -82,7 +85,7 @@ def check(found: CompressedProgram, budget: int) -> None:
     assert not found.is_uniform
     assert verify_levels(found.problem, found.plan) == []
     assert found.plan.is_optimal
-    assert found.after == found.plan.cost <= budget < found.before
+    assert found.after == bytes_of(found.params) == found.plan.cost <= budget < found.before
 
 
 def test_the_hessian_of_a_loss(trained: tuple[Any, Any, Any]) -> None:
@@ -132,10 +135,45 @@ def test_a_product_with_a_low_rank_has_no_product_of_the_factors() -> None:
     assert shapes == [(5, 1), (5, 24)]
 
 
+def test_codebooks_hold_the_means_of_clusters() -> None:
+    weight = jnp.asarray(np.repeat([0.0, 1.0, 5.0], [40, 30, 30]).reshape(10, 10), jnp.float32)
+    for name, encoded in list(codebook_sizes(weight))[1:]:
+        assert isinstance(encoded, CodebookWeight)
+        count = int(name.split()[0])
+        assert encoded.codes.nbytes == -(-100 * (count.bit_length() - 1) // 8)
+        if count == 2:
+            assert sorted(encoded.codebook.tolist()) == pytest.approx([3 / 7, 5.0])
+        if count >= 4:
+            np.testing.assert_array_equal(encoded.dense(), weight)
+        if count == 8:
+            np.testing.assert_array_equal(jax.tree.map(jnp.asarray, encoded).dense(), weight)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (64, 72)])
+def test_chains_come_nearer_with_their_bond(shape: tuple[int, int]) -> None:
+    weight = np.random.default_rng(4).normal(size=shape).astype(np.float32)
+    # A matrix that is a Kronecker product, and little else.
+    rows, columns = (4, 8) if shape == (64, 72) else (1, 1)
+    weight = np.kron(np.ones((rows, columns), np.float32), weight[: shape[0] // rows, : shape[1] // columns])
+    x = np.random.default_rng(5).normal(size=(3, *shape)).astype(np.float32)
+    errors = []
+    for _, encoded in list(bond_sizes(jnp.asarray(weight)))[1:]:
+        assert bytes_of(encoded) < weight.nbytes
+        dense = np.asarray(encoded.dense())
+        errors.append(float(np.square(dense - weight).sum()))
+        if len(errors) == 1:
+            for side in (0, 1):
+                rows_of_x = np.swapaxes(x, 1, 2) if side == 0 else x
+                found = encoded.product(jnp.asarray(rows_of_x), side, None)
+                np.testing.assert_allclose(found, rows_of_x @ (dense if side == 0 else dense.T), rtol=1e-4, atol=1e-3)
+    assert errors == sorted(errors)
+    assert len(errors) > 3
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "codebook"}, "no method is called 'codebook'; known: low-rank, mixed-precision"),
+        ({"method": "wavelets"}, "no method is called 'wavelets'; known: low-rank, mixed-precision"),
         ({"budget": 10}, "no choice has a total cost within 10: the least is"),
         ({"fun": lambda p, x: jnp.int32(1)}, "returns no floating-point numbers"),
         ({"fun": lambda p, x: x * jnp.nan}, "not finite"),

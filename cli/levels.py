@@ -1,27 +1,23 @@
-"""`memplan levels`: a level of compression for each weight of a JAX program, within a budget of bytes."""
+"""`memplan levels`: a level of compression for each part of a JAX program, within a budget."""
 
 from __future__ import annotations
 
 import json as json_module
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from memplan.backends.fit.limit import limit_of
 from memplan.cli import console
 from memplan.cli.arguments import AsJson, EffortName
 from memplan.cli.console import Stages
+from memplan.cli.level_costs import Cost, chosen, print_cost
 from memplan.cli.programs import find_program, prepare_jax
 from memplan.compiler.effort import Effort
-from memplan.compiler.errors import MemplanError
 from memplan.compiler.report.units import print_bytes
 
 if TYPE_CHECKING:
     from memplan.passes.levels.network import CompressedProgram
-
-_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
 
 
 def command(
@@ -50,9 +46,19 @@ def command(
             "--budget",
             metavar="SIZE",
             show_default=False,
-            help="Bytes of all parameters, or of all keys and values, such as 12MiB, or a share such as 30%.",
+            help="Of the cost: bytes such as 12MiB, a time such as 20us, or a share such as 30%.",
         ),
     ],
+    cost: Annotated[
+        Cost,
+        typer.Option(
+            help="What the budget limits: bytes of all parameters, or of all keys and values; or the peak of the main "
+            "memory or the latency of the program, as memplan plans it."
+        ),
+    ] = Cost.BYTES,
+    target: Annotated[
+        str, typer.Option(metavar="T", help="What the peak or latency is planned for: a target, or a TOML file.")
+    ] = "tpu-v5e",
     effort: EffortName = Effort.NORMAL,
     json: AsJson = False,
 ) -> None:
@@ -65,35 +71,30 @@ def command(
     with Stages(total=2, quiet=json) as stages:
         with stages.stage(f"building {program}"):
             found = find_program(program)
-        from memplan.passes.levels import choose_levels, levels_of
+        from memplan.passes.levels import levels_of
 
         with stages.stage("choosing levels"):
             levels = levels_of(found.fun, *found.args, method=method)
-            result = choose_levels(levels, _bytes_of_budget(budget, levels.before), effort)
+            result = chosen(levels, cost, budget, target, effort)
     if json:
-        console.write(json_module.dumps(result_json(program, method, result), indent=2))
+        console.write(json_module.dumps(result_json(program, method, cost, result), indent=2))
         return
-    console.write(_summary(program, result))
+    console.write(_summary(program, cost, result))
     console.show(lambda terminal: terminal.print(levels_table(result)))
 
 
-def _bytes_of_budget(budget: str, whole: int) -> int:
-    """Returns the budget in bytes; a share is that of what is compressed as it is given."""
-    if share := _SHARE.fullmatch(budget.strip()):
-        return int(whole * float(share[1]) / 100.0)
-    try:
-        return limit_of(budget)
-    except MemplanError:
-        raise MemplanError(f"--budget {budget}: must be bytes, such as 12MiB, or a share such as 30%") from None
-
-
-def _summary(program: str, result: CompressedProgram) -> str:
+def _summary(program: str, cost: Cost, result: CompressedProgram) -> str:
     plan, uniform = result.plan, result.uniform
     proof = "proven best by the model" if plan.is_optimal else f"at most {plan.gap:.2%} above the best by the model"
+    if plan.bound == 0 and plan.error > 0:
+        proof = "the least that was found"
     lines = [
         f"{program}: {print_bytes(result.before)} of {result.what} become {print_bytes(result.after)}",
         f"error {plan.error:.3g} by the model ({proof}), {result.measured:.3g} measured",
     ]
+    if result.planned is not None:
+        after, before = (print_cost(cost, amount) for amount in result.planned)
+        lines.insert(1, f"planned {cost} {after} of {before}")
     if uniform is None:
         lines.append("no level is within the budget for all\n")
     else:
@@ -117,14 +118,17 @@ def levels_table(result: CompressedProgram) -> Table:
     return table
 
 
-def result_json(program: str, method: str, result: CompressedProgram) -> dict[str, Any]:
-    """Returns the result as JSON; sizes in bytes."""
+def result_json(program: str, method: str, cost: Cost, result: CompressedProgram) -> dict[str, Any]:
+    """Returns the result as JSON; sizes in bytes, times in seconds."""
     plan, uniform = result.plan, result.uniform
     chosen = zip(result.problem.layers, result.taken.choice, strict=True)
     return {
         "program": program,
         "method": method,
+        "cost": cost,
         "budget": result.problem.budget,
+        "planned": None if result.planned is None else result.planned[0],
+        "planned_before": None if result.planned is None else result.planned[1],
         "before": result.before,
         "after": result.after,
         "error": plan.error,

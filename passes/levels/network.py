@@ -7,7 +7,7 @@ measured by running it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,10 +19,13 @@ from memplan.passes.levels import attention_ranks
 from memplan.passes.levels.attention_ranks import attention_levels
 from memplan.passes.levels.network_levels import NetworkLevels
 from memplan.passes.levels.weights import WEIGHT_METHODS, weight_levels
-from memplan.planners.levels.baselines import uniform_choice
+from memplan.planners.levels.baselines import uniform_choice, uniform_choices
+from memplan.planners.levels.objective import solve_for_objective
 from memplan.planners.levels.plan import LevelPlan
 from memplan.planners.levels.problem import LevelProblem
 from memplan.planners.levels.solve import solve_levels
+
+Objective = Callable[[Callable[..., Any], Any, tuple[Any, ...]], float]
 
 METHODS = (*WEIGHT_METHODS, attention_ranks.METHOD)
 
@@ -42,6 +45,7 @@ class CompressedProgram:
       what: what the bytes are of, such as "parameters".
       before: bytes of these as given.
       taken: the choice of `fun` and `params`: `uniform` if that measures less, otherwise `plan`.
+      planned: what an objective says of the program, and of it as given; None if there was none.
     """
 
     fun: Callable[..., Any]
@@ -54,6 +58,7 @@ class CompressedProgram:
     what: str
     before: int
     taken: LevelPlan
+    planned: tuple[float, float] | None = None
 
     @property
     def is_uniform(self) -> bool:
@@ -104,8 +109,50 @@ def choose_levels(levels: NetworkLevels, budget: int, effort: Effort = Effort.NO
       MemplanError: no choice is within the budget.
     """
     problem = LevelProblem(levels.layers, budget)
-    plan = solve_levels(problem, effort)
-    uniform = uniform_choice(problem)
+    return _compressed(levels, problem, solve_levels(problem, effort), uniform_choice(problem))
+
+
+def choose_for_objective(
+    levels: NetworkLevels,
+    budget: float,
+    objective: Objective,
+    evaluations: int = 60,
+    at_least_the_bytes: bool = False,
+) -> CompressedProgram:
+    """Returns the program of the choice of least error that is found where an objective is within the budget.
+
+    The choice is found by a heuristic (`solve_for_objective`), which the bytes lead.
+
+    Args:
+      levels: as from `levels_of`.
+      budget: of what the objective returns.
+      objective: takes a program, what it takes in the place of the parameters, and its other arguments; such as the
+        peak or the latency of a plan of it.
+      evaluations: how many choices are tried, besides the uniform ones.
+      at_least_the_bytes: whether the objective of any choice is at least its bytes. Only then a bound is proven.
+
+    Raises:
+      MemplanError: no choice that was tried is within the budget; the message states the least.
+    """
+
+    def planned(choice: tuple[int, ...]) -> float:
+        program, params = levels.rewrite(choice)
+        return objective(program, params, levels.inputs)
+
+    problem = LevelProblem(levels.layers, budget)
+    reached = {plan.choice: planned(plan.choice) for plan in uniform_choices(problem)}
+    plan = solve_for_objective(problem, planned, evaluations, at_least_the_bytes)
+    within = [each for each in uniform_choices(problem) if reached[each.choice] <= budget]
+    uniform = min(within, key=lambda each: each.error, default=None)
+    found = _compressed(levels, problem, plan, uniform)
+    as_given = tuple(0 for _ in levels.layers)
+    return replace(found, planned=(planned(found.taken.choice), planned(as_given)))
+
+
+def _compressed(
+    levels: NetworkLevels, problem: LevelProblem, plan: LevelPlan, uniform: LevelPlan | None
+) -> CompressedProgram:
+    """Returns the program of what measures less, the plan or the uniform choice."""
     measured, uniform_measured, taken = levels.measured(plan.choice), None, plan
     if uniform is not None:
         uniform_measured = levels.measured(uniform.choice)

@@ -18,16 +18,21 @@ def uniform_choice(problem: LevelProblem) -> LevelPlan | None:
 
     A layer with one level only keeps it.
     """
+    within = [plan for plan in uniform_choices(problem) if getattr(plan, problem.limited) <= problem.budget]
+    return min(within, key=lambda plan: plan.minimized, default=None)
+
+
+def uniform_choices(problem: LevelProblem) -> list[LevelPlan]:
+    """Returns the choices of one level, by name, in all layers, whether or not they are within the budget."""
     open_layers = [layer for layer in problem.layers if len(layer.levels) > 1]
     if not open_layers:
-        return None
+        return []
     shared = set.intersection(*({level.name for level in layer.levels} for layer in open_layers))
     plans = []
     for level in open_layers[0].levels:
         if level.name in shared:
             plans.append(plan_of(problem, _named(problem, level.name), 0.0, f"uniform {level.name}"))
-    within = [plan for plan in plans if getattr(plan, problem.limited) <= problem.budget]
-    return min(within, key=lambda plan: plan.minimized, default=None)
+    return plans
 
 
 def _named(problem: LevelProblem, name: str) -> tuple[int, ...]:

@@ -62,11 +62,40 @@ def test_a_program_without_attention_has_no_keys(folder: Path, capsys: pytest.Ca
     assert "matryoshka-kv finds no attention in the program" in err
 
 
+def test_a_peak_as_it_is_planned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ("--method", "low-rank", "--budget", "80%", "--cost", "peak", "--effort", "fast")
+    status, out, _ = ran(capsys, *limits, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert found["budget"] == pytest.approx(0.8 * found["planned_before"])
+    assert found["after"] < found["planned"] <= found["budget"]
+    # The weight that matters less is the one that gives.
+    assert found["levels"][0]["error"] >= found["levels"][1]["error"] or found["levels"][0]["name"] == "as given"
+    assert found["bound"] <= found["error"]
+
+
+def test_the_fewest_bits_take_longest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To make weights from codes takes time: within the latency as given there is one choice."""
+    limits = ("--method", "mixed-precision", "--budget", "100%", "--cost", "latency", "--effort", "fast")
+    status, out, _ = ran(capsys, *limits)
+    assert status == 0
+    assert out.count("as given") >= 2
+    assert "planned latency" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--method", "wavelets", "--budget", "30%"), "no method is called 'wavelets'"),
         (("--method", "low-rank", "--budget", "many"), "--budget many: must be bytes, such as 12MiB, or a share"),
+        (
+            ("--method", "low-rank", "--budget", "12KiB", "--cost", "latency"),
+            "--budget 12KiB: must be a time, such as 20us or 1.5ms, or a share",
+        ),
+        (
+            ("--method", "low-rank", "--budget", "1 ns", "--cost", "latency", "--effort", "fast"),
+            "choices has an objective within 1e-09",
+        ),
         (("--method", "low-rank", "--budget", "1%"), "no choice has a total cost within 20: the least is 256"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickle
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from training_programs import array, mlp, scanned, threshold_planner
 
 from memplan.backends.fit.compilers import CompiledFit, StatedMemory, compiler_for, memory_of
-from memplan.backends.fit.fit import fit, planner_of
+from memplan.backends.fit.fit import fit, planner_of, session_of
 from memplan.backends.fit.limit import limit_of
 from memplan.backends.fit.result import CannotFitError, FitResult
 from memplan.compiler.effort import Effort
@@ -27,10 +28,30 @@ from memplan.planners.fit.problem import FitProblem
 from memplan.planners.fit.verifier import verify_fit
 
 
-def needed(step: Any, args: Any, **options: Any) -> StatedMemory:
+# One step for most of the tests, so that it is traced and compiled as given once.
+MLP = mlp(layers=4, batch=128)
+SCANNED = scanned(layers=6, batch=128)
+
+
+def needed(step: Any, args: Any, donate_argnums: int | tuple[int, ...] = ()) -> StatedMemory:
     """Returns what XLA states for a program as it is given."""
-    stats = jax.jit(step, **options).lower(*args).compile().memory_analysis()
+    return _needed_of_mlp(donate_argnums) if step is MLP[0] else _needed(step, args, donate_argnums)
+
+
+@functools.cache
+def _needed_of_mlp(donate_argnums: int | tuple[int, ...]) -> StatedMemory:
+    return _needed(*MLP, donate_argnums)
+
+
+def _needed(step: Any, args: Any, donate_argnums: int | tuple[int, ...]) -> StatedMemory:
+    stats = jax.jit(step, donate_argnums=donate_argnums).lower(*args).compile().memory_analysis()
     return memory_of(lambda name: getattr(stats, name))
+
+
+@functools.cache
+def fitted_mlp() -> FitResult:
+    """Returns the step for most of the tests in 60 % of its temporaries."""
+    return fitted(*MLP, 0.6)
 
 
 def fitted(step: Any, args: Any, share: float, **options: Any) -> FitResult:
@@ -43,11 +64,17 @@ def fitted(step: Any, args: Any, share: float, **options: Any) -> FitResult:
     return result
 
 
-@pytest.mark.parametrize(("make", "share"), [(mlp, 0.6), (scanned, 0.3)])
-def test_a_step_fits_into_a_part_of_its_temporaries_with_the_same_values(make: Any, share: float) -> None:
-    step, args = make(layers=6, batch=128)
+@functools.cache
+def fitted_loop() -> FitResult:
+    """Returns a step with its layers in a loop, in 30 % of its temporaries."""
+    return fitted(*SCANNED, 0.3)
+
+
+@pytest.mark.parametrize(("program", "fit_of"), [(MLP, fitted_mlp), (SCANNED, fitted_loop)])
+def test_a_step_fits_into_a_part_of_its_temporaries_with_the_same_values(program: Any, fit_of: Any) -> None:
+    step, args = program
     expected = jax.jit(step)(*args)
-    result = fitted(step, args, share)
+    result = fit_of()
     assert not result.is_default
     assert result.predicted is not None
     got = result(*args)
@@ -62,9 +89,9 @@ def test_a_step_fits_into_a_part_of_its_temporaries_with_the_same_values(make: A
 
 
 def test_the_planner_of_memplan_fits_into_less() -> None:
-    step, args = mlp(layers=6, batch=256)
+    step, args = MLP
     given = needed(step, args)
-    limit = given.total - int(0.6 * given.temporaries)
+    limit = given.total - int(0.5 * given.temporaries)
     result = fit(step, *args, limit=limit, effort="fast")
     assert result.memory.total <= limit
     assert 0 < result.added_seconds < 0.4 * result.seconds
@@ -76,8 +103,7 @@ def test_the_planner_of_memplan_fits_into_less() -> None:
 
 
 def test_a_program_that_takes_less_time_is_said_to_save_it() -> None:
-    step, args = mlp(layers=6, batch=128)
-    result = replace(fitted(step, args, 0.6), seconds=1.0, added_seconds=-0.25, bound_seconds=-0.5)
+    result = replace(fitted_mlp(), seconds=1.0, added_seconds=-0.25, bound_seconds=-0.5)
     assert result.summary().splitlines()[1:] == [
         "saves 250 ms, 25.0% of the step by the model",
         "any program within the limit saves at most 500 ms, 50.0% of the step",
@@ -85,8 +111,7 @@ def test_a_program_that_takes_less_time_is_said_to_save_it() -> None:
 
 
 def test_what_was_decided_is_reported_with_lines_and_shapes() -> None:
-    step, args = mlp(layers=6, batch=128)
-    result = fitted(step, args, 0.6)
+    result = fitted_mlp()
     again = [decision for decision in result.decisions if decision.decision == "computed again"]
     assert again
     assert all("training_programs.py:" in decision.origin for decision in again)
@@ -94,8 +119,7 @@ def test_what_was_decided_is_reported_with_lines_and_shapes() -> None:
     assert {decision.decision for decision in result.decisions} == {"kept", "computed again"}
     assert "as given it needs" in result.summary()
 
-    step, args = scanned(layers=6, batch=128)
-    decided = {decision.decision for decision in fitted(step, args, 0.3).decisions}
+    decided = {decision.decision for decision in fitted_loop().decisions}
     assert {"stacked", "computed again in the loop"} <= decided
 
 
@@ -109,8 +133,9 @@ def test_a_program_that_fits_is_compiled_once_and_left() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_donated_arguments_stay_donated() -> None:
-    step, args = mlp(layers=6, batch=128)
+def test_donated_arguments_stay_donated_and_are_not_copied() -> None:
+    """Arguments are read again by what is computed again."""
+    step, args = MLP
     copied = jax.tree.map(jnp.array, args)
     result = fitted(step, copied, 0.6, donate_argnums=0)
     expected = jax.jit(step)(*args)
@@ -119,11 +144,6 @@ def test_donated_arguments_stay_donated() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(copied[0]))
     assert not copied[1].is_deleted()
-
-
-def test_donated_arguments_that_are_read_again_are_not_copied() -> None:
-    step, args = mlp(layers=6, batch=128)
-    result = fitted(step, args, 0.6, donate_argnums=0)
     assert result.memory.aliased >= sum(leaf.nbytes for leaf in jax.tree.leaves(args[0]))
     entry = result.executable.as_text().partition("ENTRY")[2]
     assert "optimization_barrier" in entry
@@ -146,7 +166,7 @@ def test_random_keys_are_drawn_once_in_value() -> None:
     def step(w: Any, key: Any, x: Any) -> Any:
         def loss(w: Any) -> Any:
             y = x * jax.random.bernoulli(key, 0.8, x.shape)
-            for _ in range(6):
+            for _ in range(4):
                 y = y + jnp.tanh(jax.nn.gelu(y @ w) @ w.T)
             return jnp.mean(y * y)
 
@@ -159,7 +179,7 @@ def test_random_keys_are_drawn_once_in_value() -> None:
 
 
 def test_shapes_are_enough_and_keywords_are_none() -> None:
-    step, args = mlp(layers=6, batch=128)
+    step, args = MLP
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
     result = fitted(step, shapes, 0.6)
     result(*args)
@@ -174,7 +194,7 @@ def above_the_interface(step: Any, args: Any) -> int:
 
 
 def test_what_cannot_fit_says_what_stands() -> None:
-    step, args = mlp(layers=6, batch=128)
+    step, args = MLP
     limit = above_the_interface(step, args)
     with pytest.raises(CannotFitError, match="nothing was found that fits into") as caught:
         fit(step, *args, limit=limit, effort="fast", planner=threshold_planner)
@@ -208,7 +228,7 @@ def test_a_budget_of_one_compile_shows_the_default_only() -> None:
 
 
 def test_a_refusal_for_lack_of_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    step, args = mlp(layers=6, batch=128)
+    step, args = MLP
     given = needed(step, args)
 
     class Small:
@@ -234,7 +254,7 @@ def test_a_refusal_for_lack_of_memory_is_an_answer(monkeypatch: pytest.MonkeyPat
 
 def test_room_that_is_left_is_used() -> None:
     """A planner that keeps too little at first may keep more as long as the compiler has room."""
-    step, args = mlp(layers=6, batch=128)
+    step, args = MLP
     limits: list[int] = []
 
     def timid(problem: Any, limit: int) -> Any:
@@ -286,10 +306,12 @@ def test_a_step_fits_on_a_tpu_by_its_compiler_s_word() -> None:
 
         return jax.value_and_grad(loss)(weights)
 
-    args = ([jax.ShapeDtypeStruct((512, 512), "float32")] * 4, jax.ShapeDtypeStruct((65536, 512), "float32"))
-    given = fit(step, *args, limit="12GiB", target="tpu-v5e", effort="fast", planner=threshold_planner).memory
-    limit = given.total - int(0.2 * given.temporaries)
-    result = fit(step, *args, limit=limit, target="tpu-v5e", compile_budget=3, effort="fast", planner=threshold_planner)
+    args = ([jax.ShapeDtypeStruct((128, 128), "float32")] * 4, jax.ShapeDtypeStruct((2**18, 128), "float32"))
+    with session_of(step, args, "tpu-v5e", (), (), "fast", threshold_planner) as session:
+        given = session.default.memory
+        assert given is not None
+        limit = given.total - int(0.2 * given.temporaries)
+        result = session.fit(limit, compile_budget=3)
     assert result.memory.total <= limit
     with pytest.raises(MemplanError, match="compiled for tpu-v5e: it cannot run here"):
         result(*args)

@@ -14,7 +14,7 @@ from memplan.backends.fit.standing import peak_of_plan
 from memplan.passes.fit.program import FitProgram
 from memplan.passes.fit.scan_pairs import Residual
 from memplan.passes.rematerialize import rematerialized
-from memplan.planners.fit.plan import FitError, FitPlan, FitStep
+from memplan.planners.fit.plan import FitError, FitPlan, FitStep, Run
 from memplan.planners.fit.problem import FitProblem
 from memplan.planners.planner import Budget
 
@@ -30,6 +30,9 @@ _LEAST_STEP = 0.01
 # Room of less than this part of the limit is not worth another compile, nor are limits of the model that differ by less
 # than this part, nor a gain of less than this part of the step.
 _LEAST_ROOM, _LEAST_WIDTH, _LEAST_GAIN = 0.02, 0.003, 0.01
+
+# Operations for each node in the search for the order of the program as given, see `planners/fit/order.py`.
+_ORDER_WORK = 20
 
 # How often a higher limit of the model may bring no cheaper plan.
 _IDLE = 3
@@ -101,11 +104,31 @@ class FitLoop:
 
 
 def calibrate(search: FitLoop, default: CompiledFit) -> None:
-    """Corrects the model by what the compiler states for the program as given."""
+    """Corrects the model by what the compiler states for the program as given.
+
+    The compiler runs that in an order of its own. What it states is no fault of the model if it lies between what the
+    model says of the order as written, and of one that needs little memory.
+    """
     if default.total is None:
         return
     program = search.variants[0].program
-    _learn(search, program, program.as_written, default.total)
+    orders = program.as_written, _reordered(program.problem, default.total)
+    search.offset = _outside(default.total, [plan.peak for plan in orders])
+    search.excess = _outside(default.total, [predicted_total(program, plan) for plan in orders])
+
+
+def _reordered(problem: FitProblem, limit: int) -> FitPlan:
+    """Returns a plan that keeps everything, in an order that needs little above a limit."""
+    from memplan.planners.fit.order import Orderer
+
+    orderer = Orderer(problem, limit)
+    order = orderer.best(_ORDER_WORK * len(problem.nodes), 0)
+    return FitPlan(tuple(Run(node) for node in order.tolist()), orderer.measured(order)[1])
+
+
+def _outside(stated: int, expected: list[int]) -> int:
+    """Returns how far above the largest of some figures another one lies, or how far below the smallest."""
+    return stated - min(max(stated, min(expected)), max(expected))
 
 
 def _learn(search: FitLoop, program: FitProgram, plan: FitPlan, stated: int) -> None:

@@ -68,7 +68,12 @@ def kind_of(equation: Any) -> Kind:
         return Kind.EXPENSIVE
     if name in _CHEAP_ELEMENTWISE or name in _MOVES:
         return Kind.CHEAP
-    return Kind.REDUCTION if name in _REDUCTIONS else Kind.OPAQUE
+    return Kind.REDUCTION if name in _REDUCTIONS or is_product_of_vectors(equation) else Kind.OPAQUE
+
+
+def is_product_of_vectors(equation: Any) -> bool:
+    """Whether XLA makes a product of elements and their sum of an equation, such as the square of a norm."""
+    return equation.primitive.name == "dot_general" and equation.outvars[0].aval.shape == ()
 
 
 def is_elementwise(equation: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from jax.extend.core import Literal
 
 from memplan.passes.fit.groups import EquationGroup
-from memplan.passes.fit.kinds import Kind, bytes_of, kind_of
+from memplan.passes.fit.kinds import Kind, bytes_of, is_product_of_vectors, kind_of
 
 _WINDOW = 32
 _REDUCTIONS = frozenset(
@@ -25,7 +25,7 @@ _REDUCTIONS = frozenset(
 def reduction_workspace(jaxpr: Any, group: EquationGroup) -> int:
     """Returns the bytes that a group needs for a reduction while it runs; 0 if it is none."""
     root = jaxpr.eqns[group.root]
-    if root.primitive.name == "dot_general" and root.outvars[0].aval.shape == ():
+    if is_product_of_vectors(root):
         return _in_windows(root.invars[0].aval.shape, range(root.invars[0].aval.ndim), root.outvars[0].aval, True)
     if root.primitive.name not in _REDUCTIONS or isinstance(root.invars[0], Literal):
         return 0

@@ -10,9 +10,11 @@ import pytest
 
 from memplan.backends.fit import loop
 from memplan.backends.fit.compilers import CompiledFit, StatedMemory
-from memplan.backends.fit.loop import FitCandidate, FitLoop, cheapest_that_fits
+from memplan.backends.fit.loop import FitCandidate, FitLoop, calibrate, cheapest_that_fits
 from memplan.backends.fit.result import CannotFitError, FitAttempt
-from memplan.planners.fit.plan import FitPlan
+from memplan.planners.fit.plan import FitPlan, Run
+from memplan.planners.fit.problem import FitNode, FitProblem, FitValue
+from memplan.planners.fit.verifier import verify_fit
 
 LIMIT = 100_000
 
@@ -76,3 +78,25 @@ def test_limits_that_bring_no_cheaper_plan_are_passed_over(monkeypatch: pytest.M
     best, peaks = found(monkeypatch, lambda peak: 2 * peak - 40_000, step=32_000)
     assert best == max(peak for peak in peaks if 2 * peak - 40_000 <= LIMIT)
     assert len(peaks) == len(set(peaks))
+
+
+@pytest.mark.parametrize(("stated", "beyond"), [(1003, 1), (1002, 0), (500, 0), (103, 0), (60, -43)])
+def test_an_order_of_the_compiler_is_no_fault_of_the_model(stated: int, beyond: int) -> None:
+    """As written, ten large values stand at once; in the best order one does, besides the sums of those before."""
+    values, nodes = [FitValue("x", 1)], []
+    for i in range(10):
+        values.append(FitValue(f"large{i}", 100, i))
+        nodes.append(FitNode(f"make{i}", (0,), (i + 1,), 1.0))
+    for i in range(10):
+        reads = (i + 1,) if i == 0 else (i + 1, 10 + i)
+        values.append(FitValue(f"sum{i}", 1, 10 + i, is_result=i == 9))
+        nodes.append(FitNode(f"reduce{i}", reads, (11 + i,), 1.0))
+    problem = FitProblem(tuple(values), tuple(nodes))
+    written = FitPlan(tuple(Run(node) for node in range(20)))
+    written = FitPlan(written.steps, verify_fit(problem, written).peak)
+    assert written.peak == 1002
+    program: Any = SimpleNamespace(problem=problem, as_written=written)
+    variant: Any = SimpleNamespace(program=program)
+    search = FitLoop(LIMIT, None, None, 1, (), "program", variants=[variant])  # type: ignore[arg-type]
+    calibrate(search, CompiledFit(StatedMemory(1, 1, 0, stated - 2)))
+    assert search.offset == beyond

@@ -50,6 +50,12 @@ def test_what_a_matrix_product_reads_has_a_buffer() -> None:
     assert names(lambda x: (x + 1) @ (x - 1).T, X) == ["add", "sub", "dot_general"]
 
 
+def test_a_product_of_two_vectors_computes_what_it_reads() -> None:
+    """XLA makes the sum of a product of elements of it."""
+    assert names(lambda x: jnp.vdot(x * 2, x + 1), X) == ["dot_general"]
+    assert names(lambda x: (x * 2) @ (x + 1).T, X) == ["mul", "add", "dot_general"]
+
+
 def test_a_view_is_read_through() -> None:
     made = program(lambda x: jnp.exp(x).reshape(4, 8) @ array(8, 8), X)
     assert [node.name.rpartition(".")[0] for node in made.problem.nodes] == ["exp", "dot_general"]

@@ -22,6 +22,7 @@ from memplan.cli.bench.fit_methods import DEFAULT, METHODS, OURS, Method
 from memplan.cli.bench.fit_programs import AheadOfTime, Compiled, Compiler, CpuCompiler, fitted, measure
 from memplan.cli.bench.fit_summary import (
     CELL_COLUMNS,
+    CHEAP,
     PROGRAM_COLUMNS,
     TEXT_COLUMNS,
     allowed,
@@ -246,6 +247,19 @@ def headline(summary: Row) -> str:
     """Returns the summary in a few lines."""
     text = f"{summary['cells']} cells (step and limit): a baseline fits {summary['baseline_fits']}, {OURS} fits "
     text += f"{summary['fits']}, of them {summary['fits_alone']} that no baseline fits; {len(summary['lost'])} are lost"
+    lines = [text, f"programs of {OURS} above their limit: {summary['above']}"]
     if summary["mean_ratio"] is not None:
-        text += f"\ngeometric mean of costs over the cheapest baseline's: {summary['mean_ratio']:.2f}"
-    return text
+        lines.append(f"geometric mean of costs over the cheapest baseline's: {summary['mean_ratio']:.2f}")
+    cheap = ", ".join(f"{count} at {limit} %" for limit, count in summary["cheap"].items())
+    lines.append(f"of {summary['steps']} steps, {OURS} fits for less than {CHEAP * 100:.0f} % more time: {cheap}")
+    cheap = ", ".join(f"{count} at {limit} %" for limit, count in summary["cheap_by_model"].items())
+    lines.append(f"by its model of time: {cheap}")
+    if summary["median_prediction_error"] is not None:
+        error = f"{summary['median_prediction_error'] * 100:.1f} %"
+        lines.append(f"median difference of the first prediction from what the compiler stated: {error}")
+    if summary["same_program"] is not None:
+        low, high = summary["same_program"]
+        lines.append(
+            f"measured time of baselines that need as much as the default, over its time: {low:.2f} to {high:.2f}"
+        )
+    return "\n".join(lines)

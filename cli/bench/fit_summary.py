@@ -117,6 +117,7 @@ def summarize(rows: Sequence[Row], limits: Iterable[int]) -> Row:
         abs(row["predicted"] / row["first_stated"] - 1) for row in ours if row.get("predicted") and row["first_stated"]
     ]
     return {
+        "steps": len({cell.step for cell in found}),
         "cells": len(found),
         "baseline_fits": sum(cell.baseline_cost is not None for cell in found),
         "fits": sum(cell.cost is not None for cell in found),
@@ -124,14 +125,42 @@ def summarize(rows: Sequence[Row], limits: Iterable[int]) -> Row:
         "lost": [asdict(cell) for cell in found if cell.reason],
         # Of our cost over that of the cheapest baseline, where both fit.
         "mean_ratio": statistics.geometric_mean(ratios) if ratios else None,
+        "above": sum(_is_above(row, rows) for row in ours),
         # Per limit, the steps that ours fits for less than 15 % more time.
         "cheap": {
             str(limit): sum(cell.limit == limit and cell.cost is not None and cell.cost < CHEAP for cell in found)
             for limit in sorted(limits, reverse=True)
         },
+        "cheap_by_model": {
+            str(limit): sum(row["limit"] == limit and row.get("model_cost", CHEAP) < CHEAP for row in ours)
+            for limit in sorted(limits, reverse=True)
+        },
+        "same_program": _noise(rows),
         "median_prediction_error": statistics.median(errors) if errors else None,
         "worst_difference": max((row["difference"] for row in rows if row.get("difference") is not None), default=None),
     }
+
+
+def _is_above(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a program needs more than its limit, although it came back as one that fits."""
+    default = next((each for each in rows if each["step"] == row["step"] and each["method"] == DEFAULT), row)
+    return "error" not in row and row["temporaries"] > allowed(default["temporaries"], row["limit"])
+
+
+def _noise(rows: Sequence[Row]) -> tuple[float, float] | None:
+    """Returns the least and the largest measured time, over the default's, of baselines that need as much memory.
+
+    The compiler took most of them for the same program, so that they show what a measurement is worth.
+    """
+    defaults = {row["step"]: row for row in rows if row["method"] == DEFAULT and "error" not in row}
+    same = [
+        row["ratio"]
+        for row in rows
+        if "seconds" in row
+        and row["method"] not in (DEFAULT, OURS)
+        and row["temporaries"] == defaults[row["step"]]["temporaries"]
+    ]
+    return (min(same), max(same)) if same else None
 
 
 # Columns of both tables that are no numbers.

@@ -12,7 +12,7 @@ import pytest
 
 from memplan.backends import order_hook
 from memplan.cli.bench import fit_methods, fit_summary
-from memplan.cli.bench.fit import chosen_methods
+from memplan.cli.bench.fit import chosen_methods, headline
 from memplan.cli.bench.fit_programs import difference
 
 Run = Callable[..., Any]
@@ -31,9 +31,9 @@ ROWS = [
     row("default", 1.0, 1000),
     row("block", 1.2, 400),
     row("dots", 1.05, 700),
-    row("memplan", 1.0, 790, 80, predicted=800, first_stated=840),
-    row("memplan", 1.04, 600, 60, predicted=700, first_stated=650),
-    row("memplan", 1.3, 390, 40, predicted=440, first_stated=440),
+    row("memplan", 1.0, 790, 80, predicted=800, first_stated=840, model_cost=0.01),
+    row("memplan", 1.04, 600, 60, predicted=700, first_stated=650, model_cost=0.05),
+    row("memplan", 1.3, 390, 40, predicted=440, first_stated=440, model_cost=0.12),
     row("memplan", 1.5, 300, 30, predicted=350, first_stated=None),
 ]
 
@@ -95,7 +95,27 @@ def test_the_summary_counts_and_takes_the_mean() -> None:
     ratios = [0.01 / 0.06, 0.05 / 0.21, 0.31 / 0.21]
     assert summary["mean_ratio"] == pytest.approx(np.prod(ratios) ** (1 / 3))
     assert summary["cheap"] == {"80": 1, "60": 1, "40": 0, "30": 0}
+    assert summary["cheap_by_model"] == {"80": 1, "60": 1, "40": 1, "30": 0}
+    assert (summary["steps"], summary["above"], summary["same_program"]) == (1, 0, None)
     assert summary["median_prediction_error"] == pytest.approx(1 - 800 / 840), "of 0, 4.8 and 7.7 %"
+
+
+def test_the_headline_says_what_the_figures_are() -> None:
+    same = [
+        row("default", 1.0, 1000, seconds=1.0),
+        row("loss", 1.4, 1000, seconds=1.4),
+        row("dots", 0.9, 1000, seconds=0.9),
+    ]
+    over = row("memplan", 1.0, 900, 80, seconds=1.0, predicted=999, first_stated=900)
+    text = headline(fit_summary.summarize([*same, over], [80])).splitlines()
+    assert text == [
+        "1 cells (step and limit): a baseline fits 0, memplan fits 0, of them 0 that no baseline fits; 0 are lost",
+        "programs of memplan above their limit: 1",
+        "of 1 steps, memplan fits for less than 15 % more time: 0 at 80 %",
+        "by its model of time: 0 at 80 %",
+        "median difference of the first prediction from what the compiler stated: 11.0 %",
+        "measured time of baselines that need as much as the default, over its time: 0.90 to 1.40",
+    ]
 
 
 def test_why_a_cell_is_lost() -> None:

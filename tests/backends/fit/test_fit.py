@@ -27,7 +27,6 @@ from memplan.planners.fit.plan import FitError, FitPlan, Run
 from memplan.planners.fit.problem import FitProblem
 from memplan.planners.fit.verifier import verify_fit
 
-
 # One step for most of the tests, so that it is traced and compiled as given once.
 MLP = mlp(layers=4, batch=128)
 SCANNED = scanned(layers=6, batch=128)

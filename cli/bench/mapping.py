@@ -23,7 +23,7 @@ from memplan import pipeline
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, Resume, TimeLimit
 from memplan.cli.bench.results import Results
 from memplan.cli.bench.rows import cpu_seconds, positive_integers
-from memplan.cli.console import Stages, show, write
+from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners
 from memplan.compiler.effort import Effort
@@ -162,6 +162,9 @@ def _rows_of(
     for name, made in found.items():
         if made is None:
             continue
+        failed = made.plan.info.get("failed", {})
+        for member, error in failed.items():
+            note(f"{name_of_problem}: {name} did without {member}: {error}")
         yield {
             "dump": name_of_problem,
             "target": problem.target,
@@ -176,6 +179,7 @@ def _rows_of(
             "violations": len(verify(problem, made.plan)),
             "seconds": made.seconds,
             "cpu_seconds": made.cpu,
+            "failed": failed,
         }
 
 
@@ -193,6 +197,8 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "median_gap": statistics.median(row["gap"] for row in own),
             "optimal": sum(row["gap"] <= OPTIMAL for row in own),
             "violations": sum(row["violations"] for row in own),
+            # Plans that were made without some of the planner's members.
+            "without_members": sum(bool(row["failed"]) for row in own),
             "worst_gap": max(row["gap"] for row in own),
             # By how much the bound is above what was checked exactly, and not only stated by an integer solver.
             "bounds_unchecked": sum(row["bound"] > row["bound_checked"] for row in own),

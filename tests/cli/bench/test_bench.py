@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def row(dump: str, planner: str, latency: float, own: float | None) -> dict[str,
     return {
         "dump": dump, "target": "tpu-v5e", "operations": 1234, "buffers": 5, "planner": planner, "latency": latency,
         "ratio_to_xla": None if own is None else latency / own, "bound": 0.001, "bound_checked": 0.0008, "gap": latency / 0.001 - 1,
-        "violations": 0, "seconds": 0.5, "cpu_seconds": 0.75,
+        "violations": 0, "seconds": 0.5, "cpu_seconds": 0.75, "failed": {},
     }  # fmt: skip
 
 
@@ -113,6 +114,26 @@ def test_xlas_own_plan_is_made_once(run: Run, module: Path, monkeypatch: pytest.
     made.clear()
     assert run("bench", "mapping", "--dumps", module, "--planners", "slow").status == 0
     assert sorted(made) == ["slow", "xla"]
+
+
+def test_a_row_says_which_members_failed(
+    run: Run, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A portfolio goes on without a member that fails: such a row is not what the planner can do."""
+    plan = pipeline.plan
+
+    def without_ilp(*args: Any, **options: Any) -> Any:
+        made = plan(*args, **options)
+        return replace(made, info={**made.info, "failed": {"ilp": "no solver"}})
+
+    monkeypatch.setattr(pipeline, "plan", without_ilp)
+    file = tmp_path / "mapping.json"
+    done = run("bench", "mapping", "--dumps", module, "--planners", "slow", "--json", file)
+    assert done.status == 0
+    assert "step: slow did without ilp: no solver" in done.err
+    data = json.loads(file.read_text())
+    assert data["rows"][0]["failed"] == {"ilp": "no solver"}
+    assert data["summary"]["slow"]["without_members"] == 1
 
 
 def test_mapping_of_contended_problems(run: Run, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import TypeVar
@@ -12,6 +12,10 @@ from typing import TypeVar
 from memplan.compiler.errors import PlannerError
 
 T = TypeVar("T")
+
+# What is kept back of a time limit for a last step, in the seconds that such a step took before: the machine may be
+# busier then, and the last plan may have more parts.
+_FINISHING = 2.0
 
 
 class Effort(Enum):
@@ -94,6 +98,24 @@ class Guard:
             yield
         finally:
             self._kept -= seconds
+
+    @contextmanager
+    def keeping_for(self, finish: Callable[[], object]) -> Iterator[None]:
+        """Keeps seconds back within the block for a step that follows it and asks no guard.
+
+        How long the step takes is measured: it is done now as well, with what there is so far. It is not done without a
+        limit, nor if no time is left.
+
+        Args:
+          finish: does the step; what it returns is of no use.
+        """
+        seconds = 0.0
+        if self.is_limited and self.left() > 0.0:
+            started = time.monotonic()
+            finish()
+            seconds = _FINISHING * (time.monotonic() - started)
+        with self.keeping(seconds):
+            yield
 
 
 def effort_of(name: str | Effort) -> Effort:

@@ -21,7 +21,6 @@ end. These are the differences, each with its switch in `GreedyOptions`:
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import cache
 
@@ -51,9 +50,6 @@ _WORK = 1_500_000
 
 # A small program is decided again no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
-
-# What is kept back of a time limit for packing, in the seconds that packing the first decisions took.
-_FINISHING = 2.0
 
 
 @dataclass(frozen=True)
@@ -127,15 +123,13 @@ class _OrderTrials:
           PlannerError: the homes in the space do not fit.
         """
         first = self._decided(self.options.orders[0])
-        with self.guard.keeping(self._seconds_to_finish(first) if self.guard.is_limited else 0.0):
+        with self.guard.keeping_for(lambda: self._finish(first)):
             return self._search(first)
 
-    def _seconds_to_finish(self, decisions: Decisions) -> float:
-        """Returns how long it takes to pack decisions and to make a plan of them, and looks at nothing else of it."""
-        started = time.monotonic()
+    def _finish(self, decisions: Decisions) -> None:
+        """Packs decisions and makes a plan of them, which is what is left to do after the search."""
         placed, offsets, _ = self._placed(decisions)
         assemble(self.frame.problem, placed.stays(offsets), "greedy")
-        return _FINISHING * (time.monotonic() - started)
 
     def _search(self, first: Decisions) -> tuple[Decisions, Integers]:
         options = self.options

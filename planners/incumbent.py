@@ -7,7 +7,8 @@ offsets (`stays/rearrangement.py`). `greedy` does the same with its decisions be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,17 @@ class Incumbent:
             return None
         made = Rearrangement(placed.decisions, placed.offsets, self.emulator, seed)
         return made, [stay for stay in stays if stay.space != space]
+
+    @contextmanager
+    def keeping_for_plan(self) -> Iterator[None]:
+        """Keeps seconds of a time limit back within the block, for making a plan of what was found when it was met."""
+
+        def remake() -> None:
+            stays, homes = placed_stays(self.problem, self.plan), home_offsets_of(self.problem, self.plan)
+            self.emulator.latency(assemble(self.problem, stays, self._planner, home_offsets=homes).plan)
+
+        with self.budget.guard.keeping_for(remake):
+            yield
 
     def rearrange(self, moves: Moves, seed: int) -> None:
         """Rearranges what lies in one fast space after another, each as a whole.

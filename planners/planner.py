@@ -176,9 +176,12 @@ class Planner:
 
     def unverified(self, problem: MappingProblem, budget: Budget) -> Plan:
         """Returns the plan of `plan` to a caller that verifies it; raises PlanError and PlannerError as `plan` does."""
+        guard = Guard(budget.time_limit)
         problem.check()
+        started = time.monotonic()
         self.prepare()
-        budget = replace(budget, guard=Guard(budget.time_limit))
+        guard.extend(time.monotonic() - started)
+        budget = replace(budget, guard=guard)
         plan = self.solve(problem, budget)
         if budget.guard.met:
             plan = replace(plan, info={**plan.info, "stopped": STOPPED})

@@ -57,7 +57,7 @@ def solve(problem: MappingProblem, budget: Budget) -> Plan:
     """
     start = budget.known or greedy.solve(problem, budget)
     best = Incumbent(problem, budget, "neighbourhoods", start)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), best.keeping_for_plan():
         if problem.end <= MOST_OPERATIONS:
             best.rearrange(budget.effort.of(*_MOVES), budget.seed)
         else:

@@ -92,12 +92,12 @@ def solve_with(problem: MappingProblem, budget: Budget, options: SearchOptions) 
         what = f"no neighbourhood is called {min(unknown)!r}" if unknown else "search needs a neighbourhood"
         raise PlannerError(f"{what}; there are: {', '.join(NEIGHBOURHOODS)}")
     first = greedy.solve(problem, budget)
-    search = _Annealing(Incumbent(problem, budget, "search", first), options)
-    with contextlib.suppress(KeyboardInterrupt):  # What was found until then is the answer.
-        search.run()
+    best = Incumbent(problem, budget, "search", first)
+    with contextlib.suppress(KeyboardInterrupt), best.keeping_for_plan():  # What was found until then is the answer.
+        _Annealing(best, options).run()
         if options.moves:
-            search.best.finish()
-    return search.best.plan
+            best.finish()
+    return best.plan
 
 
 class _Annealing:

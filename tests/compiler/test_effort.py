@@ -55,6 +55,23 @@ def test_what_is_kept_back_counts_as_gone_within_the_block() -> None:
     assert guard.met, "work has stopped because of it"
 
 
+def test_a_step_that_follows_is_measured_and_its_time_kept_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, done = [100.0], list[float]()
+
+    def finish() -> None:
+        now[0] += 3.0
+        done.append(now[0])
+
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    guard = Guard(20.0)
+    with guard.keeping_for(finish):
+        assert guard.left() == 20.0 - 3.0 - 6.0
+    assert guard.left() == 17.0
+    with Guard().keeping_for(finish), Guard(0.0).keeping_for(finish):
+        pass
+    assert done == [103.0], "without a limit nothing needs to be known, and when it is met there is no time for it"
+
+
 def test_seconds_that_do_not_count_move_the_limit() -> None:
     guard = Guard(1.0)
     guard.extend(100.0)

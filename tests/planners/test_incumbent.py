@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
 from random_problems import REAL, seeded_problem
 
+from memplan.compiler.effort import Guard
 from memplan.compiler.emulator.timing import latency
 from memplan.compiler.mapping.contended import placement_problem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.verify import verify
 from memplan.planners import greedy, search, slow
+from memplan.planners import planner as planners
 from memplan.planners.evolution import solve as evolution
 from memplan.planners.evolution.solve import EvolutionOptions
 from memplan.planners.ilp import solve as ilp
@@ -78,3 +81,21 @@ def test_ilp_ends_with_moves_and_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ilp, "_search", lambda *_: None)
     plan = ilp.solve(PROBLEM, replace(FAST, known=START))
     assert plan.info["method"] == "rearrangement"
+
+
+@pytest.mark.parametrize("name", ["search", "neighbourhoods"])
+def test_under_a_limit_time_is_kept_back_to_make_the_last_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making a plan of a large program takes seconds, in which no guard is asked."""
+    kept, keeping = list[float](), Guard.keeping
+
+    def noted(self: Guard, seconds: float) -> AbstractContextManager[None]:
+        kept.append(seconds)
+        return keeping(self, seconds)
+
+    monkeypatch.setattr(Guard, "keeping", noted)
+    made = planners.get(name).solve(PROBLEM, Budget(Effort.FAST, time_limit=1e6, known=START))
+    assert len(kept) == 1
+    assert kept[0] > 0.0
+    assert made == planners.get(name).solve(PROBLEM, Budget(Effort.FAST, known=START)), (
+        "a limit that is not met changes nothing"
+    )

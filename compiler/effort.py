@@ -100,7 +100,7 @@ class Guard:
             self._kept -= seconds
 
     @contextmanager
-    def keeping_for(self, finish: Callable[[], object]) -> Iterator[None]:
+    def keeping_for(self, finish: Callable[[], object]) -> Iterator[float]:
         """Keeps seconds back within the block for a step that follows it and asks no guard.
 
         How long the step takes is measured: it is done now as well, with what there is so far. It is not done without a
@@ -108,14 +108,17 @@ class Guard:
 
         Args:
           finish: does the step; what it returns is of no use.
+
+        Yields:
+          The seconds that the step took; 0 if it was not done.
         """
         seconds = 0.0
         if self.is_limited and self.left() > 0.0:
             started = time.monotonic()
             finish()
-            seconds = _FINISHING * (time.monotonic() - started)
-        with self.keeping(seconds):
-            yield
+            seconds = time.monotonic() - started
+        with self.keeping(_FINISHING * seconds):
+            yield seconds
 
 
 def effort_of(name: str | Effort) -> Effort:

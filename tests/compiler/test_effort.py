@@ -64,7 +64,8 @@ def test_a_step_that_follows_is_measured_and_its_time_kept_back(monkeypatch: pyt
 
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     guard = Guard(20.0)
-    with guard.keeping_for(finish):
+    with guard.keeping_for(finish) as seconds:
+        assert seconds == 3.0
         assert guard.left() == 20.0 - 3.0 - 6.0
     assert guard.left() == 17.0
     with Guard().keeping_for(finish), Guard(0.0).keeping_for(finish):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from random_problems import REAL, seeded_problem
@@ -13,7 +15,7 @@ from memplan.compiler.emulator.timing import latency
 from memplan.compiler.mapping.contended import placement_problem
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.verify import verify
-from memplan.planners import greedy, search, slow
+from memplan.planners import greedy, incumbent, search, slow
 from memplan.planners import planner as planners
 from memplan.planners.evolution import solve as evolution
 from memplan.planners.evolution.solve import EvolutionOptions
@@ -83,19 +85,36 @@ def test_ilp_ends_with_moves_and_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     assert plan.info["method"] == "rearrangement"
 
 
+def test_under_a_limit_nothing_is_begun_that_would_not_be_done_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making a plan of a large program takes seconds, and so does loading it to be rearranged; none asks the guard."""
+    now, assemble = [0.0], incumbent.assemble
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        now[0] += 3.0
+        return assemble(*args, **options)
+
+    monkeypatch.setattr(incumbent, "assemble", slowly)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    for limit, is_enough in ((20.0, False), (100.0, True)):
+        budget = Budget(Effort.FAST, time_limit=limit)
+        best = Incumbent(PROBLEM, budget, "mine", START)
+        with best.keeping_for_plan():
+            assert budget.guard.left() == limit - 3.0 - 6.0, "as long as making it took, and as much again"
+            assert (best.rearrangement(1, seed=0) is not None) == is_enough
+        assert budget.guard.met == (not is_enough)
+
+
 @pytest.mark.parametrize("name", ["search", "neighbourhoods"])
-def test_under_a_limit_time_is_kept_back_to_make_the_last_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Making a plan of a large program takes seconds, in which no guard is asked."""
-    kept, keeping = list[float](), Guard.keeping
+def test_a_limit_that_is_not_met_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, keeping = list[float](), Guard.keeping_for
 
-    def noted(self: Guard, seconds: float) -> AbstractContextManager[None]:
-        kept.append(seconds)
-        return keeping(self, seconds)
+    def noted(self: Guard, finish: Callable[[], object]) -> AbstractContextManager[float]:
+        kept.append(self.left())
+        return keeping(self, finish)
 
-    monkeypatch.setattr(Guard, "keeping", noted)
-    made = planners.get(name).solve(PROBLEM, Budget(Effort.FAST, time_limit=1e6, known=START))
-    assert len(kept) == 1
-    assert kept[0] > 0.0
-    assert made == planners.get(name).solve(PROBLEM, Budget(Effort.FAST, known=START)), (
-        "a limit that is not met changes nothing"
-    )
+    monkeypatch.setattr(Guard, "keeping_for", noted)
+    plans = [
+        planners.get(name).solve(PROBLEM, Budget(Effort.FAST, time_limit=limit, known=START)) for limit in (1e6, None)
+    ]
+    assert plans[0] == plans[1]
+    assert len(kept) == 2

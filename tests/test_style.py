@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -29,8 +30,6 @@ FOLDERS = (
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, env=os.environ | environment
     )
@@ -68,7 +67,7 @@ def test_mypy(tmp_path: Path) -> None:
         if package != "memplan":
             (tmp_path / package.replace(".", "/")).symlink_to(ROOT / folder)
     done = run(
-        "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-error-summary", "-p", "memplan", MYPYPATH=str(tmp_path)
+        "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-error-summary", "--cache-dir", os.devnull, "-p", "memplan", MYPYPATH=str(tmp_path)
     )  # fmt: skip
     assert done.returncode == 0, done.stdout.replace(str(tmp_path), "") + done.stderr
 

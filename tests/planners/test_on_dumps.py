@@ -71,6 +71,7 @@ def test_so_it_is_at_the_normal_effort(path: Path) -> None:
         assert best <= emulator.latency(planners.get(name).solve(problem, Budget())), name
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_dump_does_not_depend_on_processes_or_hash_seed() -> None:
     program = (
         "import sys, memplan\n"

@@ -32,7 +32,7 @@ def trainer() -> Trainer:
     "search",
     [
         SMALL.search,
-        TreeSearchOptions(method="muzero", simulations=3, patience=2),
+        pytest.param(TreeSearchOptions(method="muzero", simulations=3, patience=2), marks=pytest.mark.slow),
         TreeSearchOptions(simulations=3, model="game"),
     ],
     ids=["gumbel", "patient muzero", "game"],

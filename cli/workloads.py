@@ -59,7 +59,7 @@ def command(
     """
     import json as json_module
 
-    from memplan.cli.console import Stages, show, write
+    from memplan.cli.console import Stages, note, show, write
     from memplan.cli.programs import prepare_jax
     from memplan.compiler.errors import MemplanError
 
@@ -82,6 +82,8 @@ def command(
         write(json_module.dumps(rows, indent=2))
     else:
         show(lambda terminal: terminal.print(_table(rows, sizes)))
+    if missing := workloads.left_out():
+        note(f"{len(missing)} workloads are left out, made with other libraries: pip install 'memplan[zoo]'")
 
 
 def _sizes(chosen: list[Workload], stages: Any) -> list[dict[str, float]]:

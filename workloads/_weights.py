@@ -235,16 +235,19 @@ def squared(apply: Apply) -> Apply:
 def random_params(shapes: Any, seed: int = 0) -> Any:
     """Returns arrays of these shapes, for tests: weights of variance 1 ÷ fan-in, scales of one, biases of zero.
 
-    What an optimizer keeps starts at zero, and integers are one.
+    What an optimizer keeps starts at zero, averages of squares of norms and masses of samplers are one, as integers are.
     """
+    ones = {"scale", "variance", "inverse_mass_matrix", "mass_matrix_sqrt", "mass_matrix_sqrt_inv"}
+    zeros = {"mean", "square", "mu", "nu", "v", "v_row", "v_col"}
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
     made = []
     for number, (path, leaf) in enumerate(leaves):
-        names = [str(getattr(entry, "key", "")) for entry in path]
+        names = [str(getattr(entry, "key", getattr(entry, "name", ""))) for entry in path]
         last = names[-1] if names else ""
-        if last in ("scale", "variance") or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        is_square = any(name.endswith("var_ema") for name in names)
+        if ones & set(names[-2:]) or is_square or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             made.append(jnp.ones(leaf.shape, leaf.dtype))
-        elif last in ("b", "bias") or {"mean", "square"} & set(names):
+        elif last in ("b", "bias") or zeros & set(names):
             made.append(jnp.zeros(leaf.shape, leaf.dtype))
         else:
             key = jax.random.fold_in(jax.random.key(seed), number)

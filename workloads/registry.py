@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -38,6 +39,8 @@ class Workload:
       family: of related programs, such as "convnet".
       kind: "training" if it computes gradients and updates parameters, else "inference".
       source: the paper or public model, with its arXiv number if it has one.
+      needs: libraries that memplan itself does without, by the names that they are imported by. They are imported when
+        the program is built, and not before.
     """
 
     name: str
@@ -47,6 +50,11 @@ class Workload:
     family: str = "other"
     kind: Kind = "inference"
     source: str = ""
+    needs: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Returns the libraries that it needs and that are not installed."""
+        return [name for name in self.needs if find_spec(name) is None]
 
     @property
     def split(self) -> str:
@@ -55,9 +63,25 @@ class Workload:
 
 
 _registry: Registry[Workload] = Registry("workload", "memplan.workloads", Workload, MemplanError)
-get = _registry.get
-names = _registry.names
 register = _registry.register
+
+
+def names() -> list[str]:
+    """Returns the names of the workloads whose libraries are installed, sorted."""
+    return [each.name for each in _registry if not each.missing()]
+
+
+def left_out() -> list[str]:
+    """Returns the names of the workloads that need libraries which are not installed, sorted."""
+    return [each.name for each in _registry if each.missing()]
+
+
+def get(name: str) -> Workload:
+    """Returns a workload; raises MemplanError if there is none, or a library that it needs is not installed."""
+    found = _registry.get(name)
+    if missing := found.missing():
+        raise MemplanError(f"the workload {name} needs {', '.join(missing)}: pip install 'memplan[zoo]'")
+    return found
 
 
 def workload(
@@ -67,6 +91,7 @@ def workload(
     source: str,
     kind: Kind = "inference",
     donate_argnums: tuple[int, ...] = (),
+    needs: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Built]], Workload]:
     """Makes a function that builds a program a registered workload of the function's name; see `Workload`.
 
@@ -84,7 +109,7 @@ def workload(
             fun.__name__ = name
             return fun, args
 
-        return register(Workload(name, description, named, donate_argnums, family, kind, source))
+        return register(Workload(name, description, named, donate_argnums, family, kind, source, needs))
 
     return decorate
 

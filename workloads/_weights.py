@@ -235,7 +235,7 @@ def squared(apply: Apply) -> Apply:
 def random_params(shapes: Any, seed: int = 0) -> Any:
     """Returns arrays of these shapes, for tests: weights of variance 1 ÷ fan-in, scales of one, biases of zero.
 
-    What an optimizer keeps starts at zero, averages of squares of norms and masses of samplers are one, as integers are.
+    What an optimizer keeps starts at zero. Mean squares of norms, masses of samplers and integers are one.
     """
     ones = {"scale", "variance", "inverse_mass_matrix", "mass_matrix_sqrt", "mass_matrix_sqrt_inv"}
     zeros = {"mean", "square", "mu", "nu", "v", "v_row", "v_col"}

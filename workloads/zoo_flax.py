@@ -29,22 +29,22 @@ def flax_scan_train(tiny: bool = False, batch: int = 16) -> Built:
 
     layers, width, heads, length, vocabulary = (2, 8, 2, 6, 11) if tiny else (8, 512, 8, 256, 8192)
 
-    class Block(nn.Module):
+    class LinenBlock(nn.Module):
         @nn.compact
         def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
             x = x + nn.MultiHeadDotProductAttention(heads, dtype=jnp.bfloat16)(nn.LayerNorm()(x))
             y = nn.gelu(nn.Dense(4 * width, dtype=jnp.bfloat16)(nn.LayerNorm()(x)))
             return x + nn.Dense(width, dtype=jnp.bfloat16)(y), None
 
-    class Encoder(nn.Module):
+    class LinenEncoder(nn.Module):
         @nn.compact
         def __call__(self, tokens: jax.Array) -> jax.Array:
             embed = nn.Embed(vocabulary, width)
-            blocks = nn.scan(nn.remat(Block), {"params": 0}, split_rngs={"params": True}, length=layers)
+            blocks = nn.scan(nn.remat(LinenBlock), {"params": 0}, split_rngs={"params": True}, length=layers)
             logits: jax.Array = embed.attend(blocks()(embed(tokens), None)[0])
             return logits
 
-    net, tokens = Encoder(), shaped(batch, length, dtype=jnp.int32)
+    net, tokens = LinenEncoder(), shaped(batch, length, dtype=jnp.int32)
 
     def loss(params: Any, tokens: jax.Array) -> jax.Array:
         logits: Any = net.apply(params, tokens)
@@ -82,13 +82,13 @@ def flax_video_train(tiny: bool = False, batch: int = 8) -> Built:
 
     frames, size, channels = (3, 8, 4) if tiny else (16, 64, 64)
 
-    class Video(nn.Module):
+    class LinenVideo(nn.Module):
         @nn.compact
         def __call__(self, video: jax.Array) -> jax.Array:
             hidden = nn.RNN(nn.ConvLSTMCell(channels, (3, 3)))(video)
             return nn.Conv(1, (1, 1))(hidden)
 
-    net, video = Video(), shaped(batch, frames, size, size, 1)
+    net, video = LinenVideo(), shaped(batch, frames, size, size, 1)
 
     def loss(params: Any, video: jax.Array) -> jax.Array:
         predicted: Any = net.apply(params, video[:, :-1])
@@ -108,7 +108,7 @@ def nnx_decoder_infer(tiny: bool = False, batch: int = 8) -> Built:
 
     layers, width, heads, length, vocabulary = (1, 8, 2, 6, 11) if tiny else (6, 512, 8, 512, 16384)
 
-    class Block(nnx.Module):
+    class NnxBlock(nnx.Module):
         def __init__(self, rngs: Any):
             self.attention = nnx.MultiHeadAttention(heads, width, decode=False, rngs=rngs)
             self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs), nnx.LayerNorm(width, rngs=rngs)])
@@ -118,10 +118,10 @@ def nnx_decoder_infer(tiny: bool = False, batch: int = 8) -> Built:
             x = x + self.attention(self.norms[0](x), mask=nnx.make_causal_mask(x[..., 0]))
             return x + self.down(nnx.gelu(self.up(self.norms[1](x))))
 
-    class Decoder(nnx.Module):
+    class NnxDecoder(nnx.Module):
         def __init__(self, rngs: Any):
             self.embed = nnx.Embed(vocabulary, width, rngs=rngs)
-            self.blocks = nnx.List([Block(rngs) for _ in range(layers)])
+            self.blocks = nnx.List([NnxBlock(rngs) for _ in range(layers)])
 
         def __call__(self, tokens: jax.Array) -> jax.Array:
             x = self.embed(tokens)
@@ -130,7 +130,7 @@ def nnx_decoder_infer(tiny: bool = False, batch: int = 8) -> Built:
             logits: jax.Array = self.embed.attend(x[:, -1])
             return logits
 
-    graph, params, rest = nnx.split(nnx.eval_shape(lambda: Decoder(nnx.Rngs(0))), nnx.Param, ...)
+    graph, params, rest = nnx.split(nnx.eval_shape(lambda: NnxDecoder(nnx.Rngs(0))), nnx.Param, ...)
 
     def fun(params: Any, tokens: jax.Array) -> jax.Array:
         found: jax.Array = nnx.merge(graph, params, rest)(tokens)

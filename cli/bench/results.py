@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memplan import __version__
+from memplan.cli.signals import interrupted
 from memplan.compiler import limits
 from memplan.compiler.cache import sources_digest
 from memplan.compiler.errors import MemplanError
@@ -67,8 +68,16 @@ class Results:
         return any(all(row.get(key) == value for key, value in values.items()) for row in self.rows)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds the rows that belong together, and writes the file."""
-        self.rows.extend(rows)
+        """Adds the rows that belong together, and writes the file.
+
+        Raises:
+          KeyboardInterrupt: the command was interrupted meanwhile. A planner then ends with its best plan so far, and
+            rows of such a plan are none.
+        """
+        new = list(rows)
+        if interrupted():
+            raise KeyboardInterrupt
+        self.rows.extend(new)
         _write(self._path, self._bench, self._made_with, self.rows, self._summarize(self.rows))
 
     def _read(self, path: Path) -> list[dict[str, Any]]:

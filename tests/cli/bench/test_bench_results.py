@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import memplan
 from memplan import pipeline
 from memplan.cli.bench.results import Results, write_bench
+from memplan.cli.signals import interrupts
 from memplan.compiler.errors import MemplanError
 
 Run = Callable[..., Any]
@@ -23,6 +26,12 @@ def count(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def opened(path: Path | None, resume: bool, **setting: Any) -> Results:
     return Results("mapping", path, setting, count, resume)
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_came() -> Iterator[None]:
+    with interrupts():
+        yield
 
 
 def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
@@ -38,6 +47,22 @@ def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
     assert not resumed.has(dump="b")
     resumed.add([{"dump": "b", "planner": "slow"}])
     assert json.loads(path.read_text())["rows"] == [*results.rows, {"dump": "b", "planner": "slow"}]
+
+
+def test_rows_that_an_interrupt_cut_short_are_none(tmp_path: Path) -> None:
+    """A planner that is interrupted returns its best plan so far, as if nothing had happened."""
+    path = tmp_path / "rows.json"
+    results = opened(path, False)
+    results.add([{"dump": "a"}])
+
+    def planned() -> Iterator[dict[str, Any]]:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        yield {"dump": "b"}
+
+    with pytest.raises(KeyboardInterrupt):
+        results.add(planned())
+    assert json.loads(path.read_text())["rows"] == results.rows == [{"dump": "a"}]
 
 
 def test_a_file_that_is_not_there_yet_is_begun(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def _regression(x: jax.Array, y: jax.Array) -> None:
 
 def _data(tiny: bool) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     rows, columns = (12, 3) if tiny else (65536, 256)
-    return shaped(rows, columns), shaped(rows)
+    return shaped(rows, columns), shaped(rows, dtype="int32")
 
 
 @workload(

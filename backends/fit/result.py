@@ -137,7 +137,7 @@ class CannotFitError(MemplanError):
 
     Attributes:
       limit: that was asked for, bytes.
-      proven: bytes that any plan needs, by the model; 0 if nothing is proven.
+      proven: bytes that any plan needs, by the model; 0 if nothing is proven, or if a compiled program needs less.
       least: bytes of the smallest program that was compiled, as the compiler stated them; None if it stated none.
       standing: what stands at the peak of that program's plan, by the model; None if none was compiled.
       attempts: all compiles.
@@ -155,6 +155,8 @@ class CannotFitError(MemplanError):
         attempts: tuple[FitAttempt, ...],
         is_interface: bool = False,
     ):
+        if least is not None and least < proven:
+            proven = 0  # The compiler has shown that the model is wrong here.
         self.limit, self.proven, self.least = limit, proven, least
         self.standing, self.attempts, self.is_interface = standing, attempts, is_interface
         if is_interface:

@@ -212,6 +212,12 @@ def test_what_cannot_fit_says_what_stands() -> None:
     assert (str(again), again.standing) == (str(error), error.standing)
 
 
+def test_a_minimum_that_a_compiled_program_is_below_is_none() -> None:
+    error = CannotFitError(100, proven=400, least=300, standing=None, attempts=())
+    assert error.proven == 0
+    assert "by the model" not in str(error)
+
+
 def test_a_budget_of_one_compile_shows_the_default_only() -> None:
     step, args = mlp()
     with pytest.raises(CannotFitError) as caught:

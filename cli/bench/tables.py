@@ -76,7 +76,7 @@ class BenchTable:
     markdown: str = "markdown_table"
     alone: bool = False
     by_default: bool = True
-    left_out: str = ""
+    left_out: re.Pattern[str] | None = None
 
     def merged(self, found: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], str]:
         """Returns the result file and the table in Markdown.
@@ -91,14 +91,16 @@ class BenchTable:
             rows = [row for cell in found for row in cell["results"]["rows"]]
             results = {**found[0]["results"], "rows": rows, "summary": getattr(bench, self.summarize)(rows)}
             text = getattr(bench, self.markdown)(rows)
-        lines = [line for line in text.strip().splitlines() if not (self.left_out and re.search(self.left_out, line))]
+        lines = text.strip().splitlines()
+        if self.left_out is not None:
+            lines = [line for line in lines if not self.left_out.search(line)]
         return results, "\n".join(lines)
 
 
 _MAPPING = ("mapping", "--planners", "slow,xla,greedy,auto")
 _TPU = ("tpu", "--planner", "greedy", "--compile-budget", str(COMPILE_BUDGET), "--effort", EFFORT.value)
 _ON_V5E = tuple((name, ("--workloads", name, "--targets", "tpu-v5e")) for name in ("lstm", "moe", "neural_ode"))
-_SLOW = r"^\| \S+\.slow \|"
+_SLOW = re.compile(r"^\| \S+\.slow \|")
 
 TABLES = (
     BenchTable("mapping_normal", (*_MAPPING, "--effort", EFFORT.value), _dumps, "mapping", left_out=_SLOW),

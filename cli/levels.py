@@ -62,7 +62,7 @@ def command(
     effort: EffortName = Effort.NORMAL,
     json: AsJson = False,
 ) -> None:
-    """Compress each weight of a JAX program, or each head's keys and values, to a level of its own, and run it.
+    """Compress weights, or keys and values, of a JAX program, each to a level of its own, and run it.
 
     The choice has the least error within the budget by the second-order model. The error of the compressed program is
     measured by running both, beside the best choice of one level for all, which is taken if it measures less.

@@ -29,7 +29,7 @@ COMMANDS = {
     "peak": "Show what stands at the peak of each memory, and what being rid of it is worth.",
     "diff": "Show what differs between two dumps, plans or compiles of one program.",
     "fit": "Fit a JAX program into a memory limit: keep, recompute, move to the host, or reorder.",
-    "levels": "Compress each weight of a JAX program, or each head's keys and values, to a level of its own, and run it.",
+    "levels": "Compress weights, or keys and values, of a JAX program, each to a level of its own, and run it.",
     "pack": "Give offsets to blocks whose times are fixed.",
     "train": "Train an agent that plays the mallocGame.",
     "targets": "List the targets that are known.",

@@ -34,11 +34,11 @@ def test_agent(trained: Path) -> None:
     problem = problem_of(8)
     told = []
     budget = Budget(seed=1, on_plan=told.append)
-    plan = solve_with(problem, budget, AgentOptions(trained, iterations=2, games=4))
+    plan = solve_with(problem, budget, AgentOptions(trained, iterations=1, games=4))
     emulator = TimingEmulator(problem)
     assert verify(problem, plan) == []
     assert plan.planner == "agent"
-    assert plan.info["iterations"] == 2
+    assert plan.info["iterations"] == 1
     assert plan.info["whole_games"] > 0
     assert emulator.latency(plan) <= emulator.latency(greedy.solve(problem, Budget()))
     latencies = [emulator.latency(each) for each in told]

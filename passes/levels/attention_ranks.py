@@ -227,32 +227,34 @@ def _unrolled(equation: Any, operands: list[Any]) -> Any:
     return [*state, *(jnp.stack(each) for each in zip(*made, strict=True))]
 
 
-def _changed(closed: ClosedJaxpr, kept: list[_Kept], arguments: list[Any], changes: list[Any]) -> list[Any]:
-    """Returns the results of the program with something added to its keys and values."""
+def _rule(kept: list[_Kept], act: Callable[[int, list[Any]], Any]) -> Callable[[Any, list[Any]], Any]:
+    """Returns a rule for `evaluate` that leaves all to `act` at the products that read keys or values, by number."""
     places = {id(each.equation): number for number, each in enumerate(kept)}
 
     def rule(equation: Any, operands: list[Any]) -> Any:
         number = places.get(id(equation))
-        if number is None:
-            return None
-        operands[kept[number].side] = operands[kept[number].side] + changes[number]
-        return None
+        return None if number is None else act(number, operands)
 
-    return evaluate(closed.jaxpr, closed.consts, arguments, rule)
+    return rule
+
+
+def _changed(closed: ClosedJaxpr, kept: list[_Kept], arguments: list[Any], changes: list[Any]) -> list[Any]:
+    """Returns the results of the program with something added to its keys and values."""
+
+    def change(number: int, operands: list[Any]) -> None:
+        operands[kept[number].side] = operands[kept[number].side] + changes[number]
+
+    return evaluate(closed.jaxpr, closed.consts, arguments, _rule(kept, change))
 
 
 def _rows(closed: ClosedJaxpr, kept: list[_Kept], arguments: list[Any]) -> list[Any]:
     """Returns what the keys and values are on the arguments, in rows."""
-    places = {id(each.equation): number for number, each in enumerate(kept)}
     found = {}
 
-    def rule(equation: Any, operands: list[Any]) -> Any:
-        number = places.get(id(equation))
-        if number is not None:
-            found[number] = kept[number].rows(operands[kept[number].side])
-        return None
+    def note(number: int, operands: list[Any]) -> None:
+        found[number] = kept[number].rows(operands[kept[number].side])
 
-    evaluate(closed.jaxpr, closed.consts, arguments, rule)
+    evaluate(closed.jaxpr, closed.consts, arguments, _rule(kept, note))
     return [found[number] for number in range(len(kept))]
 
 
@@ -275,14 +277,12 @@ def _compressed(fun: Callable[..., Any], compressed: Any, *inputs: Any) -> Any:
     """
     params, bases = compressed
     closed, kept = _found(fun, (params, *inputs))
-    places = {id(each.equation): number for number, each in enumerate(kept)}
 
-    def rule(equation: Any, operands: list[Any]) -> Any:
-        number = places.get(id(equation))
-        if number is None or all(basis is None for basis in bases[number]):
+    def product(number: int, operands: list[Any]) -> Any:
+        if all(basis is None for basis in bases[number]):
             return None
         return kept[number].product(operands, bases[number])
 
-    results = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves((params, *inputs)), rule)
+    results = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves((params, *inputs)), _rule(kept, product))
     tree = jax.tree.structure(jax.eval_shape(fun, params, *inputs))
     return jax.tree.unflatten(tree, results)

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from memplan.passes.levels.encodings import AS_GIVEN, EncodedWeight, array_of, module_of
 
+# `u`, `s` and `v` of a singular value decomposition.
+Decomposition = tuple[NDArray[np.float64], ...]
+
 # Bonds are these shares of the largest one; sixteenths.
 _SHARES = 16
 # Matrices of smaller sides have two cores: three would have bonds as large as they are.
@@ -70,9 +73,11 @@ def bond_sizes(weight: Any) -> Iterator[tuple[str, Any]]:
     sides = [_factors(side, sites) for side in weight.shape]
     pairs = [rows * columns for rows, columns in zip(*sides, strict=True)]
     largest = max(min(math.prod(pairs[:site]), math.prod(pairs[site:])) for site in range(1, sites))
+    # The first decomposition is that of every level; what is cut off of it differs.
+    first = _decomposed(_unfolded(np.asarray(weight, np.float64), *sides), pairs[0])
     for share in range(_SHARES - 1, 0, -1):
         bond = -(-share * largest // _SHARES)
-        chain = _chain(np.asarray(weight, np.float64), sides[0], sides[1], bond, weight.dtype)
+        chain = _chain(first, sides[0], sides[1], bond, weight.dtype)
         if sum(core.nbytes for core in chain.cores) < weight.nbytes:
             yield f"bond {share}/{_SHARES}", chain
 
@@ -88,16 +93,25 @@ def _factors(side: int, count: int) -> list[int]:
     return sorted(factors, reverse=True)
 
 
-def _chain(matrix: NDArray[np.float64], rows: list[int], columns: list[int], bond: int, dtype: Any) -> ChainWeight:
-    """Returns the chain of a matrix with bonds of at most `bond`."""
+def _unfolded(matrix: NDArray[np.float64], rows: list[int], columns: list[int]) -> NDArray[np.float64]:
+    """Returns the entries of a matrix in the order of the sites, the rows and the columns of each."""
+    order = [axis for site in range(len(rows)) for axis in (site, len(rows) + site)]
+    return matrix.reshape(*rows, *columns).transpose(order)
+
+
+def _decomposed(entries: NDArray[np.float64], rows: int) -> Decomposition:
+    return tuple(np.linalg.svd(entries.reshape(rows, -1), full_matrices=False))
+
+
+def _chain(first: Decomposition, rows: list[int], columns: list[int], bond: int, dtype: Any) -> ChainWeight:
+    """Returns the chain of a matrix with bonds of at most `bond`, from its decomposition at the first bond."""
     sites = len(rows)
-    order = [axis for site in range(sites) for axis in (site, sites + site)]
-    rest = matrix.reshape(*rows, *columns).transpose(order).reshape(1, -1)
-    cores, left = [], 1
+    (u, s, v), cores, left = first, [], 1
     for site in range(sites - 1):
-        u, s, v = np.linalg.svd(rest.reshape(left * rows[site] * columns[site], -1), full_matrices=False)
         right = min(bond, len(s))
         cores.append(u[:, :right].reshape(left, rows[site], columns[site], right))
         rest, left = s[:right, None] * v[:right], right
+        if site < sites - 2:
+            u, s, v = _decomposed(rest, left * rows[site + 1] * columns[site + 1])
     cores.append(rest.reshape(left, rows[-1], columns[-1], 1))
     return ChainWeight(tuple(array_of(core, dtype) for core in cores))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,12 +31,12 @@ def module_of(array: Any) -> Any:
     return np if isinstance(array, np.ndarray) else jnp
 
 
-class EncodedWeight:
+class EncodedWeight(ABC):
     """A weight in another form."""
 
+    @abstractmethod
     def dense(self) -> Any:
         """Returns the weight; the program makes it."""
-        raise NotImplementedError
 
     def product(self, x: jax.Array, side: int, precision: Any) -> jax.Array | None:
         """Returns rows `x [..., K]` times the weight, without making it; None if there is no such way.

@@ -29,8 +29,3 @@ def optax_step(loss: Callable[..., jax.Array], params: Any, optimizer: Any, *dat
         return optax.apply_updates(params, updates), state, value
 
     return fun, (params, jax.eval_shape(optimizer.init, params), *data)
-
-
-def shaped(*shape: int, dtype: Any = "float32") -> jax.ShapeDtypeStruct:
-    """Returns the shape and type of an array."""
-    return jax.ShapeDtypeStruct(shape, dtype)

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memplan.workloads._zoo import KEY, optax_step, shaped
+from memplan.workloads._weights import floats, ints
+from memplan.workloads._zoo import KEY, optax_step
 from memplan.workloads.registry import Built, workload
 
 SOURCE = "equinox, arXiv 2111.00254"
@@ -45,7 +46,7 @@ def equinox_mlp_train(tiny: bool = False, batch: int = 4096) -> Built:
         logits = jax.vmap(model(params))(x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    return optax_step(loss, params, optax.lion(1e-4), shaped(batch, width), shaped(batch, dtype=jnp.int32))
+    return optax_step(loss, params, optax.lion(1e-4), floats(batch, width), ints(batch))
 
 
 @workload(
@@ -82,7 +83,7 @@ def equinox_encoder_infer(tiny: bool = False, batch: int = 8) -> Built:
 
         return jax.vmap(encoded)(tokens)
 
-    return fun, (params, shaped(batch, length, width))
+    return fun, (params, floats(batch, length, width))
 
 
 @workload(
@@ -112,7 +113,7 @@ def equinox_gru_train(tiny: bool = False, batch: int = 128) -> Built:
 
         return optax.sigmoid_binary_cross_entropy(jax.vmap(classified)(sequences), labels).mean()
 
-    return optax_step(loss, params, optax.rmsprop(1e-3), shaped(batch, length, width), shaped(batch))
+    return optax_step(loss, params, optax.rmsprop(1e-3), floats(batch, length, width), floats(batch))
 
 
 @workload(
@@ -151,7 +152,7 @@ def equinox_unet_infer(tiny: bool = False, batch: int = 16) -> Built:
 
         return jax.vmap(denoised)(images)
 
-    return fun, (params, shaped(batch, 3, size, size))
+    return fun, (params, floats(batch, 3, size, size))
 
 
 @workload(
@@ -181,4 +182,4 @@ def diffrax_ode_train(tiny: bool = False, batch: int = 256) -> Built:
 
         return optax.l2_loss(jax.vmap(end)(starts), ends).mean()
 
-    return optax_step(loss, params, optax.adabelief(1e-3), shaped(batch, width), shaped(batch, width))
+    return optax_step(loss, params, optax.adabelief(1e-3), floats(batch, width), floats(batch, width))

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memplan.workloads._zoo import KEY, optax_step, shaped
+from memplan.workloads._weights import floats, ints
+from memplan.workloads._zoo import KEY, optax_step
 from memplan.workloads.registry import Built, workload
 
 SOURCE = "flax"
@@ -44,7 +45,7 @@ def flax_scan_train(tiny: bool = False, batch: int = 16) -> Built:
             logits: jax.Array = embed.attend(blocks()(embed(tokens), None)[0])
             return logits
 
-    net, tokens = LinenEncoder(), shaped(batch, length, dtype=jnp.int32)
+    net, tokens = LinenEncoder(), ints(batch, length)
 
     def loss(params: Any, tokens: jax.Array) -> jax.Array:
         logits: Any = net.apply(params, tokens)
@@ -64,7 +65,7 @@ def flax_bidirectional_infer(tiny: bool = False, batch: int = 32) -> Built:
 
     width, length = (8, 6) if tiny else (512, 128)
     net: Any = nn.Bidirectional(nn.RNN(nn.OptimizedLSTMCell(width)), nn.RNN(nn.OptimizedLSTMCell(width)))
-    sequence = shaped(batch, length, width)
+    sequence = floats(batch, length, width)
     return lambda params, x: net.apply(params, x), (jax.eval_shape(net.init, KEY, sequence), sequence)
 
 
@@ -88,7 +89,7 @@ def flax_video_train(tiny: bool = False, batch: int = 8) -> Built:
             hidden = nn.RNN(nn.ConvLSTMCell(channels, (3, 3)))(video)
             return nn.Conv(1, (1, 1))(hidden)
 
-    net, video = LinenVideo(), shaped(batch, frames, size, size, 1)
+    net, video = LinenVideo(), floats(batch, frames, size, size, 1)
 
     def loss(params: Any, video: jax.Array) -> jax.Array:
         predicted: Any = net.apply(params, video[:, :-1])
@@ -136,4 +137,4 @@ def nnx_decoder_infer(tiny: bool = False, batch: int = 8) -> Built:
         found: jax.Array = nnx.merge(graph, params, rest)(tokens)
         return found
 
-    return fun, (params, shaped(batch, length, dtype=jnp.int32))
+    return fun, (params, ints(batch, length))

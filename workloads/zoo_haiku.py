@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from memplan.workloads._zoo import KEY, optax_step, shaped
+from memplan.workloads._weights import floats, ints
+from memplan.workloads._zoo import KEY, optax_step
 from memplan.workloads.registry import Built, workload
 
 SOURCE = "dm-haiku"
@@ -29,7 +29,7 @@ def _resnet(tiny: bool) -> Any:
 
 def _images(tiny: bool, batch: int) -> jax.ShapeDtypeStruct:
     size = 32 if tiny else 224
-    return shaped(batch, size, size, 3)
+    return floats(batch, size, size, 3)
 
 
 def _inference(net: Any, images: jax.ShapeDtypeStruct) -> Built:
@@ -75,7 +75,7 @@ def haiku_resnet50_train(tiny: bool = False, batch: int = 32) -> Built:
         return optax.apply_updates(params, updates), velocity, state, value
 
     velocity = jax.eval_shape(optimizer.init, params)
-    return fun, (params, velocity, state, images, shaped(batch, dtype=jnp.int32))
+    return fun, (params, velocity, state, images, ints(batch))
 
 
 @workload(
@@ -116,7 +116,7 @@ def haiku_vqvae_train(tiny: bool = False, batch: int = 64) -> Built:
         decoded = hk.Conv2DTranspose(3, 4, stride=2)(hidden)
         return ((decoded - images) ** 2).mean() + quantized["loss"]
 
-    net, images = hk.without_apply_rng(hk.transform(loss)), shaped(batch, size, size, 3)
+    net, images = hk.without_apply_rng(hk.transform(loss)), floats(batch, size, size, 3)
     return optax_step(net.apply, jax.eval_shape(net.init, KEY, images), optax.adam(3e-4), images)
 
 
@@ -137,7 +137,7 @@ def haiku_lstm_infer(tiny: bool = False, batch: int = 64) -> Built:
         last: jax.Array = hk.Linear(width)(outputs[-1])
         return last
 
-    net, sequence = hk.without_apply_rng(hk.transform(forward)), shaped(length, batch, width)
+    net, sequence = hk.without_apply_rng(hk.transform(forward)), floats(length, batch, width)
     return lambda params, x: net.apply(params, x), (jax.eval_shape(net.init, KEY, sequence), sequence)
 
 
@@ -165,5 +165,5 @@ def haiku_encoder_train(tiny: bool = False, batch: int = 16) -> Built:
         logits = hk.Linear(vocabulary)(hk.LayerNorm(-1, True, True)(x))
         return optax.softmax_cross_entropy_with_integer_labels(logits, tokens).mean()
 
-    net, tokens = hk.without_apply_rng(hk.transform(loss)), shaped(batch, length, dtype=jnp.int32)
+    net, tokens = hk.without_apply_rng(hk.transform(loss)), ints(batch, length)
     return optax_step(net.apply, jax.eval_shape(net.init, KEY, tokens), optax.lamb(1e-3), tokens)

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from memplan.workloads._zoo import KEY, shaped
+from memplan.workloads._weights import floats, ints
+from memplan.workloads._zoo import KEY
 from memplan.workloads.registry import Built, workload
 
 SOURCE = "numpyro, arXiv 1912.11554"
@@ -26,7 +27,7 @@ def _regression(x: jax.Array, y: jax.Array) -> None:
 
 def _data(tiny: bool) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     rows, columns = (12, 3) if tiny else (65536, 256)
-    return shaped(rows, columns), shaped(rows, dtype="int32")
+    return floats(rows, columns), ints(rows)
 
 
 @workload(

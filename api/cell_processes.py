@@ -15,6 +15,7 @@ from typing import Any
 
 from memplan.cells import LostWorkerError, answer
 from memplan.compiler import child_process
+from memplan.planners.planner import CORES, num_cores
 
 
 class ProcessWorkers:
@@ -91,6 +92,12 @@ class ProcessWorkers:
         finally:
             self._idle.put(process)
         return told
+
+
+def sharing_cores(work: str, cells: int, number: int | None = None) -> ProcessWorkers:
+    """Returns workers for so many cells, `number` of them or one for each core, whose planners share the cores."""
+    chosen = min(number or num_cores(), cells)
+    return ProcessWorkers(work, chosen, {CORES: str(max(1, num_cores() // chosen))})
 
 
 def _name_of(ended: int) -> str:

@@ -153,6 +153,11 @@ def cell_name(label: str, digest: str) -> str:
     return f"{file_name(label)[:_LONGEST_LABEL]}-{digest[:12]}"
 
 
+def differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Returns the keys of what results are to be made with for which those that were found were made with another."""
+    return [key for key, value in wanted.items() if found.get(key) != value]
+
+
 class CellFolder:
     """The results of cells, a file each.
 
@@ -182,7 +187,7 @@ class CellFolder:
             return None
         if not is_valid:
             return None
-        if other := [key for key, value in self._made_with.items() if made_with.get(key) != value]:
+        if other := differing(self._made_with, made_with):
             if self._forgets:
                 return None
             raise MemplanError(f"{path}: was made with other {', '.join(other)}: name another folder")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from memplan import __version__
 from memplan.cells import CellFolder, CellOutcome, WorkCell, Workers, cell_name, run
 from memplan.compiler import limits
 from memplan.compiler.cache import sources_digest
+from memplan.compiler.cpu_time import cpu_seconds
 from memplan.compiler.effort import Effort
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
@@ -126,7 +126,7 @@ class Fleet:
 
     def _cell_of(self, dump: Path, digest: str) -> str:
         """Returns the cell for a content: the one that the folder holds, which another name may have made."""
-        ours = cell_name(label(dump), digest)
+        ours = cell_name(dump_name(dump), digest)
         found = sorted(path.stem for path in (self.out / "cells").glob(f"*{cell_name('', digest)[1:]}.json"))
         return ours if ours in found or not found else found[0]
 
@@ -211,10 +211,10 @@ class Fleet:
         write_atomically(self.out / "summary.json", json.dumps(content, indent=1) + "\n")
 
 
-def label(dump: Path) -> str:
-    """Returns a dump's file name without the endings that all dumps have.
+def dump_name(dump: Path) -> str:
+    """Returns what tells a dump from the others: its file name without the endings.
 
-    >>> label(Path("a/lstm.tpu-v5e.hlo.txt.gz"))
+    >>> dump_name(Path("a/lstm.tpu-v5e.hlo.txt.gz"))
     'lstm.tpu-v5e'
     """
     name = dump.name
@@ -248,13 +248,12 @@ def plan_content(request: Row) -> Row:
     Raises:
       MemplanError: it cannot be read or planned.
     """
-    began = sum(os.times()[:4])  # of this process and its children
+    began = cpu_seconds()
     problem = _problem(request["content"], request["file"], request["target"])
     budget = Budget(request["effort"], time_limit=request["time_limit"])
     plan = planners.get(request["planner"]).plan(problem, budget)
     emulator = TimingEmulator(problem)
     latency, bound = emulator.latency(plan), max(emulator.lower_bound(), plan.info.get("bound", 0.0))
-    own = problem.given is not None and any(residency.space != 0 for residency in problem.given.residencies)
     return {
         "name": problem.name,
         "target": problem.target,
@@ -262,11 +261,11 @@ def plan_content(request: Row) -> Row:
         "buffers": len(problem.buffers),
         "latency": latency,
         "slow": emulator.latency(planners.get("slow").plan(problem, Budget())),
-        "xla": emulator.latency(planners.get("xla").plan(problem, Budget())) if own else None,
+        "xla": emulator.latency(planners.get("xla").plan(problem, Budget())) if problem.has_given_places else None,
         "bound": bound,
         "gap": latency / bound - 1 if bound > 0 else 0.0,
         "stopped": "stopped" in plan.info,
-        "cpu_seconds": sum(os.times()[:4]) - began,
+        "cpu_seconds": cpu_seconds() - began,
         "plan": plan.to_json(),
     }
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from memplan import __version__
 from memplan.cell_processes import ProcessWorkers
-from memplan.cells import ATTEMPTS, LostWorkerError
+from memplan.cells import ATTEMPTS, LostWorkerError, differing
 from memplan.compiler import limits
 from memplan.compiler.cache import sources_digest
 from memplan.compiler.errors import MemplanError, PlannerError
@@ -140,7 +140,7 @@ def _read(folder: Path, made_with: Row) -> list[Row]:
     if not path.exists():
         return []
     found = _rows_of(path)
-    if other := [key for key, value in made_with.items() if found["made_with"].get(key) != value]:
+    if other := differing(made_with, found["made_with"]):
         raise MemplanError(f"{path}: was made with other {', '.join(other)}: name another folder")
     rows: list[Row] = found["rows"]
     # A problem whose file is gone is made again, and what follows it, which might be like it.

@@ -121,17 +121,14 @@ def _print(fleet: Fleet, as_json: bool) -> None:
 
 def _workers(fleet: Fleet, processes: int | None, ray: str | None) -> AbstractContextManager[Any]:
     from memplan.fleet import WORK
-    from memplan.planners.planner import CORES, num_cores
 
     if ray is not None:
         from memplan.cell_cluster import ClusterWorkers
 
         return ClusterWorkers(WORK, ray, processes)
-    from memplan.cell_processes import ProcessWorkers
+    from memplan.cell_processes import sharing_cores
 
-    number = min(processes or num_cores(), fleet.num_left)
-    # Planners that start processes themselves share the cores.
-    return ProcessWorkers(WORK, number, {CORES: str(max(1, num_cores() // number))})
+    return sharing_cores(WORK, fleet.num_left, processes)
 
 
 def _failure(row: dict[str, Any]) -> str:
@@ -146,10 +143,10 @@ def table_of_fleet(rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> T
     from memplan.cli.bench.rows import table_of
     from memplan.compiler.printable import printable
     from memplan.compiler.report.units import print_percent, print_seconds, ratio
-    from memplan.fleet import label
+    from memplan.fleet import dump_name
 
     columns = ["dump", "target", "operations", "latency", "to XLA's", "gap to bound", "CPU s"]
-    labels = {row["dump"]: label(Path(row["dump"])) for row in rows}
+    labels = {row["dump"]: dump_name(Path(row["dump"])) for row in rows}
     count = Counter(labels.values())
     lines = [
         [

@@ -11,6 +11,6 @@ def reference_planners(program: MappingProblem) -> list[tuple[str, str]]:
     A module that says nothing about memories, such as one compiled for a CPU, has only the first.
     """
     references = [(f"all in {program.spaces[0].name}", "slow")]
-    if program.given is not None and any(residency.space != 0 for residency in program.given.residencies):
+    if program.has_given_places:
         references.append(("XLA's own plan", "xla"))
     return references

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Generic, Protocol, TypeVar
 
 from memplan.compiler.errors import MemplanError
+
+
+def missing_libraries(names: Iterable[str]) -> list[str]:
+    """Returns the libraries, by the names that they are imported by, that are not installed."""
+    return [name for name in names if find_spec(name) is None]
 
 
 class Named(Protocol):

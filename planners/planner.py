@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from importlib.util import find_spec
 
 from memplan.compiler.effort import Effort as Effort
 from memplan.compiler.effort import Guard
@@ -23,7 +22,7 @@ from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import Violation, verify
-from memplan.compiler.registry import Registry
+from memplan.compiler.registry import Registry, missing_libraries
 
 # The planner that makes the plans unless another one is named.
 DEFAULT_PLANNER = "auto"
@@ -189,7 +188,7 @@ class Planner:
 
     def missing(self) -> list[str]:
         """Returns the libraries that it needs and that are not installed."""
-        return [name for name in self.needs if find_spec(name) is None]
+        return missing_libraries(self.needs)
 
 
 def num_cores() -> int:

@@ -6,12 +6,11 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.registry import Registry
+from memplan.compiler.registry import Registry, missing_libraries
 
 Built = tuple[Callable[..., Any], tuple[Any, ...]]
 Kind = Literal["inference", "training"]
@@ -54,7 +53,7 @@ class Workload:
 
     def missing(self) -> list[str]:
         """Returns the libraries that it needs and that are not installed."""
-        return [name for name in self.needs if find_spec(name) is None]
+        return missing_libraries(self.needs)
 
     @property
     def split(self) -> str:

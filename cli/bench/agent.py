@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from memplan.cli.arguments import JsonFile, Markdown, Resume
-from memplan.cli.bench.mapping import OPTIMAL, dump_name
+from memplan.cli.bench.mapping import OPTIMAL
 from memplan.cli.bench.results import Results
 from memplan.cli.bench.rows import markdown_of, table_of
 from memplan.cli.bindings import Bindings
@@ -36,6 +36,7 @@ from memplan.compiler.mapping.verify import verify
 from memplan.compiler.printable import printable
 from memplan.compiler.report.picture import texts_as_they_are
 from memplan.compiler.report.units import print_seconds, ratio
+from memplan.fleet import dump_name
 from memplan.planners.auto.member import Member, News
 from memplan.planners.bound import lower_bound
 from memplan.planners.planner import Budget, Effort

@@ -20,11 +20,11 @@ from memplan.cells import CellFolder, CellOutcome, WorkCell, run
 from memplan.cli.bench.results import sources
 from memplan.cli.bench.tables import DUMPS, BenchTable, table_named
 from memplan.compiler import child_process, limits
+from memplan.compiler.cpu_time import cpu_of_children
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import make_folder, read_bytes, read_text, write_atomically
 from memplan.compiler.printable import file_name
-from memplan.fleet import label as label_of
-from memplan.planners.planner import CORES, num_cores
+from memplan.fleet import dump_name
 
 # The work of a cell.
 WORK = f"{__name__}:run_bench"
@@ -153,12 +153,6 @@ class Benchmarks:
         return changed
 
 
-def processes(number: int | None, cells: int) -> ProcessWorkers:
-    """Returns processes for so many cells: at most `number`, by default one for each core."""
-    chosen = min(number or num_cores(), cells)
-    return ProcessWorkers(WORK, chosen, {CORES: str(max(1, num_cores() // chosen))})
-
-
 def with_tables(page: str, tables: dict[str, str]) -> str:
     """Returns the text of a page with tables of these names in their places.
 
@@ -190,7 +184,7 @@ def run_bench(request: dict[str, Any]) -> dict[str, Any]:
     arguments = [text.replace(DUMPS, str(workloads.dumps_folder())) for text in request["arguments"]]
     is_plan = arguments[0] == "plan"
     os.environ.update(_ENVIRONMENT)
-    before = sum(os.times()[2:4])
+    before = cpu_of_children()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
         command = arguments if is_plan else ["bench", *arguments]
@@ -201,7 +195,7 @@ def run_bench(request: dict[str, Any]) -> dict[str, Any]:
             raise MemplanError(lines[-1] if lines else f"memplan {command[0]} ended with status {done.returncode}")
         if is_plan:
             picture = base64.b64encode(read_bytes(Path(folder) / "memory.png", limits.RESULTS)).decode()
-            results: dict[str, Any] = {"rows": [{"name": label_of(Path(arguments[-1])), "picture": picture}]}
+            results: dict[str, Any] = {"rows": [{"name": dump_name(Path(arguments[-1])), "picture": picture}]}
         else:
             results = json.loads(read_text(file, limits.RESULTS))
-    return {"results": results, "markdown": done.stdout.decode(), "cpu_seconds": sum(os.times()[2:4]) - before}
+    return {"results": results, "markdown": done.stdout.decode(), "cpu_seconds": cpu_of_children() - before}

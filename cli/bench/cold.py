@@ -19,10 +19,11 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown
 from memplan.cli.bench.results import write_bench
-from memplan.cli.bench.rows import cpu_of_children, markdown_of, table_of
+from memplan.cli.bench.rows import markdown_of, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.compiler import child_process
+from memplan.compiler.cpu_time import cpu_of_children
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.plan import Plan

@@ -17,10 +17,11 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, Resume
 from memplan.cli.bench.results import Results
-from memplan.cli.bench.rows import cpu_seconds, markdown_of, positive_integers, table_of
+from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
+from memplan.compiler.cpu_time import cpu_seconds
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target

@@ -22,10 +22,11 @@ from rich.table import Table
 from memplan import pipeline
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, Resume, TimeLimit
 from memplan.cli.bench.results import Results
-from memplan.cli.bench.rows import cpu_seconds, positive_integers
+from memplan.cli.bench.rows import positive_integers
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.references import reference_planners
+from memplan.compiler.cpu_time import cpu_seconds
 from memplan.compiler.effort import Effort
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
@@ -36,6 +37,7 @@ from memplan.compiler.mapping.plan import Plan
 from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.mapping.verify import verify
 from memplan.compiler.report.units import print_percent, print_seconds, ratio
+from memplan.fleet import dump_name
 from memplan.planners import planner as planner_registry
 
 # The planner that states what the dump's own compiler did.
@@ -102,11 +104,6 @@ def command(
         write(markdown_table(results.rows))
     else:
         show(lambda terminal: terminal.print(_table(results.rows, summarize(results.rows))))
-
-
-def dump_name(file: Path) -> str:
-    """Returns what tells a dump from the others: its file name without the endings."""
-    return file.name.removesuffix(".gz").removesuffix(".txt").removesuffix(".hlo")
 
 
 def _shipped() -> list[Path]:

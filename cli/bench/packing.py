@@ -20,7 +20,6 @@ from rich.table import Table
 
 from memplan import pipeline
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, Resume, TimeLimit
-from memplan.cli.bench.mapping import dump_name
 from memplan.cli.bench.results import Results
 from memplan.cli.bench.rows import markdown_of, table_of
 from memplan.cli.console import Stages, show, write
@@ -31,6 +30,7 @@ from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends.reader import read
 from memplan.compiler.hardware.guess import guessed_target
 from memplan.compiler.mapping.problem import MappingProblem
+from memplan.fleet import dump_name
 from memplan.planners.offsets.csv_file import read_instance
 from memplan.planners.offsets.heuristics import greedy_by_size
 from memplan.planners.offsets.instance import Instance, Integers

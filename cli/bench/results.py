@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memplan import __version__
+from memplan.cells import differing
 from memplan.cli.signals import interrupted
 from memplan.compiler import limits
 from memplan.compiler.cache import sources_digest
@@ -90,7 +91,7 @@ class Results:
         if not is_valid or bench != self._bench:
             raise MemplanError(f"{path}: holds no results of `memplan bench {self._bench}`")
         if made_with != self._made_with:
-            other = [key for key in self._made_with if made_with.get(key) != self._made_with[key]]
+            other = differing(self._made_with, made_with)
             raise MemplanError(
                 f"{path}: was made with other {', '.join(other or ['options'])}: leave out --resume to begin again"
             )

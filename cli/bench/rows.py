@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Collection, Sequence
 
 from rich.table import Table
@@ -20,17 +18,6 @@ def positive_integers(text: str, option: str) -> list[int]:
             raise MemplanError(f"{option} {text}: {part.strip()!r} is not a number from 1 to 10000000")
         numbers.append(int(part))
     return sorted(set(numbers))
-
-
-def cpu_of_children() -> float:
-    """Returns the CPU seconds of the processes that this one started and that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def cpu_seconds() -> float:
-    """Returns the CPU seconds of this process and of those that it started and that have ended."""
-    return time.process_time() + cpu_of_children()
 
 
 def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]], text: Collection[str] = ()) -> Table:

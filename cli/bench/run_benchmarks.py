@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from memplan.cell_cluster import ClusterWorkers
+from memplan.cell_processes import sharing_cores
 from memplan.cells import CellOutcome
-from memplan.cli.bench.benchmarks import WORK, Benchmarks, Left, processes
+from memplan.cli.bench.benchmarks import WORK, Benchmarks, Left
 from memplan.cli.bench.pictures import draw_pictures
 from memplan.cli.bench.rows import table_of
 from memplan.cli.bench.tables import TABLES, BenchTable, table_named
@@ -64,7 +65,7 @@ def command(
         note(f"{name}: " + (outcome.error or f"{outcome.result['cpu_seconds']:.0f} CPU s"))
 
     def workers(cells: int) -> AbstractContextManager[Any]:
-        return processes(number, cells) if ray is None else ClusterWorkers(WORK, ray, number)
+        return sharing_cores(WORK, cells, number) if ray is None else ClusterWorkers(WORK, ray, number)
 
     try:
         benchmarks.run(workers, tell)

@@ -234,6 +234,11 @@ class MappingProblem:
     assumptions: tuple[Assumption, ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def has_given_places(self) -> bool:
+        """Whether the program's compiler put something into another memory than the first."""
+        return self.given is not None and any(residency.space != 0 for residency in self.given.residencies)
+
     def with_given(self, given: Plan | None) -> MappingProblem:
         """Returns the problem with another `given`; it keeps what is cached here, none of which depends on `given`."""
         problem = replace(self, given=given)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from memplan import pipeline
-from memplan.cli.bench.mapping import dump_name, markdown_table, summarize
+from memplan.cli.bench.mapping import markdown_table, summarize
 from memplan.cli.bench.parse import STAGES, exponents
 from memplan.cli.bench.rows import positive_integers
 from memplan.compiler.errors import MemplanError
+from memplan.fleet import dump_name
 
 Run = Callable[..., Any]
 

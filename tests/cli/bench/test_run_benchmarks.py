@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import typer
 
+from memplan.cell_processes import sharing_cores
 from memplan.cells import CellFolder, CellOutcome
 from memplan.cli.bench import benchmarks as module
-from memplan.cli.bench.benchmarks import Benchmarks, places, processes, run_bench
+from memplan.cli.bench.benchmarks import WORK, Benchmarks, places, run_bench
 from memplan.cli.bench.pictures import draw_pictures
 from memplan.cli.bench.run_benchmarks import application
 from memplan.cli.bench.tables import DUMPS, TABLES, BenchTable, table_named
@@ -63,7 +64,7 @@ def test_a_table_is_made_and_found_again(tmp_path: Path, monkeypatch: pytest.Mon
     docs, told = docs_of(tmp_path), list[tuple[str, CellOutcome]]()
     made = Benchmarks([LEVELS], tmp_path / "cells")
     assert made.left(LEVELS).estimate(docs) is None
-    made.run(lambda number: processes(1, number), lambda name, outcome: told.append((name, outcome)))
+    made.run(lambda number: sharing_cores(WORK, number, 1), lambda name, outcome: told.append((name, outcome)))
     assert [(name, outcome.error) for name, outcome in told] == [("levels/all", "")]
     assert {path.name for path in made.write(docs)} == {"levels.json", "page.md"}
     assert json.loads((docs / "results" / "levels.json").read_text())["bench"] == "levels"

@@ -86,6 +86,6 @@ def test_they_are_registered_as_those_of_users() -> None:
 
 
 def test_no_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memplan.planners.planner.find_spec", lambda name: None if name == "mctx" else object())
+    monkeypatch.setattr("memplan.compiler.registry.find_spec", lambda name: None if name == "mctx" else object())
     with pytest.raises(MemplanError, match=r"needs mctx: pip install 'memplan\[rl\]'"):
         solve_with(problem_of(2), Budget(), AgentOptions())

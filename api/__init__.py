@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from memplan.backends.fit.result import FitResult as FitResult
     from memplan.backends.jit import jit as jit
     from memplan.compiler.effort import Effort as Effort
+    from memplan.compiler.embedded.plan import EmbeddedPlan as EmbeddedPlan
     from memplan.compiler.emulator.timing import Timeline as Timeline
     from memplan.compiler.emulator.timing import TimingEmulator as TimingEmulator
     from memplan.compiler.errors import GraphError as GraphError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from memplan.compiler.mapping.verify import Violation as Violation
     from memplan.compiler.report.peak import Peak as Peak
     from memplan.passes.base import register as register_pass  # noqa: F401
+    from memplan.passes.embedded.entry import embedded as embedded
     from memplan.pipeline import emulate as emulate
     from memplan.pipeline import execute as execute
     from memplan.pipeline import peak as peak
@@ -92,6 +94,8 @@ _PLACES = {
     "Timeline": "memplan.compiler.emulator.timing:Timeline",
     "TimingEmulator": "memplan.compiler.emulator.timing:TimingEmulator",
     "Violation": "memplan.compiler.mapping.verify:Violation",
+    "EmbeddedPlan": "memplan.compiler.embedded.plan:EmbeddedPlan",
+    "embedded": "memplan.passes.embedded.entry:embedded",
     "emulate": "memplan.pipeline:emulate",
     "execute": "memplan.pipeline:execute",
     "fit": "memplan.backends.fit.fit:fit",

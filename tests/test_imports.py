@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "compiler/analysis": ("compiler/*.py", "compiler/ir"),
     "compiler/hardware": ("compiler/*.py", "compiler/ir", "compiler/analysis"),
     "compiler/mapping": ("compiler/*.py", "compiler/ir", "compiler/analysis", "compiler/hardware"),
+    "compiler/embedded": ("compiler/*.py",),
     "compiler/emulator": (
         "compiler/*.py", "compiler/ir", "compiler/frontends", "compiler/analysis", "compiler/hardware",
         "compiler/mapping",
@@ -31,7 +32,7 @@ MAY_IMPORT = {
         "compiler/*.py", "compiler/ir", "compiler/analysis", "compiler/hardware", "compiler/mapping",
         "compiler/emulator",
     ),
-    "passes": ("compiler", "planners/fit", "planners/levels"),
+    "passes": ("compiler", "planners/fit", "planners/levels", "planners/offsets"),
     "planners/offsets": ("compiler/*.py",),
     "planners/fit": ("compiler/*.py", "compiler/mapping", "planners/stays", "planners/ilp", "planners/planner"),
     "planners/levels": ("compiler/*.py",),

@@ -45,8 +45,11 @@ from memplan.planners.stays.tables import NONE
 
 Integers = NDArray[np.int64]
 
-# Orders and rounds are tried while their number times the number of items stays below this.
+# Rounds are tried while their number times the number of items stays below this.
 _WORK = 1_500_000
+
+# The same of orders. A first order takes a tenth of the time in which a large frame is made, so others are cheap.
+_WORK_OF_ORDERS = 10_000_000
 
 # A small program is decided again no more often than this for each run of accesses that competes.
 _ROUNDS_PER_RUN = 2
@@ -59,7 +62,7 @@ class GreedyOptions(Rules):
     Attributes:
       keep_between_uses: whether a stay may serve more than one use.
       cross_program: whether an argument may stay in fast memory from one run of the program to the next.
-      orders: in which stays compete; all are tried on a small program, the first on a large one.
+      orders: in which stays compete; all are tried, but on a very large program the first alone.
       rounds: how often a part of the plan is given up and decided again; less often in a large program.
       drop_losses: whether to drop stays that gain nothing, or less than operations wait for their copies.
       repacks: how often to go on with less memory around what found no offset.
@@ -115,6 +118,7 @@ class _OrderTrials:
         self.generator, self.guard = generator, guard
         self.bound = emulator.lower_bound() * (1.0 + 1e-9)
         self.affordable = max(1, _WORK // max(1, len(frame.lows)))
+        self.affordable_orders = max(1, _WORK_OF_ORDERS // max(1, len(frame.lows)))
 
     def packed(self) -> tuple[Decisions, Integers]:
         """Returns the best decisions that all have offsets, and those: of the homes in the space, then of the stays.
@@ -172,7 +176,7 @@ class _OrderTrials:
         options = self.options
         best, chosen = first, options.orders[0]
         best_latency = self.latency(best)
-        for order in options.orders[1 : self.affordable]:
+        for order in options.orders[1 : self.affordable_orders]:
             if self.guard.reached():
                 break
             found = self._decided(order)

@@ -51,6 +51,7 @@ PLANNERS_SEE = (
     "memplan.compiler.by_reference",
     "memplan.compiler.cache",
     "memplan.compiler.child_process",
+    "memplan.compiler.collection",
     "memplan.compiler.effort",
     "memplan.compiler.errors",
     "memplan.compiler.registry",

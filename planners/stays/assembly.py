@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from memplan.compiler.analysis.program import RegionKind
+from memplan.compiler.collection import collection_paused
 from memplan.compiler.errors import PlannerError
 from memplan.compiler.mapping.plan import BEFORE, Copy, Plan, Residency
 from memplan.compiler.mapping.problem import MappingProblem
@@ -78,6 +79,7 @@ def home_offsets_of(problem: MappingProblem, plan: Plan) -> dict[int, int]:
     return {r.buffer: r.offset for r in plan.residencies if homes.get(r.buffer) == r.space}
 
 
+@collection_paused()
 def assemble(
     problem: MappingProblem,
     stays: Sequence[Stay],

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memplan.compiler.analysis.program import AccessKind, RegionKind
+from memplan.compiler.collection import collection_paused
 from memplan.compiler.mapping.problem import Buffer, MappingProblem, Region
 
 Integers = NDArray[np.int64]
@@ -167,6 +168,7 @@ class _Item(NamedTuple):
     last_access: int
 
 
+@collection_paused()
 def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Chains:
     """Returns the chains of some buffers, whose home must be space 0."""
     chain_rows: list[tuple[int, int, int, int, bool, int]] = []
@@ -190,10 +192,11 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
             position = low
             while position < high:
                 slot, until = lookup.item(region, accesses, position, high)
-                kinds = [lookup.kinds[accesses[i]] for i in range(position, until)]
                 is_operation = lookup.is_operation[slot]
-                reads = defined and (not is_operation or kinds[0] is not AccessKind.WRITE)
-                writes = any(kind is not AccessKind.READ for kind in kinds)
+                reads = defined and (not is_operation or lookup.kinds[accesses[position]] is not AccessKind.WRITE)
+                writes = False
+                for number in accesses[position:until]:
+                    writes = writes or lookup.kinds[number] is not AccessKind.READ
                 item = len(item_rows)
                 item_rows.append(
                     _Item(

@@ -119,7 +119,7 @@ def command(
             program, target, assignment, bindings, stages, with_proto=xprof is not None
         )
         if wanted is None and (target is not None or described.name != ANY_TARGET):
-            wanted = described.spaces[0].capacity
+            wanted = described.spaces[described.home].capacity
         with stages.stage("finding the peak"):
             peak = find_peak(
                 graph,

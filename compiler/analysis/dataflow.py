@@ -15,6 +15,7 @@ from memplan.compiler.analysis.schedule import Schedule
 from memplan.compiler.analysis.values import NONE, PHASES, Handover, Read, Values
 from memplan.compiler.errors import GraphError
 from memplan.compiler.ir import Instruction, Shape
+from memplan.compiler.ir.runtime import is_for_tflite
 
 
 def find_values(schedule: Schedule, in_place: InPlace, elementwise: Elementwise, pointer_bytes: int = 0) -> Values:
@@ -51,6 +52,7 @@ class _Builder:
             for time, callees in frame.callees.items():
                 for number, callee in enumerate(callees):
                     self.caller[callee] = (time, number)
+        self.is_for_tflite = is_for_tflite(schedule.graph)
         self.carried: dict[int, list[int]] = {}  # time of a `while` to the phi of each node, or NONE
         self.donated = {
             (alias.parameter, node)
@@ -134,7 +136,8 @@ class _Builder:
         if frame == 0:
             first = self.positions.first[t]
             for node in range(count):
-                self.define(t, node, 1, fixed=(number, node) not in self.donated, phase=0)
+                fixed = not self.is_for_tflite and (number, node) not in self.donated
+                self.define(t, node, 1, fixed=fixed, phase=0)
                 if self.values.of[first + node] >= 0 and self.positions.nodes[t].shapes[node].is_array:
                     self.values.arguments.append((first + node, number, node))
             return

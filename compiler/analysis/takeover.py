@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from memplan.compiler.analysis.elementwise import Elementwise
 from memplan.compiler.analysis.program import COPIED, AccessKind, FlatProgram, StorageAccess
 from memplan.compiler.ir import Instruction
+from memplan.compiler.ir.runtime import is_for_tflite
 
 _LISTS = re.compile(r'"aliasing_operands"\s*:\s*\{\s*"lists"\s*:\s*\[(\s*+(?:\{[^{}]*+\}\s*+(?:,\s*+)?)*)\]')
 _LIST = re.compile(r"\[([^\[\]]*)\]")
@@ -41,7 +42,12 @@ class Takeover:
 
 
 def takeovers(program: FlatProgram) -> tuple[Takeover, ...]:
-    """Returns the possible takeovers in order of time; no storage is taken over twice, none takes over two."""
+    """Returns the possible takeovers in order of time; no storage is taken over twice, none takes over two.
+
+    There are none in a program for TensorFlow Lite, whose operators write beside what they read.
+    """
+    if is_for_tflite(program.graph):
+        return ()
     elementwise = Elementwise(program.graph)
     found: list[Takeover] = []
     accesses, position = program.accesses, 0

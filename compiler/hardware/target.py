@@ -23,6 +23,7 @@ from typing import Any
 from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError, TargetError
 from memplan.compiler.files import read_text
+from memplan.compiler.hardware.compute import Compute
 from memplan.compiler.hardware.toml_table import TomlTable
 from memplan.compiler.ir.shape import BITS_PER_ELEMENT
 from memplan.compiler.printable import printable
@@ -113,54 +114,6 @@ class TargetLink:
 
 
 @dataclass(frozen=True)
-class Compute:
-    """What the processor can do.
-
-    Attributes:
-      matrix_flops: operations per second of the matrix units by data type of the inputs; a multiply-add counts two.
-      matrix_efficiency: part of that which large matrix products reach.
-      matrix_unit: rows and columns of one matrix unit: sizes are rounded up to them; (1, 1) where there is none.
-      vector_flops: elementwise operations per second.
-      transcendental_rate: exponentials, logarithms, sines and the like per second.
-      f32_passes: passes that a product of f32 takes at precision `high` and `highest`; 1 where it is not stated.
-      launch_seconds: what starting any instruction costs.
-      exposed: for each of `KINDS`, the part of the arithmetic behind which no data is moved: 1 where data and
-        arithmetic take turns, less where they overlap.
-    """
-
-    matrix_flops: Mapping[str, float]
-    matrix_efficiency: float
-    matrix_unit: tuple[int, int]
-    vector_flops: float
-    transcendental_rate: float
-    f32_passes: Mapping[str, int]
-    launch_seconds: float
-    exposed: Mapping[str, float]
-
-    def matrix_peak(self, dtype: str) -> float:
-        """Returns the operations per second of the matrix units for a data type.
-
-        A type that they lack is converted to the narrowest wider one of its kind, integer or not; if there is none, the
-        vector unit computes it.
-        """
-        if dtype in self.matrix_flops:
-            return self.matrix_flops[dtype]
-        bits = BITS_PER_ELEMENT.get(dtype, 32)
-        wider = [
-            name
-            for name in self.matrix_flops
-            if BITS_PER_ELEMENT[name] >= bits and _is_integer(name) == _is_integer(dtype)
-        ]
-        if not wider:
-            return self.vector_flops
-        return self.matrix_flops[min(wider, key=lambda name: (BITS_PER_ELEMENT[name], -self.matrix_flops[name]))]
-
-    def passes(self, dtype: str, precision: str) -> int:
-        """Returns how often a product of a data type is computed to reach a precision."""
-        return self.f32_passes.get(precision, 1) if dtype == "f32" else 1
-
-
-@dataclass(frozen=True)
 class Target:
     """A piece of hardware.
 
@@ -190,16 +143,33 @@ class Target:
     optional_spaces: tuple[TargetSpace, ...] = ()
     optional_links: tuple[TargetLink, ...] = ()
 
-    def for_program(self, xla_numbers: Collection[int]) -> Target:
-        """Returns the target as a program with values in the memories of these numbers sees it."""
-        if not any(space.xla_number in xla_numbers for space in self.optional_spaces):
+    @property
+    def home(self) -> int:
+        """Index of the first memory that programs can write, where all that they write is that is nowhere else."""
+        return next(index for index, space in enumerate(self.spaces) if space.writable)
+
+    @property
+    def read_only(self) -> int:
+        """Index of the first memory that programs can only read, optional ones counted on; -1 if there is none."""
+        spaces = self.spaces + self.optional_spaces
+        return next((index for index, space in enumerate(spaces) if not space.writable), -1)
+
+    def number_of(self, index: int) -> int:
+        """Returns XLA's number of a space, optional ones counted on; where XLA has none, a negative one of its own."""
+        number = (self.spaces + self.optional_spaces)[index].xla_number
+        return -1 - index if number is None else number
+
+    def for_program(self, numbers: Collection[int]) -> Target:
+        """Returns the target as a program with values in the memories of these numbers (`number_of`) sees it."""
+        first = len(self.spaces)
+        if not any(self.number_of(first + k) in numbers for k in range(len(self.optional_spaces))):
             return self
         spaces, links = self.spaces + self.optional_spaces, self.links + self.optional_links
         return replace(self, spaces=spaces, links=links, optional_spaces=(), optional_links=())
 
     def space_of_xla(self, number: int) -> int:
-        """Returns the index of the space that XLA gives a number, -1 if this target does not model it."""
-        return next((index for index, space in enumerate(self.spaces) if space.xla_number == number), -1)
+        """Returns the index of the space that has a number (`number_of`), -1 if this target does not model it."""
+        return next((index for index in range(len(self.spaces)) if self.number_of(index) == number), -1)
 
     def space_named(self, name: str) -> int:
         """Returns the index of a space; raises TargetError if there is none of that name."""
@@ -432,10 +402,6 @@ def _compute(table: TomlTable) -> Compute:
         raise table.error("matrix_efficiency", "is more than 1")
     table.done()
     return compute
-
-
-def _is_integer(dtype: str) -> bool:
-    return dtype[0] in "su" or dtype == "pred"
 
 
 def _index(names: list[str], name: str) -> int:

@@ -33,6 +33,7 @@ from memplan.compiler.mapping.assumptions import assumptions_of
 from memplan.compiler.mapping.disjoint_sets import DisjointSets
 from memplan.compiler.mapping.given import given_plan
 from memplan.compiler.mapping.given_copies import AccessIndex, GivenCopy, find_given_copies
+from memplan.compiler.mapping.memories import in_memories_of, written_storages
 from memplan.compiler.mapping.problem import Access, Buffer, Link, MappingProblem, MemorySpace, Operation
 from memplan.compiler.mapping.times import OperationTimes, operation_times
 
@@ -74,12 +75,12 @@ def build(graph: Graph, target: Target) -> BuiltProblem:
       PlanError: the program reads what nothing has written, see `MappingProblem.faults`.
     """
     check_sizes(graph)
-    program = flatten(graph)
+    program = in_memories_of(target, flatten(graph))
     always = len(target.spaces)
     target = target.for_program({storage.memory_space for storage in program.storages})
     accesses = AccessIndex(program)
-    written = {access.storage for access in program.accesses if access.kind is not AccessKind.READ}
-    space_of = _spaces(target, program, written)
+    written = written_storages(program)
+    space_of = [target.space_of_xla(storage.memory_space) if storage.size > 0 else -1 for storage in program.storages]
     given_copies = [
         given_copy
         for given_copy in find_given_copies(program, accesses)
@@ -128,21 +129,6 @@ def memory_spaces(target: Target) -> tuple[MemorySpace, ...]:
 def memory_links(target: Target) -> tuple[Link, ...]:
     """Returns what planners see of the ways to copy between a target's memories."""
     return tuple(Link(x.source, x.destination, x.bandwidth, x.latency, x.queue, x.channel) for x in target.links)
-
-
-def _spaces(target: Target, program: FlatProgram, written: Collection[int]) -> list[int]:
-    """Returns where the program has each storage: the space that the target knows by XLA's number, -1 if it knows none.
-
-    What the program writes cannot be where nothing can be written: it is in the first memory where that is possible.
-    """
-    first_writable = next(i for i, space in enumerate(target.spaces) if space.writable)
-    spaces = []
-    for number, storage in enumerate(program.storages):
-        space = target.space_of_xla(storage.memory_space) if storage.size > 0 else -1
-        if space >= 0 and number in written and not target.spaces[space].writable:
-            space = first_writable
-        spaces.append(space)
-    return spaces
 
 
 def _timed_steps(

@@ -236,8 +236,10 @@ class MappingProblem:
 
     @property
     def has_given_places(self) -> bool:
-        """Whether the program's compiler put something into another memory than the first."""
-        return self.given is not None and any(residency.space != 0 for residency in self.given.residencies)
+        """Whether the program's compiler put something into another memory than the first in which it may be."""
+        return self.given is not None and any(
+            residency.space != self.buffers[residency.buffer].spaces[0] for residency in self.given.residencies
+        )
 
     def with_given(self, given: Plan | None) -> MappingProblem:
         """Returns the problem with another `given`; it keeps what is cached here, none of which depends on `given`."""

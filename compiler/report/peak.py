@@ -21,6 +21,7 @@ from memplan.compiler.hardware.target import Target, TargetSpace
 from memplan.compiler.html import html_table
 from memplan.compiler.ir import Graph, Source
 from memplan.compiler.mapping.build import BuiltProblem, build
+from memplan.compiler.mapping.memories import in_memories_of
 from memplan.compiler.printable import from_here
 from memplan.compiler.report.buffers import BufferDescription, GroupBy, Sources, describe_storages, labels_of
 from memplan.compiler.report.relief import (
@@ -135,13 +136,16 @@ def find_peak(
       PlanError: the program reads what nothing has written.
     """
     built = build(graph, target)
-    program = flatten(graph, pointer_bytes) if pointer_bytes else built.program
+    program = in_memories_of(target, flatten(graph, pointer_bytes)) if pointer_bytes else built.program
     occupancy, spaces = occupancy_of(built, target, program)
+    home = target.number_of(target.home)
     buffer_of = None if pointer_bytes else built.buffer_of_storage
     described = describe_storages(program, buffer_of)
     labels = labels_of(described, by)
     # The main memory first, then those that the target models, then flags and the like.
-    numbers = sorted({0, *occupancy.memory_spaces}, key=lambda number: (number != 0, number not in spaces, number))
+    numbers = sorted(
+        {home, *occupancy.memory_spaces}, key=lambda number: (number != home, number not in spaces, number)
+    )
     memories = []
     for number in numbers:
         name, capacity = f"S({number})", None
@@ -149,8 +153,8 @@ def find_peak(
             name, capacity = spaces[number].name, spaces[number].capacity
         memories.append(_memory_peak(occupancy, number, name, capacity, described, labels))
     main = memories[0]
-    found = donations(program, described, 0)
-    reliefs = Reliefs(occupancy, 0, main.time, _seconds(built), target, found, buffer_of)
+    found = donations(program, described, home)
+    reliefs = Reliefs(occupancy, home, main.time, _seconds(built), target, found, buffer_of)
 
     def capacity_of(number: int) -> int:
         return spaces[number].capacity if number in spaces else 0
@@ -167,8 +171,8 @@ def find_peak(
             if group.bytes
         ),
         donations=tuple((described[d.argument].op_name or described[d.argument].name, d) for d in found),
-        donated=needed_if_donated(occupancy, 0, found),
-        reordered=order_peak(program, capacity_of, 0, pointer_bytes),
+        donated=needed_if_donated(occupancy, home, found),
+        reordered=order_peak(program, target, capacity_of, pointer_bytes),
         statement=None if statement is None else statement.beside(occupancy, main.time),
         limit=limit,
         notes=built.problem.notes,
@@ -184,10 +188,10 @@ def occupancy_of(built: BuiltProblem, target: Target, program: FlatProgram) -> t
       program: the flattened Graph, `built.program` or with other tables of tuples.
 
     Returns:
-      The occupancy, and from XLA's numbers to the memories that the target models.
+      The occupancy, and from numbers (`Target.number_of`) to the memories that the target models.
     """
     spaces = target.for_program({storage.memory_space for storage in program.storages}).spaces
-    numbers = {space.xla_number: n for n, space in enumerate(spaces) if space.xla_number is not None}
+    numbers = {target.number_of(n): n for n in range(len(spaces))}
     reserved = {number: _reserved(built, n) for number, n in numbers.items()}
     occupancy = Occupancy(program, {number: bytes_ for number, bytes_ in reserved.items() if bytes_.any()})
     return occupancy, {number: spaces[n] for number, n in numbers.items()}

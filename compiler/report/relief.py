@@ -28,6 +28,8 @@ from memplan.compiler.analysis.program import FlatProgram
 from memplan.compiler.hardware.host import host_links
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir.memory_order import scheduled
+from memplan.compiler.ir.runtime import is_for_tflite
+from memplan.compiler.mapping.memories import in_memories_of
 from memplan.compiler.report.buffers import BufferDescription, BufferKind
 from memplan.compiler.report.gaps import Gaps, PeakGap
 from memplan.compiler.report.recomputing import recomputed
@@ -212,8 +214,11 @@ def donations(program: FlatProgram, descriptions: Sequence[BufferDescription], s
     """Returns the arguments in a memory that could be donated and are not, the largest first.
 
     Each is matched with a result of the same data type and dimensions that is made when the argument has been read for
-    the last time. Whether the caller needs the argument afterwards, only the caller knows.
+    the last time. Whether the caller needs the argument afterwards, only the caller knows. Arguments of a program for
+    TensorFlow Lite are free after their last use as it is.
     """
+    if is_for_tflite(program.graph):
+        return ()
     last_read: dict[int, int] = {}
     for access in program.accesses:
         if access.time < len(program.steps):
@@ -239,7 +244,12 @@ def donations(program: FlatProgram, descriptions: Sequence[BufferDescription], s
 
 
 def results_to_come(program: FlatProgram, space: int, time: int, donated: Collection[int] = ()) -> int:
-    """Returns the bytes of results that are not made yet at a time and lie in the memory of no donated argument."""
+    """Returns the bytes of results that are not made yet at a time and lie in the memory of no donated argument.
+
+    Runtimes of XLA allocate results before the program runs, TensorFlow Lite does not.
+    """
+    if is_for_tflite(program.graph):
+        return 0
     return sum(
         storage.size
         for number, storage in enumerate(program.storages)
@@ -255,9 +265,12 @@ def needed_if_donated(occupancy: Occupancy, space: int, donated: Iterable[Donati
     return int(live[time]) + results_to_come(occupancy.program, space, time, results)
 
 
-def order_peak(program: FlatProgram, capacity_of: Callable[[int], int], space: int, pointer_bytes: int) -> int | None:
-    """Returns the peak of a memory in the best order that is found; None if another memory overflows then."""
-    reordered = Occupancy(flatten(scheduled(program.graph), pointer_bytes))
+def order_peak(
+    program: FlatProgram, target: Target, capacity_of: Callable[[int], int], pointer_bytes: int
+) -> int | None:
+    """Returns the peak of the main memory in the best order that is found; None if another memory overflows then."""
+    space = target.number_of(target.home)
+    reordered = Occupancy(in_memories_of(target, flatten(scheduled(program.graph), pointer_bytes)))
     before = Occupancy(program)
     for other in reordered.memory_spaces:
         if other != space and reordered.peak(other) > max(before.peak(other), capacity_of(other)):

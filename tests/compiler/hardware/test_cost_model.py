@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from memplan.compiler.frontends import parse_hlo
+from memplan.compiler.hardware.compute import Compute
 from memplan.compiler.hardware.cost_model import compute_seconds, matrix_seconds, work
 from memplan.compiler.hardware.matrix_work import MatrixWork
-from memplan.compiler.hardware.target import KINDS, Compute, Target, load_target
+from memplan.compiler.hardware.target import KINDS, Target, load_target
 from memplan.compiler.hardware.work import Work
 
 

@@ -17,8 +17,8 @@ Dump = Annotated[
     typer.Argument(
         metavar="DUMP",
         show_default=False,
-        help="A program: HLO as text or proto (also gzipped), StableHLO, or an artifact of jax.export; - for standard "
-        "input.",
+        help="A program: HLO as text or proto (also gzipped), StableHLO, an artifact of jax.export, or .tflite; - for "
+        "standard input.",
     ),
 ]
 TripCounts = Annotated[

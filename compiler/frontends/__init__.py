@@ -12,7 +12,7 @@ __all__ = ["parse_hlo", "read"]
 
 
 def read(path: str | Path) -> Graph:
-    """Returns the program in a file: HLO text or proto, StableHLO or a jax.export artifact, plain or gzipped."""
+    """Returns the program in a file: HLO text or proto, StableHLO, jax.export or .tflite, plain or gzipped."""
     from memplan.compiler.frontends.reader import read as read_file
 
     return read_file(path)

@@ -5,6 +5,7 @@ HLO text        text, not MLIR              hlo_text
 HLO proto       HloModuleProto, HloProto    hlo_proto
 StableHLO       MLIR text or bytecode       stablehlo
 jax.export      a flatbuffer around it      stablehlo
+.tflite         a flatbuffer, TFL3          tflite
 """
 
 from __future__ import annotations
@@ -66,10 +67,12 @@ def read_packed(
 
 def parse_bytes(content: bytes, file: str = "<bytes>") -> Graph:
     """Returns the program that unpacked bytes hold, as its frontend leaves it; raises ParseError."""
-    from memplan.compiler.frontends import hlo_proto, hlo_text, stablehlo
+    from memplan.compiler.frontends import hlo_proto, hlo_text, stablehlo, tflite, tflite_model
 
     if not content.strip():
         raise ParseError("the file is empty", file)
+    if tflite_model.is_tflite(content):
+        return tflite.parse(content, file)
     if stablehlo.is_stablehlo(content):
         return stablehlo.parse(content, file)
     if hlo_proto.is_hlo_proto(content):
@@ -79,8 +82,10 @@ def parse_bytes(content: bytes, file: str = "<bytes>") -> Graph:
 
 def _bound(content: bytes, file: str, dims: Mapping[str, int]) -> Graph:
     """Returns the program that unpacked bytes hold, with sizes for the dimensions that it leaves open."""
-    from memplan.compiler.frontends import dimensions, hlo_proto, stablehlo
+    from memplan.compiler.frontends import dimensions, hlo_proto, stablehlo, tflite_model
 
+    if tflite_model.is_tflite(content):
+        raise ParseError("leaves no dimension open: TensorFlow Lite states the size of each", file)
     if stablehlo.is_stablehlo(content):
         return stablehlo.parse(content, file, dims)
     if hlo_proto.is_hlo_proto(content):
@@ -88,21 +93,22 @@ def _bound(content: bytes, file: str, dims: Mapping[str, int]) -> Graph:
     return dimensions.bound(_text(content, file).encode(), "text", dims, file)
 
 
+_NOTHING_KNOWN = "is no HLO text, HLO proto, StableHLO, jax.export artifact or .tflite file"
+
+
 def _text(content: bytes, file: str) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if b"HloModule" not in content[:4096]:
-            raise ParseError(
-                f"is no HLO text, HLO proto, StableHLO or jax.export artifact{_looks_like(content)}", file
-            ) from None
+            raise ParseError(f"{_NOTHING_KNOWN}{_looks_like(content)}", file) from None
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
         raise ParseError(f"byte {content[error.start]:#04x} is not UTF-8 text", file, line, column) from None
     nul = text.find("\0")
     if nul >= 0:
         if "HloModule" not in text[:4096]:
-            raise ParseError(f"is no HLO text, HLO proto, StableHLO or jax.export artifact{_looks_like(content)}", file)
+            raise ParseError(f"{_NOTHING_KNOWN}{_looks_like(content)}", file)
         line = text.count("\n", 0, nul) + 1
         raise ParseError(
             "a NUL byte stands in the text: is the file damaged?", file, line, nul - text.rfind("\n", 0, nul)

@@ -217,26 +217,18 @@ def new_bias(b: jax.Array, gradient: jax.Array, scale: jax.Array, rate: float) -
 class Mask:
     """Where an int8 output lies strictly within its range, so that a gradient passes.
 
-    It is kept as one bit for each number, eight channels in a byte, or it is computed again from the output.
-
     Args:
       y: int8 […, C].
-      output_kept: whether the output is kept anyway.
+      output_kept: whether the output is kept anyway, so that the mask is computed from it when it is wanted. Otherwise
+        the mask itself is kept, which takes a bit for each number in an embedded program.
     """
 
     def __init__(self, y: jax.Array, output_kept: bool):
-        self.packed = not output_kept and y.shape[-1] % 8 == 0
-        self.kept = _packed_bits(_within(y)) if self.packed else y
+        self.kept = y if output_kept else _within(y)
 
     def __call__(self, g: jax.Array) -> jax.Array:
         """Returns the gradient […, C] float32 with zeros where the output was cut off."""
-        if not self.packed:
-            return _only_where(_within(self.kept), g)
-        split = (*self.kept.shape, 8)
-        bits = lax.broadcast_in_dim(self.kept, split, tuple(range(self.kept.ndim)))
-        shifts = lax.broadcasted_iota(jnp.uint8, split, len(split) - 1)
-        is_within = (lax.shift_right_logical(bits, shifts) & np.uint8(1)) != 0
-        return _only_where(is_within, g.reshape(split)).reshape(g.shape)
+        return _only_where(self.kept if self.kept.dtype == bool else _within(self.kept), g)
 
 
 def _only_where(flags: jax.Array, x: jax.Array) -> jax.Array:
@@ -245,14 +237,6 @@ def _only_where(flags: jax.Array, x: jax.Array) -> jax.Array:
 
 def _within(y: jax.Array) -> jax.Array:
     return (y > np.int8(LOW)) & (y < np.int8(HIGH))
-
-
-def _packed_bits(flags: jax.Array) -> jax.Array:
-    """bool […, C] to uint8 […, C ÷ 8], the first channel in the lowest bit."""
-    split = (*flags.shape[:-1], flags.shape[-1] // 8, 8)
-    shifts = lax.broadcasted_iota(jnp.uint8, split, len(split) - 1)
-    bits = lax.shift_left(flags.reshape(split).astype(jnp.uint8), shifts)
-    return lax.reduce(bits, np.uint8(0), lax.bitwise_or, (len(split) - 1,))
 
 
 @dataclass(frozen=True)

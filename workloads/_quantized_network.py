@@ -94,6 +94,20 @@ class QuantizedNetwork:
             convs.append(p)
         return {"convs": convs, "head": params["head"]}
 
+    def updated(self, channels: Sequence[int], bias_layers: int) -> q.Params:
+        """Returns which parameters are trained, a tree of bools like what `cut` returns; the classifier always is.
+
+        Args:
+          channels: of each convolution, of how many input channels.
+          bias_layers: biases of so many last convolutions.
+        """
+        convs: list[q.Params] = []
+        for number, (layer, count) in enumerate(zip(self.layers, channels, strict=True)):
+            is_cut = 0 < count < layer.in_channels
+            of_bias = number >= len(self.layers) - bias_layers
+            convs.append({"w": (True, False) if is_cut else count > 0, "b": of_bias, "multiplier": False})
+        return {"convs": convs, "head": {"w": True, "b": True, "multiplier": False}}
+
     def joined(self, params: q.Params) -> q.Params:
         """Returns parameters whose weights are whole again."""
         convs = [

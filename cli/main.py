@@ -30,6 +30,7 @@ COMMANDS = {
     "diff": "Show what differs between two dumps, plans or compiles of one program.",
     "fit": "Fit a JAX program into a memory limit: keep, recompute, move to the host, or reorder.",
     "levels": "Compress weights, or keys and values, of a JAX program, each to a level of its own, and run it.",
+    "contraction": "Order the contraction of several tensors, pair by pair.",
     "pack": "Give offsets to blocks whose times are fixed.",
     "train": "Train an agent that plays the mallocGame.",
     "targets": "List the targets that are known.",

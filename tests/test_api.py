@@ -19,6 +19,7 @@ PUBLIC = (
     "memplan.passes",
     "memplan.passes.levels",
     "memplan.planners",
+    "memplan.planners.contraction",
     "memplan.planners.fit",
     "memplan.planners.levels",
     "memplan.planners.offsets",

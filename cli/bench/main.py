@@ -24,6 +24,7 @@ BENCHES = {
     "fft": "Cycles of long convolutions as matrix products.",
     "fusion": "Traffic and latency of programs with layer fusion, and without.",
     "passes": "Seconds of every pass.",
+    "contraction": "Flops and peaks of orders of contraction, beside those of opt_einsum.",
     "levels": "Seconds to the proven choice of a level for each layer.",
 }
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "levels": "Compress weights, or keys and values, of a JAX program, each to a level of its own, and run it.",
     "contraction": "Order the contraction of several tensors, pair by pair.",
     "pack": "Give offsets to blocks whose times are fixed.",
+    "offline-plan": "Plan the arena of TensorFlow Lite for Microcontrollers, and write the plan into the model.",
     "train": "Train an agent that plays the mallocGame.",
     "targets": "List the targets that are known.",
     "planners": "List the planners that are known.",

@@ -6,7 +6,7 @@
     READ_VARIABLE … ───────► copy, and an update in place
 
 The caller writes the inputs before each run, and their memory is free after their last use (`ir/runtime.py`). What runs
-once before the first run, CALL_ONCE, is left out. So are handles of variables, which take four bytes each.
+once before the first run, CALL_ONCE, is left out. So are handles of variables, which have memory of their own.
 """
 
 from __future__ import annotations

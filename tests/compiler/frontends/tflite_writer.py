@@ -24,6 +24,13 @@ CODES = {
     "READ_VARIABLE": 143, "ASSIGN_VARIABLE": 144,
 }  # fmt: skip
 
+# Numbers of the tables of options in their union.
+OPTIONS = {
+    "CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5, "SVDF": 6, "FULLY_CONNECTED": 8,
+    "SOFTMAX": 9, "CONCATENATION": 10, "ADD": 11, "SPLIT": 35, "TRANSPOSE_CONV": 49, "PACK": 59, "BATCH_MATMUL": 101,
+    "VAR_HANDLE": 111,
+}  # fmt: skip
+
 # An option: number of the field, kind in the letters of `struct` or "s" for a string, value.
 Option = tuple[int, str, Any]
 _PREPEND = {"b": "Int8", "B": "Uint8", "?": "Bool", "i": "Int32", "I": "Uint32", "f": "Float32", "Q": "Uint64"}
@@ -39,6 +46,7 @@ class FileTensor:
     data: bytes = b""
     is_variable: bool = False
     scales: Sequence[float] = ()
+    zero: int = 0
 
 
 @dataclass
@@ -64,8 +72,8 @@ class TfliteFile:
     version: int = 3
     name: str = "net"
 
-    def tensor(self, dtype: str, *dims: int, name: str = "", scales: Sequence[float] = ()) -> int:
-        self.tensors.append(FileTensor(dtype, dims, name or f"t{len(self.tensors)}", scales=scales))
+    def tensor(self, dtype: str, *dims: int, name: str = "", scales: Sequence[float] = (), zero: int = 0) -> int:
+        self.tensors.append(FileTensor(dtype, dims, name or f"t{len(self.tensors)}", scales=scales, zero=zero))
         return len(self.tensors) - 1
 
     def constant(self, dtype: str, *dims: int, data: bytes = b"", scales: Sequence[float] = ()) -> int:
@@ -95,7 +103,8 @@ class TfliteFile:
             number += bool(tensor.data)
             if tensor.scales:
                 scales = _vector(b, tensor.scales, b.PrependFloat32, 4)
-                fields.append((4, "o", _table(b, [(2, "o", scales)])))
+                zeros = _vector(b, [tensor.zero] * len(tensor.scales), b.PrependInt64, 8)
+                fields.append((4, "o", _table(b, [(2, "o", scales), (3, "o", zeros)])))
             if tensor.is_variable:
                 fields.append((5, "?", True))
             tensors.append(_table(b, fields))
@@ -106,7 +115,7 @@ class TfliteFile:
                       (1, "o", _vector(b, operator.inputs, b.PrependInt32, 4)),
                       (2, "o", _vector(b, operator.outputs, b.PrependInt32, 4))]  # fmt: skip
             if operator.options is not None:
-                fields += [(3, "B", 1), (4, "o", _table(b, operator.options))]
+                fields += [(3, "B", OPTIONS[operator.kind]), (4, "o", _table(b, operator.options))]
             operators.append(_table(b, fields))
         subgraph = [
             (0, "o", _offsets(b, tensors)),
@@ -187,7 +196,7 @@ def small_network(scales: Sequence[float] = (0.5,)) -> TfliteFile:
     weights = file.constant("s8", 10, 128, scales=scales)
     g = file.tensor("s8", 1, 10, name="logits", scales=scales)
     file.operator("FULLY_CONNECTED", [f, weights, -1], g, [(0, "b", 0)])
-    h = file.tensor("s8", 1, 10, name="classes", scales=scales)
+    h = file.tensor("s8", 1, 10, name="classes", scales=(1 / 256,), zero=-128)
     file.operator("SOFTMAX", [g], h, [(0, "f", 1.0)])
     file.outputs = [h]
     return file
@@ -223,7 +232,7 @@ def mobilenet() -> TfliteFile:
     logits = convolution(pooled, "CONV_2D", 10, 1, 1, "logits")
     flat = file.tensor("s8", 1, 10, name="flat", scales=scales)
     file.operator("RESHAPE", [logits, file.integers(1, 10)], flat)
-    classes = file.tensor("s8", 1, 10, name="classes", scales=scales)
+    classes = file.tensor("s8", 1, 10, name="classes", scales=(1 / 256,), zero=-128)
     file.operator("SOFTMAX", [flat], classes, [(0, "f", 1.0)])
     file.outputs = [classes]
     return file

@@ -1,0 +1,1 @@
+"""TensorFlow Lite for Microcontrollers: plans of its arena, written into .tflite files."""

@@ -1,10 +1,10 @@
 """What an instruction costs in every placement, made to agree with the compiler's estimate in the one it chose.
 
 An instruction takes `max(floor, overhead + Σ cost)`. Without an estimate this is the roofline: launch and arithmetic at
-least, or launch and the time of its data. Where the compiler states an estimate `E`, the duration is `E` in the
-placement of the dump. The effect of other placements is learned from modules that were compiled several times with
-their tensors in different places: `fidelity.py` compares them, and `scripts/fit_cost_model` fits the constants in the
-targets' files.
+least, or launch and the time of its data; on processors that wait for their data it is the sum of all three. Where the
+compiler states an estimate `E`, the duration is `E` in the placement of the dump. The effect of other placements is
+learned from modules that were compiled several times with their tensors in different places: `fidelity.py` compares
+them, and `scripts/fit_cost_model` fits the constants in the targets' files.
 
     cost        of an access: latency + bytes / rate, by memory, direction and kind of instruction; the fast memories
                 have no latency, which is why small instructions gain most by them
@@ -155,7 +155,7 @@ def instruction_cost(
         is_tiny = sum(access.bytes for access in accesses) <= _ONE_TILE
         launch = 0.0 if is_tiny else target.compute.launch_seconds
         rows = tuple(tuple(access.bytes / space.bandwidth for space in target.spaces) for access in accesses)
-        return launch + arithmetic, launch, rows
+        return launch + arithmetic, launch if target.compute.overlap else launch + arithmetic, rows
     exposures = [space.exposed[kind] for space in target.spaces]
     costs = [tuple(_seconds(exposure, access) for exposure in exposures) for access in accesses]
     here = sum(row[access.space] for row, access in zip(costs, accesses, strict=True))

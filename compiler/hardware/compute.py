@@ -22,6 +22,7 @@ class Compute:
       launch_seconds: what starting any instruction costs.
       exposed: for each of `KINDS`, the part of the arithmetic behind which no data is moved: 1 where data and
         arithmetic take turns, less where they overlap.
+      overlap: whether data moves while arithmetic goes on, in an instruction whose duration no compiler states.
     """
 
     matrix_flops: Mapping[str, float]
@@ -32,6 +33,7 @@ class Compute:
     f32_passes: Mapping[str, int]
     launch_seconds: float
     exposed: Mapping[str, float]
+    overlap: bool = True
 
     def matrix_peak(self, dtype: str) -> float:
         """Returns the operations per second of the matrix units for a data type.

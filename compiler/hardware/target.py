@@ -393,6 +393,7 @@ def _compute(table: TomlTable) -> Compute:
         f32_passes={precision: passes.integer(precision, minimum=1, below=1000) for precision in passes.data},
         launch_seconds=table.number("launch_seconds", 0.0, positive=False),
         exposed={kind: exposed.number(kind, 1.0) for kind in KINDS},
+        overlap=table.boolean("overlap", True),
     )
     exposed.done()
     for kind, part in compute.exposed.items():

@@ -23,7 +23,7 @@ from memplan.compiler.hardware.target import (
 )
 
 SHIPPED = (
-    "generic", "h200", "mcu-256kb", "tpu-7x", "tpu-v4", "tpu-v4i", "tpu-v5e", "tpu-v5p", "tpu-v6e",
+    "generic", "h200", "mcu-256kb", "mcu-256kb-sdram", "tpu-7x", "tpu-v4", "tpu-v4i", "tpu-v5e", "tpu-v5p", "tpu-v6e",
 )  # fmt: skip
 FOLDER = Path(target_module.__file__).parent / "targets"
 

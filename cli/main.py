@@ -29,6 +29,7 @@ COMMANDS = {
     "peak": "Show what stands at the peak of each memory, and what being rid of it is worth.",
     "diff": "Show what differs between two dumps, plans or compiles of one program.",
     "fit": "Fit a JAX program into a memory limit: keep, recompute, move to the host, or reorder.",
+    "export-c": "Write a JAX program as C99 with one static arena.",
     "levels": "Compress weights, or keys and values, of a JAX program, each to a level of its own, and run it.",
     "contraction": "Order the contraction of several tensors, pair by pair.",
     "pack": "Give offsets to blocks whose times are fixed.",

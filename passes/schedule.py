@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 from memplan.compiler.effort import Effort
 from memplan.compiler.embedded.plan import ArenaBlock, EmbeddedPlan, check_plan
-from memplan.compiler.embedded.program import EmbeddedProgram, InPlaceWay, StorageKind
+from memplan.compiler.embedded.program import EmbeddedProgram, InPlaceWay, LoopNest, StorageKind
 from memplan.planners.offsets import Instance, pack
 
-# Sets of steps that the exact search looks at, by effort.
-_SETS = (4_000, 60_000, 600_000)
+# Steps that the exact search and the beam try, by effort.
+_TRIES = (30_000, 300_000, 3_000_000)
 
 # Sets of steps of one size that the beam keeps, by effort.
-_BEAM = (8, 32, 128)
+_BEAM = (4, 16, 64)
 
 # Nodes that the local search looks at, by effort.
 _LOOKS = (100_000, 1_000_000, 10_000_000)
@@ -51,7 +51,7 @@ def schedule(
     return plan
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Model:
     """Sizes and dependences of a program, steps as bits of integers.
 
@@ -64,7 +64,10 @@ class _Model:
       read: `[steps]` the buffers that it reads and that may end with it.
       before: `[steps]` bits of the steps that must run before it.
       after: `[steps]` the steps that wait for it.
+      made_bytes, gone_bytes: `[steps]` bytes that begin with it, and of these, bytes that nothing reads.
+      ways: `[steps]` the bytes that writing in place saves, and how, most first.
       start: bytes in use before the first step.
+      tries: how often a step was tried.
     """
 
     program: EmbeddedProgram
@@ -75,7 +78,11 @@ class _Model:
     read: list[list[int]]
     before: list[int]
     after: list[list[int]]
+    made_bytes: list[int]
+    gone_bytes: list[int]
+    ways: list[list[tuple[int, InPlaceWay]]]
     start: int
+    tries: int = 0
 
     @staticmethod
     def of(program: EmbeddedProgram) -> _Model:
@@ -93,15 +100,19 @@ class _Model:
             for other in earlier:
                 before[k] |= 1 << other
                 after[other].append(k)
+        made = [[b for b in step.writes if begin[b]] for step in program.steps]
         return _Model(
             program,
             size,
             readers,
             ends,
-            [[b for b in step.writes if begin[b]] for step in program.steps],
+            made,
             [[b for b in step.reads if ends[b]] for step in program.steps],
             before,
             after,
+            [sum(size[b] for b in buffers) for buffers in made],
+            [sum(size[b] for b in buffers if ends[b] and not readers[b]) for buffers in made],
+            [_saving(program, step) for step in program.steps],
             sum(size[b] for b in in_arena),
         )
 
@@ -113,20 +124,18 @@ class _Model:
           k: the step.
           used: bytes in use before it.
         """
-        step = self.program.steps[k]
-        done |= 1 << k
-        freed = [b for b in self.read[k] if not self.readers[b] & ~done]
-        made = sum(self.size[b] for b in self.made[k])
-        need = used + made
-        best, taken = 0, None
-        for way in step.in_place:
-            if way.buffer in freed:
-                saved = min(self.size[way.buffer], self.size[step.stores[way.store].buffer]) - way.workspace
-                if saved > best:
-                    best, taken = saved, way
-        gone = sum(self.size[b] for b in freed)
-        gone += sum(self.size[b] for b in self.made[k] if not self.readers[b] and self.ends[b])
-        return need - best, need - gone, taken
+        self.tries += 1
+        left = ~(done | 1 << k)
+        freed = 0
+        for b in self.read[k]:
+            if not self.readers[b] & left:
+                freed += self.size[b]
+        need = used + self.made_bytes[k]
+        after = need - freed - self.gone_bytes[k]
+        for saved, way in self.ways[k]:
+            if not self.readers[way.buffer] & left:
+                return need - saved, after, way
+        return need, after, None
 
     def replay(self, order: Sequence[int]) -> tuple[int, list[InPlaceWay | None]]:
         """Returns the peak of an order, and how its steps write in place."""
@@ -142,25 +151,31 @@ class _Model:
         """Returns bytes that some step needs in every order: what it reads and writes, and the states."""
         states = sum(self.size[b] for b, each in enumerate(self.program.buffers) if each.kind is StorageKind.STATE)
         least = max(self.start, states)
-        for k, step in enumerate(self.program.steps):
+        for k in range(len(self.program.steps)):
             local = states + sum(self.size[b] for b in {*self.read[k], *self.made[k]})
-            saved = [
-                min(self.size[way.buffer], self.size[step.stores[way.store].buffer]) - way.workspace
-                for way in step.in_place
-            ]
-            least = max(least, local - max(saved, default=0))
+            least = max(least, local - max((saved for saved, _ in self.ways[k]), default=0))
         return least
 
     def ready(self, done: int, among: Sequence[int]) -> Iterator[int]:
         return (k for k in among if not done >> k & 1 and not self.before[k] & ~done)
 
 
+def _saving(program: EmbeddedProgram, step: LoopNest) -> list[tuple[int, InPlaceWay]]:
+    """Returns the bytes that each way of a step to write in place saves, most first."""
+    size = [buffer.size for buffer in program.buffers]
+    saved = [(min(size[w.buffer], size[step.stores[w.store].buffer]) - w.workspace, w) for w in step.in_place]
+    return sorted((each for each in saved if each[0] > 0), key=lambda each: -each[0])
+
+
 def _least_peak(model: _Model, effort: Effort, seed: int) -> tuple[list[int], str, int]:
     """Returns the best order found, how it was found, and a proven bound on the peak."""
-    order, bound = _exact(model, effort.of(*_SETS))
+    order, bound = _exact(model, effort.of(*_TRIES))
     if order is not None:
         return order, "exact search", bound
-    candidates = [(list(range(len(model.before))), "program order"), (_beam(model, effort.of(*_BEAM)), "beam search")]
+    candidates = [
+        (list(range(len(model.before))), "program order"),
+        (_beam(model, effort.of(*_BEAM), effort.of(*_TRIES)), "beam search"),
+    ]
     best = min(candidates, key=lambda each: model.replay(each[0])[0])
     found = [best, (_local(model, best[0], bound, effort.of(*_LOOKS), seed), f"{best[1]} and local search")]
     order, method = min(found, key=lambda each: model.replay(each[0])[0])
@@ -228,7 +243,7 @@ def _after(model: _Model, state: _State, k: int, limit: int) -> tuple[_State, in
 
 
 def _exact(model: _Model, most: int) -> tuple[list[int] | None, int]:
-    """Returns an order of the least peak and that peak; None and a bound if more sets than allowed are looked at."""
+    """Returns an order of the least peak and that peak; None and a bound if that takes more tries than allowed."""
     floor = model.local_bound()
     start = _start(model)
     number = 0
@@ -242,7 +257,7 @@ def _exact(model: _Model, most: int) -> tuple[list[int] | None, int]:
         if state.done in seen:
             continue
         seen.add(state.done)
-        if len(seen) > most:
+        if model.tries > most:
             return None, peak
         for k in state.ready:
             following, need = _after(model, state, k, peak)
@@ -253,19 +268,27 @@ def _exact(model: _Model, most: int) -> tuple[list[int] | None, int]:
     raise AssertionError("a step waits for itself")
 
 
-def _beam(model: _Model, width: int) -> list[int]:
-    """Returns an order by beam search: of the states of about one size, those of the least peak and use are kept."""
+def _beam(model: _Model, width: int, most: int) -> list[int]:
+    """Returns an order by beam search: of the states of about one size, those of the least peak and use are kept.
+
+    Args:
+      model: the program.
+      width: states of one size that are kept, and steps that each of them tries.
+      most: tries after which only the best state goes on.
+    """
     full = (1 << len(model.before)) - 1
     levels: dict[int, dict[int, tuple[int, _State]]] = {0: {0: (model.start, _start(model))}}
     best: tuple[int, _State] | None = None
+    most += model.tries
     for count in range(len(model.before) + 1):
         states = sorted(levels.pop(count, {}).values(), key=lambda each: (each[0], each[1].used, each[1].done))
-        for peak, state in states[:width]:
+        for peak, state in states[: width if model.tries < most else 1]:
             if state.done == full:
                 if best is None or peak < best[0]:
                     best = (peak, state)
                 continue
-            for k in state.ready:
+            ranked = sorted(state.ready, key=lambda k: model.cost(state.done, k, state.used)[:2])
+            for k in ranked[: width if model.tries < most else 1]:
                 following, need = _after(model, state, k, peak)
                 level = levels.setdefault(following.done.bit_count(), {})
                 known = level.get(following.done)

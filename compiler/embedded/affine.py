@@ -6,6 +6,7 @@ nothing. Where a reshape splits or joins dimensions unevenly, a quotient or a re
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,11 +99,12 @@ class AffineIndex:
         return next((c for atom, c in self.terms if isinstance(atom, LoopIndex) and atom.number == number), 0)
 
     def __add__(self, other: AffineIndex | int) -> AffineIndex:
-        if isinstance(other, int):
-            return AffineIndex(self.constant + other, self.terms)
+        if not isinstance(other, AffineIndex):
+            return AffineIndex(self.constant + operator.index(other), self.terms)
         return _sum(self.constant + other.constant, (*self.terms, *other.terms))
 
     def __mul__(self, factor: int) -> AffineIndex:
+        factor = operator.index(factor)
         if factor == 0:
             return AffineIndex()
         return AffineIndex(self.constant * factor, tuple((atom, c * factor) for atom, c in self.terms))

@@ -304,9 +304,7 @@ def _expression_faults(
             case Guarded():
                 if any(isinstance(condition, Divisible) and condition.divisor < 2 for condition in each.conditions):
                     yield "a condition divides by less than 2"
-                stack.append((each.outside, known, True))
-                stack.append((each.inside, known, True))
-                continue
+                guarded = True
             case Constant():
                 if each.dtype not in ITEM_SIZES:
                     yield f"a constant is {each.dtype}"

@@ -12,7 +12,8 @@ from memplan.compiler.effort import Effort
 from memplan.compiler.embedded.plan import EmbeddedPlan
 from memplan.compiler.embedded.program import EmbeddedProgram, StorageKind
 from memplan.compiler.errors import MemplanError, one_line
-from memplan.passes.embedded.lower import ArgumentRole, lower
+from memplan.passes.embedded.flat import ArgumentRole
+from memplan.passes.embedded.lower import lower
 from memplan.passes.schedule import schedule
 
 
@@ -38,7 +39,8 @@ def embedded(
     Args:
       fun: of JAX. It returns the new values of the states first, each in the form of its argument.
       *args: its arguments, pytrees of arrays or of `jax.ShapeDtypeStruct`.
-      state_argnums: arguments that are kept from run to run and updated in place.
+      state_argnums: arguments that are kept from run to run and updated in place. Arrays in them that are returned as
+        they are lie in flash.
       constant_argnums: arguments that never change and lie in flash.
       fuse: whether equations may become part of other steps; otherwise each is a step.
       in_place: whether a step may write over what it reads, and new states over old ones.
@@ -74,6 +76,7 @@ def embedded_program(
     except Exception as error:
         raise MemplanError(f"{name} does not trace: {one_line(error)}") from error
     roles = []
+    names = argument_names(args)
     for number, argument in enumerate(args):
         kind = (
             StorageKind.STATE
@@ -82,10 +85,17 @@ def embedded_program(
             if number in constants
             else StorageKind.INPUT
         )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
-            label = f"argument_{number}{jax.tree_util.keystr(path)}"
+        for label, leaf in zip(names[number], jax.tree_util.tree_leaves(argument), strict=True):
             roles.append(ArgumentRole(kind, label, None if kind is StorageKind.INPUT else _value(leaf)))
     return lower(closed, roles, name, fuse, in_place)
+
+
+def argument_names(args: tuple[Any, ...]) -> list[list[str]]:
+    """Returns the names of the arrays in each argument, all different."""
+    return [
+        [f"argument_{number}{jax.tree_util.keystr(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(argument)]
+        for number, argument in enumerate(args)
+    ]
 
 
 def _numbers(what: str, given: int | Iterable[int], args: tuple[Any, ...]) -> set[int]:

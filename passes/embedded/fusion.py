@@ -95,9 +95,15 @@ def unfused(jaxpr: Any, kept: Sequence[Any]) -> Fusion:
     fusion = Fusion()
     for equation in jaxpr.eqns:
         for variable in equation.outvars:
-            if variable in kept or equation.primitive.name not in ("expand_dims", "reshape", "squeeze"):
+            if variable in kept or not _lies_as_operand(equation):
                 fusion.stored.add(variable)
     return fusion
+
+
+def _lies_as_operand(equation: Any) -> bool:
+    name = equation.primitive.name
+    is_plain = name == "reshape" and equation.params.get("dimensions") is None
+    return is_plain or name in ("expand_dims", "squeeze")
 
 
 class _Decisions:
@@ -120,6 +126,8 @@ class _Decisions:
             self.position[variable] = k
             self.level[variable] = k if is_reduction(name) else max((self._level(v) for v in read), default=-1)
             before = 0 if is_reduction(name) else sum(self.cost.get(v, 0) for v in read)
+            if name == "convert_element_type" and bits_of(variable) > sum(map(bits_of, read)):
+                before = 0  # What is made wider is better stored before that.
             self.cost[variable] = min(own + before, _MOST_COST)
 
     def _level(self, variable: Any) -> int:

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import Literal
 
 from memplan.compiler.embedded.affine import LoopIndex, flat_index, variable
 from memplan.compiler.embedded.expressions import ITEM_SIZES, Builder, Expression
 from memplan.compiler.embedded.program import ElementStore, EmbeddedBuffer, EmbeddedProgram, LoopNest, StorageKind
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends import jaxpr_versions as versions
+from memplan.passes.embedded.flat import ArgumentRole, FlatProgram, flat_program
 from memplan.passes.embedded.fusion import Fusion, fused, unfused, variables
 from memplan.passes.embedded.in_place import with_in_place
 from memplan.passes.embedded.ordering import updated_in_place, with_buffers
-from memplan.passes.embedded.rules import RULES, VIEWS, Indices, dtype_of
+from memplan.passes.embedded.rules import RULES, Indices, dtype_of, is_reduction
 from memplan.passes.embedded.simplify import simplified
-from memplan.passes.fit.inline_calls import in_one_piece
-
-# Results of equations on constants alone are constants up to so many bytes.
-_MOST_FOLDED = 4096
-
-
-@dataclass(frozen=True)
-class ArgumentRole:
-    """What an argument of the program, or one of the arrays in it, is.
-
-    Attributes:
-      kind: INPUT, CONSTANT or STATE.
-      name: for messages and identifiers.
-      value: `shape` of a constant, or the first one of a state.
-    """
-
-    kind: StorageKind
-    name: str
-    value: Any = None
 
 
 def lower(
@@ -65,23 +47,9 @@ def lower(
         all such equations with their source lines.
     """
     _check_interface(closed, roles)
-    constants = [role.value for role in roles if role.kind is StorageKind.CONSTANT]
-    inner, outer = list(closed.jaxpr.invars), [r for r in roles if r.kind is not StorageKind.CONSTANT]
-    closed = ClosedJaxpr(
-        closed.jaxpr.replace(
-            constvars=[
-                *closed.jaxpr.constvars,
-                *(v for v, role in zip(inner, roles, strict=True) if role.kind is StorageKind.CONSTANT),
-            ],
-            invars=[v for v, role in zip(inner, roles, strict=True) if role.kind is not StorageKind.CONSTANT],
-            debug_info=None,
-        ),
-        [*closed.consts, *constants],
-    )
-    names = {id(value): role.name for value, role in ((r.value, r) for r in roles if r.kind is StorageKind.CONSTANT)}
-    closed = _without_constant_equations(in_one_piece(closed))
-    _check_equations(closed.jaxpr)
-    return _Lowering(closed, outer, names, name, fuse, in_place).program()
+    flat = flat_program(closed, roles)
+    _check_equations(flat)
+    return _Lowering(flat, name, fuse, in_place).program()
 
 
 def _check_interface(closed: Any, roles: Sequence[ArgumentRole]) -> None:
@@ -97,10 +65,10 @@ def _check_interface(closed: Any, roles: Sequence[ArgumentRole]) -> None:
             )
 
 
-def _check_equations(jaxpr: Any) -> None:
+def _check_equations(flat: FlatProgram) -> None:
     """Raises MemplanError for all that has no C code, with the source lines."""
     faults: dict[str, None] = {}
-    for equation in jaxpr.eqns:
+    for equation in flat.eqns:
         name, place = equation.primitive.name, versions.origin(equation)
         at = f" ({place})" if place else ""
         if equation.effects:
@@ -113,7 +81,7 @@ def _check_equations(jaxpr: Any) -> None:
             if (fault := _type_fault(atom)) is not None:
                 faults[f"{name} of {fault}{at}"] = None
                 break
-    for atom in (*jaxpr.invars, *jaxpr.constvars, *jaxpr.outvars):
+    for atom in (*flat.invars, *flat.constants, *flat.outvars):
         if (fault := _type_fault(atom)) is not None:
             faults[f"an argument, constant or result of {fault}"] = None
     if faults:
@@ -135,29 +103,6 @@ def _type_fault(atom: Any) -> str | None:
     return None
 
 
-def _without_constant_equations(closed: Any) -> Any:
-    """Returns the program with small results of constants alone computed."""
-    jaxpr = closed.jaxpr
-    known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    kept: list[Any] = []
-    new: dict[Any, Any] = {}
-    for equation in jaxpr.eqns:
-        operands = [atom.val if isinstance(atom, Literal) else known.get(atom) for atom in equation.invars]
-        sizes = [math.prod(v.aval.shape) * np.dtype(v.aval.dtype).itemsize for v in equation.outvars]
-        foldable = equation.primitive.name in RULES and equation.primitive.name not in VIEWS
-        if not foldable or any(value is None for value in operands) or max(sizes) > _MOST_FOLDED:
-            kept.append(equation)
-            continue
-        with jax.ensure_compile_time_eval():
-            results = versions.binder(equation)(*operands)
-        results = results if equation.primitive.multiple_results else [results]
-        for v, value in zip(equation.outvars, results, strict=True):
-            known[v] = new[v] = value
-    used = {atom for equation in kept for atom in variables(equation.invars)} | set(variables(jaxpr.outvars))
-    constants = {v: value for v, value in known.items() if v in used}
-    return ClosedJaxpr(jaxpr.replace(constvars=list(constants), eqns=kept, debug_info=None), list(constants.values()))
-
-
 class _StepScope:
     """The expressions of one step."""
 
@@ -165,6 +110,7 @@ class _StepScope:
         self.builder = Builder()
         self._lowering, self._own = lowering, set(own)
         self._next = len(loops)
+        self.reductions: dict[str, None] = {}
         self._made: dict[tuple[Any, Indices], Expression] = {}
 
     def new_loop(self, extent: int) -> LoopIndex:
@@ -188,32 +134,31 @@ class _StepScope:
 
     def defined(self, atom: Any, indices: Indices) -> Expression:
         equation, result = self._lowering.maker[atom]
+        if is_reduction(equation.primitive.name):
+            self.reductions[equation.primitive.name] = None
         return RULES[equation.primitive.name](equation, self, indices, result)
 
 
 class _Lowering:
-    def __init__(
-        self, closed: Any, roles: Sequence[ArgumentRole], names: dict[int, str], name: str, fuse: bool, in_place: bool
-    ):
-        self.jaxpr, self.name, self.in_place = closed.jaxpr, name, in_place
-        self.roles = list(roles)
+    def __init__(self, flat: FlatProgram, name: str, fuse: bool, in_place: bool):
+        self.flat, self.name, self.in_place = flat, name, in_place
         self.buffers: list[EmbeddedBuffer] = []
         self.buffer_of: dict[Any, int] = {}
         self.scalars: dict[Any, Any] = {}
-        self.maker = {v: (e, k) for e in self.jaxpr.eqns for k, v in enumerate(e.outvars)}
-        for v, role in zip(self.jaxpr.invars, self.roles, strict=True):
+        self.maker = {v: (e, k) for e in flat.eqns for k, v in enumerate(e.outvars)}
+        for v, role in zip(flat.invars, flat.roles, strict=True):
             self._add(v, role.name, role.kind, value=None if role.value is None else np.array(role.value))
-        for number, (v, value) in enumerate(zip(self.jaxpr.constvars, closed.consts, strict=True)):
+        for v, (value, label) in flat.constants.items():
             array = np.asarray(value)
             if array.size == 1:
                 self.scalars[v] = array.item()
             else:
-                self._add(v, names.get(id(value), f"constant_{number}"), StorageKind.CONSTANT, value=array)
-        count = sum(role.kind is StorageKind.STATE for role in self.roles)
-        self.new_states, self.outputs = self.jaxpr.outvars[:count], self.jaxpr.outvars[count:]
-        kept = [v for v in variables(self.jaxpr.outvars) if v in self.maker]
-        states = {v for v, role in zip(self.jaxpr.invars, self.roles, strict=True) if role.kind is StorageKind.STATE}
-        self.fusion: Fusion = fused(self.jaxpr, kept, states) if fuse else unfused(self.jaxpr, kept)
+                self._add(v, label, StorageKind.CONSTANT, value=array)
+        count = sum(role.kind is StorageKind.STATE for role in flat.roles)
+        self.new_states, self.outputs = flat.outvars[:count], flat.outvars[count:]
+        kept = [v for v in variables(flat.outvars) if v in self.maker]
+        states = {v for v, role in zip(flat.invars, flat.roles, strict=True) if role.kind is StorageKind.STATE}
+        self.fusion: Fusion = fused(flat, kept, states) if fuse else unfused(flat, kept)
 
     def _add(self, v: Any, name: str, kind: StorageKind, origin: str = "", value: Any = None) -> int:
         dtype = dtype_of(v)
@@ -225,7 +170,7 @@ class _Lowering:
     def program(self) -> EmbeddedProgram:
         states = [b for b, each in enumerate(self.buffers) if each.kind is StorageKind.STATE]
         inputs = [b for b, each in enumerate(self.buffers) if each.kind is StorageKind.INPUT]
-        for k, equation in enumerate(self.jaxpr.eqns):
+        for k, equation in enumerate(self.flat.eqns):
             for v in equation.outvars:
                 if v in self.fusion.stored:
                     name = f"{equation.primitive.name}_{k}"
@@ -263,7 +208,7 @@ class _Lowering:
     def _steps(self) -> list[LoopNest]:
         """Returns a step for each stored variable or group, at the place of the last one."""
         steps = []
-        for equation in self.jaxpr.eqns:
+        for equation in self.flat.eqns:
             for v in equation.outvars:
                 group = self.fusion.groups.get(v, (v,))
                 if v in self.fusion.stored and v == group[-1]:
@@ -276,6 +221,7 @@ class _Lowering:
         indices = tuple(variable(k, extent) for k, extent in enumerate(shape))
         index = flat_index(indices, shape)
         stores = tuple(ElementStore(self.buffer_of[v], index, scope.defined(v, indices)) for v in group)
+        name = next(iter(scope.reductions), name)
         return LoopNest(name, tuple(shape), stores, (), origin)
 
     def _copy(self, source: Any, target: int) -> LoopNest:

@@ -36,7 +36,7 @@ _SAME = set(OPERATIONS) - {"convert", "round", "round_away", "select"}
 
 # Primitives that only give elements other places, or ask for a place. Those in BIJECTIVE lose and repeat none.
 BIJECTIVE = frozenset({"expand_dims", "reshape", "rev", "squeeze", "transpose"})
-VIEWS = BIJECTIVE | {"broadcast_in_dim", "iota", "slice", "split"}
+VIEWS = BIJECTIVE | {"broadcast_in_dim", "iota", "slice", "split", "tile"}
 
 REDUCTIONS = {
     "reduce_sum": "sum",
@@ -91,7 +91,7 @@ def _convert(equation: Any, scope: ExpressionScope, indices: Indices, result: in
 def _round(equation: Any, scope: ExpressionScope, indices: Indices, result: int) -> Expression:
     del result
     value = scope.element(equation.invars[0], indices)
-    to_even = "EVEN" in str(equation.params["rounding_method"])
+    to_even = equation.params["rounding_method"].name == "TO_NEAREST_EVEN"
     return scope.builder.operation("round" if to_even else "round_away", (value,), value.dtype)
 
 
@@ -149,8 +149,14 @@ def _broadcast(equation: Any, scope: ExpressionScope, indices: Indices, result: 
 
 def _reshape(equation: Any, scope: ExpressionScope, indices: Indices, result: int) -> Expression:
     operand = equation.invars[0]
-    before = operand.aval.shape
-    return scope.element(operand, reshaped(indices, equation.outvars[result].aval.shape, before))
+    shape = operand.aval.shape
+    order = equation.params.get("dimensions") if equation.primitive.name == "reshape" else None
+    order = range(len(shape)) if order is None else order
+    places = [AffineIndex()] * len(shape)
+    moved = reshaped(indices, equation.outvars[result].aval.shape, [shape[d] for d in order])
+    for d, place in zip(order, moved, strict=True):
+        places[d] = place
+    return scope.element(operand, tuple(places))
 
 
 def _transpose(equation: Any, scope: ExpressionScope, indices: Indices, result: int) -> Expression:
@@ -186,6 +192,13 @@ def _split(equation: Any, scope: ExpressionScope, indices: Indices, result: int)
     axis = equation.params["axis"]
     start = sum(equation.params["sizes"][:result])
     return scope.element(equation.invars[0], tuple(i + start if d == axis else i for d, i in enumerate(indices)))
+
+
+def _tile(equation: Any, scope: ExpressionScope, indices: Indices, result: int) -> Expression:
+    del result
+    operand = equation.invars[0]
+    places = [index.divided(size)[1] for index, size in zip(indices, operand.aval.shape, strict=True)]
+    return scope.element(operand, tuple(places))
 
 
 def _iota(equation: Any, scope: ExpressionScope, indices: Indices, result: int) -> Expression:
@@ -329,6 +342,8 @@ RULES: dict[str, Rule] = {
     "convert_element_type": _convert,
     "copy": _identity,
     "copy_p": _identity,
+    "stop_gradient": _identity,
+    "tile": _tile,
     "dot_general": _dot,
     "expand_dims": _reshape,
     "integer_pow": _integer_pow,

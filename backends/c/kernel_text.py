@@ -51,10 +51,10 @@ class KernelText:
 
 def kernel_text(program: EmbeddedProgram, step: LoopNest, way: InPlaceWay | None) -> KernelText:
     """Returns the text of a step that writes in place in the given way."""
-    return _Writer(program, step, way).write()
+    return _KernelWriter(program, step, way).write()
 
 
-class _Writer:
+class _KernelWriter:
     def __init__(self, program: EmbeddedProgram, step: LoopNest, way: InPlaceWay | None):
         self.program, self.step, self.way = program, step, way
         self.text = KernelText()

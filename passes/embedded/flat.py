@@ -36,7 +36,7 @@ class ArgumentRole:
 
 
 @dataclass(frozen=True)
-class FlatProgram:
+class FlatEquations:
     """Equations and what they read.
 
     Attributes:
@@ -53,7 +53,7 @@ class FlatProgram:
     outvars: list[Any]
 
 
-def flat_program(closed: Any, roles: Sequence[ArgumentRole]) -> FlatProgram:
+def flat_program(closed: Any, roles: Sequence[ArgumentRole]) -> FlatEquations:
     """Returns a program in one piece; states that it returns as they are become constants."""
     closed = in_one_piece(closed)
     jaxpr = closed.jaxpr
@@ -70,7 +70,7 @@ def flat_program(closed: Any, roles: Sequence[ArgumentRole]) -> FlatProgram:
     arguments = [(v, role) for v, role in given if v not in constants]
     outvars = [v for k, v in enumerate(jaxpr.outvars) if k >= len(states) or states[k] not in kept]
     equations = _without_folded(jaxpr.eqns, constants)
-    return FlatProgram(constants, [v for v, _ in arguments], [role for _, role in arguments], equations, outvars)
+    return FlatEquations(constants, [v for v, _ in arguments], [role for _, role in arguments], equations, outvars)
 
 
 def _without_folded(equations: Sequence[Any], constants: dict[Any, tuple[Any, str]]) -> list[Any]:

@@ -16,7 +16,7 @@ from memplan.compiler.embedded.expressions import ITEM_SIZES, Builder, Expressio
 from memplan.compiler.embedded.program import ElementStore, EmbeddedBuffer, EmbeddedProgram, LoopNest, StorageKind
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends import jaxpr_versions as versions
-from memplan.passes.embedded.flat import ArgumentRole, FlatProgram, flat_program
+from memplan.passes.embedded.flat import ArgumentRole, FlatEquations, flat_program
 from memplan.passes.embedded.fusion import Fusion, fused, unfused, variables
 from memplan.passes.embedded.in_place import with_in_place
 from memplan.passes.embedded.ordering import updated_in_place, with_buffers
@@ -65,7 +65,7 @@ def _check_interface(closed: Any, roles: Sequence[ArgumentRole]) -> None:
             )
 
 
-def _check_equations(flat: FlatProgram) -> None:
+def _check_equations(flat: FlatEquations) -> None:
     """Raises MemplanError for all that has no C code, with the source lines."""
     faults: dict[str, None] = {}
     for equation in flat.eqns:
@@ -140,7 +140,7 @@ class _StepScope:
 
 
 class _Lowering:
-    def __init__(self, flat: FlatProgram, name: str, fuse: bool, in_place: bool):
+    def __init__(self, flat: FlatEquations, name: str, fuse: bool, in_place: bool):
         self.flat, self.name, self.in_place = flat, name, in_place
         self.buffers: list[EmbeddedBuffer] = []
         self.buffer_of: dict[Any, int] = {}

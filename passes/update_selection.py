@@ -88,7 +88,7 @@ def choose_scheme(
     >>> from memplan.workloads import mcu
     >>> layers = mcu.mobilenet_v2().layers
     >>> worth = Contributions({10: 0.1, 20: 0.2}, {(48, 1.0): 0.3, (48, 0.5): 0.2, (45, 1.0): 0.1})
-    >>> choose_scheme(layers, worth, 20_000).scheme
+    >>> choose_scheme(layers, worth, 25_000).scheme
     UpdateScheme(bias_layers=10, weights=((48, 0.5),))
 
     Args:

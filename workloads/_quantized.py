@@ -20,7 +20,7 @@ kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,8 @@ class QuantizedConv:
 
 
 Pullback = Callable[[jax.Array], tuple[jax.Array, Params]]
+# Channels from, to.
+Range = tuple[int, int]
 
 
 def pieces(w: Any) -> tuple[jax.Array, ...]:
@@ -142,7 +144,94 @@ def conv_forward(layer: QuantizedConv, p: Params, x: jax.Array, rows: tuple[int,
     return requantize(total + p["b"], p["multiplier"], layer.y.zero)
 
 
-def conv(layer: QuantizedConv, p: Params, x: jax.Array, rate: float, output_kept: bool) -> tuple[jax.Array, Pullback]:
+@dataclass(frozen=True, eq=False)
+class ConvPullback:
+    """The backward pass of a convolution, of all channels or of some.
+
+    Attributes:
+      layer, p, rate: as in `conv`.
+      mask: of the output.
+      kept: the input channels that each part of the weights needs.
+    """
+
+    layer: QuantizedConv
+    p: Params
+    rate: float
+    mask: Mask
+    kept: tuple[jax.Array, ...]
+
+    def __call__(self, g: jax.Array) -> tuple[jax.Array, Params]:
+        """Returns the gradient of the input, and new parameters, for the gradient [B, H', W', O] of the output."""
+        g_total = self.total(g)
+        return self.input(g_total), self.parameters(g_total)
+
+    def total(self, g: jax.Array, out: Range | None = None) -> jax.Array:
+        """Returns the gradient of the int32 sums, for that of the output; `out` says which channels these are."""
+        multiplier = self.p["multiplier"] if out is None else _channels(self.p["multiplier"], *out)
+        return self.mask(g, out) * multiplier
+
+    def input(self, g_total: jax.Array, out: Range | None = None, inputs: Range | None = None) -> jax.Array:
+        """Returns the gradient of input channels, as far as it comes from some output channels.
+
+        Args:
+          g_total: as `total` returns it, of the output channels `out`.
+          out: of a depthwise convolution, these are the input channels too.
+          inputs: of another convolution.
+        """
+        layer, w = self.layer, whole(self.p["w"], self.layer.channel_axis)
+        if out is not None:
+            w = _channels(w, *out)
+        if inputs is not None:
+            w = lax.slice_in_dim(w, *inputs, axis=2)
+        count = w.shape[layer.channel_axis]
+        shape = (g_total.shape[0], layer.side, layer.side, count)
+        w = w.astype(jnp.float32)
+        (gx,) = jax.linear_transpose(
+            lambda x: convolve(layer, x, w, channels=count), jax.ShapeDtypeStruct(shape, jnp.float32)
+        )(g_total)
+        return gx
+
+    def parameters(self, g_total: jax.Array, out: Range | None = None) -> Params:
+        """Returns new parameters of the output channels `out`; "w" is cut as it was, into parts that may be empty."""
+        layer, (first, end) = self.layer, out or (0, self.layer.out_channels)
+        multiplier = _channels(self.p["multiplier"], first, end)
+        total_scale, scale = (
+            multiplier * np.float32(layer.y.scale),
+            multiplier * np.float32(layer.y.scale / layer.x.scale),
+        )
+        b = new_bias(_channels(self.p["b"], first, end), g_total.sum((0, 1, 2)), total_scale, self.rate)
+        parts, start = [], 0
+        for part, x in zip(pieces(self.p["w"]), self.kept, strict=True):
+            if not layer.depthwise:
+                parts.append(self._weights(_channels(part, first, end), x, g_total, scale))
+                continue
+            # An output channel reads one input channel: those are updated here that are in this part of the weights.
+            low, high = max(first, start), min(end, start + part.shape[3])
+            if low < high:
+                w, x = _channels(part, low - start, high - start), _channels(x, low - start, high - start)
+                of_part = [_channels(each, low - first, high - first) for each in (g_total, scale)]
+                parts.append(self._weights(w, x, *of_part))
+            else:
+                parts.append(_channels(part, 0, 0))
+            start += part.shape[3]
+        return {
+            "w": tuple(parts) if isinstance(self.p["w"], tuple | list) else parts[0],
+            "b": b,
+            "multiplier": multiplier,
+        }
+
+    def _weights(self, w: jax.Array, x: jax.Array, g_total: jax.Array, scale: jax.Array) -> jax.Array:
+        layer = self.layer
+        centred = x.astype(jnp.float32) - np.float32(layer.x.zero)
+        (gw,) = jax.linear_transpose(
+            lambda w: convolve(layer, centred, w, channels=centred.shape[3]), jax.ShapeDtypeStruct(w.shape, jnp.float32)
+        )(g_total)
+        return new_weights(w, gw, scale, self.rate)
+
+
+def conv(
+    layer: QuantizedConv, p: Params, x: jax.Array, rate: float, output_kept: bool
+) -> tuple[jax.Array, ConvPullback]:
     """A convolution and its pullback.
 
     Args:
@@ -154,35 +243,22 @@ def conv(layer: QuantizedConv, p: Params, x: jax.Array, rate: float, output_kept
       output_kept: whether the output is kept for another layer, so that it costs nothing to keep it for the mask.
     """
     y = conv_forward(layer, p, x)
-    mask = Mask(y, output_kept)
     sizes = [part.shape[layer.channel_axis] for part in pieces(p["w"])]
     starts = np.cumsum([0, *sizes]).tolist()
-    kept = [_channels(x, start, start + size) for start, size in zip(starts, sizes, strict=False)]
-    shape = x.shape
+    kept = tuple(_channels(x, start, start + size) for start, size in zip(starts, sizes, strict=False))
+    return y, ConvPullback(layer, p, rate, Mask(y, output_kept), kept)
 
-    def pullback(g: jax.Array) -> tuple[jax.Array, Params]:
-        g_total = mask(g) * p["multiplier"]
-        w = whole(p["w"], layer.channel_axis).astype(jnp.float32)
-        (gx,) = jax.linear_transpose(lambda x: convolve(layer, x, w), jax.ShapeDtypeStruct(shape, jnp.float32))(g_total)
-        total_scale = p["multiplier"] * np.float32(layer.y.scale)
-        new = dict(p, b=new_bias(p["b"], g_total.sum((0, 1, 2)), total_scale, rate))
-        parts = []
-        for part, x_part, start in zip(pieces(p["w"]), kept, starts, strict=False):
-            g_part, axis = g_total, layer.channel_axis
-            scale = p["multiplier"] * np.float32(layer.y.scale / layer.x.scale)
-            if layer.depthwise:  # An output channel reads one input channel.
-                end = start + part.shape[axis]
-                g_part, scale = _channels(g_total, start, end), _channels(scale, start, end)
-            centred = x_part.astype(jnp.float32) - np.float32(layer.x.zero)
-            (gw,) = jax.linear_transpose(
-                lambda w, x=centred, n=part.shape[axis]: convolve(layer, x, w, channels=n),
-                jax.ShapeDtypeStruct(part.shape, jnp.float32),
-            )(g_part)
-            parts.append(new_weights(part, gw, scale, rate))
-        new["w"] = tuple(parts) if isinstance(p["w"], tuple | list) else parts[0]
-        return gx, new
 
-    return y, pullback
+def join_channels(parts: Sequence[Params]) -> Params:
+    """Returns the parameters whose output channels are in parts, as `ConvPullback.parameters` returns them."""
+    cuts = [pieces(part["w"]) for part in parts]
+    w = tuple(whole([piece for piece in each if piece.size], 3) for each in zip(*cuts, strict=True))
+    is_cut = isinstance(parts[0]["w"], tuple)
+    return {
+        "w": w if is_cut else w[0],
+        "b": whole([part["b"] for part in parts], 0),
+        "multiplier": whole([part["multiplier"] for part in parts], 0),
+    }
 
 
 def _channels(x: jax.Array, start: int, end: int) -> jax.Array:
@@ -226,9 +302,10 @@ class Mask:
     def __init__(self, y: jax.Array, output_kept: bool):
         self.kept = y if output_kept else _within(y)
 
-    def __call__(self, g: jax.Array) -> jax.Array:
-        """Returns the gradient […, C] float32 with zeros where the output was cut off."""
-        return _only_where(self.kept if self.kept.dtype == bool else _within(self.kept), g)
+    def __call__(self, g: jax.Array, channels: Range | None = None) -> jax.Array:
+        """Returns the gradient […, C] float32 with zeros where the output was cut off; of some channels, if not all."""
+        kept = self.kept if channels is None else _channels(self.kept, *channels)
+        return _only_where(kept if kept.dtype == bool else _within(kept), g)
 
 
 def _only_where(flags: jax.Array, x: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ a classifier. `layers` counts the convolutions in order, and the public update s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -152,6 +153,7 @@ class QuantizedNetwork:
         kept_inputs: Sequence[bool] | None = None,
         striped_blocks: int | None = None,
         stripes: int = 1,
+        most_gradient: int | None = None,
     ) -> tuple[q.Params, jax.Array]:
         """One step of gradient descent on all parameters: returns new ones, and the loss before.
 
@@ -166,29 +168,32 @@ class QuantizedNetwork:
             input is kept, and stands for the mask of the layer before; all, by default.
           striped_blocks: if given, the stem and so many blocks are not trained, and run as in `forward`.
           stripes: of their output.
+          most_gradient: bytes that the gradient of a block's hidden channels may take. Where it takes more, the
+            backward pass goes through groups of these channels, as each has its own way through the block.
         """
         kept = [*(kept_inputs or [True] * len(self.layers)), False]
         new: list[Any] = list(params["convs"])
         x, place, blocks = image, 0, self.blocks
         pullbacks: list[Callable[[jax.Array], jax.Array]] = []
         if striped_blocks is None:
-            x = self._layer(self.stem, 0, params, x, rate, kept[1], new, pullbacks)
+            x, of_stem = q.conv(self.stem, params["convs"][0], image, rate, kept[1])
+            pullbacks.append(_storing(of_stem, new, 0))
             place = 1
         else:
             x, place = self._start(params, image, striped_blocks, stripes)
             blocks = blocks[striped_blocks:]
         for block in blocks:
-            skip = x
-            of_block: list[Callable[[jax.Array], jax.Array]] = []
-            for number, layer in enumerate(block.layers):
-                is_last = number == len(block.layers) - 1
+            skip, first, of_layers = x, place, []
+            for layer in block.layers:
+                is_last = layer is block.layers[-1]
                 is_kept = kept[place + 1] and not (is_last and block.add is not None)
-                x, place = self._layer(layer, place, params, x, rate, is_kept, new, of_block), place + 1
-            if block.add is None:
-                pullbacks.extend(of_block)
-            else:
+                x, of_layer = q.conv(layer, params["convs"][place], x, rate, is_kept)
+                of_layers.append(of_layer)
+                place += 1
+            of_add = None
+            if block.add is not None:
                 x, of_add = q.residual_add(block.add, skip, x, kept[place])
-                pullbacks.append(_residual(of_block, of_add))
+            pullbacks.append(of_block(of_layers, of_add, new, first, most_gradient))
         features, of_pool = q.mean_pool(x)
         logits, of_head = q.head(self.head, params["head"], features, rate)
         loss, g = q.cross_entropy(logits, label)
@@ -198,39 +203,65 @@ class QuantizedNetwork:
             g = pullback(g)
         return {"convs": new, "head": new_head}, loss
 
-    @staticmethod
-    def _layer(
-        layer: q.QuantizedConv,
-        place: int,
-        params: q.Params,
-        x: jax.Array,
-        rate: float,
-        output_kept: bool,
-        new: list[Any],
-        pullbacks: list[Callable[[jax.Array], jax.Array]],
-    ) -> jax.Array:
-        """Runs a layer; its pullback, which writes its new parameters, comes last in `pullbacks`."""
-        y, of_layer = q.conv(layer, params["convs"][place], x, rate, output_kept)
 
-        def pullback(g: jax.Array) -> jax.Array:
-            g, new[place] = of_layer(g)
-            return g
+def _storing(of_layer: q.ConvPullback, new: list[Any], place: int) -> Callable[[jax.Array], jax.Array]:
+    """Returns a function of the output's gradient that returns the input's, and stores the new parameters."""
 
-        pullbacks.append(pullback)
-        return y
-
-
-def _residual(
-    of_block: Sequence[Callable[[jax.Array], jax.Array]],
-    of_add: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
-) -> Callable[[jax.Array], jax.Array]:
     def pullback(g: jax.Array) -> jax.Array:
-        of_skip, g = of_add(g)
-        for each in reversed(of_block):
-            g = each(g)
-        return g + of_skip
+        g, new[place] = of_layer(g)
+        return g
 
     return pullback
+
+
+def of_block(
+    of_layers: Sequence[q.ConvPullback],
+    of_add: Callable[[jax.Array], tuple[jax.Array, jax.Array]] | None,
+    new: list[Any],
+    first: int,
+    most_gradient: int | None,
+) -> Callable[[jax.Array], jax.Array]:
+    """The same of a block; `first` is the place of its first layer in `new`."""
+
+    def pullback(g: jax.Array) -> jax.Array:
+        of_skip = None
+        if of_add is not None:
+            of_skip, g = of_add(g)
+        groups = _groups(of_layers[0].layer, most_gradient, g.shape[0]) if len(of_layers) == 3 else 1
+        if groups > 1:
+            g = _by_groups(of_layers, g, groups, new, first)
+        else:
+            for place in reversed(range(len(of_layers))):
+                g, new[first + place] = of_layers[place](g)
+        return g if of_skip is None else g + of_skip
+
+    return pullback
+
+
+def _groups(expand: q.QuantizedConv, most_gradient: int | None, batch: int) -> int:
+    """Returns into how many groups the hidden channels of a block are divided."""
+    gradient = 4 * batch * expand.out_side**2 * expand.out_channels
+    return 1 if most_gradient is None else min(-(-gradient // most_gradient), expand.out_channels // 8)
+
+
+def _by_groups(of_layers: Sequence[q.ConvPullback], g: jax.Array, groups: int, new: list[Any], first: int) -> jax.Array:
+    """The backward pass of a block, one group of hidden channels after another."""
+    expand, depthwise, project = of_layers
+    g_total = project.total(g)
+    new[first + 2] = project.parameters(g_total)
+    eighths = expand.layer.out_channels // 8
+    ends = [eighths * number // groups * 8 for number in range(groups + 1)]
+    of_expand, of_depthwise = [], []
+    gx: Any = None
+    for hidden in itertools.pairwise(ends):
+        part = depthwise.total(project.input(g_total, inputs=hidden), hidden)
+        of_depthwise.append(depthwise.parameters(part, hidden))
+        part = expand.total(depthwise.input(part, hidden), hidden)
+        of_expand.append(expand.parameters(part, hidden))
+        part = expand.input(part, hidden)
+        gx = part if gx is None else gx + part
+    new[first], new[first + 1] = q.join_channels(of_expand), q.join_channels(of_depthwise)
+    return gx
 
 
 def _cut(w: Any, count: int, axis: int) -> tuple[Any, Any]:

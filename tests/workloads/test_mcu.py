@@ -14,7 +14,13 @@ from jax import lax
 from memplan.workloads import _quantized as q
 from memplan.workloads import mcu
 from memplan.workloads._calibration import calibrated, quantized_image
-from memplan.workloads._quantized_network import InvertedResidualSpec, QuantizedNetwork, network_of, stripe_by_stripe
+from memplan.workloads._quantized_network import (
+    InvertedResidualSpec,
+    QuantizedNetwork,
+    network_of,
+    of_block,
+    stripe_by_stripe,
+)
 
 X, Y = q.Steps(0.04, 3), q.Steps(0.06, -7)
 LAYERS = {
@@ -121,6 +127,37 @@ def test_stripes_have_the_same_bits(network: tuple[QuantizedNetwork, q.Params, j
     whole = run(params["convs"][:6], images, 1)
     assert len(np.unique(whole)) > 50
     np.testing.assert_array_equal(run(params["convs"][:6], images, 3), whole)
+
+
+def test_a_block_goes_back_by_groups_of_channels_as_a_whole(
+    network: tuple[QuantizedNetwork, q.Params, jax.Array],
+) -> None:
+    made, params, _ = network
+    params = made.cut(params, [0, 0, 0, 0, 0, 0, 3, 11, 0])
+    block, first = made.blocks[2], 6
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.integers(-128, 128, (2, 3, 3, 8)), jnp.int8)
+    g = jnp.asarray(draw.standard_normal((2, 3, 3, 8)), jnp.float32)
+
+    @partial(jax.jit, static_argnums=2)
+    def back(params: q.Params, x: jax.Array, most_gradient: int | None) -> tuple[jax.Array, list[Any]]:
+        new: list[Any] = list(params["convs"])
+        skip, of_layers = x, []
+        for number, layer in enumerate(block.layers):
+            x, of_layer = q.conv(layer, params["convs"][first + number], x, 1e-3, False)
+            of_layers.append(of_layer)
+        assert block.add is not None
+        of_add = q.residual_add(block.add, skip, x, False)[1]
+        return of_block(of_layers, of_add, new, first, most_gradient)(g), new[first:]
+
+    gx, whole = back(params, x, None)
+    found, parts = back(params, x, 4 * 2 * 9 * 8)
+    np.testing.assert_allclose(found, gx, rtol=1e-4, atol=1e-5)
+    assert jax.tree.structure(parts) == jax.tree.structure(whole)
+    for one, other, old in zip(*map(jax.tree.leaves, (parts, whole, params["convs"][first:])), strict=True):
+        # Sums in another order may round to the next number.
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1)
+        assert old.dtype == jnp.float32 or np.abs(one.astype(int) - old.astype(int)).max() > 4
 
 
 def test_a_sum_rounds_once() -> None:

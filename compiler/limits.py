@@ -13,6 +13,7 @@ PLAN: Final = 1 << 30  # memplan.plan
 BUFFER_ASSIGNMENT: Final = 1 << 30  # XLA's -buffer-assignment.txt
 BLOCKS: Final = 256 << 20  # CSV of `memplan pack`
 TARGET: Final = 1 << 20  # TOML
+LAYERS: Final = 16 << 20  # JSON of `memplan pipeline`
 CHECKPOINT: Final = 64 << 20  # each JSON file of a training run
 RESULTS: Final = 64 << 20  # JSON of `memplan bench`
 CACHED: Final = 1 << 30  # an entry of the cache of compiled modules
@@ -24,6 +25,7 @@ LIMITS: Final = {
     "a buffer assignment": BUFFER_ASSIGNMENT,
     "blocks to pack": BLOCKS,
     "a target": TARGET,
+    "layers of a pipeline": LAYERS,
     "a JSON file of a training run": CHECKPOINT,
     "results of a bench": RESULTS,
     "an entry of the compile cache": CACHED,

@@ -32,6 +32,7 @@ COMMANDS = {
     "export-c": "Write a JAX program as C99 with one static arena.",
     "levels": "Compress weights, or keys and values, of a JAX program, each to a level of its own, and run it.",
     "contraction": "Order the contraction of several tensors, pair by pair.",
+    "pipeline": "Split a chain of layers over devices that train it as a pipeline.",
     "pack": "Give offsets to blocks whose times are fixed.",
     "offline-plan": "Plan the arena of TensorFlow Lite for Microcontrollers, and write the plan into the model.",
     "train": "Train an agent that plays the mallocGame.",

@@ -23,6 +23,7 @@ PUBLIC = (
     "memplan.planners.fit",
     "memplan.planners.levels",
     "memplan.planners.offsets",
+    "memplan.planners.pipeline",
     "memplan.planners.search",
     "memplan.random_problems",
     "memplan.rl_agent",

@@ -151,6 +151,7 @@ TABLES = (
     BenchTable("passes", ("passes", "--markdown"), alone=True),
     BenchTable("levels", ("levels", "--markdown"), alone=True),
     BenchTable("contraction", ("contraction", "--effort", EFFORT.value, "--markdown"), alone=True),
+    BenchTable("pipeline", ("pipeline", "--effort", EFFORT.value, "--markdown"), alone=True),
     BenchTable("agent", ("agent", "--minutes", "2", "--markdown"), alone=True, by_default=False),
     BenchTable("jit", ("jit",), alone=True),
     BenchTable("parse", ("parse",), alone=True),

@@ -8,6 +8,7 @@ https://github.com/tensorflow/tflite-micro.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -152,8 +153,7 @@ def greedy_offsets(tensors: Sequence[ArenaTensor], planned: Mapping[int, int] | 
                 break
             candidate = max(candidate, offsets[other] + tensors[other].size)
         offsets[n] = candidate
-        placed.append(n)
-        placed.sort(key=lambda n: offsets[n])
+        bisect.insort(placed, n, key=lambda n: offsets[n])
     return offsets
 
 

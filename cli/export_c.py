@@ -62,10 +62,10 @@ def command(
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of all that is drawn at random.")] = 0,
     json: AsJson = False,
 ) -> None:
-    """Write a JAX program as C99 with one static arena, and a test that compares a run with JAX.
+    """Write a JAX program as C99 with one static arena.
 
-    Where arm-none-eabi-gcc is installed, the sizes for a Cortex-M7 are printed. The exit status is 1 if the arena does
-    not fit into the budget.
+    A test program that compares a run with JAX is written beside it. Where arm-none-eabi-gcc is installed, the sizes
+    for a Cortex-M7 are printed. The exit status is 1 if the arena does not fit into the budget.
     """
     limit = None if budget is None else limit_of(budget)
     check_folder(out)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from memplan.compiler.effort import Effort
 from memplan.compiler.embedded.plan import ArenaBlock, EmbeddedPlan, check_plan
 from memplan.compiler.embedded.program import EmbeddedProgram, InPlaceWay, LoopNest, StorageKind
+from memplan.passes.embedded.layout import ArenaChain, Piece, load_of, low_layout
 from memplan.planners.offsets import Instance, pack
 
 # Steps that the exact search and the beam try, by effort.
@@ -25,6 +26,9 @@ _TRIES = (30_000, 300_000, 3_000_000)
 
 # Sets of steps of one size that the beam keeps, by effort.
 _BEAM = (4, 16, 64)
+
+# Orders in which blocks are placed, by effort.
+_LAYOUTS = (50, 400, 4_000)
 
 # Nodes that the local search looks at, by effort.
 _LOOKS = (100_000, 1_000_000, 10_000_000)
@@ -46,7 +50,7 @@ def schedule(
     bound = model.local_bound()
     if reorder and order:
         order, method, bound = _least_peak(model, effort, seed)
-    plan = _packed(model, order, method, bound, effort)
+    plan = _packed(model, order, method, bound, effort, seed)
     check_plan(plan)
     return plan
 
@@ -334,12 +338,39 @@ def _local(model: _Model, order: list[int], limit: int, looks: int, seed: int) -
     return [order[i] for i in found.tolist()]
 
 
-def _packed(model: _Model, order: Sequence[int], method: str, bound: int, effort: Effort) -> EmbeddedPlan:
+def _packed(model: _Model, order: Sequence[int], method: str, bound: int, effort: Effort, seed: int) -> EmbeddedPlan:
     """Returns the plan of an order, with the blocks packed.
+
+    What is written in place has the address of what it is written over, so the fewer steps do it, the freer the layout
+    is. Steps that would raise the peak do it in any case. Both are tried: these only, and all that can.
+    """
+    peak, ways = model.replay(order)
+    needed, done, used = list(ways), 0, model.start
+    for k in order:
+        _, after, way = model.cost(done, k, used)
+        if way is not None and used + model.made_bytes[k] <= peak:
+            needed[k] = None
+        done, used = done | 1 << k, after
+    plans = [_laid_out(model, order, ways, method, bound, effort, seed)]
+    if plans[0].arena > peak:
+        plans.append(_laid_out(model, order, needed, method, bound, effort, seed))
+    return min(plans, key=lambda plan: plan.arena)
+
+
+def _laid_out(
+    model: _Model,
+    order: Sequence[int],
+    ways: Sequence[InPlaceWay | None],
+    method: str,
+    bound: int,
+    effort: Effort,
+    seed: int,
+) -> EmbeddedPlan:
+    """Returns the plan of an order and of what is written in place.
 
     Buffers that are written over one another are one block, which takes the bytes of each while it lives.
     """
-    program, ways = model.program, model.replay(order)[1]
+    program = model.program
     position = {k: t for t, k in enumerate(order)}
     lives = _lives(model, position)
     over = {w.buffer: program.steps[k].stores[w.store].buffer for k, w in enumerate(ways) if w is not None}
@@ -351,27 +382,36 @@ def _packed(model: _Model, order: Sequence[int], method: str, bound: int, effort
             while chain[-1] in over:
                 chain.append(over[chain[-1]])
             chains.append(chain)
-    lower, upper, size, gaps = [], [], [], []
-    for chain in chains:
-        most = max(model.size[b] for b in chain)
-        lower.append(lives[chain[0]][0])
-        upper.append(lives[chain[-1]][1])
-        size.append(most)
-        gaps.append(_windows([(*lives[b], model.size[b]) for b in chain], most))
-    workspaces = [(t, w.workspace) for k, w in enumerate(ways) if w is not None and w.workspace for t in [position[k]]]
-    for time, workspace in workspaces:
-        lower.append(time)
-        upper.append(time + 1)
-        size.append(workspace)
-        gaps.append([])
-    packing = pack(Instance.of(lower, upper, size, gaps=gaps), effort=effort)
-    offsets = packing.offsets.tolist()
+    workspaces = [(position[k], w.workspace) for k, w in enumerate(ways) if w is not None and w.workspace]
+    placed = [ArenaChain(_pieces([(*lives[b], model.size[b]) for b in chain])) for chain in chains]
+    placed += [ArenaChain(((time, time + 1, workspace),)) for time, workspace in workspaces]
+    offsets = _offsets(placed, effort, seed)
     blocks = [ArenaBlock(b, offsets[i], model.size[b], *lives[b]) for i, chain in enumerate(chains) for b in chain]
     blocks += [
         ArenaBlock(None, offset, workspace, time, time + 1)
         for (time, workspace), offset in zip(workspaces, offsets[len(chains) :], strict=True)
     ]
-    return EmbeddedPlan(program, tuple(order), tuple(ways), tuple(blocks), bound, packing.lower_bound, method)
+    return EmbeddedPlan(program, tuple(order), tuple(ways), tuple(blocks), bound, load_of(placed), method)
+
+
+def _offsets(chains: Sequence[ArenaChain], effort: Effort, seed: int) -> list[int]:
+    """Returns offsets of all blocks; those that are there all the time, as states are, lie at the bottom."""
+    end = max((chain.pieces[-1][1] for chain in chains), default=0)
+    stays = [k for k, c in enumerate(chains) if len(c.pieces) == 1 and c.pieces[0][:2] == (0, end)]
+    others = sorted(set(range(len(chains))) - set(stays))
+    moving = [chains[k] for k in others]
+    offsets, base = [0] * len(chains), 0
+    for k in stays:
+        offsets[k], base = base, base + chains[k].size
+    found = low_layout(moving, effort.of(*_LAYOUTS), seed)
+    top = max((offset + chain.size for offset, chain in zip(found, moving, strict=True)), default=0)
+    if top > load_of(moving) and all(len(chain.pieces) == 1 for chain in moving):
+        lower, upper, size = zip(*(chain.pieces[0] for chain in moving), strict=True)
+        packing = pack(Instance.of(lower, upper, size), effort=effort, seed=seed)
+        found = packing.offsets.tolist() if packing.height < top else found
+    for k, offset in zip(others, found, strict=True):
+        offsets[k] = base + offset
+    return offsets
 
 
 def _lives(model: _Model, position: dict[int, int]) -> dict[int, tuple[int, int]]:
@@ -387,15 +427,21 @@ def _lives(model: _Model, position: dict[int, int]) -> dict[int, tuple[int, int]
     return found
 
 
-def _windows(lives: Sequence[tuple[int, int, int]], most: int) -> list[tuple[int, int, int, int]]:
-    """Returns when a block of several buffers takes fewer bytes than the most, as windows of the packing."""
-    found: list[tuple[int, int, int, int]] = []
+def _pieces(lives: Sequence[tuple[int, int, int]]) -> tuple[Piece, ...]:
+    """Returns the bytes in time of buffers that are written over one another, given as `(start, end, size)`."""
+    found: list[Piece] = []
     for number, (start, end, size) in enumerate(lives):
         # The last time of a buffer is the first time of the one written over it: both are there then.
         first = start + (number > 0)
         if number + 1 == len(lives):
-            found.append((first, end, 0, size))
+            found.append((first, end, size))
         else:
-            found.append((first, end - 1, 0, size))
-            found.append((end - 1, end, 0, max(size, lives[number + 1][2])))
-    return [window for window in found if window[0] < window[1] and window[3] < most]
+            found.append((first, end - 1, size))
+            found.append((end - 1, end, max(size, lives[number + 1][2])))
+    joined: list[Piece] = []
+    for start, end, size in found:
+        if joined and joined[-1][2] == size:
+            start = joined.pop()[0]
+        if start < end:
+            joined.append((start, end, size))
+    return tuple(joined)

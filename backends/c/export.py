@@ -62,6 +62,7 @@ def export_c(
     state_argnums: int | Iterable[int] = (),
     constant_argnums: int | Iterable[int] = (),
     budget: int | None = None,
+    reorder: bool = True,
     effort: Effort | str = Effort.NORMAL,
     seed: int = 0,
     name: str = "program",
@@ -69,7 +70,7 @@ def export_c(
     """Returns a function as C99 with one static arena, with a test that compares one run with JAX's.
 
     Args:
-      fun, state_argnums, constant_argnums, effort, name: as for `memplan.embedded`.
+      fun, state_argnums, constant_argnums, reorder, effort, name: as for `memplan.embedded`.
       *args: its arguments, pytrees of arrays or of `jax.ShapeDtypeStruct`. What is no array is drawn at random.
       budget: bytes that the arena may have; None for any number.
       seed: of what is drawn at random.
@@ -80,7 +81,16 @@ def export_c(
     """
     states, constants = _set(state_argnums), _set(constant_argnums)
     drawn = tuple(_drawn(argument, seed + number) for number, argument in enumerate(args))
-    plan = embedded(fun, *drawn, state_argnums=states, constant_argnums=constants, effort=effort, seed=seed, name=name)
+    plan = embedded(
+        fun,
+        *drawn,
+        state_argnums=states,
+        constant_argnums=constants,
+        reorder=reorder,
+        effort=effort,
+        seed=seed,
+        name=name,
+    )
     if budget is not None and plan.arena > budget:
         raise ArenaTooSmallError(name, plan, budget)
     stored = [

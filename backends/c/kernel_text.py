@@ -295,9 +295,11 @@ class _KernelWriter:
             return self._arg_reduction(expression)
         name = self.fresh("a")
         self.line(f"{TYPES[expression.dtype]} {name} = {neutral(expression.combine, expression.dtype)};")
-        body, conditions = expression.body, ()
+        body: Expression = expression.body
+        conditions: tuple[Condition, ...] = ()
         if isinstance(body, Guarded) and _is_neutral(body.outside, expression):
-            body, conditions = body.inside, body.conditions
+            conditions = body.conditions
+            body = body.inside
         placed = _placed(conditions, expression.loops)
         self._skipping(placed.get(-1, []))
         for number, loop in enumerate(expression.loops):

@@ -88,7 +88,7 @@ def test_operations_and_views(tmp_path: Path) -> None:
     def everything(f: Any, i: Any, s: Any, b: Any) -> list[Any]:
         return _unary(f) + _binary(f, i, s, b) + _views(f, i) + _reductions(f, i, b)
 
-    made = export_c(everything, *_arrays(), effort="fast")
+    made = export_c(everything, *_arrays(), reorder=False, effort="fast")
     found = run(made, tmp_path)
     assert len(found) == len(everything(*map(jnp.asarray, _arrays())))
 
@@ -100,7 +100,7 @@ def _convolutions() -> list[tuple[Any, Any, dict[str, Any]]]:
     """Returns operands and options of convolutions of random forms."""
     random = np.random.default_rng(5)
     found: list[tuple[Any, Any, dict[str, Any]]] = []
-    while len(found) < 24:
+    while len(found) < 12:
         names = _NAMES[len(found) % 3]
         groups = int(random.choice([1, 1, 2, 4]))
         batch_groups = int(random.choice([1, 2])) if groups == 1 else 1
@@ -142,7 +142,7 @@ def test_convolutions_of_all_forms_and_their_gradients(tmp_path: Path) -> None:
 
     operands = [operand for x, w, _ in forms for operand in (x, w)]
     kept = jax.eval_shape(everything, *operands)
-    found = run(export_c(everything, *operands, effort="fast"), tmp_path)
+    found = run(export_c(everything, *operands, reorder=False, effort="fast"), tmp_path)
     integers = [k for k, each in enumerate(kept) if each.dtype == jnp.int32]
     assert integers
     assert all(found[f"result_{k}"] == 0 for k in integers)

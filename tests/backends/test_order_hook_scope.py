@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.extend import xla
 from order_programs import X, compiled, entry_order, fresh, recorded, temporaries
 
@@ -162,7 +163,17 @@ def test_threads_each_get_their_own_order(default: Any) -> None:
     assert not found["none"][1].refused
 
 
-def test_nothing_is_left_behind_and_others_hooks_stay() -> None:
+@pytest.fixture
+def nothing_kept() -> Iterator[None]:
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    reset_cache()
+
+
+def test_nothing_is_left_behind_and_others_hooks_stay(nothing_kept: None) -> None:
     from jax._src import compiler
 
     before = compiler.compile_or_get_cached

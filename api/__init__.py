@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from memplan.backends.fit.fit import fit as fit
     from memplan.backends.fit.result import CannotFitError as CannotFitError
     from memplan.backends.fit.result import FitResult as FitResult
+    from memplan.backends.jit import PlannedPrograms as PlannedPrograms
     from memplan.backends.jit import jit as jit
+    from memplan.backends.jit import planned as planned
     from memplan.compiler.effort import Effort as Effort
     from memplan.compiler.embedded.plan import EmbeddedPlan as EmbeddedPlan
     from memplan.compiler.emulator.timing import Timeline as Timeline
@@ -86,6 +88,7 @@ _PLACES = {
     "Peak": "memplan.compiler.report.peak:Peak",
     "Plan": "memplan.compiler.mapping.plan:Plan",
     "PlanError": "memplan.compiler.errors:PlanError",
+    "PlannedPrograms": "memplan.backends.jit:PlannedPrograms",
     "Planner": "memplan.planners.planner:Planner",
     "PlannerError": "memplan.compiler.errors:PlannerError",
     "Residency": "memplan.compiler.mapping.plan:Residency",
@@ -107,6 +110,7 @@ _PLACES = {
     "pack": "memplan.planners.offsets:pack",
     "peak": "memplan.pipeline:peak",
     "plan": "memplan.pipeline:plan",
+    "planned": "memplan.backends.jit:planned",
     "problem": "memplan.pipeline:problem",
     "read": "memplan.compiler.frontends.reader:read",
     "register_pass": "memplan.passes.base:register",

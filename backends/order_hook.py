@@ -18,9 +18,6 @@ already holds is not compiled again, neither in a block nor after it; `outcome.m
 
 from __future__ import annotations
 
-import functools
-import io
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +25,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from memplan.backends.compile_hook import CompileRequest, intercepting, untouched
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends import hlo_proto
 from memplan.compiler.frontends.protobuf import read_message, string
@@ -40,8 +38,6 @@ Rule = Callable[[Graph], Orders | None]
 _SINCE = {"cpu": (0, 10, 2), "tpu": (0, 12, 0)}  # the first jax and jaxlib that call back, by platform
 _MARK = "memplan_order"
 _FRONTEND_ATTRIBUTES = "mhlo.frontend_attributes"
-# The arguments of JAX's compile_or_get_cached, the same in both versions.
-_ARGUMENTS = ("backend", "computation", "devices", "compile_options", "host_callbacks", "executable_devices")
 
 
 class OrderError(MemplanError):
@@ -149,12 +145,12 @@ def ordering(rule: Rule, *, platform: str, module: str | None = None) -> Iterato
     def transform(content: bytes) -> bytes | None:
         if block.token.encode() not in content:
             return None
-        with _within(None):
+        with untouched():
             changed, of_module = reorder(content, rule)
         outcome.modules.append(of_module)
         return changed
 
-    with hooked(transform, platform), _marking(block):
+    with hooked(transform, platform), intercepting(block):
         yield outcome
 
 
@@ -278,98 +274,33 @@ class _OrderBlock:
     module: str | None
     token: str
 
-    def marked(self, computation: Any) -> Any:
-        """Returns a copy of an MLIR module with the mark, as the original may be compiled elsewhere too."""
+    def compile(self, request: CompileRequest) -> Any:
+        """Compiles a marked copy, past the persistent cache, if the module is meant."""
+        if request.platform != self.platform or self.module not in (None, request.name):
+            return request.proceed()
+        from jax._src import compiler
+
+        given = request.given
+        return compiler.backend_compile_and_load(
+            given["backend"],
+            self._marked(request),
+            given["executable_devices"],
+            given["compile_options"],
+            given["host_callbacks"],
+        )
+
+    def _marked(self, request: CompileRequest) -> Any:
+        """Returns a copy of the MLIR module with the mark, as the original may be compiled elsewhere too."""
         from jaxlib.mlir import ir
 
-        bytecode = io.BytesIO()
-        computation.operation.write_bytecode(bytecode)
-        with computation.context:
-            copy = ir.Module.parse(bytecode.getvalue())
+        with request.given["computation"].context:
+            copy = ir.Module.parse(request.bytecode())
             attributes = copy.operation.attributes
             marks = {_MARK: ir.StringAttr.get(self.token)}
             if _FRONTEND_ATTRIBUTES in attributes:
                 marks |= {entry.name: entry.attr for entry in ir.DictAttr(attributes[_FRONTEND_ATTRIBUTES])}
             attributes[_FRONTEND_ATTRIBUTES] = ir.DictAttr.get(marks)
         return copy
-
-    def wants(self, computation: Any, platform: str) -> bool:
-        from jaxlib.mlir import ir
-
-        name = ir.StringAttr(computation.operation.attributes["sym_name"]).value
-        return platform == self.platform and self.module in (None, name)
-
-
-class _Thread(threading.local):
-    """The blocks that a thread is in, outermost first; None stands for a running rule, which orders no compile."""
-
-    def __init__(self) -> None:
-        self.blocks: list[_OrderBlock | None] = []
-
-
-_thread = _Thread()
-_lock = threading.Lock()
-_number_of_blocks = 0  # of all threads
-_installed: Any = None  # our function, in the place of JAX's
-
-
-@contextmanager
-def _within(block: _OrderBlock | None) -> Iterator[None]:
-    _thread.blocks.append(block)
-    try:
-        yield
-    finally:
-        _thread.blocks.remove(block)
-
-
-@contextmanager
-def _marking(block: _OrderBlock) -> Iterator[None]:
-    """Within the block, compiles of this thread are marked."""
-    _count_blocks(1)
-    try:
-        with _within(block):
-            yield
-    finally:
-        _count_blocks(-1)
-
-
-def _count_blocks(change: int) -> None:
-    """Replaces JAX's function by ours when the first block begins, and restores it after the last one."""
-    global _number_of_blocks, _installed
-    # Every compile passes here, in both versions; there is no public name for it.
-    from jax._src import compiler
-
-    with _lock:
-        _number_of_blocks += change
-        found = compiler.compile_or_get_cached
-        if change > 0 and found is not _installed:
-            _installed = compiler.compile_or_get_cached = _marking_compile(found)
-        elif _number_of_blocks == 0 and found is _installed:
-            # Otherwise another function wraps ours, which marks nothing now.
-            compiler.compile_or_get_cached = found.__wrapped__
-            _installed = None
-
-
-def _marking_compile(unmarked: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(unmarked)
-    def compile_or_get_cached(*args: Any, **kwargs: Any) -> Any:
-        from jax._src import compiler
-
-        block = _thread.blocks[-1] if _thread.blocks else None
-        if block is None:
-            return unmarked(*args, **kwargs)
-        given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
-        if not block.wants(given["computation"], given["backend"].platform):
-            return unmarked(*args, **kwargs)
-        return compiler.backend_compile_and_load(
-            given["backend"],
-            block.marked(given["computation"]),
-            given["executable_devices"],
-            given["compile_options"],
-            given["host_callbacks"],
-        )
-
-    return compile_or_get_cached
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,26 +14,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import jax
 
-from memplan.backends import order_hook
+from memplan.backends import compile_hook, order_hook
 from memplan.backends.jit import fitting, machine, stages
 from memplan.backends.jit.dispatch import Twin
 from memplan.backends.jit.lowering import lower_for_tpu
-from memplan.backends.jit.messages import log, say_once
+from memplan.backends.jit.messages import log, one_line_of, say_once
+from memplan.backends.jit.orders import can_order, compile_in_order, in_order_of, say_what_applies
 from memplan.backends.jit.planning import (
     PlanResult,
     Settings,
     beside_this_process,
     contenders,
     has_compiler,
+    module_of,
     plan_jaxpr,
     plan_module,
     report_of,
@@ -106,7 +107,7 @@ class Function:
         shardings = tuple(leaf.sharding if isinstance(leaf, jax.Array) else None for leaf in leaves)
         with self._lock:
             choice = self._choices.setdefault(traced.jaxpr, {}).setdefault(shardings, _Choice())
-        with choice.lock:
+        with choice.lock, compile_hook.untouched():
             if choice.function is None:
                 choice.function = self._choose_first(traced, self._place(leaves), args, kwargs)
             return choice.function
@@ -123,8 +124,8 @@ class Function:
         elif place.target is not None:
             say_once(logging.INFO, f"memplan.jit on {place.target.name}: every signature is planned once")
             return self._choose_planned(traced, place.target, args, kwargs)
-        _say_what_applies(place.platform)
-        if _can_order(place.platform):
+        say_what_applies(place.platform)
+        if can_order(place.platform):
             self._compile_ordered(traced)
         return self.plain
 
@@ -134,7 +135,7 @@ class Function:
             lowered = traced.lower()
         except Exception:  # the call itself raises it again, as JAX does
             return
-        _compile_in_order(lowered.compile, traced.fun_name)
+        compile_in_order(lowered.compile, traced.fun_name)
 
     def _choose_planned(self, traced: Any, target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns the fastest of the candidates; the plain function as the last resort."""
@@ -155,7 +156,7 @@ class Function:
             try:
                 seconds = self._run(traced, [function for _, function in ready], args, kwargs)
             except jax.errors.JaxRuntimeError as error:
-                log.warning("memplan.jit: %s could not be timed: %s", name, _one_line(error))
+                log.warning("memplan.jit: %s could not be timed: %s", name, one_line_of(error))
             else:
                 best = min(range(len(ready)), key=seconds.__getitem__)
                 candidate, fastest = ready[best]
@@ -169,11 +170,11 @@ class Function:
         """Plans for the TPU of this machine; logs a warning and returns None if that fails."""
         try:
             with beside_this_process():
-                return plan_module(lowered, target, self.settings, options)
+                return plan_module(module_of(lowered), target, self.settings, options)
         except Exception as error:  # a job that runs with jax.jit must not end because it cannot be planned
             expected = isinstance(error, MemplanError | jax.errors.JaxRuntimeError)
             message = "memplan.jit: %s runs as by jax.jit, without a plan: %s"
-            log.warning(message, name, _one_line(error), exc_info=None if expected else error)
+            log.warning(message, name, one_line_of(error), exc_info=None if expected else error)
             return None
 
     def _compile_candidates(
@@ -184,10 +185,10 @@ class Function:
         for candidate in contenders(outcome):
             function = self.plain if candidate == outcome.default else self._with(candidate.options, candidate.order)
             try:
-                with _in_order_of(candidate):
+                with in_order_of(candidate):
                     function.lower(*args, **kwargs).compile()
             except (jax.errors.JaxRuntimeError, MemplanError) as error:
-                log.warning("memplan.jit: %s is not compiled as %r: %s", name, candidate.name, _one_line(error))
+                log.warning("memplan.jit: %s is not compiled as %r: %s", name, candidate.name, one_line_of(error))
                 continue
             ready.append((candidate, function))
             if not can_run:
@@ -234,7 +235,7 @@ class Function:
         if not has_compiler(target):
             return plan_jaxpr(traced, leaves, target, self.settings)
         with beside_this_process() if place.is_here else nullcontext():
-            outcome = plan_module(lower_for_tpu(traced), target, self.settings)
+            outcome = plan_module(module_of(lower_for_tpu(traced)), target, self.settings)
         return PlanResult(
             outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan, outcome.description), outcome
         )
@@ -271,8 +272,8 @@ class Function:
     def _lower(self, traced: Any, place: Place) -> Any:
         target, name = place.target, traced.fun_name
         if target is None:
-            _say_what_applies(place.platform)
-            if not _can_order(place.platform):
+            say_what_applies(place.platform)
+            if not can_order(place.platform):
                 return traced.lower()
             return stages.Lowered(traced.lower(), lambda *given: self._compile_here_in_order(name, *given))
         if place.is_here:
@@ -283,7 +284,7 @@ class Function:
     def _compile_here_in_order(
         self, name: str, lowered: Any, options: Mapping[str, Any], others: Mapping[str, Any]
     ) -> Any:
-        return _compile_in_order(lambda: lowered.compile(dict(options) or None, **others), name)
+        return compile_in_order(lambda: lowered.compile(dict(options) or None, **others), name)
 
     def _compile_here_by_plan(
         self, target: Target, name: str, lowered: Any, options: Mapping[str, Any], others: Mapping[str, Any]
@@ -291,11 +292,11 @@ class Function:
         outcome = self._plan_here(lowered, target, name, options)
         if outcome is not None:
             try:
-                with _in_order_of(outcome.best):
+                with in_order_of(outcome.best):
                     return lowered.compile({**outcome.best.options, **self.settings.options, **options}, **others)
             except (jax.errors.JaxRuntimeError, MemplanError) as error:
                 message = "memplan.jit: %s is not compiled as %r: %s"
-                log.warning(message, name, outcome.best.name, _one_line(error))
+                log.warning(message, name, outcome.best.name, one_line_of(error))
         return lowered.compile(dict(options) or None, **others)
 
     def _compile_elsewhere(
@@ -303,7 +304,7 @@ class Function:
     ) -> stages.CompiledElsewhere:
         if others:
             raise MemplanError(f"compiling for {target.name} from elsewhere takes no {', '.join(others)}")
-        outcome = plan_module(lowered, target, self.settings, options)
+        outcome = plan_module(module_of(lowered), target, self.settings, options)
         return stages.CompiledElsewhere(outcome, lowered)
 
     def _place(self, leaves: list[Any]) -> Place:
@@ -325,48 +326,5 @@ def _is_outermost() -> bool:
     return bool(core.trace_state_clean())
 
 
-def _can_order(platform: str) -> bool:
-    return platform == "cpu" and order_hook.is_supported("cpu")
-
-
-def _compile_in_order(compile: Callable[[], Any], name: str) -> Any:
-    """Compiles so that programs run in the order of execution that needs the least memory."""
-    try:
-        with order_hook.ordering(order_hook.memory_order, platform="cpu") as outcome:
-            compiled = compile()
-    except (jax.errors.JaxRuntimeError, MemplanError) as error:
-        log.warning("memplan.jit: %s is compiled as by jax.jit: %s", name, _one_line(error))
-        return compile()
-    for module in outcome.modules:
-        log.debug("memplan.jit: %s", module)
-    return compiled
-
-
-@contextmanager
-def _in_order_of(candidate: Candidate) -> Iterator[None]:
-    """Within the block, compiles get the order that was planned for a candidate."""
-    if not candidate.order:
-        yield
-        return
-    with order_hook.ordering(order_hook.fixed_order(candidate.order), platform="tpu") as outcome:
-        yield
-    for module in outcome.refused:
-        log.warning("memplan.jit: the planned order does not take effect: %s", module)
-
-
-def _say_what_applies(platform: str) -> None:
-    if _can_order(platform):
-        applies = "programs run in the order that needs the least memory; plans of fast memory do not apply there"
-    elif platform == "cpu":
-        applies = f"nothing applies there with jax {version('jax')}; programs run as by jax.jit"
-    else:
-        applies = "nothing applies there; programs run as by jax.jit"
-    say_once(logging.INFO, f"memplan.jit on {platform}: {applies}")
-
-
 def _copy(leaf: Any) -> Any:
     return leaf.copy() if isinstance(leaf, jax.Array) else leaf
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

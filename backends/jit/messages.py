@@ -13,3 +13,8 @@ def say_once(level: int, message: str) -> None:
     if message not in _said:
         _said.add(message)
         log.log(level, message)
+
+
+def one_line_of(error: BaseException) -> str:
+    """Returns what an error says, in one line; its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -99,17 +99,21 @@ def number_of_devices(lowered: Any) -> int:
 
 
 def plan_module(
-    lowered: Any, target: Target, settings: Settings, more_options: Mapping[str, Any] | None = None
+    module: bytes, target: Target, settings: Settings, more_options: Mapping[str, Any] | None = None
 ) -> Outcome:
     """Returns the candidates of the real compiler for a program: its default, and those with plans of ours.
 
+    Args:
+      module: StableHLO bytecode of a program of one device.
+      target: of the program.
+      settings: of `memplan.jit`.
+      more_options: compiler options besides those of the settings.
+
     Raises:
-      MemplanError: the target has no compiler, the program is not one of a single device, or not even the default
-        compiles.
+      MemplanError: the target has no compiler, or not even the default compiles.
     """
     if not has_compiler(target):
         raise MemplanError(f"{no_compiler(target.name)}; .plan(…) plans for it all the same")
-    module = module_of(lowered)
     from memplan.backends.tpu.optimize import optimize
 
     # XLA always reads "True" and "False" for a bool, and "true" only in some options.

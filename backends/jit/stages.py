@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from memplan.backends.compile_hook import untouched
 from memplan.backends.jit.planning import module_of, report_of
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
 from memplan.backends.tpu.outcome import Outcome
@@ -57,7 +58,8 @@ class Lowered:
 
     def compile(self, compiler_options: Mapping[str, Any] | None = None, **others: Any) -> Any:
         """Plans and compiles."""
-        return self._compile(self._lowered, compiler_options or {}, others)
+        with untouched():
+            return self._compile(self._lowered, compiler_options or {}, others)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lowered, name)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,7 +17,8 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.extend import xla
 from order_programs import X, compiled, entry_order, fresh, recorded, temporaries
 
-from memplan.backends import order_hook
+from memplan.backends import compile_hook, order_hook
+from memplan.backends.compile_hook import CompileRequest
 from memplan.backends.order_hook import (
     Orders,
     fixed_order,
@@ -54,12 +56,15 @@ def test_the_mark_keeps_what_the_module_says_and_the_original_has_none() -> None
     block = order_hook._OrderBlock("cpu", None, "token")
     with ir.Context():
         module = ir.Module.parse('module @m attributes {mhlo.frontend_attributes = {theirs = "kept"}} {}')
-        text = str(block.marked(module))
+        text = str(block._marked(CompileRequest({"computation": module}, lambda: None)))
         assert 'theirs = "kept"' in text
         assert 'memplan_order = "token"' in text
         assert "memplan_order" not in str(module)
-        assert block.wants(module, "cpu")
-        assert not block.wants(module, "tpu")
+
+
+def test_other_platforms_are_left_alone() -> None:
+    request = CompileRequest({"backend": SimpleNamespace(platform="tpu")}, lambda: "theirs")
+    assert order_hook._OrderBlock("cpu", None, "token").compile(request) == "theirs"
 
 
 def test_what_is_compiled_already_is_not_compiled_again() -> None:
@@ -191,7 +196,7 @@ def test_nothing_is_left_behind_and_others_hooks_stay(nothing_kept: None) -> Non
         assert seen == ["jit_step"]
         assert len(theirs) == 2
         assert compiler.compile_or_get_cached is before
-        assert order_hook._thread.blocks == []
+        assert compile_hook._thread.blocks == []
     finally:
         assert xla.clear_hlo_module_transformation("theirs", POST_SCHEDULER, "cpu")
 

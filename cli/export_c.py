@@ -92,20 +92,20 @@ def command(
             raise typer.Exit(ExitStatus.NO) from None
         made.write(out)
         with stages.stage("compiling for a Cortex-M7"):
-            sizes = _sizes(made, out)
+            sizes = _sizes(out)
     if json:
         console.write(json_module.dumps(result_json(program, made, sizes), indent=2))
     else:
         console.write(_summary(program, made, sizes, out))
 
 
-def _sizes(made: CExport, folder: Path) -> CodeSizes | None:
+def _sizes(folder: Path) -> CodeSizes | None:
     from memplan.backends.c.toolchain import cortex_m7_sizes, is_installed
 
     if not (is_installed("arm-none-eabi-gcc") and is_installed("arm-none-eabi-size")):
         return None
     with tempfile.TemporaryDirectory() as scratch:
-        return cortex_m7_sizes(folder, Path(scratch), made.plan.program.flash)
+        return cortex_m7_sizes(folder, Path(scratch))
 
 
 def _show_failure(program: str, error: MemplanError, json: bool) -> None:

@@ -16,6 +16,7 @@ WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contra
 _BOARD_LINK = ("-nostartfiles", "--specs=nosys.specs")
 
 _SIZES = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+\d+\s", re.MULTILINE)
+_SECTION = re.compile(r"^(\.\S+)\s+(\d+)\s", re.MULTILINE)
 _STEP_TIME = re.compile(r"^(\d+\.\d+) (.*)$", re.MULTILINE)
 _SECONDS = 300.0
 
@@ -28,18 +29,13 @@ class CodeSizes:
       text: code and constants, in flash.
       data: variables with a first value, in flash and in memory.
       bss: other variables, which are the arena.
-      constants: of `text`, the bytes of the model's arrays; the rest is code.
+      code: of `text`, the bytes of instructions; the rest are constants.
     """
 
     text: int
     data: int
     bss: int
-    constants: int
-
-    @property
-    def code(self) -> int:
-        """Bytes of instructions and their literals."""
-        return self.text - self.constants
+    code: int
 
 
 def is_installed(program: str) -> bool:
@@ -61,13 +57,12 @@ def run_tool(*command: str, timeout: float = _SECONDS) -> str:
     return (done.stdout + done.stderr).decode(errors="replace")
 
 
-def cortex_m7_sizes(folder: Path, scratch: Path, constants: int, optimize: str = "-O2") -> CodeSizes:
+def cortex_m7_sizes(folder: Path, scratch: Path, *, optimize: str = "-O2") -> CodeSizes:
     """Compiles an exported model for a Cortex-M7 and returns its sizes.
 
     Args:
       folder: of the exported files.
       scratch: a folder for the object file.
-      constants: bytes of the model's arrays.
       optimize: an option of the compiler.
     """
     made = str(scratch / "model.o")
@@ -75,7 +70,8 @@ def cortex_m7_sizes(folder: Path, scratch: Path, constants: int, optimize: str =
     match = _SIZES.search(run_tool("arm-none-eabi-size", made))
     assert match is not None
     text, data, bss = (int(match[k]) for k in (1, 2, 3))
-    return CodeSizes(text, data, bss, constants)
+    sections = _SECTION.findall(run_tool("arm-none-eabi-size", "-A", made))
+    return CodeSizes(text, data, bss, sum(int(size) for name, size in sections if name.startswith(".text")))
 
 
 def compiled_test(folder: Path, scratch: Path, compiler: str = "gcc", options: Sequence[str] = ("-O2",)) -> Path:

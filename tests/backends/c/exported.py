@@ -8,7 +8,7 @@ import pytest
 from memplan.backends.c import toolchain
 from memplan.backends.c.export import CExport
 
-SANITIZERS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

@@ -36,7 +36,7 @@ def test_clang_has_nothing_to_say(network: CExport, tmp_path: Path) -> None:
 def test_a_cortex_m7_runs_it(network: CExport, tmp_path: Path) -> None:
     network.write(tmp_path / "c")
     assert differences(toolchain.run_on_board(tmp_path / "c", tmp_path, "-O1")) == {"result_0": 0}
-    sizes = toolchain.cortex_m7_sizes(tmp_path / "c", tmp_path, network.plan.program.flash, "-O1")
+    sizes = toolchain.cortex_m7_sizes(tmp_path / "c", tmp_path, optimize="-O1")
     assert (sizes.bss, sizes.data) == (network.plan.arena, 0)
     assert 0 < sizes.code < sizes.text
 

@@ -24,6 +24,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 PAGES |= {f"docs/{path.name}": f"{path.stem}_notebook.md" for path in (ROOT / "docs").glob("*.ipynb")}
+_NAMED_BLOCK = re.compile(r"^```(\w+) +(\S+)$", re.MULTILINE)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -69,7 +70,7 @@ def notebook_markdown(text: str) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Changes the links of a page from paths in the repository to pages of the site."""
+    """Makes paths in the repository links to pages of the site, and the files that code blocks name their titles."""
     uri = page.file.src_uri
     source = next((ROOT / name for name, made in PAGES.items() if made == uri), ROOT / "docs" / uri)
 
@@ -84,4 +85,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return text
         return f"{image}[{text}]({os.path.relpath(place, os.path.dirname(uri) or '.')}{anchor or ''})"
 
-    return _LINK.sub(link, markdown)
+    return _NAMED_BLOCK.sub(r'```\1 title="\2"', _LINK.sub(link, markdown))

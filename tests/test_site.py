@@ -37,6 +37,11 @@ def test_notebooks_are_pages_with_their_outputs(site: Path) -> None:
     assert 'href="../peak_notebook/"' in (site / "peak" / "index.html").read_text()
 
 
+def test_code_is_shown_as_code_under_the_name_of_its_file(site: Path) -> None:
+    assert [str(page) for page in site.rglob("*.html") if "<p>```" in page.read_text()] == []
+    assert '<span class="filename">training.py</span>' in (site / "fit" / "index.html").read_text()
+
+
 def test_pages_of_the_repository_are_pages_of_the_site(site: Path) -> None:
     assert 'href="command/"' in (site / "index.html").read_text()
     contributing = (site / "contributing" / "index.html").read_text()

@@ -36,7 +36,7 @@ def command(
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Flops and peaks of orders of contraction, and how far those of opt_einsum are above them.
+    """Flops and peaks of orders of contraction, beside those of opt_einsum.
 
     The networks are drawn from a fixed seed.
     """

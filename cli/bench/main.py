@@ -25,7 +25,7 @@ BENCHES = {
     "fusion": "Traffic and latency of programs with layer fusion, and without.",
     "passes": "Seconds of every pass.",
     "contraction": "Flops and peaks of orders of contraction, beside those of opt_einsum.",
-    "pipeline": "Seconds to the proven split of a chain over devices, and how far even splits are above it.",
+    "pipeline": "Seconds to the proven split of a chain of layers over devices, beside even splits.",
     "levels": "Seconds to the proven choice of a level for each layer.",
 }
 

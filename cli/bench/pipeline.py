@@ -37,7 +37,7 @@ def command(
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Seconds to the proven split of a chain of layers over devices, and how far even splits are above it.
+    """Seconds to the proven split of a chain of layers over devices, beside even splits.
 
     One chain is that of a JAX program; the others are drawn from a fixed seed.
     """

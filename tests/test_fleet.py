@@ -106,7 +106,7 @@ def test_command(
     assert told["rows"][1]["error"] == f"cannot read {bad}: No such file or directory"
     assert told["rows"][0]["name"] == "step"
     # An interruption leaves the summary of what is done.
-    monkeypatch.setattr("memplan.cells.wait", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("memplan.cells.wait", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     other = write(tmp_path / "other.hlo", n=64)
     assert main(["fleet", str(other), *arguments[1:]]) == ExitStatus.INTERRUPTED
     assert "2 dumps are done, 1 are left" in capfd.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
@@ -15,13 +14,13 @@ def test_the_first_is_noted_and_the_second_acts_at_once() -> None:
     heard: list[str] = []
     with Interrupts(lambda: heard.append("first")) as interrupts:
         assert not interrupts.is_asked
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert interrupts.is_asked
         assert heard == ["first"]
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -30,9 +29,9 @@ def test_a_handler_of_the_command_waits_too(number: signal.Signals) -> None:
     before = signal.signal(number, lambda number, _: calls.append(number))
     try:
         with Interrupts() as interrupts:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert (interrupts.is_asked, calls) == (True, [])
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert calls == [number]
     finally:
         signal.signal(number, before)

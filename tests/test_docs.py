@@ -99,6 +99,8 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regis
     for block in blocks(page):
         if block.file:
             (tmp_path / block.file).write_text(block.text)
+            # Helpers of other tests may be called the same.
+            monkeypatch.delitem(sys.modules, Path(block.file).stem, raising=False)
             if block.file == "pyproject.toml":
                 install_entry_points(block.text, tmp_path)
         elif block.language == "console":

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import drawn_network
+from contraction_networks import drawn_network
 
 import memplan
 from memplan.passes.contraction import contraction_program, einsum

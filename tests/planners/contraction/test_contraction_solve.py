@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import opt_einsum
 import pytest
+from contraction_networks import cost_of, drawn_network, trees
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from networks import cost_of, drawn_network, trees
 
 from memplan import PlannerError
 from memplan.compiler.effort import Effort

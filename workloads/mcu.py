@@ -7,6 +7,7 @@ have no last wide convolution before the classifier.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -77,7 +78,7 @@ def tiny(side: int = 16, classes: int = 4) -> QuantizedNetwork:
     return network_of(8, _TINY, side, classes)
 
 
-NETWORKS = {"mbv2": mobilenet_v2, "proxyless": proxyless, "mcunet": mcunet}
+NETWORKS: dict[str, Callable[[], QuantizedNetwork]] = {"mbv2": mobilenet_v2, "proxyless": proxyless, "mcunet": mcunet}
 
 
 def _inference(network: QuantizedNetwork, batch: int) -> Built:

@@ -26,6 +26,7 @@ BENCHES = {
     "passes": "Seconds of every pass.",
     "contraction": "Flops and peaks of orders of contraction, beside those of opt_einsum.",
     "pipeline": "Seconds to the proven split of a chain of layers over devices, beside even splits.",
+    "mcu": "Training and inference of int8 networks in the memory of a microcontroller.",
     "levels": "Seconds to the proven choice of a level for each layer.",
 }
 

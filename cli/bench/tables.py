@@ -152,6 +152,12 @@ TABLES = (
     BenchTable("levels", ("levels", "--markdown"), alone=True),
     BenchTable("contraction", ("contraction", "--effort", EFFORT.value, "--markdown"), alone=True),
     BenchTable("pipeline", ("pipeline", "--effort", EFFORT.value, "--markdown"), alone=True),
+    BenchTable(
+        "mcu",
+        ("mcu", "--effort", "fast"),
+        lambda: [(name, ("--networks", name)) for name in ("mbv2", "proxyless", "mcunet")],
+        "mcu",
+    ),
     BenchTable("agent", ("agent", "--minutes", "2", "--markdown"), alone=True, by_default=False),
     BenchTable("jit", ("jit",), alone=True),
     BenchTable("parse", ("parse",), alone=True),

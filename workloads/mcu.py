@@ -13,7 +13,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from memplan.workloads._quantized_network import InvertedResidualSpec, QuantizedNetwork, network_of
+from memplan.workloads.quantized_network import InvertedResidualSpec, QuantizedNetwork, network_of
 from memplan.workloads.registry import Built, workload
 
 _SOURCE = "Lin et al. 2022, arXiv 2206.15472"

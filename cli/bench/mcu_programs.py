@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from memplan.passes.sparse_update import sparse_update
 from memplan.passes.update_scheme import PUBLISHED, UpdateScheme, update_memory
 from memplan.workloads import mcu
-from memplan.workloads._calibration import float_shapes, float_step
-from memplan.workloads._quantized_network import RATE, QuantizedNetwork
+from memplan.workloads.calibration import float_shapes, float_step
+from memplan.workloads.quantized_network import RATE, QuantizedNetwork
 
 KB = 1024
 # The stem and so many blocks, none of which a published scheme trains, run stripe by stripe.

@@ -16,8 +16,8 @@ import pytest
 from memplan.compiler.errors import MemplanError
 from memplan.passes.sparse_update import SparseStep, merge, sparse_update
 from memplan.passes.update_scheme import UpdateScheme
-from memplan.workloads._calibration import calibrated, quantized_image
-from memplan.workloads._quantized_network import InvertedResidualSpec, QuantizedNetwork, network_of
+from memplan.workloads.calibration import calibrated, quantized_image
+from memplan.workloads.quantized_network import InvertedResidualSpec, QuantizedNetwork, network_of
 
 WIDTHS = (4, 6, 5, 3)
 

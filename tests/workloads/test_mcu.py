@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from memplan.workloads import _quantized as q
 from memplan.workloads import mcu
-from memplan.workloads._calibration import calibrated, quantized_image
-from memplan.workloads._quantized_network import (
+from memplan.workloads import quantized as q
+from memplan.workloads.calibration import calibrated, quantized_image
+from memplan.workloads.quantized_network import (
     InvertedResidualSpec,
     QuantizedNetwork,
     network_of,

@@ -13,7 +13,7 @@ from memplan.cli.bench.tables import table_named
 from memplan.cli.main import main
 from memplan.passes.update_scheme import UpdateScheme, update_memory
 from memplan.workloads import mcu
-from memplan.workloads._quantized_network import InvertedResidualSpec, network_of
+from memplan.workloads.quantized_network import InvertedResidualSpec, network_of
 
 BLOCKS = (InvertedResidualSpec(8, 3, 1, 16), InvertedResidualSpec(32, 3, 2, 8), InvertedResidualSpec(16, 3, 1, 8))
 SCHEME = UpdateScheme(3, ((6, 0.5), (8, 1.0)))

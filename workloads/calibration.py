@@ -15,8 +15,8 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from memplan.workloads import _quantized as q
-from memplan.workloads._quantized_network import InvertedResidual, QuantizedNetwork
+from memplan.workloads import quantized as q
+from memplan.workloads.quantized_network import InvertedResidual, QuantizedNetwork
 
 FloatParams = dict[str, Any]
 Floats = NDArray[np.floating[Any]]

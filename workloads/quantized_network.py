@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memplan.workloads import _quantized as q
+from memplan.workloads import quantized as q
 
 RATE = 0.05
 

@@ -257,11 +257,14 @@ def read_bytes(path: str | Path, limit: int, standard_input: bool = False) -> by
       FileError: it is a folder, a device, a pipe or a socket, larger than the limit, or cannot be read.
     """
     if standard_input and os.fspath(path) == STANDARD:
+        content = bytearray()
         try:
-            content = sys.stdin.buffer.read(limit + 1)
+            # One `read` of all would not hear a signal that comes between two of its parts.
+            while len(content) <= limit and (part := sys.stdin.buffer.read1(min(_CHUNK, limit + 1 - len(content)))):
+                content += part
         except (OSError, AttributeError) as error:
             raise FileError(str(error), "standard input") from None
-        return _within(content, limit, "standard input")
+        return _within(bytes(content), limit, "standard input")
     try:
         _check_regular(path, os.stat(path))  # Opening a device may already do something.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

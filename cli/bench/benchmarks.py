@@ -30,7 +30,7 @@ from memplan.fleet import dump_name
 WORK = f"{__name__}:run_bench"
 
 # In a page, a table stands between these two lines.
-_PLACE = re.compile(r"(?P<begin><!-- table (?P<name>\w+) -->\n\n)(?P<table>.*?)(?P<end>\n\n<!-- end -->)", re.DOTALL)
+_PLACE = re.compile(r"(?P<begin><!-- table (?P<name>\w+) -->\n)\n*(?P<table>.*?)\n*(?P<end>\n<!-- end -->)", re.DOTALL)
 
 # What a bench reads before it runs.
 _ENVIRONMENT = {
@@ -156,10 +156,14 @@ class Benchmarks:
 def with_tables(page: str, tables: dict[str, str]) -> str:
     """Returns the text of a page with tables of these names in their places.
 
-    >>> with_tables("<!-- table a -->\\n\\nold\\n\\n<!-- end -->", {"a": "new", "b": "x"})
+    >>> with_tables("<!-- table a -->\\nold\\n<!-- end -->", {"a": "new", "b": "x"})
     '<!-- table a -->\\n\\nnew\\n\\n<!-- end -->'
     """
-    return _PLACE.sub(lambda found: found["begin"] + tables.get(found["name"], found["table"]) + found["end"], page)
+
+    def filled(found: re.Match[str]) -> str:
+        return "\n".join((found["begin"], tables.get(found["name"], found["table"]), found["end"]))
+
+    return _PLACE.sub(filled, page)
 
 
 def places(page: str) -> list[str]:

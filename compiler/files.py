@@ -6,6 +6,7 @@ Every file that memplan writes for its user passes through `write_files`, every 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from memplan.compiler.errors import FileError, MemplanError, ParseError, ReaderGoneError
 from memplan.compiler.limits import print_limit
@@ -259,8 +261,9 @@ def read_bytes(path: str | Path, limit: int, standard_input: bool = False) -> by
     if standard_input and os.fspath(path) == STANDARD:
         content = bytearray()
         try:
+            source = cast("io.BufferedReader", sys.stdin.buffer)
             # One `read` of all would not hear a signal that comes between two of its parts.
-            while len(content) <= limit and (part := sys.stdin.buffer.read1(min(_CHUNK, limit + 1 - len(content)))):
+            while len(content) <= limit and (part := source.read1(min(_CHUNK, limit + 1 - len(content)))):
                 content += part
         except (OSError, AttributeError) as error:
             raise FileError(str(error), "standard input") from None

@@ -41,7 +41,10 @@ def command(
     markdown: Markdown = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Training and inference of int8 networks in the memory of a microcontroller, beside what is published."""
+    """Training and inference of int8 networks in the memory of a microcontroller.
+
+    What is published stands beside.
+    """
     check_file(json_file)
     names, wanted = _chosen(networks, "--networks", NETWORKS), _chosen(kinds, "--kinds", KINDS)
     prepare_jax()

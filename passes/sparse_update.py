@@ -18,6 +18,8 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from memplan.compiler.errors import MemplanError, one_line
 
+__all__ = ["SparseStep", "merge", "sparse_update", "split"]
+
 
 @dataclass(frozen=True)
 class SparseStep:

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from memplan.compiler.errors import MemplanError
 
+__all__ = ["PUBLISHED", "ConvolutionShape", "UpdateMemory", "UpdateScheme", "layer_memory", "update_memory"]
+
 _BIAS_BYTES = 4
 
 

@@ -17,6 +17,8 @@ from memplan.compiler.errors import MemplanError
 from memplan.passes.update_scheme import ConvolutionShape, UpdateScheme, layer_memory, update_memory
 from memplan.planners.levels import LayerLevels, Level, LevelProblem, solve_levels
 
+__all__ = ["Contributions", "SchemeChoice", "choose_scheme", "choose_scheme_by_peak", "measure_contributions"]
+
 # How often the budget is halved between one that fits and one that does not.
 _HALVINGS = 8
 

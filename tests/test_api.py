@@ -18,6 +18,9 @@ PUBLIC = (
     "memplan.ops",
     "memplan.passes",
     "memplan.passes.levels",
+    "memplan.passes.sparse_update",
+    "memplan.passes.update_scheme",
+    "memplan.passes.update_selection",
     "memplan.planners",
     "memplan.planners.contraction",
     "memplan.planners.fit",
@@ -29,6 +32,7 @@ PUBLIC = (
     "memplan.rl_agent",
     "memplan.rl_agent.game",
     "memplan.workloads",
+    "memplan.workloads.mcu",
     "memplan.workloads.random_programs",
 )
 

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from memplan.workloads.quantized_network import InvertedResidualSpec, QuantizedNetwork, network_of
 from memplan.workloads.registry import Built, workload
 
+__all__ = ["NETWORKS", "mcunet", "mobilenet_v2", "proxyless", "tiny"]
+
 _SOURCE = "Lin et al. 2022, arXiv 2206.15472"
 SIDE, CLASSES = 128, 10
 

@@ -23,9 +23,9 @@ import typer
 from memplan.cli.arguments import JsonFile, Markdown, Resume
 from memplan.cli.bench.mapping import OPTIMAL
 from memplan.cli.bench.results import Results
-from memplan.cli.bench.rows import markdown_of, table_of
+from memplan.cli.bench.rows import print_rows
 from memplan.cli.bindings import Bindings
-from memplan.cli.console import Stages, show, write
+from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.cli.train import BASELINES, baselines, read_problem
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -102,10 +102,7 @@ def command(
                 row = {"dump": dump_name(file), "bound": bound, **measure(problem, minutes, seed, _AT_BOUND * bound)}
                 results.add([row])
     columns, lines = _lines(results.rows)
-    if markdown:
-        write(markdown_of(columns, lines, {"program"}))
-    else:
-        show(lambda terminal: terminal.print(table_of(columns, lines, {"program"})))
+    print_rows(columns, lines, {"program"}, markdown=markdown)
     if picture is not None:
         draw(results.rows, picture)
 

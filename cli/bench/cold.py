@@ -19,8 +19,8 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown
 from memplan.cli.bench.results import write_bench
-from memplan.cli.bench.rows import markdown_of, table_of
-from memplan.cli.console import Stages, show, write
+from memplan.cli.bench.rows import print_rows
+from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.compiler import child_process
 from memplan.compiler.cpu_time import cpu_of_children
@@ -62,10 +62,7 @@ def command(
             rows.append({"what": f"{name} plan", **row})
         rows[-1]["same_plan"] = plans[0].copies == plans[1].copies and plans[0].residencies == plans[1].residencies
     lines = [_line(row) for row in rows]
-    if markdown:
-        write(markdown_of(_COLUMNS, lines, ("what", "same plan")))
-    else:
-        show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, ("what", "same plan"))))
+    print_rows(_COLUMNS, lines, ("what", "same plan"), markdown=markdown)
     compiled = sum(row["cpu_seconds"] for row in rows[:-2] if row["what"] != f"kernels of {FIT}")
     write_bench(json_file, "cold", rows, {"dump": path.name, "effort": effort.value, "compiling_cpu_seconds": compiled})
 

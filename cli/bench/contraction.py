@@ -11,8 +11,8 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown
 from memplan.cli.bench.results import Row, write_bench
-from memplan.cli.bench.rows import markdown_of, table_of
-from memplan.cli.console import Stages, show, write
+from memplan.cli.bench.rows import chosen_names, print_rows
+from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
@@ -41,9 +41,7 @@ def command(
     The networks are drawn from a fixed seed.
     """
     check_file(json_file)
-    names = list(NETWORKS) if networks is None else networks.split(",")
-    if unknown := set(names) - set(NETWORKS):
-        raise MemplanError(f"--networks: there is no {min(unknown)}; there are: {', '.join(NETWORKS)}")
+    names = chosen_names(networks, "--networks", NETWORKS)
     rows: list[Row] = []
     with Stages(total=2 * len(names)) as stages:
         for name in names:
@@ -51,10 +49,7 @@ def command(
                 with stages.stage(f"{name}, {quantity}"):
                     rows.append(row_of(name, quantity, effort))
     lines = [_cells(row) for row in rows]
-    if markdown:
-        write(markdown_of(_COLUMNS, lines, _TEXT))
-    else:
-        show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, _TEXT)))
+    print_rows(_COLUMNS, lines, _TEXT, markdown=markdown)
     write_bench(json_file, "contraction", rows, summarize(rows))
 
 

@@ -20,7 +20,7 @@ import typer
 
 from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.results import write_bench
-from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
+from memplan.cli.bench.rows import markdown_of, positive_integers, print_rows, table_of
 from memplan.cli.console import Stages, show, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import Program, lower_for_tpu, prepare_jax
@@ -72,10 +72,7 @@ def command(
                 row["kernel"] = _kernel(size, batch, channels, compiled)
                 rows.append(row)
     summary = {name: min(row["xla"] / row[name] for row in rows) for name in FORMS}
-    if markdown:
-        write(markdown_table(rows))
-    else:
-        show(lambda terminal: terminal.print(table_of(_COLUMNS, [_cells(row) for row in rows])))
+    print_rows(_COLUMNS, [_cells(row) for row in rows], markdown=markdown)
     of_kernel = [cells for row in rows for cells in _kernel_cells(row)]
     if of_kernel and markdown:
         write("\n" + markdown_of(_KERNEL_COLUMNS, of_kernel, _KERNEL_COLUMNS[1:2]))
@@ -176,10 +173,7 @@ def _on_cpu(sizes: Sequence[int], batch: int, channels: int, markdown: bool, jso
         ]
         for row in rows
     ]
-    if markdown:
-        write(markdown_of(_CPU_COLUMNS, cells))
-    else:
-        show(lambda terminal: terminal.print(table_of(_CPU_COLUMNS, cells)))
+    print_rows(_CPU_COLUMNS, cells, markdown=markdown)
     write_bench(json_file, "fft", rows, {"most_over_xla": max(row["auto"] / row["xla"] for row in rows)})
 
 

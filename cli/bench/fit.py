@@ -32,8 +32,8 @@ from memplan.cli.bench.fit_summary import (
     summarize,
 )
 from memplan.cli.bench.results import Results
-from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
-from memplan.cli.console import Stages, note, show, write
+from memplan.cli.bench.rows import positive_integers, print_rows
+from memplan.cli.console import Stages, note, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import Program, prepare_jax
 from memplan.compiler.errors import MemplanError
@@ -114,10 +114,7 @@ def command(
 
 
 def _print_table(columns: Sequence[str], lines: Sequence[Sequence[str]], markdown: bool) -> None:
-    if markdown:
-        write(markdown_of(columns, lines, TEXT_COLUMNS))
-    else:
-        show(lambda terminal: terminal.print(table_of(columns, lines, TEXT_COLUMNS)))
+    print_rows(columns, lines, TEXT_COLUMNS, markdown=markdown)
     write("")
 
 

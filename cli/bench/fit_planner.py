@@ -17,8 +17,8 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, Resume
 from memplan.cli.bench.results import Results
-from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
-from memplan.cli.console import Stages, show, write
+from memplan.cli.bench.rows import positive_integers, print_rows
+from memplan.cli.console import Stages, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
 from memplan.compiler.cpu_time import cpu_seconds
@@ -107,10 +107,7 @@ def command(
             with stages.stage(f"{step.name}, {step.size}"):
                 if not results.has(step=step.name, size=step.size):
                     results.add(rows_of(step, described, offload, percentages, effort))
-    if markdown:
-        write(markdown_of(COLUMNS, lines_of(results.rows), TEXT_COLUMNS))
-    else:
-        show(lambda terminal: terminal.print(table_of(COLUMNS, lines_of(results.rows), TEXT_COLUMNS)))
+    print_rows(COLUMNS, lines_of(results.rows), TEXT_COLUMNS, markdown=markdown)
     write("")
     write(headline(summarize(results.rows)))
 

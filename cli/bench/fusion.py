@@ -18,8 +18,8 @@ import typer
 from memplan import pipeline
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, PlannerName, TimeLimit, WorkloadNames
 from memplan.cli.bench.results import Row, write_bench
-from memplan.cli.bench.rows import markdown_of, table_of
-from memplan.cli.console import Stages, show, write
+from memplan.cli.bench.rows import print_rows
+from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
 from memplan.compiler.effort import Effort
@@ -72,10 +72,7 @@ def command(
             with stages.stage(workload.name):
                 rows.append(fusion_row(workload, described, planner, effort, time_limit))
     lines = [_cells(row) for row in rows]
-    if markdown:
-        write(markdown_of(_COLUMNS, lines, ("workload",)))
-    else:
-        show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, ("workload",))))
+    print_rows(_COLUMNS, lines, ("workload",), markdown=markdown)
     write_bench(json_file, "fusion", rows, summarize(rows))
 
 

@@ -14,8 +14,8 @@ from memplan.cli.bench.level_methods import BUDGETS, method_cells, method_rows, 
 from memplan.cli.bench.level_methods import COLUMNS as METHOD_COLUMNS
 from memplan.cli.bench.level_methods import TEXT as METHOD_TEXT
 from memplan.cli.bench.results import Row, write_bench
-from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
-from memplan.cli.console import Stages, show, write
+from memplan.cli.bench.rows import positive_integers, print_rows
+from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
 from memplan.planners.levels.problem import LayerLevels, Level, LevelProblem
@@ -55,10 +55,7 @@ def command(
                 with stages.stage(f"{kind}, {size:,} layers"):
                     rows.append(row_of(kind, size, levels))
     lines = [_cells(row) for row in rows]
-    if markdown:
-        write(markdown_of(_COLUMNS, lines, _TEXT))
-    else:
-        show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, _TEXT)))
+    print_rows(_COLUMNS, lines, _TEXT, markdown=markdown)
     write_bench(json_file, "levels", rows, {"slowest": max(row["seconds"] for row in rows)})
 
 
@@ -72,10 +69,7 @@ def _methods(markdown: bool, json_file: Path | None) -> None:
             with stages.stage(method):
                 rows.extend(method_rows(method, network))
     lines = [method_cells(row) for row in rows]
-    if markdown:
-        write(markdown_of(METHOD_COLUMNS, lines, METHOD_TEXT))
-    else:
-        show(lambda terminal: terminal.print(table_of(METHOD_COLUMNS, lines, METHOD_TEXT)))
+    print_rows(METHOD_COLUMNS, lines, METHOD_TEXT, markdown=markdown)
     write_bench(json_file, "levels", rows, {"better": sum(row["measured"] < row["uniform_measured"] for row in rows)})
 
 

@@ -15,8 +15,8 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown
 from memplan.cli.bench.results import write_bench
-from memplan.cli.bench.rows import markdown_of, table_of
-from memplan.cli.console import Stages, show, write
+from memplan.cli.bench.rows import markdown_of, print_rows
+from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
 from memplan.compiler.effort import Effort
@@ -55,10 +55,7 @@ def command(
         for name in names:
             with stages.stage(name):
                 rows += [row_of(program, effort) for program in programs(name, stripes, frozenset(wanted))]
-    if markdown:
-        write(markdown_table(rows))
-    else:
-        show(lambda terminal: terminal.print(table_of(COLUMNS, [_cells(row) for row in rows], _TEXT)))
+    print_rows(COLUMNS, [_cells(row) for row in rows], _TEXT, markdown=markdown)
     write_bench(json_file, "mcu", rows, summarize(rows))
 
 

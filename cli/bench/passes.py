@@ -14,8 +14,8 @@ import typer
 
 from memplan.cli.arguments import JsonFile, Markdown
 from memplan.cli.bench.results import Row, write_bench
-from memplan.cli.bench.rows import markdown_of, positive_integers, table_of
-from memplan.cli.console import Stages, show, write
+from memplan.cli.bench.rows import positive_integers, print_rows
+from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
 
@@ -53,10 +53,7 @@ def command(
                     rows += fastest
     summary = {"slowest": max(row["seconds"] for row in rows)}
     lines = [_cells(row) for row in rows]
-    if markdown:
-        write(markdown_of(_COLUMNS, lines, _TEXT))
-    else:
-        show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, _TEXT)))
+    print_rows(_COLUMNS, lines, _TEXT, markdown=markdown)
     write_bench(json_file, "passes", rows, summary)
 
 

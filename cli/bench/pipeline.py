@@ -11,8 +11,8 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown
 from memplan.cli.bench.results import Row, write_bench
-from memplan.cli.bench.rows import markdown_of, table_of
-from memplan.cli.console import Stages, show, write
+from memplan.cli.bench.rows import chosen_names, print_rows
+from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import find_program, prepare_jax
 from memplan.compiler.effort import Effort
@@ -42,9 +42,7 @@ def command(
     One chain is that of a JAX program; the others are drawn from a fixed seed.
     """
     check_file(json_file)
-    names = list(CHAINS) if problems is None else problems.split(",")
-    if unknown := set(names) - set(CHAINS):
-        raise MemplanError(f"--problems: there is no {min(unknown)}; there are: {', '.join(CHAINS)}")
+    names = chosen_names(problems, "--problems", CHAINS)
     rows: list[Row] = []
     with Stages(total=len(names) * len(SETTINGS)) as stages:
         for name in names:
@@ -53,10 +51,7 @@ def command(
                 with stages.stage(name):
                     rows.append(row_of(name, layers, *setting, effort=effort))
     lines = [_cells(row) for row in rows]
-    if markdown:
-        write(markdown_of(_COLUMNS, lines, _TEXT))
-    else:
-        show(lambda terminal: terminal.print(table_of(_COLUMNS, lines, _TEXT)))
+    print_rows(_COLUMNS, lines, _TEXT, markdown=markdown)
     write_bench(json_file, "pipeline", rows, {"proven": sum(row["gap"] <= 1e-9 for row in rows)})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from rich.table import Table
 
+from memplan.cli.console import show, write
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.printable import printable
 
@@ -18,6 +19,24 @@ def positive_integers(text: str, option: str) -> list[int]:
             raise MemplanError(f"{option} {text}: {part.strip()!r} is not a number from 1 to 10000000")
         numbers.append(int(part))
     return sorted(set(numbers))
+
+
+def chosen_names(text: str | None, option: str, known: Collection[str]) -> list[str]:
+    """Returns the names of a comma-separated list, or all that are known; raises MemplanError if one is not."""
+    names = list(known) if text is None else text.split(",")
+    if unknown := set(names) - set(known):
+        raise MemplanError(f"{option}: there is no {min(unknown)}; there are: {', '.join(known)}")
+    return names
+
+
+def print_rows(
+    columns: Sequence[str], lines: Sequence[Sequence[str]], text: Collection[str] = (), *, markdown: bool
+) -> None:
+    """Prints a table, in Markdown if asked for."""
+    if markdown:
+        write(markdown_of(columns, lines, text))
+    else:
+        show(lambda terminal: terminal.print(table_of(columns, lines, text)))
 
 
 def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]], text: Collection[str] = ()) -> Table:

@@ -22,6 +22,13 @@ from typing import Any, Protocol
 _ARGUMENTS = ("backend", "computation", "devices", "compile_options", "host_callbacks", "executable_devices")
 
 
+def bytecode_of(module: Any) -> bytes:
+    """Returns an MLIR module as bytecode."""
+    stream = io.BytesIO()
+    module.operation.write_bytecode(stream)
+    return stream.getvalue()
+
+
 @dataclass(frozen=True)
 class CompileRequest:
     """What JAX asks to be compiled.
@@ -49,9 +56,7 @@ class CompileRequest:
 
     def bytecode(self) -> bytes:
         """Returns the module as MLIR bytecode."""
-        stream = io.BytesIO()
-        self.given["computation"].operation.write_bytecode(stream)
-        return stream.getvalue()
+        return bytecode_of(self.given["computation"])
 
     def again(self) -> Any:
         """Compiles it as a request of its own: a block that began since then is asked."""

@@ -139,7 +139,7 @@ class _PlannedBlock:
                 raise SeveralDevicesError(request.name, devices)
             with beside_this_process():
                 outcome = plan_module(request.bytecode(), load_target(target), self.settings, dict(theirs))
-            options.env_option_overrides = [*({**outcome.best.options, **dict(theirs)}).items()]
+            options.env_option_overrides = list((outcome.best.options | dict(theirs)).items())
             with in_order_of(outcome.best):
                 return request.again(), outcome.ratio, outcome.best.name
         except Exception as error:  # a job that runs with jax.jit must not end because it cannot be planned

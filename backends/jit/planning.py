@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from memplan.backends.compile_hook import bytecode_of
 from memplan.backends.jit.messages import say_once
 from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, no_compiler
 from memplan.backends.tpu.outcome import Candidate, Outcome
@@ -86,9 +86,7 @@ def module_of(lowered: Any, name: str = "the program") -> bytes:
     """
     if (devices := number_of_devices(lowered)) > 1:
         raise SeveralDevicesError(name, devices)
-    stream = io.BytesIO()
-    lowered.compiler_ir("stablehlo").operation.write_bytecode(stream)
-    return stream.getvalue()
+    return bytecode_of(lowered.compiler_ir("stablehlo"))
 
 
 def number_of_devices(lowered: Any) -> int:

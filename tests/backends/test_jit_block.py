@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from libtpu_process import run_with_libtpu
 from order_programs import X, compiled, entry_order, temporaries
 
 import memplan
@@ -137,7 +135,6 @@ def test_nnx_updates_its_state_as_without() -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, usual)
 
 
-# libtpu is loaded where it can take nobody down with it.
 ON_A_TPU = """
 import jax, jax.numpy as jnp, memplan, numpy as np
 from jax.experimental import topologies
@@ -165,9 +162,4 @@ assert compiled().as_text() == usual
 
 @pytest.mark.tpu
 def test_a_program_for_a_tpu_gets_the_options_of_its_plan(tmp_path: Path) -> None:
-    environment = os.environ | {
-        "TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "MEMPLAN_CACHE": str(tmp_path),
-        "JAX_COMPILATION_CACHE_DIR": "",
-    }  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", ON_A_TPU], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_with_libtpu(ON_A_TPU, MEMPLAN_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_DIR="")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import io_callback
+from libtpu_process import run_with_libtpu
 
 import memplan
 from memplan.backends.jit.lowering import lower_for_tpu
@@ -108,7 +107,4 @@ for fun in PROGRAMS:
 
 @pytest.mark.tpu
 def test_the_module_is_that_of_arguments_on_a_topology() -> None:
-    environment = os.environ | {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    command = [sys.executable, "-c", ON_A_TOPOLOGY, os.path.dirname(__file__)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_with_libtpu(ON_A_TOPOLOGY, os.path.dirname(__file__))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from libtpu_process import run_with_libtpu
 
 import memplan
 
 pytestmark = pytest.mark.tpu
 
-# libtpu is loaded where it can take nobody down with it.
 TOPOLOGIES = """
 import jax, jax.numpy as jnp, numpy as np, memplan
 from jax.experimental import topologies
@@ -61,11 +58,7 @@ else:
 
 
 def test_shardings_of_a_topology(tmp_path: Path) -> None:
-    environment = os.environ | {
-        "TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "MEMPLAN_CACHE": str(tmp_path),
-    }  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", TOPOLOGIES], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_with_libtpu(TOPOLOGIES, MEMPLAN_CACHE=str(tmp_path))
 
 
 def test_compiled_with_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

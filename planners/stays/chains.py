@@ -194,9 +194,7 @@ def make_chains(problem: MappingProblem, slots: Slots, buffers: list[int]) -> Ch
                 slot, until = lookup.item(region, accesses, position, high)
                 is_operation = lookup.is_operation[slot]
                 reads = defined and (not is_operation or lookup.kinds[accesses[position]] is not AccessKind.WRITE)
-                writes = False
-                for number in accesses[position:until]:
-                    writes = writes or lookup.kinds[number] is not AccessKind.READ
+                writes = any(lookup.kinds[number] is not AccessKind.READ for number in accesses[position:until])
                 item = len(item_rows)
                 item_rows.append(
                     _Item(

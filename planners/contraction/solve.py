@@ -80,7 +80,10 @@ def solve_contraction(problem: ContractionProblem, effort: Effort = Effort.NORMA
     if problem.minimize == "flops":
         bound += network.first_flops
     plan = plan_of_tree(problem, network, best, bound, method)
-    if problem.limit is not None and (plan.peak if problem.limited == "peak" else plan.flops) > problem.limit:
+    limited = plan.peak if problem.limited == "peak" else plan.flops
+    if problem.limit is not None and limited > problem.limit:
+        if len(network.leaves) == 1:
+            raise PlannerError(f"no order has {_within(problem)}: the least is {limited:,}")
         raise AssertionError("an order beyond the limit was taken for one within it")
     return plan
 
@@ -109,15 +112,17 @@ def _within_limit(problem: ContractionProblem, network: TensorNetwork, effort: E
     """Returns a tree within the limit; raises PlannerError if the least of what it limits is beyond it."""
     least = solve_contraction(replace(problem, minimize=problem.limited, limit=None), effort, seed)
     if problem.limit is not None and least.minimized > problem.limit:
-        is_peak = problem.limited == "peak"
-        what = f"{'a peak' if is_peak else 'flops'} within {problem.limit:,}{' bytes' if is_peak else ''}"
         if least.is_optimal:
-            raise PlannerError(f"no order has {what}: the least is {least.minimized:,}")
+            raise PlannerError(f"no order has {_within(problem)}: the least is {least.minimized:,}")
         raise PlannerError(
-            f"found no order with {what}: the least that was found is {least.minimized:,}, and the least that is "
-            f"possible is above {math.floor(least.bound):,}"
+            f"found no order with {_within(problem)}: the least that was found is {least.minimized:,}, and the least "
+            f"that is possible is above {math.floor(least.bound):,}"
         )
     return tree_of(network, least.path)
+
+
+def _within(problem: ContractionProblem) -> str:
+    return f"a peak within {problem.limit:,} bytes" if problem.limited == "peak" else f"flops within {problem.limit:,}"
 
 
 def _searched(

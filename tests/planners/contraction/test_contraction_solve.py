@@ -59,6 +59,14 @@ def test_the_order_is_that_of_enumeration(problem: ContractionProblem, place: in
             solve_contraction(replace(problem, limit=least - 1), Effort.FAST)
 
 
+@pytest.mark.parametrize(("minimize", "least"), [("flops", 8), ("peak", 12)])
+def test_the_sums_of_a_single_tensor_can_be_beyond_a_limit(minimize: Quantity, least: int) -> None:
+    problem = contraction_problem("ij->i", {"i": 2, "j": 6}, minimize=minimize, limit=least)
+    assert solve_contraction(problem).is_optimal
+    with pytest.raises(PlannerError, match=f"the least is {least}$"):
+        solve_contraction(replace(problem, limit=least - 1))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_flops_are_those_of_opt_einsum(seed: int) -> None:
     problem = drawn_network(7, seed)

@@ -26,7 +26,7 @@ from memplan.cli.arguments import (
 )
 from memplan.cli.console import Stages, note
 from memplan.cli.outputs import check_file, check_folder
-from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
+from memplan.cli.programs import find_program, parse_mesh, prepare_jax, tpu_program
 from memplan.cli.signals import interrupted
 from memplan.compiler.effort import Effort
 from memplan.compiler.files import write_atomically
@@ -49,6 +49,15 @@ def command(
     program: ProgramName,
     target: Annotated[str, typer.Option("--target", "-t", metavar="T", help="A TPU.")] = "tpu-v5e",
     planner: PlannerName = DEFAULT_PLANNER,
+    mesh: Annotated[
+        str | None,
+        typer.Option(
+            "--mesh",
+            metavar="AXES",
+            show_default=False,
+            help="Compile for several devices: sizes (2x2, for axes x and y) or names and sizes (data=2,model=4).",
+        ),
+    ] = None,
     compile_budget: Annotated[
         int, typer.Option("--compile-budget", metavar="N", help="How many compiles may be made.")
     ] = 8,
@@ -69,7 +78,9 @@ def command(
 ) -> None:
     """Compile a JAX program for a TPU, by XLA's default and with our plan.
 
-    The real compiler runs in a process of its own; no TPU is needed, libtpu is. Its default is always among the
+    The real compiler runs in a process of its own; no TPU is needed, libtpu is. A program of several devices has
+    shardings, by a mesh of its own or by the one that --mesh gives: as the argument `mesh` of the function that builds
+    it, or else as the mesh that its names of axes refer to. Its default is always among the
     candidates. What was decided, and whether the compiler obeyed, is listed.
     """
     check_file(out)
@@ -79,11 +90,12 @@ def command(
     optimizer.check(described, planner, compile_budget, time_limit)
     with Stages(total=4, quiet=json) as stages:
         with stages.stage(f"tracing {program}"):
-            module = lower_for_tpu(find_program(program))
+            lowered = tpu_program(find_program(program, parse_mesh(mesh) if mesh else None), described)
         with stages.stage(f"compiling for {target}"):
             outcome = optimizer.optimize(
-                module,
+                lowered.module,
                 described,
+                on=lowered.slice,
                 planner=planner,
                 compile_budget=compile_budget,
                 effort=effort,
@@ -100,7 +112,8 @@ def command(
     if json:
         console.write(json_module.dumps(outcome_json(program, outcome), indent=2))
         return
-    console.show(lambda terminal: terminal.print(headline(program, outcome)))
+    where = "" if lowered.slice is None else f" (one partition, on {lowered.slice.topology})"
+    console.show(lambda terminal: terminal.print(headline(program + where, outcome)))
     console.show(lambda terminal: terminal.print(candidates_table(outcome)))
     if outcome.decisions:
         console.write("\n" + decisions_line(outcome))

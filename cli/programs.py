@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
-from typing import Any
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 from memplan.compiler.errors import MemplanError, one_line
+
+if TYPE_CHECKING:
+    from memplan.backends.jit.planning import TpuProgram
+    from memplan.compiler.hardware.target import Target
+
+# The axes of a mesh that is given by sizes alone.
+_AXES = ("x", "y", "z")
+_SIZE = re.compile(r"[1-9]\d{0,4}")
 
 
 @dataclass(frozen=True)
@@ -23,12 +35,14 @@ class Program:
       fun: the function, not jitted.
       args: its arguments, pytrees of arrays or of `jax.ShapeDtypeStruct`.
       donate_argnums: as for `jax.jit`.
+      mesh: of the devices that run it, abstract; None for one device, or where its shardings say it.
     """
 
     name: str
     fun: Callable[..., Any]
     args: tuple[Any, ...]
     donate_argnums: tuple[int, ...] = ()
+    mesh: Any = None
 
 
 def prepare_jax() -> None:
@@ -46,18 +60,43 @@ def prepare_jax() -> None:
             sys.modules["jax"].config.update("jax_platforms", "cpu")
 
 
-def find_program(name: str) -> Program:
+def parse_mesh(text: str) -> Any:
+    """Returns the `jax.sharding.AbstractMesh` of a text: `data=2,model=4`, or `2x4` for axes called x, y, z.
+
+    Raises:
+      MemplanError: it is neither, an axis is named twice, or JAX is not installed.
+    """
+    prepare_jax()
+    from jax.sharding import AbstractMesh, AxisType
+
+    parts = text.split("x")
+    if "=" not in text and len(parts) <= len(_AXES):
+        named = list(zip(_AXES, parts, strict=False))
+    else:
+        named = [(name.strip(), size.strip()) for name, _, size in (part.partition("=") for part in text.split(","))]
+    if not all(name.isidentifier() and _SIZE.fullmatch(size) for name, size in named):
+        raise MemplanError(f"--mesh {text}: must be sizes, as 2x4, or names and sizes, as data=2,model=4")
+    names = [name for name, _ in named]
+    if len(set(names)) < len(names):
+        raise MemplanError(f"--mesh {text}: it names an axis twice")
+    return AbstractMesh(tuple(int(size) for _, size in named), tuple(names), (AxisType.Auto,) * len(named))
+
+
+def find_program(name: str, mesh: Any = None) -> Program:
     """Returns the workload of a name, or what `module:function` builds.
 
-    The function takes no arguments and returns `(fun, args)`, as that of a workload does; a `Workload` may stand in its
-    place. The module is looked for in the current folder first. What it imports, also later, is looked for there after
-    what is installed.
+    The function takes no arguments, or the mesh if one is given and it has a parameter `mesh`. It returns
+    `(fun, args)`, as that of a workload does; a `Workload` may stand in its place. The module is looked for in the
+    current folder first. What it imports, also later, is looked for there after what is installed.
 
     Raises:
       MemplanError: there is no such thing, or it builds something else.
     """
     build, donate_argnums = _builder(name)
-    return _built(name, build, donate_argnums)
+    if mesh is None:
+        return _built(name, build, donate_argnums)
+    takes_mesh = callable(build) and "mesh" in signature(build).parameters
+    return replace(_built(name, partial(build, mesh=mesh) if takes_mesh else build, donate_argnums), mesh=mesh)
 
 
 def find_program_of_batches(name: str) -> tuple[Callable[..., tuple[Any, Any]], tuple[int, ...]]:
@@ -89,9 +128,11 @@ def lowered_for_tpu(program: Program) -> Any:
 
     from memplan.backends.jit import lowering
 
+    within = nullcontext() if program.mesh is None else jax.sharding.use_abstract_mesh(program.mesh)
     try:
-        traced = jax.jit(program.fun, donate_argnums=program.donate_argnums).trace(*program.args)
-        return lowering.lower_for_tpu(traced)
+        with within:
+            traced = jax.jit(program.fun, donate_argnums=program.donate_argnums).trace(*program.args)
+            return lowering.lower_for_tpu(traced)
     except Exception as error:
         raise MemplanError(f"{program.name} does not trace: {one_line(error)}") from error
 
@@ -105,6 +146,21 @@ def lower_for_tpu(program: Program) -> bytes:
     from memplan.backends.jit.planning import module_of
 
     return module_of(lowered_for_tpu(program), program.name)
+
+
+def tpu_program(program: Program, target: Target) -> TpuProgram:
+    """Returns the program for one device of a TPU target, or for the slice that its shardings ask for.
+
+    Raises:
+      MemplanError: as `lowered_for_tpu`; the target has no compiler; or nothing of the program is divided over the mesh
+        that it is to run on.
+    """
+    from memplan.backends.jit.planning import TpuProgram
+
+    made = TpuProgram.of(lowered_for_tpu(program), target)
+    if program.mesh is not None and program.mesh.size > 1 and made.slice is None:
+        raise MemplanError(f"{program.name} has no shardings: nothing of it is divided over the mesh")
+    return made
 
 
 def _builder(name: str) -> tuple[Any, tuple[int, ...]]:

@@ -16,7 +16,8 @@ from jax.extend.core import jaxpr_as_fun
 from memplan.backends.fit.several_devices import sharded_structs
 from memplan.backends.jit.lowering import lower_for_tpu
 from memplan.backends.jit.planning import module_of
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
+from memplan.backends.tpu.compile import CompileError, TpuCompiler
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
 from memplan.passes.jaxprs import struct

@@ -19,10 +19,10 @@ from memplan.backends.compile_hook import CompileRequest, intercepting, untouche
 from memplan.backends.jit import machine
 from memplan.backends.jit.messages import log, one_line_of
 from memplan.backends.jit.orders import can_order, compile_in_order, in_order_of, say_what_applies
-from memplan.backends.jit.planning import Settings, beside_this_process, plan_module
+from memplan.backends.jit.planning import Settings, TpuProgram, beside_this_process, check_one_process, plan_module
+from memplan.backends.tpu.devices import slice_of_devices
 from memplan.compiler.effort import Effort, effort_of
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.frontends.jaxpr_devices import SeveralDevicesError
 from memplan.compiler.hardware.target import load_target
 from memplan.planners import planner as planners
 from memplan.planners.planner import DEFAULT_PLANNER
@@ -78,7 +78,7 @@ def planned(
 ) -> Iterator[PlannedPrograms]:
     """Within the block, what this thread compiles, through `jax.jit` or a library of its own, is compiled with a plan.
 
-    On a TPU, each program of one device is planned as by `memplan.jit`, and the candidate with the least latency by the
+    On a TPU, each program is planned as by `memplan.jit`, and the candidate with the least latency by the
     compiler's estimates is taken; on a CPU it runs in the order that needs the least memory. Passes are not applied:
     the program is that of the library. What cannot be planned is compiled as by `jax.jit`, with a warning. A program
     that was compiled before the block stays as it is, and one that is compiled in it stays planned after it.
@@ -135,10 +135,12 @@ class _PlannedBlock:
         options = request.given["compile_options"]
         theirs = list(options.env_option_overrides)
         try:
-            if (devices := options.num_partitions * options.num_replicas) > 1:
-                raise SeveralDevicesError(request.name, devices)
+            check_one_process()
+            devices = request.given["executable_devices"]
+            slice = slice_of_devices(target, list(devices)) if len(devices) > 1 else None
+            program = TpuProgram(request.bytecode(), slice)
             with beside_this_process():
-                outcome = plan_module(request.bytecode(), load_target(target), self.settings, dict(theirs))
+                outcome = plan_module(program, load_target(target), self.settings, dict(theirs))
             options.env_option_overrides = list((outcome.best.options | dict(theirs)).items())
             with in_order_of(outcome.best):
                 return request.again(), outcome.ratio, outcome.best.name

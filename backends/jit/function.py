@@ -31,10 +31,11 @@ from memplan.backends.jit.orders import can_order, compile_in_order, in_order_of
 from memplan.backends.jit.planning import (
     PlanResult,
     Settings,
+    TpuProgram,
     beside_this_process,
+    check_one_process,
     contenders,
     has_compiler,
-    module_of,
     plan_jaxpr,
     plan_module,
     report_of,
@@ -169,8 +170,9 @@ class Function:
     ) -> Outcome | None:
         """Plans for the TPU of this machine; logs a warning and returns None if that fails."""
         try:
+            check_one_process()
             with beside_this_process():
-                return plan_module(module_of(lowered), target, self.settings, options)
+                return plan_module(TpuProgram.of(lowered, target), target, self.settings, options)
         except Exception as error:  # a job that runs with jax.jit must not end because it cannot be planned
             expected = isinstance(error, MemplanError | jax.errors.JaxRuntimeError)
             message = "memplan.jit: %s runs as by jax.jit, without a plan: %s"
@@ -235,7 +237,7 @@ class Function:
         if not has_compiler(target):
             return plan_jaxpr(traced, leaves, target, self.settings)
         with beside_this_process() if place.is_here else nullcontext():
-            outcome = plan_module(module_of(lower_for_tpu(traced)), target, self.settings)
+            outcome = plan_module(TpuProgram.of(lower_for_tpu(traced), target), target, self.settings)
         return PlanResult(
             outcome.plan, outcome.problem, report_of(outcome.problem, outcome.plan, outcome.description), outcome
         )
@@ -304,8 +306,9 @@ class Function:
     ) -> stages.CompiledElsewhere:
         if others:
             raise MemplanError(f"compiling for {target.name} from elsewhere takes no {', '.join(others)}")
-        outcome = plan_module(module_of(lowered), target, self.settings, options)
-        return stages.CompiledElsewhere(outcome, lowered)
+        program = TpuProgram.of(lowered, target)
+        outcome = plan_module(program, target, self.settings, options)
+        return stages.CompiledElsewhere(outcome, lowered, program)
 
     def _place(self, leaves: list[Any]) -> Place:
         """Returns where a call with these arguments belongs."""

@@ -28,6 +28,15 @@ def lower_for_tpu(traced: Any) -> Any:
         return traced.lower(lowering_platforms=("tpu",))
 
 
+def devices_of(lowered: Any) -> tuple[Any, ...]:
+    """Returns the devices that a program was lowered for, in the order of its partitions.
+
+    There are none where the program's meshes are abstract. There is no public way; with a JAX of other insides there
+    are none either.
+    """
+    return tuple(getattr(getattr(lowered, "_lowering", None), "_device_list", None) or ())
+
+
 @contextmanager
 def _callbacks_to_nobody() -> Iterator[None]:
     """Within the block, this thread's callbacks are taken although JAX has a client of another platform.

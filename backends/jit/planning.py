@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memplan.backends.compile_hook import bytecode_of
+from memplan.backends.jit import machine
+from memplan.backends.jit.lowering import devices_of
 from memplan.backends.jit.messages import say_once
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, no_compiler
+from memplan.backends.tpu.compile import no_compiler
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice, partitions_of, slice_of, slice_of_devices
 from memplan.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
@@ -91,34 +94,75 @@ def module_of(lowered: Any, name: str = "the program") -> bytes:
 
 def number_of_devices(lowered: Any) -> int:
     """Returns the number of devices that a program was lowered for."""
-    attributes = lowered.compiler_ir("stablehlo").operation.attributes
-    counts = [attributes[name].value for name in ("mhlo.num_partitions", "mhlo.num_replicas") if name in attributes]
-    return max(counts, default=1)
+    return partitions_of(lowered.compiler_ir("stablehlo"))
+
+
+@dataclass(frozen=True)
+class TpuProgram:
+    """A program for TPUs.
+
+    Attributes:
+      module: StableHLO bytecode, of all devices together.
+      slice: the devices that run it; None for one device of the target.
+    """
+
+    module: bytes
+    slice: TpuSlice | None = None
+
+    @staticmethod
+    def of(lowered: Any, target: Target) -> TpuProgram:
+        """Returns what `jax.jit(…).lower(…)` returned, as a program for one device of a target, or for several.
+
+        Where the program's shardings are of no devices of the target, the smallest slice is taken that has enough.
+
+        Raises:
+          MemplanError: the target has no compiler, or no slice has enough devices.
+        """
+        module = lowered.compiler_ir("stablehlo")
+        partitions = partitions_of(module)
+        if not has_compiler(target):
+            raise MemplanError(f"{no_compiler(target.name)}; .plan(…) plans for it all the same")
+        if partitions == 1:
+            return TpuProgram(bytecode_of(module))
+        devices = devices_of(lowered)
+        if len(devices) == partitions and machine.target_of(devices[0]) == target.name:
+            return TpuProgram(bytecode_of(module), slice_of_devices(target.name, devices))
+        return TpuProgram(bytecode_of(module), slice_of(target.name, partitions))
+
+
+def check_one_process() -> None:
+    """Raises MemplanError if this is one of several processes that run the same programs.
+
+    Each of them would choose for itself, and all must run the same module.
+    """
+    import jax
+
+    if (processes := jax.process_count()) > 1:
+        raise MemplanError(f"this is one of {processes} processes, and each would choose a plan for itself")
 
 
 def plan_module(
-    module: bytes, target: Target, settings: Settings, more_options: Mapping[str, Any] | None = None
+    program: TpuProgram, target: Target, settings: Settings, more_options: Mapping[str, Any] | None = None
 ) -> Outcome:
     """Returns the candidates of the real compiler for a program: its default, and those with plans of ours.
 
     Args:
-      module: StableHLO bytecode of a program of one device.
+      program: of one device or several.
       target: of the program.
       settings: of `memplan.jit`.
       more_options: compiler options besides those of the settings.
 
     Raises:
-      MemplanError: the target has no compiler, or not even the default compiles.
+      MemplanError: not even the default compiles.
     """
-    if not has_compiler(target):
-        raise MemplanError(f"{no_compiler(target.name)}; .plan(…) plans for it all the same")
     from memplan.backends.tpu.optimize import optimize
 
     # XLA always reads "True" and "False" for a bool, and "true" only in some options.
     options = {name: str(value) for name, value in {**settings.options, **(more_options or {})}.items()}
     outcome = optimize(
-        module,
+        program.module,
         target,
+        on=program.slice,
         planner=settings.planner,
         compile_budget=settings.compile_budget,
         effort=settings.effort,

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from memplan.backends.compile_hook import untouched
-from memplan.backends.jit.planning import module_of, report_of
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
+from memplan.backends.jit.planning import TpuProgram, report_of
+from memplan.backends.tpu.compile import TpuCompiler
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
 from memplan.backends.tpu.outcome import Outcome
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.plan import Plan
@@ -77,8 +78,8 @@ class CompiledElsewhere:
       in_tree, out_tree: pytrees of the arguments and of the result.
     """
 
-    def __init__(self, outcome: Outcome, lowered: Any):
-        self.outcome, self._lowered = outcome, lowered
+    def __init__(self, outcome: Outcome, lowered: Any, program: TpuProgram):
+        self.outcome, self._lowered, self._program = outcome, lowered, program
         self.in_tree, self.out_tree = lowered.in_tree, lowered.out_tree
 
     @property
@@ -109,8 +110,9 @@ class CompiledElsewhere:
         They are those of `jax.stages.Compiled.memory_analysis()`, such as `temp_size_in_bytes`.
         """
         with TpuCompiler() as compiler:  # it has the module on disk
-            topology, best = TOPOLOGY_OF_TARGET[self.outcome.target], self.outcome.best
-            memory = compiler.compile(module_of(self._lowered), topology, best.options, best.order).memory
+            best, on = self.outcome.best, self._program.slice or TpuSlice(TOPOLOGY_OF_TARGET[self.outcome.target])
+            module = self._program.module
+            memory = compiler.compile(module, on.topology, best.options, best.order, on.devices).memory
         return None if memory is None else SimpleNamespace(**memory)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

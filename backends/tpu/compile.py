@@ -21,20 +21,12 @@ from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from memplan.backends import order_hook
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.backends.tpu.worker import read_frame, write_frame
 from memplan.compiler import child_process, limits
 from memplan.compiler.cache import Cache
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import unpacked
-
-# The topology whose first chip stands for each target.
-TOPOLOGY_OF_TARGET: dict[str, str] = {
-    "tpu-v4": "v4:2x2x1",
-    "tpu-v5e": "v5e:2x2",
-    "tpu-v5p": "v5p:2x2x1",
-    "tpu-v6e": "v6e:2x2",
-    "tpu-7x": "tpu7x:2x2x1",
-}
 
 _MESSAGES = {
     "refused": "the TPU compiler refused: {}",
@@ -101,6 +93,7 @@ class TpuCompiler:
         topology: str,
         options: Mapping[str, str] | None = None,
         order: Mapping[str, Sequence[str]] | None = None,
+        devices: Sequence[int] = (),
     ) -> CompiledModule:
         """Compiles a module.
 
@@ -110,18 +103,19 @@ class TpuCompiler:
           options: compiler options by name, as in `jax.jit(..., compiler_options=...)`.
           order: by computation of the module that `before_assignment` returns, the names of its instructions in the
             order in which they are to run; None for the compiler's own order. Needs jax 0.12.
+          devices: ids of those of the topology that run the partitions of the program, see `TpuSlice`.
 
         Raises:
           CompileError: libtpu is missing, the compiler refused the module, an option or the order, died, or took too
             long; or the module cannot be printed.
         """
-        request: dict[str, Any] = {"topology": topology, "options": dict(options or {})}
+        request = _request_for(topology, options, devices)
         if order:
             request["order"] = {name: list(instructions) for name, instructions in order.items()}
         return self._compiled(module, request)
 
     def before_assignment(
-        self, module: bytes, topology: str, options: Mapping[str, str] | None = None
+        self, module: bytes, topology: str, options: Mapping[str, str] | None = None, devices: Sequence[int] = ()
     ) -> CompiledModule:
         """Returns a module as it is scheduled, before its values are assigned to memory spaces.
 
@@ -129,8 +123,7 @@ class TpuCompiler:
         renames later; views get new names, and copies are added. Arguments and errors are those of `compile`; needs jax
         0.12.
         """
-        stage = "before_assignment"
-        return self._compiled(module, {"topology": topology, "options": dict(options or {}), "stage": stage})
+        return self._compiled(module, _request_for(topology, options, devices) | {"stage": "before_assignment"})
 
     def _compiled(self, module: bytes, request: dict[str, Any]) -> CompiledModule:
         """Answers a request from the cache, or else by the worker."""
@@ -167,8 +160,8 @@ class TpuCompiler:
     def _key(self, module: bytes, request: Mapping[str, Any]) -> str:
         versions = compiler_versions()
         parts = [request["topology"], sorted(request["options"].items()), versions]
-        # The key without an order is that of older versions, so their entries are still found.
-        parts += [[name, request[name]] for name in ("order", "stage") if name in request]
+        # The key without these is that of older versions, so their entries are still found.
+        parts += [[name, request[name]] for name in ("order", "stage", "devices") if name in request]
         rest = json.dumps(parts, sort_keys=True).encode()
         return hashlib.sha256(hashlib.sha256(module).digest() + rest).hexdigest()
 
@@ -197,6 +190,11 @@ class TpuCompiler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _request_for(topology: str, options: Mapping[str, str] | None, devices: Sequence[int]) -> dict[str, Any]:
+    request: dict[str, Any] = {"topology": topology, "options": dict(options or {})}
+    return request | {"devices": list(devices)} if devices else request
 
 
 class _Worker:

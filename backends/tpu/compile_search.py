@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from memplan.backends import order_hook
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
+from memplan.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.backends.tpu.decisions import decisions
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
 from memplan.backends.tpu.learning import learned
 from memplan.backends.tpu.outcome import BufferDecision, Candidate, Outcome
 from memplan.backends.tpu.planned import (
@@ -67,9 +68,11 @@ class CompileSearch:
         compiler: TpuCompiler,
         options: dict[str, str],
         interrupted: Callable[[], bool] | None,
+        on: TpuSlice | None = None,
     ):
         self.module, self.target, self.compiler, self.user_options = module, target, compiler, options
         self.interrupted = interrupted
+        self.slice = on or TpuSlice(TOPOLOGY_OF_TARGET[target.name])
         self.planner = planners.get(planner)
         self.compile_budget, self.budget = compile_budget, budget
         self.candidates: list[Candidate] = []
@@ -158,7 +161,7 @@ class CompileSearch:
         base = self._base_of_best()
         options = base.candidate.options
         try:
-            scheduled = self.compiler.before_assignment(self.module, TOPOLOGY_OF_TARGET[self.target.name], options)
+            scheduled = self.compiler.before_assignment(self.module, self.slice.topology, options, self.slice.devices)
         except CompileError:
             return
         order = order_hook.memory_order(parse_hlo(scheduled.text))
@@ -262,7 +265,7 @@ class CompileSearch:
         if self._spent() or any((other.options, other.order) == (chosen, order) for other in self.candidates):
             return None
         try:
-            compiled = self.compiler.compile(self.module, TOPOLOGY_OF_TARGET[self.target.name], chosen, order)
+            compiled = self.compiler.compile(self.module, self.slice.topology, chosen, order, self.slice.devices)
         except CompileError as error:
             if not self.candidates or (refusable and error.reason == "refused"):
                 raise

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 from memplan.backends.dumped import DumpedModule, dump_options, read_dumped
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler, no_compiler
+from memplan.backends.tpu.compile import CompileError, TpuCompiler, no_compiler
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
 

@@ -25,8 +25,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler, no_compiler
+from memplan.backends.tpu.compile import TpuCompiler, no_compiler
 from memplan.backends.tpu.compile_search import CompileSearch
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
 from memplan.backends.tpu.outcome import Outcome
 from memplan.compiler.effort import Effort, check_time_limit
 from memplan.compiler.errors import MemplanError
@@ -46,6 +47,7 @@ def optimize(
     compiler: TpuCompiler | None = None,
     options: Mapping[str, str] | None = None,
     interrupted: Callable[[], bool] | None = None,
+    on: TpuSlice | None = None,
 ) -> Outcome:
     """Returns the best of several compiles of a module, the compiler's default among them.
 
@@ -60,6 +62,7 @@ def optimize(
       options: the user's own compiler options, which are part of every candidate; what they set is not varied.
       interrupted: tells whether the user has interrupted; the best so far is the answer then, if the default was
         compiled. If None, KeyboardInterrupt is raised.
+      on: the devices that run the program; None for one of the target.
 
     Raises:
       MemplanError: there is no compiler for the target, the planner is not known, or the budget is below 1.
@@ -69,7 +72,7 @@ def optimize(
     budget = Budget(effort, time_limit=time_limit)
     with TpuCompiler() if compiler is None else nullcontext(compiler) as used:
         return CompileSearch(
-            module, target, planner, compile_budget, budget, used, dict(options or {}), interrupted
+            module, target, planner, compile_budget, budget, used, dict(options or {}), interrupted, on
         ).run()
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
+from memplan.backends.tpu.compile import CompileError, TpuCompiler
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.backends.tpu.steering import SORT_ORDER, sort_order
 from memplan.compiler.frontends import parse_hlo
 from memplan.compiler.hardware.target import Target

@@ -7,19 +7,22 @@ standard input, and answers go to the file descriptor that is the only argument,
 
 The payload of a request is a StableHLO module as bytecode. That of a successful answer is the text of the compiled
 module, or of the scheduled module if the request's `stage` is `before_assignment`. `order` names the instructions of
-computations in the order in which they are to run.
+computations in the order in which they are to run, and `devices` those of the slice that run its partitions.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from memplan.backends import order_hook
+from memplan.backends.tpu.devices import meshes, partitions_of, unstated
 
 _NOT_SHOWN = "it never showed its schedule of the module"
 
@@ -56,34 +59,49 @@ class Refusal(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What is to be compiled.
+
+    Attributes:
+      module: StableHLO as bytecode.
+      topology: name of the slice.
+      options: of the compiler.
+      order: names of computations to those of their instructions; None for the compiler's own order.
+      devices: ids of the devices in the order of the partitions; () for those that fit the program's mesh.
+    """
+
+    module: bytes
+    topology: str
+    options: dict[str, str]
+    order: dict[str, list[str]] | None = None
+    devices: tuple[int, ...] = ()
+
+
 class _Compiler:
     """Compiles modules for topologies, which are created once each."""
 
     def __init__(self) -> None:
-        self._devices: dict[str, Any] = {}
+        self._slices: dict[str, list[Any]] = {}
 
-    def device(self, topology: str) -> Any:
-        if topology not in self._devices:
+    def slice(self, topology: str) -> list[Any]:
+        """Returns the devices of a topology."""
+        if topology not in self._slices:
             from jax.experimental import topologies
 
             try:
                 description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
             except Exception as error:  # its type differs between versions
                 raise Refusal(f"it knows no topology {topology!r}: {one_line(error)}") from None
-            self._devices[topology] = description.devices[0]
-        return self._devices[topology]
+            self._slices[topology] = list(description.devices)
+        return self._slices[topology]
 
-    def compile(
-        self, module: bytes, topology: str, options: dict[str, str], order: dict[str, list[str]] | None = None
-    ) -> tuple[str, dict[str, int] | None]:
+    def compile(self, request: _Request) -> tuple[str, dict[str, int] | None]:
         """Returns the compiled module's text, and its sizes."""
-        if order is None:
-            executable = self._executable(module, topology, options)
-        else:
-            executable = self._in_order(module, topology, options, order)
+        executable = self._executable(request) if request.order is None else self._in_order(request, request.order)
         return _printed(executable.hlo_modules), _sizes(executable)
 
-    def before_assignment(self, module: bytes, topology: str, options: dict[str, str]) -> str:
+    def before_assignment(self, request: _Request) -> str:
         """Returns the scheduled module's text before memory spaces are assigned; the compile ends there."""
         from jaxlib import _hlo
 
@@ -94,7 +112,7 @@ class _Compiler:
             raise _Enough
 
         try:
-            self._executable(module, topology, options, capture)
+            self._executable(request, capture)
         except Exception:  # our exception comes back as an error of the compile
             if not captured:
                 raise
@@ -102,7 +120,7 @@ class _Compiler:
             raise Refusal(_NOT_SHOWN)
         return _printed(lambda: [_hlo.HloModule.from_serialized_hlo_module_proto(captured[0])])
 
-    def _in_order(self, module: bytes, topology: str, options: dict[str, str], order: dict[str, list[str]]) -> Any:
+    def _in_order(self, request: _Request, order: dict[str, list[str]]) -> Any:
         outcomes: list[order_hook.ModuleOutcome] = []
 
         def transform(content: bytes) -> bytes | None:
@@ -113,7 +131,7 @@ class _Compiler:
             return changed
 
         try:
-            executable = self._executable(module, topology, options, transform)
+            executable = self._executable(request, transform)
         except Exception:
             if not (outcomes and outcomes[-1].refused):
                 raise
@@ -122,13 +140,7 @@ class _Compiler:
             raise Refusal(_NOT_SHOWN)
         return executable
 
-    def _executable(
-        self,
-        module: bytes,
-        topology: str,
-        options: dict[str, str],
-        scheduled: Callable[[bytes], bytes | None] | None = None,
-    ) -> Any:
+    def _executable(self, request: _Request, scheduled: Callable[[bytes], bytes | None] | None = None) -> Any:
         """Compiles; `scheduled` is shown the scheduled module, see `order_hook.hooked`."""
         # JAX has no public way to compile a StableHLO module for a topology; only these four names are used.
         import numpy as np
@@ -137,21 +149,54 @@ class _Compiler:
         from jax._src.lib import xla_client
         from jaxlib.mlir import ir
 
-        device = self.device(topology)
+        known = self.slice(request.topology)
         with mlir.make_ir_context():
-            parsed = ir.Module.parse(module)
+            parsed = ir.Module.parse(request.module)
+            devices = _devices(known, request, parsed)
             hook: AbstractContextManager[None] = nullcontext()
             if scheduled is not None:
                 name = ir.StringAttr(parsed.operation.attributes["sym_name"]).value
                 hook = order_hook.hooked(scheduled, "tpu", name)
+            options = compiler.get_compile_options(
+                1,
+                len(devices),
+                np.array([[device.id for device in devices]]),
+                env_options_overrides=dict(request.options),
+            )
+            if len(devices) > 1:
+                count = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), len(devices))
+                parsed.operation.attributes["mhlo.num_partitions"] = count
+                build = options.executable_build_options
+                arguments, results = unstated(parsed)
+                build.use_shardy_partitioner = bool(meshes(parsed))
+                build.allow_spmd_sharding_propagation_to_parameters = arguments
+                build.allow_spmd_sharding_propagation_to_output = results
             with hook:
-                return device.client.compile(
-                    parsed,
-                    executable_devices=xla_client.DeviceList((device,)),
-                    compile_options=compiler.get_compile_options(
-                        1, 1, np.array([[device.id]]), env_options_overrides=dict(options)
-                    ),
+                return known[0].client.compile(
+                    parsed, executable_devices=xla_client.DeviceList(tuple(devices)), compile_options=options
                 )
+
+
+def _devices(known: Sequence[Any], request: _Request, module: Any) -> list[Any]:
+    """Returns the devices of a slice that run a program, in the order of its partitions."""
+    partitions = partitions_of(module)
+    if request.devices:
+        by_id = {device.id: device for device in known}
+        if len(request.devices) != partitions or not by_id.keys() >= set(request.devices):
+            raise Refusal(f"{request.topology} has no devices {request.devices} for {partitions} partitions")
+        return [by_id[number] for number in request.devices]
+    if partitions > len(known):
+        raise Refusal(f"{request.topology} has {len(known)} devices, and the program is for {partitions}")
+    chosen = list(known[:partitions])
+    shape = next((sizes for sizes in meshes(module) if math.prod(sizes) == partitions), ())
+    if partitions == 1 or not shape:
+        return chosen
+    from jax.experimental import mesh_utils
+
+    try:
+        return list(mesh_utils.create_device_mesh(shape, chosen).flat)
+    except (NotImplementedError, ValueError, AssertionError):  # no way to lay this mesh over these chips is known
+        return chosen
 
 
 class _Enough(Exception):
@@ -197,12 +242,13 @@ def main(arguments: Sequence[str]) -> None:
     write_frame(answers, {"ready": True, "jax": jax.__version__, "jaxlib": jaxlib.__version__, "libtpu": version})
     while (frame := read_frame(requests)) is not None:
         header, payload = frame
-        given = (payload, header["topology"], header["options"])
+        devices = tuple(header.get("devices", ()))
+        request = _Request(payload, header["topology"], header["options"], header.get("order"), devices)
         try:
             if header.get("stage") == "before_assignment":
-                text, memory = compiler.before_assignment(*given), None
+                text, memory = compiler.before_assignment(request), None
             else:
-                text, memory = compiler.compile(*given, header.get("order"))
+                text, memory = compiler.compile(request)
         except Refusal as refusal:
             write_frame(answers, {"ok": False, "reason": refusal.reason, "error": str(refusal)})
         except Exception as error:  # the compiler's own errors have many types

@@ -57,7 +57,8 @@ def command(
     if target == "cpu":
         _on_cpu(sizes, batch, channels, markdown, json_file)
         return
-    from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler, no_compiler
+    from memplan.backends.tpu.compile import TpuCompiler, no_compiler
+    from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
     from memplan.compiler.hardware.target import load_target
 
     described = load_target(target)
@@ -107,7 +108,7 @@ def _row(size: int, batch: int, channels: int, target: Any, compiled: Callable[[
 
 def _compiled(compiler: Any, target: str, size: int, batch: int, channels: int, fun: Callable[..., Any]) -> str:
     """Returns the module that the production compiler makes of a convolution."""
-    from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET
+    from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 
     module = lower_for_tpu(Program(f"a convolution of {size:,} samples", fun, _shapes(size, batch, channels)))
     return str(compiler.compile(module, TOPOLOGY_OF_TARGET[target]).text)

@@ -22,8 +22,9 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompileError, TpuCompiler
+from memplan.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.backends.tpu.decisions import Placement
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.backends.tpu.steering import sites
 from memplan.backends.tpu.variants import CHEAP, variants
 from memplan.cli.arguments import JsonFile, Markdown

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler, compiler_versions
+from memplan.backends.tpu.compile import TpuCompiler, compiler_versions
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.cli.arguments import JsonFile, Markdown, Resume
 from memplan.cli.bench.fit_methods import DEFAULT, METHODS, OURS, Method
 from memplan.cli.bench.fit_programs import AheadOfTime, Compiled, Compiler, CpuCompiler, fitted, measure

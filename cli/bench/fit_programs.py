@@ -13,7 +13,8 @@ import numpy as np
 from memplan.backends.fit.compilers import memory_of
 from memplan.backends.fit.fit import fit
 from memplan.backends.fit.result import FitResult
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
+from memplan.backends.tpu.compile import TpuCompiler
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.cli.programs import Program, lowered_for_tpu
 from memplan.compiler.emulator.score import score
 from memplan.compiler.errors import MemplanError, one_line

@@ -8,7 +8,8 @@ one program can be compared.
     estimated_cycles     as stated, for each execution
     no estimate          our cost model, from operands and work (custom calls, kernels, sorts): never free, and listed
     X-start … X-done     a copy on its link, if it moves data between two memories that a link connects, and costs
-                         nothing but its link; any other pair is work that is done where it is awaited
+                         nothing but its link; so is a collective, on the links between devices, also one that is
+                         split over fusions; any other pair is work that is done where it is awaited
     cross-program        a prefetch that the program's previous run made costs nothing
     loops, branches      by trip count and probability
 """
@@ -16,7 +17,7 @@ one program can be compared.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memplan.compiler.analysis.flatten import flatten
 from memplan.compiler.analysis.program import COPIED, AccessKind, FlatProgram, Step, repetitions
@@ -24,7 +25,8 @@ from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import TargetError
 from memplan.compiler.hardware.calibration import InstructionCosts, Touched
 from memplan.compiler.hardware.estimates import estimated_cycles
-from memplan.compiler.hardware.target import Target
+from memplan.compiler.hardware.interconnect import Interconnect, has_collectives, transfers
+from memplan.compiler.hardware.target import Target, TargetLink
 from memplan.compiler.ir import Graph
 from memplan.compiler.ir.opcodes import ASYNCHRONOUS_COPIES
 from memplan.compiler.mapping.build import memory_links, memory_spaces
@@ -107,6 +109,10 @@ def score(graph: Graph, target: Target) -> Score:
     target = target.for_program({storage.memory_space for storage in program.storages})
     accesses, copied = _accesses_by_step(program, target)
     stated = _stated_copies(program, target)
+    interconnect = target.interconnect
+    if interconnect is not None and has_collectives(graph):
+        target = _with_peers(target, interconnect)
+        stated = sorted([*stated, *_transfers(program, target, interconnect)], key=_in_order)
     moving = {step for copy in stated for step in (copy.start, copy.done)}
     timed = {
         t
@@ -154,7 +160,47 @@ def _stated_copies(program: FlatProgram, target: Target) -> list[_StatedCopy]:
         if source >= 0 and spaces in links:
             cross_program = bool(program.steps[start].instruction.attribute("cross_program_prefetch_index"))
             stated.append(_StatedCopy(start, t, *spaces, size, cross_program))
-    return sorted(stated, key=lambda copy: (copy.start, copy.done))
+    return sorted(stated, key=_in_order)
+
+
+def _in_order(copy: _StatedCopy) -> tuple[int, int]:
+    return copy.start, copy.done
+
+
+def _with_peers(target: Target, interconnect: Interconnect) -> Target:
+    """Returns a target with one memory more, that of other devices, to which asynchronous collectives send."""
+    links = target.links
+    channels = [space.channel for space in target.spaces] + [link.channel for link in links]
+    link = TargetLink(
+        source=target.home,
+        destination=len(target.spaces),
+        peak_bandwidth=interconnect.peak_bandwidth,
+        bandwidth=interconnect.bandwidth,
+        latency=0.0,
+        queue=max((link.queue for link in links), default=-1) + 1,
+        channel=max(channels) + 1,
+    )
+    peers = replace(target.spaces[target.home], name="other devices", xla_number=None, channel=-1)
+    return replace(target, spaces=(*target.spaces, peers), links=(*links, link))
+
+
+def _transfers(program: FlatProgram, target: Target, interconnect: Interconnect) -> list[_StatedCopy]:
+    """Returns the asynchronous collectives, as copies to the memory of other devices that take as long."""
+    found = {
+        done.name: (start.name, seconds)
+        for computation in {step.computation for step in program.steps}
+        for start, done, seconds in transfers(program.graph, program.graph.computations[computation], interconnect)
+    }
+    started: dict[str, int] = {}
+    stated = []
+    for t, step in enumerate(program.steps):
+        started[step.instruction.name] = t
+        begin, seconds = found.get(step.instruction.name, ("", 0.0))
+        if begin in started and program.steps[started[begin]].region == step.region:
+            size = round(seconds * interconnect.bandwidth)
+            peers = len(target.spaces) - 1
+            stated.append(_StatedCopy(started[begin], t, target.home, peers, size, cross_program=False))
+    return stated
 
 
 def _ends(program: FlatProgram, start: Step, done: Step) -> tuple[int, int]:

@@ -1,7 +1,8 @@
-"""How many devices a JAX program is for: memplan plans programs of one.
+"""How many devices a JAX program is for: a Graph is made of programs of one.
 
 The shapes in the jaxpr of a program for several devices are those of all of them together, or of one within a
-`shard_map`. On one device they would be planned wrongly, so such programs are refused.
+`shard_map`. On one device they would be planned wrongly, so such programs are refused. What one of several devices
+runs is known once a compiler has divided the program: `memplan.jit` plans that on TPUs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ class SeveralDevicesError(MemplanError):
     """
 
     def __init__(self, name: str, devices: int):
-        super().__init__(f"{name} is for {devices} devices: memplan plans programs of one device")
+        super().__init__(
+            f"{name} is for {devices} devices: memplan plans programs of one device here; on TPUs, memplan.jit and "
+            "memplan compile plan those of several"
+        )
 
 
 def demand_one_device(traced: Any, arguments: Iterable[Any]) -> None:

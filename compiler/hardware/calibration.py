@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from memplan.compiler.hardware.cost_model import compute_seconds
 from memplan.compiler.hardware.estimates import estimated_cycles, reserved_bytes, states_reserved
+from memplan.compiler.hardware.interconnect import awaited_seconds, has_collectives
 from memplan.compiler.hardware.roofline import duration
 from memplan.compiler.hardware.target import Exposure, Target
 from memplan.compiler.hardware.work import Work, WorkCounter
@@ -82,7 +83,8 @@ class InstructionCosts:
     """Costs the instructions of a Graph on a target."""
 
     def __init__(self, graph: Graph, target: Target):
-        self._target, self._counter = target, WorkCounter(graph)
+        self._graph, self._target, self._counter = graph, target, WorkCounter(graph)
+        self._interconnect = target.interconnect if has_collectives(graph) else None
         self._states_reserved = any(states_reserved(instruction) for _, instruction in graph.instructions())
 
     def of(self, computation: Computation, instruction: Instruction, accesses: Sequence[Touched]) -> InstructionCost:
@@ -98,7 +100,10 @@ class InstructionCosts:
         cycles = estimated_cycles(instruction) if target.clock else None
         estimate = None if cycles is None else cycles / target.clock
         kind = kind_of(computation, instruction, work)
-        floor, overhead, rows = instruction_cost(target, kind, compute_seconds(work, target), accesses, estimate)
+        busy = compute_seconds(work, target)
+        if estimate is None and self._interconnect is not None:
+            busy = max(busy, awaited_seconds(self._graph, computation, instruction, self._interconnect))
+        floor, overhead, rows = instruction_cost(target, kind, busy, accesses, estimate)
         reserved = self._reserved(accesses)
         for number, size in reserved_bytes(instruction).items():
             space = target.space_of_xla(number)

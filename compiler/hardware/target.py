@@ -24,6 +24,7 @@ from memplan.compiler import limits
 from memplan.compiler.errors import MemplanError, TargetError
 from memplan.compiler.files import read_text
 from memplan.compiler.hardware.compute import Compute
+from memplan.compiler.hardware.interconnect import Interconnect
 from memplan.compiler.hardware.toml_table import TomlTable
 from memplan.compiler.ir.shape import BITS_PER_ELEMENT
 from memplan.compiler.printable import printable
@@ -127,6 +128,7 @@ class Target:
       cross_program_prefetches: how many arguments the runtime may leave in a fast memory from run to run.
       sources: where the numbers come from, by the tag that the file's comments use.
       file: where it was read from.
+      interconnect: the links to other devices; None where nothing is known of them.
       optional_spaces, optional_links: memories that only programs with values in them see, such as the host's, numbered
         on after the others, and the links to them.
     """
@@ -142,6 +144,7 @@ class Target:
     file: str = ""
     optional_spaces: tuple[TargetSpace, ...] = ()
     optional_links: tuple[TargetLink, ...] = ()
+    interconnect: Interconnect | None = None
 
     @property
     def home(self) -> int:
@@ -284,6 +287,7 @@ def parse_target(text: str, file: str = "<string>") -> Target:
         file=file,
         optional_spaces=optional,
         optional_links=_links(table.tables("optional_link"), names, channels, queues),
+        interconnect=_interconnect(table.table("interconnect")) if "interconnect" in data else None,
     )
     numbers = [space.xla_number for space in (*spaces, *optional)]
     for number, entry in zip(numbers, entries[0] + entries[1], strict=True):
@@ -369,6 +373,15 @@ def _link(table: TomlTable, names: list[str], channels: list[str], queues: list[
         raise table.error("bandwidth", f"{link.bandwidth:g} is more than the peak_bandwidth {peak:g}")
     table.done()
     return link
+
+
+def _interconnect(table: TomlTable) -> Interconnect:
+    peak = table.number("peak_bandwidth")
+    found = Interconnect(peak, table.number("bandwidth", peak), table.number("latency", 0.0, positive=False))
+    if found.bandwidth > peak:
+        raise table.error("bandwidth", f"{found.bandwidth:g} is more than the peak_bandwidth {peak:g}")
+    table.done()
+    return found
 
 
 def _compute(table: TomlTable) -> Compute:

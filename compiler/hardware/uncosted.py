@@ -1,7 +1,7 @@
-"""What the model cannot cost: it is listed, so that nothing is free in silence.
+"""What the model cannot cost, or only roughly: it is listed, so that nothing is free in silence.
 
     arithmetic   custom calls of unknown names, opcodes that memplan does not know: only their data takes time
-    devices      collectives: the time on the links between devices is not modelled
+    devices      collectives: their time is that of the links in the target's file, and unknown if it states none
     host         infeeds, outfeeds and transfers to and from the host, which wait for what is not in the program
 
 An instruction for which the compiler states an estimate takes that, whatever it does.
@@ -10,6 +10,7 @@ An instruction for which the compiler states an estimate takes that, whatever it
 from __future__ import annotations
 
 from memplan.compiler.hardware.estimates import estimated_cycles
+from memplan.compiler.hardware.interconnect import ASYNC_CALLS, COLLECTIVES, is_going_on
 from memplan.compiler.hardware.library_calls import call_target, is_annotation, library_arithmetic
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.hardware.work import COUNTED, FLATTENED
@@ -25,12 +26,6 @@ MOVING = frozenset(
         "rng-get-and-update-state", "set-dimension-size", "slice", "transpose", "tuple",
     }
 )  # fmt: skip
-_BETWEEN_DEVICES = frozenset(
-    {
-        "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute", "collective-reduce",
-        "ragged-all-to-all", "reduce-scatter",
-    }
-)  # fmt: skip
 _WITH_HOST = frozenset({"infeed", "outfeed", "recv", "send"})
 _SUFFIXES = ("-start", "-update", "-done")
 
@@ -44,12 +39,12 @@ def uncosted(graph: Graph, target: Target) -> tuple[str, ...]:
     for computation, instruction in graph.instructions():
         if target.clock and estimated_cycles(instruction) is not None:
             continue
-        if sentence := _left_out(computation, instruction):
+        if sentence := _left_out(computation, instruction, target):
             names.setdefault(sentence, []).append(instruction.name)
     return tuple(sentence.format(_listed(found)) for sentence, found in names.items())
 
 
-def _left_out(computation: Computation, instruction: Instruction) -> str:
+def _left_out(computation: Computation, instruction: Instruction, target: Target) -> str:
     """Returns what is not costed of an instruction, with a place for names; "" if all is."""
     opcode = instruction.opcode
     for suffix in _SUFFIXES:
@@ -58,7 +53,11 @@ def _left_out(computation: Computation, instruction: Instruction) -> str:
                 return ""  # all is said of the start
             opcode = opcode.removesuffix(suffix)
     kind = opcode.replace("{", "{{").replace("}", "}}")
-    if opcode in _BETWEEN_DEVICES:
+    if opcode in COLLECTIVES and is_going_on(instruction):
+        return ""  # all is said of the fusion that starts it
+    if opcode in COLLECTIVES and target.interconnect is not None:
+        return f"{kind} takes the time of the links between devices in the target's file, as on a line ({{}})"
+    if opcode in COLLECTIVES:
         return f"{kind} takes no time between devices, only in memory ({{}})"
     if opcode in _WITH_HOST:
         return f"{kind} takes no time between host and device, only in memory ({{}})"
@@ -71,7 +70,12 @@ def _left_out(computation: Computation, instruction: Instruction) -> str:
 
 def _of_call(computation: Computation, instruction: Instruction) -> str:
     target = call_target(instruction)
-    if is_annotation(target) or instruction.called or "cost_estimate" in instruction.attribute("backend_config"):
+    if (
+        is_annotation(target)
+        or target in ASYNC_CALLS
+        or instruction.called
+        or "cost_estimate" in instruction.attribute("backend_config")
+    ):
         return ""
     operands = [computation.instructions[operand].shape for operand in instruction.operands]
     try:

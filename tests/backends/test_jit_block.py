@@ -155,7 +155,7 @@ with memplan.planned(compile_budget=3) as made:
     compiled(NamedSharding(Mesh(np.array(devices).reshape(4), "d"), PartitionSpec("d")))
 one, four = made.programs
 assert one.ratio < 1.0 and ours != usual, str(made)
-assert four.ratio is None and "4 devices" in four.how, str(made)
+assert four.ratio is not None and four.ratio <= 1.0, str(made)
 assert compiled().as_text() == usual
 """
 

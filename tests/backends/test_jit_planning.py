@@ -19,7 +19,8 @@ from compile_counter import compiles
 import memplan
 from memplan.backends.jit import machine, messages, planning, stages, wrapper
 from memplan.backends.jit.function import Function
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, CompiledModule, CompileError
+from memplan.backends.tpu.compile import CompiledModule, CompileError
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.backends.tpu.outcome import Candidate, Outcome
 from memplan.compiler.emulator.score import Score
 from memplan.compiler.errors import MemplanError
@@ -347,8 +348,8 @@ def test_compiling_for_a_target_that_is_not_here(optimizer: Optimizer, monkeypat
         def __exit__(self, *_: object) -> None:
             pass
 
-        def compile(self, module: bytes, topology: str, options: dict[str, str], order: Any) -> CompiledModule:
-            assert (module, topology, options, order) == (asked["module"], "v5e:2x2", FAST, {"main": ("a", "b")})
+        def compile(self, *given: Any) -> CompiledModule:
+            assert given == (asked["module"], "v5e:2x2", FAST, {"main": ("a", "b")}, ())
             return CompiledModule("", 0.0, cached=True, memory={"temp_size_in_bytes": 7})
 
     monkeypatch.setattr(stages, "TpuCompiler", Compiler)

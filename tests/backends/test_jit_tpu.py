@@ -14,11 +14,13 @@ import memplan
 pytestmark = pytest.mark.tpu
 
 TOPOLOGIES = """
+import re
 import jax, jax.numpy as jnp, numpy as np, memplan
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from memplan.backends.jit import machine, planning
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
+from memplan.backends.tpu.compile import TpuCompiler
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 
 devices = {
     target: topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
@@ -47,13 +49,31 @@ except memplan.MemplanError as error:
 else:
     raise AssertionError("a sharding of another chip was taken")
 mesh = Mesh(np.array(devices["tpu-v5e"]).reshape(4), "d")
-lowered = memplan.jit(step).lower(argument(NamedSharding(mesh, PartitionSpec("d"))))
-try:
-    lowered.compile()
-except memplan.MemplanError as error:
-    assert str(error) == "the program is for 4 devices: memplan plans programs of one device"
-else:
-    raise AssertionError("a program for four devices was planned")
+rows = argument(NamedSharding(mesh, PartitionSpec("d")))
+
+def program(text):  # the instructions of a module, without where they were written
+    found = [re.sub(", metadata={[^}]*}", "", line) for line in text.splitlines() if " = " in line]
+    return [line for line in found if "HloModule" not in line]
+
+usual = jax.jit(step).lower(rows).compile().as_text()
+planned = memplan.jit(step, compile_budget=2)
+compiled = planned.lower(rows).compile()
+assert program(compiled.outcome.default.text) == program(usual)
+assert compiled.outcome.ratio <= 1.0 and "num_partitions=4" in compiled.as_text()
+assert compiled.memory_analysis().argument_size_in_bytes == 256 * 256 * 4 // 4
+assert planned.plan(rows).outcome.best.text == compiled.as_text()
+
+# Which device runs which part counts.
+other = Mesh(mesh.devices[[0, 3, 1, 2]], "d")
+crossed = memplan.jit(step, compile_budget=1).lower(argument(NamedSharding(other, PartitionSpec("d"))))
+assert planning.TpuProgram.of(crossed, memplan.load_target("tpu-v5e")).slice.devices == (0, 3, 1, 2)
+assert "num_partitions=4" in crossed.compile().as_text()
+
+# With an abstract mesh no argument needs to say anything.
+halves = AbstractMesh((2,), ("d",))
+summed = jax.shard_map(lambda x: jax.lax.psum(x, "d"), mesh=halves, in_specs=PartitionSpec("d"), out_specs=PartitionSpec())
+compiled = memplan.jit(summed, target="tpu-v6e", compile_budget=1).lower(argument(None)).compile()
+assert "num_partitions=2" in compiled.as_text() and " all-reduce(" in compiled.as_text()
 """
 
 

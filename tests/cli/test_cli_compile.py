@@ -54,6 +54,21 @@ def test_default_against_ours(run: Run, fake: FakeCompiler) -> None:
     assert "7 decisions of the plan differ from the default: 7 obeyed" in done.out
 
 
+def test_several_devices(run: Run, fake: FakeCompiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = SOURCE + (
+        "def halves(mesh):\n"
+        "    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))\n"
+        "    return jnp.tanh, (jax.ShapeDtypeStruct((512, 512), jnp.bfloat16, sharding=sharding),)\n"
+    )
+    (tmp_path / "sharded_of_mine.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    done = run("compile", "sharded_of_mine:halves", "--mesh", "data=8", "--compile-budget", "1")
+    assert done.out.startswith("sharded_of_mine:halves (one partition, on v5e:2x4) on tpu-v5e: XLA's default ")
+    assert fake.places == [("v5e:2x4", ())]
+    assert "error: sharded_of_mine:tiny has no shardings" in run("compile", "sharded_of_mine:tiny", "--mesh", "2x2").err
+
+
 def test_nothing_better(run: Run, fake: FakeCompiler) -> None:
     fake.answer = lambda options: program()
     done = run("compile", "lstm", "--compile-budget", "1")

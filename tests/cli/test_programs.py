@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from memplan.cli.programs import Program, find_program, lower_for_tpu
+from memplan.cli.programs import Program, find_program, lower_for_tpu, parse_mesh, tpu_program
 from memplan.compiler.errors import MemplanError
+from memplan.compiler.hardware.target import load_target
 
 SOURCE = """
 import jax, jax.numpy as jnp
@@ -36,6 +37,11 @@ def late():
     return fun, (shape,)
 def untraceable():
     return (lambda x: x @ "w"), (shape,)
+def divided(mesh):
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", "y"))
+    return (lambda x: x @ x.T), (shape.update(sharding=sharding),)
+def named():
+    return (lambda x: jax.lax.with_sharding_constraint(x @ x, jax.sharding.PartitionSpec("x"))), (shape,)
 """
 
 
@@ -103,6 +109,40 @@ def test_a_program_of_several_devices() -> None:
     halves = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=sharding)
     with pytest.raises(MemplanError, match="halved is for 2 devices: memplan plans programs of one device"):
         lower_for_tpu(Program("halved", jnp.sin, (halves,)))
+
+
+@pytest.mark.parametrize("name", ["divided", "named"])
+def test_a_program_on_a_mesh(folder: Path, name: str) -> None:
+    """The mesh is the argument of the function that builds the program, or what its names of axes refer to."""
+    program = find_program(f"programs_of_mine:{name}", parse_mesh("2x4"))
+    made = tpu_program(program, load_target("tpu-v5e"))
+    assert made.slice is not None
+    assert made.slice.topology == "v5e:2x4"
+
+
+def test_a_mesh_over_which_nothing_is_divided(folder: Path) -> None:
+    program = find_program("programs_of_mine:tiny", parse_mesh("x=2"))
+    with pytest.raises(MemplanError, match="programs_of_mine:tiny has no shardings: nothing of it is divided"):
+        tpu_program(program, load_target("tpu-v5e"))
+    one = find_program("programs_of_mine:tiny", parse_mesh("x=1"))
+    assert tpu_program(one, load_target("tpu-v5e")).slice is None
+
+
+def test_meshes() -> None:
+    assert dict(parse_mesh("2x4").shape) == {"x": 2, "y": 4}
+    assert dict(parse_mesh("8").shape) == {"x": 8}
+    assert dict(parse_mesh("data=2, model=16").shape) == {"data": 2, "model": 16}
+
+
+@pytest.mark.parametrize("text", ["2y2", "", "0x2", "a=b", "a=2,3", "2x2x2x2", "1.5", "a=2,b=123456", "2=3"])
+def test_what_is_no_mesh(text: str) -> None:
+    with pytest.raises(MemplanError, match=r"--mesh .*: must be sizes, as 2x4, or names and sizes"):
+        parse_mesh(text)
+
+
+def test_a_mesh_with_one_axis_twice() -> None:
+    with pytest.raises(MemplanError, match="--mesh a=2,a=2: it names an axis twice"):
+        parse_mesh("a=2,a=2")
 
 
 def test_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:

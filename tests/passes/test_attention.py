@@ -274,7 +274,8 @@ def test_blocks_divide_and_fit(sizes: tuple[int, int, int, int]) -> None:
 @pytest.mark.tpu
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
 def test_a_compiled_program_has_no_scores_in_slow_memory() -> None:
-    from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
+    from memplan.backends.tpu.compile import TpuCompiler
+    from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
     from memplan.cli.programs import Program, lower_for_tpu
 
     shapes = (1, 8, 4096, 64), (1, 8, 4096, 64), (1, 8, 4096, 64), (1, 1, 1, 1)

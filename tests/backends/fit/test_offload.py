@@ -13,7 +13,8 @@ from memplan.backends.fit.compilers import traced_of
 from memplan.backends.fit.fit import fit
 from memplan.backends.jit.lowering import lower_for_tpu
 from memplan.backends.jit.planning import module_of
-from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
+from memplan.backends.tpu.compile import TpuCompiler
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 
 MIB = 2**20
 

@@ -45,6 +45,7 @@ class FakeCompiler(TpuCompiler):
         super().__init__(Path("/nonexistent"), use_cache=False)
         self.answer = answer
         self.scheduled: str | None = None
+        self.places: list[tuple[str, tuple[int, ...]]] = []
         self.requests: list[dict[str, str]] = []
         self.orders: list[Mapping[str, Sequence[str]] | None] = []
 
@@ -54,13 +55,15 @@ class FakeCompiler(TpuCompiler):
         topology: str,
         options: Mapping[str, str] | None = None,
         order: Mapping[str, Sequence[str]] | None = None,
+        devices: Sequence[int] = (),
     ) -> CompiledModule:
+        self.places.append((topology, tuple(devices)))
         self.requests.append(dict(options or {}))
         self.orders.append(order)
         return CompiledModule(self.answer(dict(options or {})), seconds=0.5, cached=False)
 
     def before_assignment(
-        self, module: bytes, topology: str, options: Mapping[str, str] | None = None
+        self, module: bytes, topology: str, options: Mapping[str, str] | None = None, devices: Sequence[int] = ()
     ) -> CompiledModule:
         """What the compiler schedules: the program with everything in one memory."""
         return CompiledModule(program() if self.scheduled is None else self.scheduled, seconds=0.1, cached=False)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from memplan.compiler.errors import TargetError
 from memplan.compiler.hardware import target as target_module
+from memplan.compiler.hardware.interconnect import Interconnect
 from memplan.compiler.hardware.target import (
     KINDS,
     Exposure,
@@ -116,6 +117,17 @@ def test_rates_of_data_types() -> None:
     assert compute.matrix_peak("f64") == compute.vector_flops  # no unit is wide enough
     assert (compute.passes("f32", "default"), compute.passes("f32", "highest")) == (1, 6)
     assert compute.passes("bf16", "highest") == 1
+
+
+def test_links_between_devices() -> None:
+    assert load_target("tpu-v5e").interconnect == Interconnect(50e9, 45e9, 1e-6)
+    assert load_target("generic").interconnect is None
+    links = "\n[interconnect]\npeak_bandwidth = 2e9\n"
+    assert parse_target(SMALL + links).interconnect == Interconnect(2e9, 2e9, 0.0)
+    with pytest.raises(TargetError, match=r"interconnect.bandwidth: 3e\+09 is more than the peak_bandwidth 2e\+09"):
+        parse_target(f"{SMALL}{links}bandwidth = 3e9\n")
+    with pytest.raises(TargetError, match=r"interconnect.sped: unknown key"):
+        parse_target(f"{SMALL}{links}sped = 1\n")
 
 
 class TestShipped:

@@ -75,6 +75,11 @@ def test_estimates_mean_nothing_for_a_target_without_a_clock() -> None:
 
 def test_collectives_and_transfers() -> None:
     (said,) = listed("collective-permute(a), source_target_pairs={{0,1}}")
+    assert (
+        said
+        == "collective-permute takes the time of the links between devices in the target's file, as on a line (once: b)"
+    )
+    (said,) = listed("collective-permute(a), source_target_pairs={{0,1}}", target="h200")
     assert said == "collective-permute takes no time between devices, only in memory (once: b)"
 
 
@@ -109,7 +114,7 @@ def test_what_counts_as_nothing_moves_or_is_listed(file: Path) -> None:
 
 def test_a_problem_its_file_and_its_report_say_it() -> None:
     problem = memplan.problem(memplan.read(EVERY_OPCODE), "tpu-v5e")
-    assert any("all-reduce takes no time between devices" in said for said in problem.notes)
+    assert any("all-reduce takes the time of the links between devices" in said for said in problem.notes)
     read = MappingProblem.from_json(problem.to_json())
     assert read.notes == problem.notes
     assert read.fingerprint == problem.fingerprint

@@ -229,7 +229,8 @@ def on_tpu(n: int, precision: Any) -> tuple[Any, tuple[Any, ...]]:
 )
 def test_it_compiles_for_tpus(target: str) -> None:
     """Forwards and backwards, within the 16 MiB that a TPU v4 has."""
-    from memplan.backends.tpu.compile import TOPOLOGY_OF_TARGET, TpuCompiler
+    from memplan.backends.tpu.compile import TpuCompiler
+    from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
     from memplan.cli.programs import Program, lower_for_tpu
 
     with TpuCompiler() as compiler:

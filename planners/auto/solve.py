@@ -99,6 +99,9 @@ class AutoOptions:
         chosen = [] if effort is Effort.FAST else [(name, seed) for name in names_of(Role.MEMBER)]
         for number in range(effort.of(*_SEEDS)):
             chosen += [(name, seed + number) for name in names_of(Role.SEEDED)]
+        if effort is Effort.HIGH and self.last is not None:
+            # What the last planner makes of the best plan is not always better than what it makes of greedy's.
+            chosen.append((self.last, seed))
         return chosen
 
 

@@ -249,6 +249,7 @@ def test_members_are_the_planners_whose_role_says_so() -> None:
         assert options.entries(Effort.NORMAL, 0) == [("a member", 0), ("ilp", 0), ("a seeded one", 0), ("search", 0)]
         high = options.entries(Effort.HIGH, 0)
         assert [seed for name, seed in high if name == "search"] == [0, 1, 2]
+        assert high[-1] == ("neighbourhoods", 0)
         assert options.entries(Effort.NORMAL, 0, 10_000) == []
         assert options.entries(Effort.HIGH, 0, 10_000) == high
     finally:

@@ -30,7 +30,9 @@ from memplan.fleet import dump_name
 WORK = f"{__name__}:run_bench"
 
 # In a page, a table stands between these two lines.
-_PLACE = re.compile(r"(?P<begin><!-- table (?P<name>\w+) -->\n)\n*(?P<table>.*?)\n*(?P<end>\n<!-- end -->)", re.DOTALL)
+_PLACE = re.compile(
+    r"(?P<begin><!-- table (?P<name>\w+) -->\n)(?P<table>(?:(?!<!-- ).)*?)(?P<end>\n<!-- end -->)", re.DOTALL
+)
 
 # What a bench reads before it runs.
 _ENVIRONMENT = {
@@ -161,7 +163,7 @@ def with_tables(page: str, tables: dict[str, str]) -> str:
     """
 
     def filled(found: re.Match[str]) -> str:
-        return "\n".join((found["begin"], tables.get(found["name"], found["table"]), found["end"]))
+        return "\n".join((found["begin"], tables.get(found["name"], found["table"].strip("\n")), found["end"]))
 
     return _PLACE.sub(filled, page)
 

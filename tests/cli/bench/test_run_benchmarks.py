@@ -52,6 +52,12 @@ def test_places_in_pages_are_of_tables() -> None:
     assert begun == len(found)
 
 
+def test_an_empty_place_ends_where_it_does() -> None:
+    place = "<!-- table {} -->\n{}\n<!-- end -->\n"
+    for table in ("", "\n", "\n\n| a |\n"):
+        assert places(place.format("a", table) + place.format("b", "| b |")) == ["a", "b"]
+
+
 def docs_of(folder: Path) -> Path:
     docs = folder / "docs"
     docs.mkdir()

@@ -68,7 +68,7 @@ def command(
             "-t",
             metavar="T",
             show_default=False,
-            help="A TPU to compile for, ahead of time. Left out, it is the CPU of this machine.",
+            help="A TPU, or the GPU h200, to compile for ahead of time. Left out, it is the CPU of this machine.",
         ),
     ] = None,
     compile_budget: Annotated[

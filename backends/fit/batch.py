@@ -163,7 +163,7 @@ def max_batch(
       program: takes the batch by the name `batch`, and returns `(fun, args)`: the function and its arguments, for
         which shapes are enough.
       limit: bytes for arguments, results and temporaries together, as an integer or like "12GiB".
-      target: a TPU to compile for, ahead of time; the CPU of this machine by default.
+      target: a TPU or a GPU to compile for, ahead of time; the CPU of this machine by default.
       multiple_of: only multiples of it are tried.
       at_least, at_most: only batches from one to the other are tried.
       compile_budget: how often the compiler may be asked for all batches together.

@@ -1,4 +1,4 @@
-"""What a compiler says of a program's memory: XLA for the CPU of this machine, or XLA:TPU ahead of time.
+"""What a compiler says of a program's memory: XLA for the CPU of this machine, or XLA for TPUs and GPUs ahead of time.
 
 A program that the compiler refuses for lack of memory is an answer as well: it needs more than there is.
 """
@@ -14,9 +14,11 @@ import jax
 from jax.extend.core import jaxpr_as_fun
 
 from memplan.backends.fit.several_devices import sharded_structs
-from memplan.backends.jit.lowering import lower_for_tpu
+from memplan.backends.gpu.chips import TARGET_CONFIGS
+from memplan.backends.gpu.compile import GpuCompiler
+from memplan.backends.jit.lowering import lower_for
 from memplan.backends.jit.planning import module_of
-from memplan.backends.tpu.compile import CompileError, TpuCompiler
+from memplan.backends.tpu.compile import CompiledModule, CompileError, TpuCompiler
 from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
@@ -118,31 +120,38 @@ class CpuFitCompiler:
         """There is nothing to end."""
 
 
-class TpuFitCompiler:
-    """XLA:TPU ahead of time.
+class _AheadFitCompiler:
+    """XLA for a device that is not here. Its scheduler decides, within the barriers.
 
     Args:
-      target: a TPU for which there is a compiler.
+      platform: in JAX's words.
+      compile: of a module.
+      close: ends the compiler.
     """
 
-    platform = "tpu"
-
-    def __init__(self, target: Target):
-        self._topology = TOPOLOGY_OF_TARGET[target.name]
-        self._compiler = TpuCompiler()
+    def __init__(self, platform: str, compile: Callable[[bytes], CompiledModule], close: Callable[[], None]):
+        self.platform, self._compile, self.close = "gpu" if platform == "cuda" else platform, compile, close
+        self._lowered_for = platform
 
     def compile(self, traced: Any, planned: bool) -> CompiledFit:
-        del planned  # the scheduler decides, within the barriers
+        del planned
         try:
-            memory = self._compiler.compile(module_of(lower_for_tpu(traced)), self._topology).memory
+            memory = self._compile(module_of(lower_for(self._lowered_for, traced))).memory
         except CompileError as error:
             return _refused(error)
         if memory is None:
-            raise MemplanError("the TPU compiler that is installed states no sizes: a newer jaxlib does")
+            raise MemplanError("the compiler that is installed states no sizes: a newer jaxlib does")
         return CompiledFit(memory_of(memory.__getitem__))
 
-    def close(self) -> None:
-        self._compiler.close()
+
+def _for_tpu(target: str) -> FitCompiler:
+    compiler, topology = TpuCompiler(), TOPOLOGY_OF_TARGET[target]
+    return _AheadFitCompiler("tpu", lambda module: compiler.compile(module, topology), compiler.close)
+
+
+def _for_gpu(target: str) -> FitCompiler:
+    compiler = GpuCompiler()
+    return _AheadFitCompiler("cuda", lambda module: compiler.compile(module, target), compiler.close)
 
 
 def compiler_for(target: Target | None) -> FitCompiler:
@@ -154,10 +163,12 @@ def compiler_for(target: Target | None) -> FitCompiler:
     if target is None:
         return CpuFitCompiler()
     if target.name in TOPOLOGY_OF_TARGET:
-        return TpuFitCompiler(target)
+        return _for_tpu(target.name)
+    if target.name in TARGET_CONFIGS:
+        return _for_gpu(target.name)
     raise MemplanError(
         f"no compiler here states what a program needs on {target.name}: leave the target out for the CPU, or name one "
-        f"of {', '.join(sorted(TOPOLOGY_OF_TARGET))}"
+        f"of {', '.join(sorted([*TOPOLOGY_OF_TARGET, *TARGET_CONFIGS]))}"
     )
 
 

@@ -75,7 +75,7 @@ def fit(
       *args: arrays, `jax.ShapeDtypeStruct`s or Python numbers, in any pytrees; values of static arguments.
       limit: bytes for arguments, results and temporaries together, as an integer or like "12GiB"; of each device if
         the shardings of the arguments make it a program of several.
-      target: a TPU to compile for, ahead of time; the CPU of this machine by default.
+      target: a TPU or a GPU to compile for, ahead of time; the CPU of this machine by default.
       compile_budget: how often the compiler may be asked.
       donate_argnums: as for `jax.jit`.
       static_argnums: as for `jax.jit`.

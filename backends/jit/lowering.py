@@ -1,4 +1,4 @@
-"""Lowering for a TPU that is not here, programs that call back to Python included.
+"""Lowering for a device that is not here, programs that call back to Python included.
 
 JAX gives a callback to the client of the device, which would call it. Where the device is not here, JAX has the client
 of another platform, and refuses. What is lowered here is compiled but never run, so a stand-in takes the callbacks.
@@ -24,8 +24,13 @@ class _Nobody:
 
 def lower_for_tpu(traced: Any) -> Any:
     """Returns what `traced.lower` returns, lowered for TPUs, for what `jax.jit(…).trace(…)` returned."""
-    with _callbacks_to_nobody():
-        return traced.lower(lowering_platforms=("tpu",))
+    return lower_for("tpu", traced)
+
+
+def lower_for(platform: str, traced: Any) -> Any:
+    """Returns what `traced.lower` returns, lowered for "tpu" or "cuda"."""
+    with _callbacks_to_nobody(platform):
+        return traced.lower(lowering_platforms=(platform,))
 
 
 def devices_of(lowered: Any) -> tuple[Any, ...]:
@@ -38,7 +43,7 @@ def devices_of(lowered: Any) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _callbacks_to_nobody() -> Iterator[None]:
+def _callbacks_to_nobody(platform: str) -> Iterator[None]:
     """Within the block, this thread's callbacks are taken although JAX has a client of another platform.
 
     There is no public way. A JAX with other insides refuses such programs, as it does outside of the block.
@@ -56,7 +61,7 @@ def _callbacks_to_nobody() -> Iterator[None]:
         try:
             return theirs(context, *args, **kwargs)
         except ValueError:
-            if threading.get_ident() != thread or tuple(context.platforms) != ("tpu",):
+            if threading.get_ident() != thread or tuple(context.platforms) != (platform,):
                 raise
             return _Nobody()
 

@@ -1,4 +1,4 @@
-"""Compiles a module for a TPU ahead of time, with a worker process, time limits, restarts, and a cache on disk."""
+"""Compiles a module ahead of time, with a worker process, time limits, restarts, and a cache on disk: for TPUs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import queue
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, Self, cast
 
 from memplan.backends import order_hook
 from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
@@ -29,9 +30,9 @@ from memplan.compiler.errors import MemplanError
 from memplan.compiler.files import unpacked
 
 _MESSAGES = {
-    "refused": "the TPU compiler refused: {}",
-    "order": "the order was not set: {}",
-    "unprintable": "the TPU compiler made a module that cannot be printed: {}",
+    "refused": "{} refused: {}",
+    "order": "{} did not set the order: {}",
+    "unprintable": "{} made a module that cannot be printed: {}",
 }
 _LOCKED = "libtpu multi-process lockfile"
 _LOCK_RETRIES = 5
@@ -43,10 +44,10 @@ def no_compiler(target: str) -> str:
 
 
 class CompileError(MemplanError):
-    """The TPU compiler refused a module, died, or did not answer in time.
+    """A compiler refused a module, died, or did not answer in time.
 
     Attributes:
-      reason: "missing" (libtpu is not installed), "unsupported" (this jax sets no order on a TPU), "order" (the order
+      reason: "missing" (it is not installed), "unsupported" (this jax sets no order on a TPU), "order" (the order
         is not one of this module, or not legal), "unprintable" (it was compiled, but this jax cannot print it),
         "refused", "crashed" or "timeout".
     """
@@ -73,8 +74,8 @@ class CompiledModule:
     memory: dict[str, int] | None = None
 
 
-class TpuCompiler:
-    """Compiles StableHLO modules for TPU topologies in a process of its own, started when first needed.
+class ModuleCompiler(ABC):
+    """Compiles StableHLO modules ahead of time in a process of its own, started when first needed.
 
     Args:
       cache_folder: where compiled modules are kept; None for `compiler.cache.cache_folder()`.
@@ -82,53 +83,27 @@ class TpuCompiler:
       timeout: seconds that one compile may take before the worker is ended.
     """
 
+    name: ClassVar[str]  # in messages
+
     def __init__(self, cache_folder: Path | None = None, use_cache: bool = True, timeout: float = 600.0):
         self._cache = Cache(cache_folder)
         self._use_cache, self._timeout = use_cache, timeout
         self._worker: _Worker | None = None
 
-    def compile(
-        self,
-        module: bytes,
-        topology: str,
-        options: Mapping[str, str] | None = None,
-        order: Mapping[str, Sequence[str]] | None = None,
-        devices: Sequence[int] = (),
-    ) -> CompiledModule:
-        """Compiles a module.
+    @abstractmethod
+    def demand(self) -> None:
+        """Raises CompileError if the compiler is not installed."""
 
-        Args:
-          module: StableHLO as MLIR bytecode.
-          topology: such as `v5e:2x2`.
-          options: compiler options by name, as in `jax.jit(..., compiler_options=...)`.
-          order: by computation of the module that `before_assignment` returns, the names of its instructions in the
-            order in which they are to run; None for the compiler's own order. Needs jax 0.12.
-          devices: ids of those of the topology that run the partitions of the program, see `TpuSlice`.
+    @abstractmethod
+    def versions(self) -> list[str]:
+        """Returns the versions of what a compiled module follows from."""
 
-        Raises:
-          CompileError: libtpu is missing, the compiler refused the module, an option or the order, died, or took too
-            long; or the module cannot be printed.
-        """
-        request = _request_for(topology, options, devices)
-        if order:
-            request["order"] = {name: list(instructions) for name, instructions in order.items()}
-        return self._compiled(module, request)
-
-    def before_assignment(
-        self, module: bytes, topology: str, options: Mapping[str, str] | None = None, devices: Sequence[int] = ()
-    ) -> CompiledModule:
-        """Returns a module as it is scheduled, before its values are assigned to memory spaces.
-
-        Instructions that compute keep their names in the compiled module, except a few fusions that the compiler
-        renames later; views get new names, and copies are added. Arguments and errors are those of `compile`; needs jax
-        0.12.
-        """
-        return self._compiled(module, _request_for(topology, options, devices) | {"stage": "before_assignment"})
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """Returns the variables that the compiler needs in the environment of its process."""
 
     def _compiled(self, module: bytes, request: dict[str, Any]) -> CompiledModule:
         """Answers a request from the cache, or else by the worker."""
-        if "order" in request or "stage" in request:
-            _demand_hook()
         if not self._use_cache:
             return self._compiled_now(module, request)
         name = f"{self._key(module, request)}.hlo.txt.gz"
@@ -158,8 +133,7 @@ class TpuCompiler:
         return CompiledModule(text, time.monotonic() - began, cached=False, memory=header["memory"])
 
     def _key(self, module: bytes, request: Mapping[str, Any]) -> str:
-        versions = compiler_versions()
-        parts = [request["topology"], sorted(request["options"].items()), versions]
+        parts = [request["topology"], sorted(request["options"].items()), self.versions()]
         # The key without these is that of older versions, so their entries are still found.
         parts += [[name, request[name]] for name in ("order", "stage", "devices") if name in request]
         rest = json.dumps(parts, sort_keys=True).encode()
@@ -167,14 +141,15 @@ class TpuCompiler:
 
     def _request(self, module: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], str]:
         if self._worker is None:
-            self._worker = _Worker(self._timeout)
+            self.demand()
+            self._worker = _Worker(self.name, self.environment(), self._timeout)
         try:
             header, payload = self._worker.ask(request, module, self._timeout)
         except CompileError:
             self.close()
             raise
         if not header["ok"]:
-            raise CompileError(_MESSAGES[header["reason"]].format(header["error"]), header["reason"])
+            raise CompileError(_MESSAGES[header["reason"]].format(self.name, header["error"]), header["reason"])
         return header, payload.decode()
 
     def close(self) -> None:
@@ -183,13 +158,73 @@ class TpuCompiler:
             self._worker.close()
             self._worker = None
 
-    def __enter__(self) -> TpuCompiler:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class TpuCompiler(ModuleCompiler):
+    """Compiles StableHLO modules for TPU topologies."""
+
+    name = "the TPU compiler"
+
+    def compile(
+        self,
+        module: bytes,
+        topology: str,
+        options: Mapping[str, str] | None = None,
+        order: Mapping[str, Sequence[str]] | None = None,
+        devices: Sequence[int] = (),
+    ) -> CompiledModule:
+        """Compiles a module.
+
+        Args:
+          module: StableHLO as MLIR bytecode.
+          topology: such as `v5e:2x2`.
+          options: compiler options by name, as in `jax.jit(..., compiler_options=...)`.
+          order: by computation of the module that `before_assignment` returns, the names of its instructions in the
+            order in which they are to run; None for the compiler's own order. Needs jax 0.12.
+          devices: ids of those of the topology that run the partitions of the program, see `TpuSlice`.
+
+        Raises:
+          CompileError: libtpu is missing, the compiler refused the module, an option or the order, died, or took too
+            long; or the module cannot be printed.
+        """
+        request = _request_for(topology, options, devices)
+        if order:
+            _demand_hook()
+            request["order"] = {name: list(instructions) for name, instructions in order.items()}
+        return self._compiled(module, request)
+
+    def before_assignment(
+        self, module: bytes, topology: str, options: Mapping[str, str] | None = None, devices: Sequence[int] = ()
+    ) -> CompiledModule:
+        """Returns a module as it is scheduled, before its values are assigned to memory spaces.
+
+        Instructions that compute keep their names in the compiled module, except a few fusions that the compiler
+        renames later; views get new names, and copies are added. Arguments and errors are those of `compile`; needs jax
+        0.12.
+        """
+        _demand_hook()
+        return self._compiled(module, _request_for(topology, options, devices) | {"stage": "before_assignment"})
+
+    def demand(self) -> None:
+        _demand_libtpu()
+
+    def versions(self) -> list[str]:
+        return compiler_versions()
+
+    def environment(self) -> dict[str, str]:
+        """The environment that libtpu needs where there is no TPU."""
+        variables = {"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+        # Without a chip, several processes may compile at the same time; with a chip, its lock must be respected.
+        if not any(Path("/dev").glob("accel*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
+            variables["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+        return variables
 
 
 def _request_for(topology: str, options: Mapping[str, str] | None, devices: Sequence[int]) -> dict[str, Any]:
@@ -200,9 +235,8 @@ def _request_for(topology: str, options: Mapping[str, str] | None, devices: Sequ
 class _Worker:
     """One worker process and the thread that reads its answers."""
 
-    def __init__(self, timeout: float):
-        _demand_libtpu()
-        self._log = _log_file()
+    def __init__(self, name: str, environment: dict[str, str], timeout: float):
+        self._name, self._log = name, _log_file()
         reading, writing = os.pipe()
         self._process = child_process.start(
             "memplan.backends.tpu.worker",
@@ -210,7 +244,7 @@ class _Worker:
             stdout=self._log,
             stderr=self._log,
             pass_fds=(writing,),
-            environment=_environment(),
+            environment=environment,
         )
         os.close(writing)
         self._answers: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None] = queue.SimpleQueue()
@@ -233,10 +267,10 @@ class _Worker:
         try:
             frame = self._answers.get(timeout=timeout)
         except queue.Empty:
-            raise CompileError(f"the TPU compiler did not answer within {timeout:g} s", "timeout") from None
+            raise CompileError(f"{self._name} did not answer within {timeout:g} s", "timeout") from None
         if frame is None:
             status = self._process.wait(timeout=30)
-            raise CompileError(f"the TPU compiler died with status {status}: {self._last_words()}", "crashed")
+            raise CompileError(f"{self._name} died with status {status}: {self._last_words()}", "crashed")
         return frame
 
     def _last_words(self) -> str:
@@ -277,15 +311,6 @@ def _demand_hook() -> None:
         raise CompileError(
             f"seeing and setting the order on a TPU needs jax 0.12 or newer: this is {version('jax')}", "unsupported"
         )
-
-
-def _environment() -> dict[str, str]:
-    """The environment that libtpu needs where there is no TPU."""
-    variables = {"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
-    # Without a chip, several processes may compile at the same time; with a chip, its lock must be respected.
-    if not any(Path("/dev").glob("accel*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
-        variables["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    return variables
 
 
 def _libtpu_version() -> str:

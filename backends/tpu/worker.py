@@ -1,6 +1,6 @@
-"""What runs in the process that loads libtpu and compiles.
+"""What runs in the process that loads libtpu, or XLA for GPUs, and compiles.
 
-libtpu is native code that can abort, hang or hold its lock, which in this process harms no other. Requests come on
+Both are native code that can abort, hang or hold a lock, which in this process harms no other. Requests come on
 standard input, and answers go to the file descriptor that is the only argument, each as a frame:
 
     4 bytes, big endian: length of the header | header, JSON | `header["bytes"]` bytes of payload
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from memplan.backends import order_hook
+from memplan.backends.gpu.chips import TARGET_CONFIGS
 from memplan.backends.tpu.devices import meshes, partitions_of, unstated
 
 _NOT_SHOWN = "it never showed its schedule of the module"
@@ -90,7 +91,11 @@ class _Compiler:
             from jax.experimental import topologies
 
             try:
-                description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+                if topology in TARGET_CONFIGS:
+                    config = TARGET_CONFIGS[topology]
+                    description = topologies.get_topology_desc(platform="cuda", target_config=config, topology="1x1x1")
+                else:
+                    description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
             except Exception as error:  # its type differs between versions
                 raise Refusal(f"it knows no topology {topology!r}: {one_line(error)}") from None
             self._slices[topology] = list(description.devices)

@@ -1,0 +1,1 @@
+"""XLA for GPUs ahead of time, on a machine that has none."""

@@ -11,11 +11,13 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from memplan.backends.jit.planning import TpuProgram
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.compile import CompileError, TpuCompiler, compiler_versions
 from memplan.backends.tpu.outcome import Outcome
@@ -54,10 +56,10 @@ def command(
     prepare_jax()
     from memplan import workloads as registry
 
-    described = [load_target(name) for name in _names(targets, "--targets")]
+    described = [load_target(name) for name in names_in(targets, "--targets")]
     for target in described:
         optimizer.check(target, planner, compile_budget, time_limit)
-    names = registry.dumped_names() if workloads is None else _names(workloads, "--workloads")
+    names = registry.dumpednames_in() if workloads is None else names_in(workloads, "--workloads")
     for name in names:
         registry.get(name)
     setting = {
@@ -69,17 +71,18 @@ def command(
     }
     results = Results("tpu", json_file, setting, summarize, resume)
     with Stages(total=len(names) * len(described)) as stages, TpuCompiler() as compiler:
+        search = Search(planner, compile_budget, effort, time_limit, compiler)
         for name in names:
             try:
-                module: bytes | MemplanError = lower_for_tpu(find_program(name))
+                lowered: TpuProgram | MemplanError = TpuProgram(lower_for_tpu(find_program(name)))
             except MemplanError as error:
-                module = error
+                lowered = error
             for target in described:
                 with stages.stage(f"{name} for {target.name}"):
                     if results.has(workload=name, target=target.name):
                         continue
                     started = time.perf_counter()
-                    row = _measured(name, module, target, planner, compile_budget, effort, time_limit, compiler)
+                    row = search.row(name, lowered, target)
                     row["seconds"] = time.perf_counter() - started
                     results.add([row])
                 told = row["error"] if "error" in row else f"{row['ratio']:.4f} of the default, by {row['best']}"
@@ -92,41 +95,52 @@ def command(
         show(lambda terminal: terminal.print(_summary_table(summarize(results.rows))))
 
 
-def _names(text: str, option: str) -> list[str]:
+def names_in(text: str, option: str) -> list[str]:
+    """Returns the names of a comma-separated list; raises MemplanError if there are none."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise MemplanError(f"{option} {text}: it names nothing")
     return names
 
 
-def _measured(
-    name: str,
-    module: bytes | MemplanError,
-    target: Target,
-    planner: str,
-    compile_budget: int,
-    effort: Effort,
-    time_limit: float | None,
-    compiler: TpuCompiler,
-) -> Row:
-    """Returns the row of a program, or of why it has none; raises CompileError where no row could be had."""
-    try:
-        if isinstance(module, MemplanError):
-            raise module
-        outcome = optimizer.optimize(
-            module,
+@dataclass(frozen=True)
+class Search:
+    """How programs are planned on the compiler.
+
+    Attributes:
+      planner, compile_budget, effort, time_limit: as for `optimize`.
+      compiler: for all of them.
+    """
+
+    planner: str
+    compile_budget: int
+    effort: Effort
+    time_limit: float | None
+    compiler: TpuCompiler
+
+    def outcome(self, program: TpuProgram, target: Target) -> Outcome:
+        """Returns the candidates of a program."""
+        return optimizer.optimize(
+            program.module,
             target,
-            planner=planner,
-            compile_budget=compile_budget,
-            effort=effort,
-            time_limit=time_limit,
-            compiler=compiler,
+            planner=self.planner,
+            compile_budget=self.compile_budget,
+            effort=self.effort,
+            time_limit=self.time_limit,
+            compiler=self.compiler,
+            on=program.slice,
         )
-    except MemplanError as error:
-        if isinstance(error, CompileError) and error.reason == "missing":
-            raise
-        return {"workload": name, "target": target.name, "error": str(error)}
-    return row_of(name, outcome)
+
+    def row(self, name: str, program: TpuProgram | MemplanError, target: Target) -> Row:
+        """Returns the row of a program, or of why it has none; raises CompileError where no row could be had."""
+        try:
+            if isinstance(program, MemplanError):
+                raise program
+            return row_of(name, self.outcome(program, target))
+        except MemplanError as error:
+            if isinstance(error, CompileError) and error.reason == "missing":
+                raise
+            return {"workload": name, "target": target.name, "error": str(error)}
 
 
 def row_of(workload: str, outcome: Outcome) -> Row:
@@ -158,22 +172,24 @@ def row_of(workload: str, outcome: Outcome) -> Row:
 
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns, per target and for all, how many are better and by how much, and how well latencies were predicted."""
-    summary = {}
     done = [row for row in rows if "error" not in row]
-    for target in [*dict.fromkeys(row["target"] for row in done), "all"]:
-        own = [row for row in done if target in ("all", row["target"])]
-        ratios = [row["ratio"] for row in own]
-        errors = sorted(abs(ratio(predicted, latency) - 1) for row in own for predicted, latency in row["predictions"])
-        summary[target] = {
-            "programs": len(own),
-            "better": sum(value < 1 for value in ratios),
-            "mean_ratio": statistics.geometric_mean(ratios) if ratios else None,
-            "best_ratio": min(ratios, default=None),
-            "worst_ratio": max(ratios, default=None),
-            "median_prediction_error": statistics.median(errors) if errors else None,
-            "high_prediction_error": errors[math.ceil(0.95 * len(errors)) - 1] if errors else None,
-        }
-    return summary
+    targets = [*dict.fromkeys(row["target"] for row in done), "all"]
+    return {target: summarize_ratios([row for row in done if target in ("all", row["target"])]) for target in targets}
+
+
+def summarize_ratios(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns how many of some rows without errors are better, by how much, and how well latencies were predicted."""
+    ratios = [row["ratio"] for row in rows]
+    errors = sorted(abs(ratio(predicted, latency) - 1) for row in rows for predicted, latency in row["predictions"])
+    return {
+        "programs": len(rows),
+        "better": sum(value < 1 for value in ratios),
+        "mean_ratio": statistics.geometric_mean(ratios) if ratios else None,
+        "best_ratio": min(ratios, default=None),
+        "worst_ratio": max(ratios, default=None),
+        "median_prediction_error": statistics.median(errors) if errors else None,
+        "high_prediction_error": errors[math.ceil(0.95 * len(errors)) - 1] if errors else None,
+    }
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -3,16 +3,18 @@
 The compiler states no cycles for them, so they are costed from the bandwidth and the latency of a link, which the
 target's file states. The devices of a group are taken to be neighbours on a line, as those along an axis of a small TPU
 slice, which has no links around (Austin et al., How to Scale Your Model, part 3; N devices, V bytes of operands on
-each). Each row is what the busiest link carries one way, and over how many links the last byte goes:
+each). Each row is what the busiest link carries one way, and over how many links the last byte goes. Four or more
+devices that are all of the program are on a ring, which goes through every grid with a side of even length: each way
+carries half, and the last byte goes half as far.
 
     all-gather            V (N - 1)                        N - 1
     reduce-scatter        V (N - 1) / N                    N - 1
     all-reduce            both of them, one on V, the other on V / N
     all-to-all            V ⌊N/2⌋ ⌈N/2⌉ / N                N - 1     half of the devices to the other half
-    collective-permute    V                                1         between neighbours
+    collective-permute    V                                1         between neighbours, on a ring as well
     collective-broadcast  V                                N - 1
 
-A ring, or several axes at once, would be faster, so this is an upper estimate of what the hardware can do.
+Several axes at once would be faster, so this is an upper estimate of what the hardware can do.
 
 XLA:TPU overlaps some with computations: `X-start` and `X-done` as anywhere, or a fusion with `AsyncCollectiveStart`,
 others that compute while data goes on, and one with `AsyncCollectiveDone`; each of these holds the collective.
@@ -41,6 +43,9 @@ _AXIS = re.compile(r"'([^']{1,200})'=(\d{1,9})")
 _USED = re.compile(r"'([^']{1,200})'(?::\(\d{1,9}\)(\d{1,9}))?")
 _IOTA = re.compile(r"\[(\d{1,9}),(\d{1,9})\]<=")
 _FIRST_GROUP = re.compile(r"\{\{([\d,\s]{1,100000})\}")
+
+# On two or three devices a ring is a line.
+_SMALLEST_RING = 4
 
 # The calls in the fusions of a collective that is asynchronous, and the name of a fusion that reduces and scatters.
 ASYNC_CALLS = _START, _DONE = "AsyncCollectiveStart", "AsyncCollectiveDone"
@@ -95,7 +100,9 @@ def collective_seconds(
         for _, leaf in computation.instructions[operand].shape.leaves()
         if leaf.is_array
     )
-    links = 1 if opcode == "collective-permute" else count - 1
+    if opcode == "collective-permute":
+        return interconnect.latency + size / interconnect.bandwidth
+    links = count - 1
     if opcode in ("all-reduce", "collective-reduce"):
         links, carried = 2 * links, 2.0 * size * (count - 1) / count
     elif opcode == "all-gather":
@@ -106,7 +113,9 @@ def collective_seconds(
         carried = size * (count // 2) * (count - count // 2) / count
     else:
         carried = float(size)
-    return links * interconnect.latency + carried / interconnect.bandwidth
+    seconds = links * interconnect.latency + carried / interconnect.bandwidth
+    is_ring = count >= _SMALLEST_RING and count == num_partitions(graph)
+    return seconds / 2 if is_ring else seconds
 
 
 def awaited_seconds(

@@ -56,7 +56,7 @@ def _left_out(computation: Computation, instruction: Instruction, target: Target
     if opcode in COLLECTIVES and is_going_on(instruction):
         return ""  # all is said of the fusion that starts it
     if opcode in COLLECTIVES and target.interconnect is not None:
-        return f"{kind} takes the time of the links between devices in the target's file, as on a line ({{}})"
+        return f"{kind} takes the time of the links between devices in the target's file, on a line or ring ({{}})"
     if opcode in COLLECTIVES:
         return f"{kind} takes no time between devices, only in memory ({{}})"
     if opcode in _WITH_HOST:

@@ -26,7 +26,7 @@ DATA = Path(__file__).parent / "data"
 LINKS = Interconnect(1.0, 1.0, 1000.0)
 
 
-def module(call: str, partitions: int = 4) -> Graph:
+def module(call: str, partitions: int = 8) -> Graph:
     return parse_hlo(
         f"""HloModule m, is_scheduled=true, num_partitions={partitions}
         sum {{
@@ -55,7 +55,7 @@ def last(graph: Graph) -> Instruction:
         ("mesh['x'=2,'y'=4] {'y'}", 4),
         ("mesh['x'=2,'y'=4] {'x','y'}", 8),
         ("mesh['x'=8] {'x':(2)2}", 2),
-        ("{}", 4),
+        ("{}", 8),
     ],
 )
 def test_group_sizes(groups: str, size: int) -> None:
@@ -85,8 +85,15 @@ def test_seconds_by_hand(call: str, carried: int, links: int) -> None:
     assert awaited_seconds(graph, graph.entry_computation, last(graph), LINKS) == carried + 1000 * links
 
 
+def test_all_devices_are_on_a_ring() -> None:
+    call = "f32[12]{0} all-reduce(p), replica_groups={{0,1,2,3}}, to_apply=sum"
+    line, ring = (module(call, partitions) for partitions in (8, 4))
+    seconds = [collective_seconds(graph, graph.entry_computation, last(graph), LINKS) for graph in (line, ring)]
+    assert seconds == [6072, 3036]
+
+
 def test_a_group_of_one_says_nothing() -> None:
-    graph = module("f32[12]{0} all-reduce(p), replica_groups={{0},{1},{2},{3}}, to_apply=sum")
+    graph = module("f32[12]{0} all-reduce(p), replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}, to_apply=sum")
     assert collective_seconds(graph, graph.entry_computation, last(graph), LINKS) == 0.0
 
 
@@ -150,15 +157,15 @@ def test_fusions_that_compute_while_data_goes_on() -> None:
     fused = [(start, done, seconds) for start, done, seconds in found if start.opcode == "fusion"]
     assert [done.name.replace("done", "start") for _, done, _ in fused] == [start.name for start, _, _ in fused]
     assert len(fused) == 5
-    # Each device sends its quarter of 16 MiB to three others.
-    assert all(seconds == pytest.approx(3 * 2**22 / 45e9 + 3e-6) for _, _, seconds in fused)
+    # Each device sends its quarter of 16 MiB to three others, half of it each way around.
+    assert all(seconds == pytest.approx((3 * 2**22 / 45e9 + 3e-6) / 2) for _, _, seconds in fused)
     scored = score(graph, target)
     unhidden = sum(seconds for _, _, seconds in found)
     assert 0.0 < scored.stalled < unhidden
     assert not {start.name for start, _, _ in fused} & {each.name for each in scored.unestimated}
     # Gradients are summed and scattered at once, which takes half as long as an all-reduce.
     (first, *_) = [each for each in scored.unestimated if each.opcode == "fusion"]
-    assert first.seconds == pytest.approx(2240 * 4096 * 2 * 3 / 4 / 45e9 + 3e-6 + 1.22e-6, rel=1e-3)
+    assert first.seconds == pytest.approx((2240 * 4096 * 2 * 3 / 4 / 45e9 + 3e-6) / 2 + 1.22e-6, rel=1e-3)
 
 
 def test_a_step_plans_as_one_partition() -> None:

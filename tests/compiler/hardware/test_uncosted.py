@@ -77,7 +77,7 @@ def test_collectives_and_transfers() -> None:
     (said,) = listed("collective-permute(a), source_target_pairs={{0,1}}")
     assert (
         said
-        == "collective-permute takes the time of the links between devices in the target's file, as on a line (once: b)"
+        == "collective-permute takes the time of the links between devices in the target's file, on a line or ring (once: b)"
     )
     (said,) = listed("collective-permute(a), source_target_pairs={{0,1}}", target="h200")
     assert said == "collective-permute takes no time between devices, only in memory (once: b)"

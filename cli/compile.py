@@ -131,6 +131,8 @@ def headline(program: str, outcome: Outcome) -> str:
     """Returns the result in one line."""
     default, ours = cycles_of(outcome.default), cycles_of(outcome.best)
     gained = f"{(1 - outcome.ratio) * 100:.2f} % faster" if outcome.best is not outcome.default else "nothing beat it"
+    if outcome.is_at_bound:
+        gained += ": it is at the bound of our model"
     return (
         f"{program} on {outcome.target}: XLA's default {default:,.0f} cycles, ours {ours:,.0f} "
         f"(× {outcome.ratio:.4f}, {gained})"

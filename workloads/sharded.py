@@ -88,7 +88,7 @@ def _normalized(x: Any) -> Any:
 
 def mlp(mesh: Any, *, data: Any = None, model: Any = None, train: bool = False, tiny: bool = False) -> Built:
     """Residual blocks of two matrices."""
-    batch, width, hidden, layers = (16, 32, 64, 2) if tiny else (4096, 1024, 4096, 3)
+    batch, width, hidden, layers = (16, 32, 64, 2) if tiny else (2048, 512, 2048, 2)
     params = [
         (_struct(mesh, (width, hidden), None, model), _struct(mesh, (hidden, width), model, None))
         for _ in range(layers)
@@ -122,7 +122,7 @@ def transformer(
       train: whether it is a training step.
       tiny: for tests.
     """
-    batch, length, width, heads, layers = (8, 16, 32, 8, 1) if tiny else (16, 512, 1024, 8, 2)
+    batch, length, width, heads, layers = (8, 16, 32, 8, 1) if tiny else (16, 256, 512, 8, 2)
     params = [
         {
             "in": _struct(mesh, (width, 3, heads, width // heads), fully, None, model, None),
@@ -152,7 +152,7 @@ def transformer(
 
 def decode(mesh: Any, *, model: Any, tiny: bool = False) -> Built:
     """One token for each of a batch, with a cache of keys and values whose heads are divided."""
-    batch, length, width, heads, layers = (4, 16, 32, 8, 1) if tiny else (32, 1024, 1024, 8, 2)
+    batch, length, width, heads, layers = (4, 16, 32, 8, 1) if tiny else (32, 1024, 512, 8, 2)
     size = width // heads
     cache = [_struct(mesh, (2, batch, length, heads, size), None, None, None, model, None) for _ in range(layers)]
     params = [
@@ -184,7 +184,7 @@ def decode(mesh: Any, *, model: Any, tiny: bool = False) -> Built:
 
 def experts(mesh: Any, *, expert: str, data: str | None = None, train: bool = False, tiny: bool = False) -> Built:
     """Layers in which each token goes to one of several MLPs, which devices share out."""
-    tokens, width, hidden, count, layers = (64, 16, 32, 8, 1) if tiny else (8192, 1024, 2048, 8, 1)
+    tokens, width, hidden, count, layers = (64, 16, 32, 8, 1) if tiny else (4096, 512, 1024, 8, 1)
     both = (data, expert) if data else expert
     params = [
         (
@@ -222,7 +222,7 @@ def experts(mesh: Any, *, expert: str, data: str | None = None, train: bool = Fa
 def pipeline(mesh: Any, *, stage: str, train: bool = False, tiny: bool = False) -> Built:
     """Stages that pass microbatches on, each an MLP on a device of its own."""
     stages = dict(mesh.shape)[stage]
-    batches, size, width, hidden = (2, 8, 16, 32) if tiny else (8, 1024, 1024, 4096)
+    batches, size, width, hidden = (2, 8, 16, 32) if tiny else (4, 1024, 512, 2048)
     params = (
         _struct(mesh, (stages, width, hidden), stage, None, None),
         _struct(mesh, (stages, hidden, width), stage, None, None),
@@ -253,7 +253,7 @@ def pipeline(mesh: Any, *, stage: str, train: bool = False, tiny: bool = False) 
 def attention(mesh: Any, *, sequence: str, ring: bool, train: bool = False, tiny: bool = False) -> Built:
     """Attention over a sequence that is divided by position: keys go round, or heads are swapped for positions."""
     count = dict(mesh.shape)[sequence]
-    batch, length, width, heads = (2, 32, 32, 8) if tiny else (2, 4096, 1024, 8)
+    batch, length, width, heads = (2, 32, 32, 8) if tiny else (1, 4096, 512, 8)
     size = width // heads
     params = (
         _struct(mesh, (width, 3, heads, size), None, None, None, None),

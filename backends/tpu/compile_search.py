@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from memplan.backends import order_hook
@@ -9,7 +10,7 @@ from memplan.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.backends.tpu.decisions import decisions
 from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
 from memplan.backends.tpu.learning import learned
-from memplan.backends.tpu.outcome import BufferDecision, Candidate, Outcome
+from memplan.backends.tpu.outcome import WORTH_A_COMPILE, BufferDecision, Candidate, Outcome
 from memplan.backends.tpu.planned import (
     FAST,
     STEERING,
@@ -22,6 +23,7 @@ from memplan.backends.tpu.planned import (
     without_plan,
 )
 from memplan.backends.tpu.refusals import named_by, reason
+from memplan.backends.tpu.scoped_limit import next_limit
 from memplan.backends.tpu.steering import COPY_SPEED, CROSS_PROGRAM, SCOPED_LIMIT, TENSORS, Rule, demands, gain
 from memplan.compiler.emulator.score import score
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -34,9 +36,6 @@ from memplan.planners.planner import Budget
 
 # The factor of the bandwidth that the compiler assumes for copies, where it is to believe in faster ones.
 _FASTER = "2"
-
-# A plan whose predicted latency is more than this factor of the best so far is not compiled.
-_NOT_WORTH_A_COMPILE = 1.01
 
 # A smaller relative difference is rounding.
 _TIE = 1e-9
@@ -56,6 +55,7 @@ class CompileSearch:
       planned: the plan that led to the best module that carries one, and that module.
       dropped: by the name of a buffer, why the compiler refused the demands for it.
       adopted: options that paid, and are part of all that follows.
+      limits: scoped limits that were tried without a plan, in KiB, and their latencies.
     """
 
     def __init__(
@@ -87,23 +87,34 @@ class CompileSearch:
         first = self._compile("default", {})
         assert first is not None, "the default is compiled, or an error raised"
         self.default = self.best = self.unsteered = first
+        self.limits = {first.scoped_limit: first.latency}
         try:
-            self._try_all(first)
+            self._try_all()
         except KeyboardInterrupt:
             if self.interrupted is None:
                 raise
         return self._outcome()
 
-    def _try_all(self, first: ScoredModule) -> None:
+    def _try_all(self) -> None:
+        """Tries single options first, then plans for the best module, and the two in turn.
+
+        Options come in the order in which a sweep of them would try them.
+        """
+        if self.default.bound > WORTH_A_COMPILE * self.default.latency:
+            return
+        self._try_scoped()
+        self._try_scoped()
         self._try_without_cross_program()
-        self._try_scoped(2)
+        if self.unsteered.scoped_limit != self.default.scoped_limit:
+            self._try_scoped()
         self._try_plan(STEERING[0], self.unsteered)
         self._try_faster_copies()
         self._try_plan(STEERING[1], self.unsteered)
-        self._try_scoped(3 if self.unsteered.scoped_limit > first.scoped_limit else 1.5)
-        self._try_plan(STEERING[0], self.unsteered)
         self._try_demands()
         self._try_order()
+        self._try_scoped()
+        self._try_plan(STEERING[0], self.unsteered)
+        self._try_scoped()
         tried = 0
         while not self._spent() and tried != len(self.candidates):
             tried = len(self.candidates)
@@ -114,15 +125,17 @@ class CompileSearch:
         if CROSS_PROGRAM not in self.user_options and "cross_program_prefetch_index" in self.best.candidate.text:
             self._keep(self._compile("no cross-program prefetch", {CROSS_PROGRAM: "0"}))
 
-    def _try_scoped(self, factor: float) -> None:
+    def _try_scoped(self) -> None:
         """Tries another scoped limit, without a plan, since the names of instructions may change."""
-        if SCOPED_LIMIT in self.user_options or not self.default.scoped_limit:
+        if SCOPED_LIMIT in self.user_options or not self.default.scoped_limit or self._spent():
             return
-        limit = int(self.default.scoped_limit * factor)
-        if limit * 1024 >= self.target.spaces[FAST].capacity:
+        limit = next_limit(self.limits, self.target.spaces[FAST].capacity // 1024)
+        if limit is None:
             return
         options = {**without_plan(self.unsteered.candidate.options), **self.adopted, SCOPED_LIMIT: str(limit)}
-        self._keep(self._compile(f"scoped limit {limit} KiB", options))
+        done = self._compile(f"scoped limit {limit} KiB", options)
+        self.limits[limit] = math.inf if done is None else done.latency
+        self._keep(done)
 
     def _try_faster_copies(self) -> None:
         """Tries the best so far with a higher bandwidth of copies; what follows keeps it if it pays."""
@@ -142,7 +155,7 @@ class CompileSearch:
         if self._spent():
             return
         planned = self._plan(base)
-        if planned is None or planned.latency > _NOT_WORTH_A_COMPILE * self.best.latency:
+        if planned is None or planned.latency > WORTH_A_COMPILE * self.best.latency:
             return
         options = {**without_plan(base.candidate.options), **self.adopted, **steered(planned, steering)}
         if CROSS_PROGRAM not in self.user_options:
@@ -173,6 +186,8 @@ class CompileSearch:
         if self._spent() or self.planned is None:
             return
         planned, done = self.planned
+        if planned.latency > WORTH_A_COMPILE * self.best.latency:
+            return
         rules = self._missing(planned, done)
         options = dict(done.candidate.options)
         for _ in range(_MOST_REFUSALS):
@@ -314,6 +329,7 @@ class CompileSearch:
             best=self.best.candidate,
             candidates=tuple(self.candidates),
             decisions=self._decisions(),
+            bound=self.default.bound,
             problem=problem,
             plan=plan,
             description=describe(self.best.built),

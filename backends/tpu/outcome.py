@@ -14,6 +14,10 @@ from memplan.compiler.mapping.problem import MappingProblem
 from memplan.compiler.report.description import ProgramDescription
 from memplan.compiler.report.units import ratio
 
+# A compile takes seconds to minutes. A plan is compiled if its predicted latency is at most this part of the best so
+# far, and a default whose bound is more than this part of its latency ends the search.
+WORTH_A_COMPILE = 0.995
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -79,6 +83,7 @@ class Outcome:
       problem: the mapping problem of `best`.
       plan: the mapping that `best` really has, read back from its text. The offsets are ours: a module states none.
       description: what a person may know of the problem's buffers and operations; None if it is not known.
+      bound: seconds of the default that no plan beats by our model: no wait, and everything in fast memory.
     """
 
     target: str
@@ -89,6 +94,13 @@ class Outcome:
     problem: MappingProblem
     plan: Plan
     description: ProgramDescription | None = None
+    bound: float = 0.0
+
+    @property
+    def is_at_bound(self) -> bool:
+        """Whether the default is so near its bound that nothing else was compiled."""
+        assert self.default.score is not None
+        return len(self.candidates) == 1 and self.bound > WORTH_A_COMPILE * self.default.score.latency
 
     @property
     def ratio(self) -> float:

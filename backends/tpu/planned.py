@@ -21,6 +21,7 @@ from memplan.backends.tpu.steering import (
     sites,
     sort_order,
 )
+from memplan.compiler.emulator.timing import TimingEmulator, lower_bound_all_fast
 from memplan.compiler.hardware.target import Target
 from memplan.compiler.ir import Graph
 from memplan.compiler.mapping.build import BuiltProblem, build
@@ -104,6 +105,15 @@ class ScoredModule:
     def latency(self) -> float:
         assert self.candidate.score is not None
         return self.candidate.score.latency
+
+    @cached_property
+    def bound(self) -> float:
+        """Seconds that no plan of this module beats by our model: no wait, and everything in fast memory."""
+        problem = self.built.problem
+        if problem.given is None:
+            return 0.0
+        room = TimingEmulator(problem).latency(problem.given) - lower_bound_all_fast(problem)
+        return self.latency - max(room, 0.0)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,12 @@ def _workloads() -> list[Part]:
     return [(name, ("--workloads", name)) for name in workloads.dumped_names()]
 
 
+def _sharded() -> list[Part]:
+    from memplan.workloads import sharded
+
+    return [(each.name, ("--programs", each.name)) for each in sharded.PROGRAMS]
+
+
 def _maps() -> list[Part]:
     names = ("lstm.tpu-v5e", "transformer_train.tpu-v5e", "unet.tpu-v5e")
     return [(name, (f"{DUMPS}/{name}.default.hlo.txt.gz",)) for name in names]
@@ -110,6 +116,8 @@ class BenchTable:
 
 _MAPPING = ("mapping", "--planners", "slow,xla,greedy,auto")
 _TPU = ("tpu", "--planner", "greedy", "--compile-budget", str(COMPILE_BUDGET), "--effort", EFFORT.value)
+# Twenty programs: with fewer compiles than the others.
+_SHARDED = ("sharded", "--planner", "greedy", "--compile-budget", "4", "--effort", EFFORT.value)
 _ON_V5E = tuple((name, ("--workloads", name, "--targets", "tpu-v5e")) for name in ("lstm", "moe", "neural_ode"))
 _SLOW = re.compile(r"^\| \S+\.slow \|")
 
@@ -129,6 +137,7 @@ TABLES = (
     BenchTable("cold", ("cold", "--effort", EFFORT.value, "--markdown"), alone=True),
     BenchTable("tpu", _TPU, lambda: list(_ON_V5E), "tpu"),
     BenchTable("tpu_all", _TPU, _workloads, "tpu", by_default=False),
+    BenchTable("sharded", _SHARDED, _sharded, "sharded", by_default=False),
     BenchTable("packing", ("packing", "--effort", EFFORT.value, "--markdown"), alone=True),
     BenchTable("memory", ("memory", "--effort", EFFORT.value), _workloads, "memory"),
     BenchTable(

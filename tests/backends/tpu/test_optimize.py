@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_compiler import FakeCompiler, program, refusal
 
 from memplan.backends import order_hook
 from memplan.backends.tpu import compile_search
-from memplan.backends.tpu.compile import CompileError
+from memplan.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.backends.tpu.optimize import optimize
 from memplan.backends.tpu.outcome import Outcome
 from memplan.backends.tpu.steering import COPY_SPEED, CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT, SORT_ORDER, TENSORS
@@ -79,7 +81,7 @@ def test_a_cross_program_prefetch_is_given_up_where_that_pays() -> None:
     def answer(options: Mapping[str, str]) -> str:
         return program(cycles=0 if options.get(CROSS_PROGRAM) == "0" else 66_000, cross_program=not options)
 
-    assert run(FakeCompiler(answer), 2).best.name == "no cross-program prefetch"
+    assert run(FakeCompiler(answer), 4).best.name == "no cross-program prefetch"
 
 
 def test_a_wider_scoped_limit_is_part_of_what_follows() -> None:
@@ -89,6 +91,79 @@ def test_a_wider_scoped_limit_is_part_of_what_follows() -> None:
     outcome = run(FakeCompiler(answer))
     assert outcome.best.options[SCOPED_LIMIT] == "32768"
     assert SORT_ORDER in outcome.best.options
+
+
+def limits(compiler: FakeCompiler) -> list[str]:
+    """The scoped limits that were tried without a plan, in order."""
+    return [
+        request[SCOPED_LIMIT]
+        for request in compiler.requests
+        if SCOPED_LIMIT in request and SORT_ORDER not in request and COPY_SPEED not in request
+    ]
+
+
+def test_scoped_limits_are_tried_both_ways_and_then_by_bisection() -> None:
+    def answer(options: Mapping[str, str]) -> str:
+        away = abs(int(options.get(SCOPED_LIMIT, "16384")) - 10_752)
+        return program(cycles=61_000 + away)
+
+    compiler = FakeCompiler(answer)
+    outcome = run(compiler, 12)
+    assert limits(compiler) == ["32768", "8192", "4096", "12288", "10240"]
+    assert outcome.best.options[SCOPED_LIMIT] == "10240"
+
+
+def test_at_no_budget_behind_a_sweep_of_scoped_limits_and_cross_program_prefetch() -> None:
+    sweep: list[dict[str, str]] = [{}, {SCOPED_LIMIT: "32768"}, {SCOPED_LIMIT: "8192"}, {CROSS_PROGRAM: "0"}]
+    for best in sweep:
+
+        def answer(options: Mapping[str, str], best: Mapping[str, str] = best) -> str:
+            return program(cycles=62_000 if dict(options) == best else 66_000, cross_program=not options)
+
+        for budget in range(1, len(sweep) + 1):
+            tried = run(FakeCompiler(answer), budget).best.score
+            assert tried is not None
+            assert (tried.cycles < 4 * 64_000) == (best in sweep[:budget])
+
+
+# Its arrays are small beside what its instructions take.
+BUSY = """HloModule m, is_scheduled=true
+ENTRY e {
+  x = f32[8,128]{1,0} parameter(0)
+  a = f32[8,128]{1,0} exponential(x), backend_config={"window_config":{"estimated_cycles":"4000000"}}
+  ROOT b = f32[8,128]{1,0} negate(a), backend_config={"window_config":{"estimated_cycles":"4000000"}}
+}"""
+
+
+def test_a_default_at_its_bound_ends_the_search() -> None:
+    compiler = FakeCompiler(lambda options: BUSY)
+    outcome = run(compiler)
+    assert len(compiler.requests) == 1
+    assert outcome.default.score is not None
+    assert 0.995 < outcome.bound / outcome.default.score.latency <= 1.0
+    assert outcome.is_at_bound
+    slower = run(FakeCompiler(lambda options: program()))
+    assert slower.default.score is not None
+    assert slower.bound < 0.9 * slower.default.score.latency
+    assert not run(FakeCompiler(lambda options: program()), 1).is_at_bound
+
+
+def test_another_process_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a search has compiled is on disk, and the same search asks for the same."""
+    asked: list[dict[str, str]] = []
+
+    def request(self: TpuCompiler, module: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        asked.append(request["options"])
+        return {"memory": None}, obedient(request["options"])
+
+    monkeypatch.setattr(TpuCompiler, "_request", request)
+    outcomes = [
+        optimize(b"module", V5E, effort=Effort.FAST, compiler=TpuCompiler(tmp_path), compile_budget=6) for _ in range(2)
+    ]
+    assert len(asked) == len(outcomes[0].candidates)
+    first, second = ([(each.name, each.options, each.score) for each in done.candidates] for done in outcomes)
+    assert first == second
+    assert outcomes[0].best.options == outcomes[1].best.options
 
 
 def test_faster_copies_are_part_of_what_follows_if_they_pay() -> None:
@@ -106,7 +181,7 @@ def test_faster_copies_are_part_of_what_follows_if_they_pay() -> None:
 
 
 def test_a_plan_that_is_predicted_to_lose_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile_search, "_NOT_WORTH_A_COMPILE", 0.0)
+    monkeypatch.setattr(compile_search, "WORTH_A_COMPILE", 0.0)
     compiler = FakeCompiler(obedient)
     assert run(compiler).best.name == "default"
     assert all(SORT_ORDER not in request for request in compiler.requests)

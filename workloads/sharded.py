@@ -198,7 +198,7 @@ def experts(mesh: Any, *, expert: str, data: str | None = None, train: bool = Fa
     def layer(x: Any, gate: Any, up: Any, down: Any) -> Any:
         weights = jax.nn.softmax((x @ gate).astype(jnp.float32))
         room = 2 * x.shape[0] // count
-        chosen = jax.nn.one_hot(jnp.argmax(weights, -1), count)
+        chosen = jax.nn.one_hot(jnp.argmax(weights, -1), count, dtype=jnp.int32)
         place = jax.nn.one_hot(jnp.cumsum(chosen, 0) * chosen - 1, room)  # [tokens, experts, room]
         sent = jnp.einsum("tec,td->ecd", place.astype(x.dtype), x)
         sent = lax.all_to_all(sent, expert, 0, 1, tiled=True)

@@ -13,7 +13,7 @@ BENCHES = {
     "cold": "What is compiled after an installation, and the first plan beside the second.",
     "mapping": "Latency of each planner on each dump.",
     "jit": "Time of a warm call under memplan.jit, beside jax.jit.",
-    "tpu": "Latency of what XLA:TPU compiles with our plans, beside its default.",
+    "tpu": "Latency of what XLA:TPU compiles with our plans, and with our passes and plans, beside its default.",
     "sharded": "Latency of programs of several TPU devices with our plans, beside XLA's default.",
     "fidelity": "How well the cost model predicts the compiler's estimates.",
     "game": "Moves of the mallocGame in a second.",

@@ -1,7 +1,8 @@
-"""`memplan bench tpu`: what XLA:TPU makes of the workloads with our plans, beside its default.
+"""`memplan bench tpu`: what XLA:TPU makes of the workloads with our plans, and with everything on, beside its default.
 
-Both are scored by the same emulator from the modules' own estimates. Rows are written as they come: an interrupted run
-keeps what it has, and what was compiled once is found in the cache.
+Each workload is compiled as `jax.jit` does, with plans, and as `memplan.jit` does by default: rewritten by the passes
+of "auto", and then planned. All are scored by the same emulator from the modules' own estimates. Rows are written as
+they come: an interrupted run keeps what it has, and what was compiled once is found in the cache.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +27,7 @@ from memplan.cli.bench.results import Results
 from memplan.cli.compile import in_short
 from memplan.cli.console import Stages, note, show, write
 from memplan.cli.outputs import check_file
-from memplan.cli.programs import find_program, lower_for_tpu, prepare_jax
+from memplan.cli.programs import Program, find_program, lower_for_tpu, prepare_jax
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target, load_target
@@ -48,7 +49,7 @@ def command(
     json_file: JsonFile = None,
     resume: Resume = False,
 ) -> None:
-    """Latency of what XLA:TPU compiles with our plans, beside its default.
+    """Latency of what XLA:TPU compiles with our plans, and with our passes and plans, beside its default.
 
     Needs libtpu, no TPU. All of it takes hours; what was compiled once is kept.
     """
@@ -74,18 +75,22 @@ def command(
         search = Search(planner, compile_budget, effort, time_limit, compiler)
         for name in names:
             try:
-                lowered: TpuProgram | MemplanError = TpuProgram(lower_for_tpu(find_program(name)))
+                program = find_program(name)
+                lowered: TpuProgram | MemplanError = TpuProgram(lower_for_tpu(program))
+                passed, passes = after_passes(program)
             except MemplanError as error:
-                lowered = error
+                lowered, passed, passes = error, None, ()
             for target in described:
                 with stages.stage(f"{name} for {target.name}"):
                     if results.has(workload=name, target=target.name):
                         continue
                     started = time.perf_counter()
                     row = search.row(name, lowered, target)
+                    if "error" not in row:
+                        row |= search.everything(row, passed, passes, target)
                     row["seconds"] = time.perf_counter() - started
                     results.add([row])
-                told = row["error"] if "error" in row else f"{row['ratio']:.4f} of the default, by {row['best']}"
+                told = row["error"] if "error" in row else _told(row)
                 note(f"{name} for {target.name}: {told}, {row['seconds']:.0f} s")
     if markdown:
         write(markdown_table(results.rows))
@@ -142,6 +147,50 @@ class Search:
                 raise
             return {"workload": name, "target": target.name, "error": str(error)}
 
+    def everything(self, row: Row, program: TpuProgram | None, passes: Sequence[str], target: Target) -> Row:
+        """Returns what to add to a row for the program with everything on.
+
+        Args:
+          row: of the program as it is given.
+          program: after the passes; None if they left it as it is, and the row says it all.
+          passes: names of those that changed it.
+          target: that it is compiled for.
+        """
+        if program is None:
+            return {"everything": row["ratio"], "everything_best": row["best"], "passes": []}
+        try:
+            outcome = self.outcome(program, target)
+        except MemplanError as error:  # memplan.jit runs such a program as jax.jit does
+            return {"everything": 1.0, "everything_best": str(error), "passes": list(passes)}
+        assert outcome.best.score is not None
+        return {
+            "everything": ratio(outcome.best.score.latency, row["default"]),
+            "everything_best": outcome.best.name,
+            "passes": list(passes),
+        }
+
+
+def after_passes(program: Program) -> tuple[TpuProgram | None, tuple[str, ...]]:
+    """Returns a program as `memplan.jit` rewrites it by default, and the passes that did; None if none did.
+
+    Raises:
+      MemplanError: it does not trace.
+    """
+    from memplan.passes.base import Context
+    from memplan.passes.manager import CLEAN_UPS, PassOutcome, rewritten
+
+    found: list[PassOutcome] = []
+    made = replace(program, fun=rewritten(program.fun, "auto", Context("tpu"), found.append))
+    module = lower_for_tpu(made)
+    reports = found[-1].reports if found else ()
+    names = [report.name for report in reports if report.changed and report.name not in CLEAN_UPS]
+    return (TpuProgram(module), tuple(dict.fromkeys(names))) if names else (None, ())
+
+
+def _told(row: Row) -> str:
+    everything = f", {row['everything']:.4f} with {', '.join(row['passes'])}" if row["passes"] else ""
+    return f"{row['ratio']:.4f} of the default, by {row['best']}{everything}"
+
 
 def row_of(workload: str, outcome: Outcome) -> Row:
     """Returns the row of one program on one target: latencies in seconds, and in cycles."""
@@ -184,19 +233,24 @@ def summarize_ratios(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "programs": len(rows),
         "better": sum(value < 1 for value in ratios),
-        "mean_ratio": statistics.geometric_mean(ratios) if ratios else None,
+        "mean_ratio": _mean(ratios),
         "best_ratio": min(ratios, default=None),
         "worst_ratio": max(ratios, default=None),
+        "mean_everything": _mean([row["everything"] for row in rows if "everything" in row]),
         "median_prediction_error": statistics.median(errors) if errors else None,
         "high_prediction_error": errors[math.ceil(0.95 * len(errors)) - 1] if errors else None,
     }
+
+
+def _mean(ratios: Sequence[float]) -> float | None:
+    return statistics.geometric_mean(ratios) if ratios else None
 
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("workload", "target"):
         table.add_column(column, no_wrap=True)
-    for column in ("default cycles", "our cycles", "ratio"):
+    for column in ("default cycles", "our cycles", "plan alone", "everything on"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("best candidate")
     for column in ("compiles", "obeyed", "predicted", "seconds"):
@@ -205,7 +259,7 @@ def _table(rows: Sequence[Row]) -> Table:
         seconds = f"{row['seconds']:.0f}"
         if "error" in row:
             error = in_short(row["error"])
-            table.add_row(row["workload"], row["target"], "", "", "", error, "", "", "", seconds)
+            table.add_row(row["workload"], row["target"], "", "", "", "", error, "", "", "", seconds)
             continue
         table.add_row(
             row["workload"],
@@ -213,6 +267,7 @@ def _table(rows: Sequence[Row]) -> Table:
             f"{row['default_cycles']:,.0f}",
             f"{row['cycles']:,.0f}",
             f"{row['ratio']:.4f}",
+            f"{row['everything']:.4f}",
             row["best"],
             str(row["compiles"]),
             f"{row['obeyed']} of {row['decisions']}",
@@ -233,14 +288,22 @@ def _prediction(row: Row) -> str:
 def _summary_table(summary: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("target", no_wrap=True)
-    for column in ("better", "geometric mean", "best", "worst", "prediction off by, median", "95th percentile"):
+    for column in (
+        "better",
+        "geometric mean",
+        "everything on",
+        "best",
+        "worst",
+        "prediction off by, median",
+        "95th percentile",
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for target, values in summary.items():
         if values["programs"]:
             table.add_row(
                 target,
                 f"{values['better']} of {values['programs']}",
-                *(f"{values[key]:.4f}" for key in ("mean_ratio", "best_ratio", "worst_ratio")),
+                *(f"{values[key]:.4f}" for key in ("mean_ratio", "mean_everything", "best_ratio", "worst_ratio")),
                 *(_percent(values[key]) for key in ("median_prediction_error", "high_prediction_error")),
             )
     return table
@@ -251,15 +314,20 @@ def _percent(part: float | None) -> str:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """Returns the ratios as a table in Markdown: a row for each workload, a column for each target."""
+    """Returns the ratios in Markdown: a row for each workload, and for each target its plan alone and everything on."""
     targets = list(dict.fromkeys(row["target"] for row in rows))
-    ratio = {(row["workload"], row["target"]): row.get("ratio") for row in rows}
-    lines = [f"| workload | {' | '.join(targets)} |", f"|---|{'---:|' * len(targets)}"]
+    found = {(row["workload"], row["target"]): row for row in rows}
+    keys = [(target, key) for target in targets for key in ("ratio", "everything")]
+    heads = [f"{target}, {'plan alone' if key == 'ratio' else 'everything on'}" for target, key in keys]
+    lines = [f"| workload | {' | '.join(heads)} |", f"|---|{'---:|' * len(keys)}"]
     for workload in dict.fromkeys(row["workload"] for row in rows):
-        cells = [_cell(ratio.get((workload, target))) for target in targets]
+        cells = [_cell(found.get((workload, target), {}).get(key)) for target, key in keys]
         lines.append(f"| {workload} | {' | '.join(cells)} |")
     summary = summarize(rows)
-    means = [_cell(summary.get(target, {}).get("mean_ratio")) for target in targets]
+    means = [
+        _cell(summary.get(target, {}).get("mean_ratio" if key == "ratio" else "mean_everything"))
+        for target, key in keys
+    ]
     lines.append(f"| geometric mean | {' | '.join(means)} |")
     return "\n".join(lines)
 

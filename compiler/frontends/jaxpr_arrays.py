@@ -8,6 +8,7 @@ the border in both directions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -45,15 +46,24 @@ def hlo_dtype(dtype: Any) -> str:
     return name
 
 
-_NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
-    hlo_dtype(dtype): np.dtype(dtype)
+def _numpy_dtypes() -> dict[str, np.dtype[Any]]:
+    """Returns numpy's types by XLA's names; a new ml_dtypes has some that XLA does not know."""
+    narrow = [
+        value for name, value in vars(ml_dtypes).items() if name.startswith(("float8_", "float4_", "int", "uint"))
+    ]
+    found = {}
     for dtype in (
         bool,
         *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
         *("float16", "float32", "float64", "complex64", "complex128", ml_dtypes.bfloat16),
-        *(value for name, value in vars(ml_dtypes).items() if name.startswith(("float8_", "float4_", "int", "uint"))),
-    )
-}  # fmt: skip
+        *narrow,
+    ):
+        with suppress(GraphError):
+            found[hlo_dtype(dtype)] = np.dtype(dtype)
+    return found
+
+
+_NUMPY_DTYPES = _numpy_dtypes()
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:

@@ -11,14 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 from fake_compiler import FakeCompiler, program, refusal
 
+from memplan.backends.jit.planning import TpuProgram
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.compile import CompileError
 from memplan.backends.tpu.steering import SCOPED_LIMIT, SORT_ORDER
 from memplan.cli.bench import tpu as bench_tpu
 from memplan.cli.compile import DECISIONS, MODULES
+from memplan.cli.programs import Program
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import load_target
 from memplan.compiler.report.files import FILES
@@ -183,8 +188,12 @@ def test_bench(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
     assert summary["all"]["worst_ratio"] <= 1.0
     assert summary["all"]["median_prediction_error"] >= 0.0
     table = run("bench", "tpu", *arguments, "--markdown").out.splitlines()
-    assert table[0] == "| workload | tpu-v5e | tpu-v5p |"
+    assert table[0] == (
+        "| workload | tpu-v5e, plan alone | tpu-v5e, everything on | tpu-v5p, plan alone | tpu-v5p, everything on |"
+    )
     assert table[-1].startswith("| geometric mean | **0.")
+    # No pass changes these two.
+    assert [row["everything"] for row in data["rows"]] == [row["ratio"] for row in data["rows"]]
 
 
 def test_bench_goes_on_after_a_failure(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
@@ -210,7 +219,7 @@ def test_bench_goes_on_after_a_failure(run: Run, fake: FakeCompiler, tmp_path: P
     first, second = json.loads((tmp_path / "f").read_text())["rows"]
     assert first["error"] == "this jax cannot print the module"
     assert second["ratio"] < 1
-    assert "| lstm | – |" in bench_tpu.markdown_table([first, second]).splitlines()
+    assert "| lstm | – | – |" in bench_tpu.markdown_table([first, second]).splitlines()
 
 
 def test_bench_goes_on_after_a_workload_that_does_not_lower(
@@ -262,6 +271,31 @@ def test_summary() -> None:
     many = bench_tpu.summarize([row("a", 1.0, *(1 + i / 100 for i in range(1, 101)))])["all"]
     assert many["high_prediction_error"] == pytest.approx(0.95)
     assert bench_tpu.summarize([failed])["all"]["mean_ratio"] is None
+
+
+def test_everything_on_is_beside_the_default_of_the_program_as_given(fake: FakeCompiler) -> None:
+    """A transform becomes products, and the program of those is planned."""
+    given = Program("f", lambda x: jnp.fft.irfft(jnp.fft.rfft(x) ** 2), (jax.ShapeDtypeStruct((8, 256), jnp.float32),))
+    rewritten, passes = bench_tpu.after_passes(given)
+    assert rewritten is not None
+    assert passes == ("fft_to_matmul",)
+    search = bench_tpu.Search("greedy", 2, Effort.FAST, None, fake)
+    target = load_target("tpu-v5e")
+    fake.answer = lambda options: program(cycles=60_000)
+    row = search.row("f", TpuProgram(b"given"), target)
+    fake.answer = lambda options: program(cycles=30_000)
+    row |= search.everything(row, rewritten, passes, target)
+    assert (row["ratio"], row["everything"]) == (1.0, 0.5)
+    assert bench_tpu.summarize([row])["all"]["mean_everything"] == pytest.approx(0.5)
+    unchanged = Program("g", jnp.tanh, given.args)
+    assert bench_tpu.after_passes(unchanged) == (None, ())
+
+    def refused(options: Any) -> str:
+        raise CompileError("the TPU compiler refused: no", "refused")
+
+    fake.answer = refused
+    fallen = search.everything(row, rewritten, passes, target)
+    assert (fallen["everything"], fallen["everything_best"]) == (1.0, "the TPU compiler refused: no")
 
 
 def test_the_table_cuts_no_figure(run: Run, fake: FakeCompiler) -> None:

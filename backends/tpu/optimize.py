@@ -3,9 +3,10 @@
 What may be decided for a module, in the order in which it is tried:
 
     default              the compiler's own choice; it is always a candidate, so the result is never worse
-    no cross-program     no argument stays in fast memory from run to run, which frees its place for others
     scoped limit         the fast memory that an instruction may keep for itself; a larger window makes some
-                         instructions faster and leaves less room to tensors, so both are decided together
+                         instructions faster and leaves less room to tensors, so both ways are tried, then by bisection
+                         (`scoped_limit.py`)
+    no cross-program     no argument stays in fast memory from run to run, which frees its place for others
     faster copies        the bandwidth that the compiler assumes for copies; with a higher one it prefetches more, and
                          the score says whether an operation has to wait
     plan                 a planner's mapping of the best module so far; the compiler is steered by it (`steering.py`)
@@ -16,7 +17,8 @@ What may be decided for a module, in the order in which it is tried:
     order                the order of execution that keeps the least memory alive, where the installed JAX can set one
                          and the compiler's own order keeps more
 
-Each compile teaches something: the next plan is made from the estimates of all modules so far that have the same
+A compile takes long: a default that is at its bound ends the search, and a plan that is predicted to gain next to
+nothing is not compiled. Each compile teaches something: the next plan is made from the estimates of all modules so far that have the same
 instructions (`learning.py`). The search itself is `compile_search.py`.
 """
 

@@ -275,7 +275,7 @@ def test_summary() -> None:
 
 def test_everything_on_is_beside_the_default_of_the_program_as_given(fake: FakeCompiler) -> None:
     """A transform becomes products, and the program of those is planned."""
-    given = Program("f", lambda x: jnp.fft.irfft(jnp.fft.rfft(x) ** 2), (jax.ShapeDtypeStruct((8, 256), jnp.float32),))
+    given = Program("f", lambda x: jnp.fft.irfft(jnp.fft.rfft(x) ** 2), (jax.ShapeDtypeStruct((8, 8192), jnp.float32),))
     rewritten, passes = bench_tpu.after_passes(given)
     assert rewritten is not None
     assert passes == ("fft_to_matmul",)

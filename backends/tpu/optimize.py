@@ -18,8 +18,8 @@ What may be decided for a module, in the order in which it is tried:
                          and the compiler's own order keeps more
 
 A compile takes long: a default that is at its bound ends the search, and a plan that is predicted to gain next to
-nothing is not compiled. Each compile teaches something: the next plan is made from the estimates of all modules so far that have the same
-instructions (`learning.py`). The search itself is `compile_search.py`.
+nothing is not compiled. Each compile teaches something: the next plan is made from the estimates of all modules so far
+that have the same instructions (`learning.py`). The search itself is `compile_search.py`.
 """
 
 from __future__ import annotations

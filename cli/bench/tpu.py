@@ -60,7 +60,7 @@ def command(
     described = [load_target(name) for name in names_in(targets, "--targets")]
     for target in described:
         optimizer.check(target, planner, compile_budget, time_limit)
-    names = registry.dumpednames_in() if workloads is None else names_in(workloads, "--workloads")
+    names = registry.dumped_names() if workloads is None else names_in(workloads, "--workloads")
     for name in names:
         registry.get(name)
     setting = {

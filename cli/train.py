@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,9 +42,7 @@ def command(
             metavar="PROBLEM_OR_DUMP…", show_default=False, help="What to play: programs, or problems as JSON."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", show_default=False, help="Plans, checkpoints and metrics.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", show_default=False, help="Plans and checkpoints.")],
     target: TargetName = None,
     trip_count: TripCounts = None,
     dim: Dims = None,
@@ -56,58 +53,36 @@ def command(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", show_default=False, help="Of all that is random; 0 by default.")
     ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option(
-            "--search", metavar="S", show_default=False, help="How moves are chosen: gumbel (default), muzero or none."
-        ),
-    ] = None,
-    simulations: Annotated[
-        int | None,
-        typer.Option("--simulations", metavar="N", show_default=False, help="Of each search; 8 by default."),
-    ] = None,
 ) -> None:
     """Train an agent that plays the mallocGame.
 
-    One program: it plays it better and better. Several: it learns what they have in common, and `memplan plan --planner
-    agent --checkpoint DIR` plans programs that it never saw. The best plan of each is kept.
+    It plays each program better and better, and learns what all have in common: `memplan plan --planner agent
+    --checkpoint DIR` goes on with one of them, or begins with another one. The best plan of each is kept.
     """
     if not minutes > 0:
         raise MemplanError(f"--minutes {minutes}: must be more than 0")
-    if resume and (seed, search, simulations) != (None, None, None):
-        raise MemplanError("--resume goes on with the options that the run was started with: leave them out")
+    if resume and seed is not None:
+        raise MemplanError("--resume goes on with the seed that the run was started with: leave it out")
     bindings = Bindings.of(trip_count, dim)
     check_folder(out)
-    from memplan.rl_agent.planner import ready_to_play
-
-    with ready_to_play():
-        from memplan.rl_agent.learning.training import Training
-
-        options = None if resume else _options(seed, search, simulations)
-        with Stages(total=2) as stages:
-            with stages.stage("reading"):
-                problems = [read_problem(file, target, bindings) for file in files]
-            with stages.stage("planning what to compare with"):
-                compared = [
-                    {name: pipeline.emulate(problem, plan).latency for name, plan in baselines(problem)}
-                    for problem in problems
-                ]
-        training = Training(problems, options, out, resume)
-        try:
-            _run(training, 60.0 * minutes, compared)
-        finally:
-            show(lambda terminal: terminal.print(_table(training, compared, None)))
-    note(f"plans, checkpoints and metrics are in {out}")
-
-
-def _options(seed: int | None, search: str | None, simulations: int | None) -> Any:
-    """Returns those of a new training; None is for what is usual."""
+    from memplan.rl_agent.learning import pretrained
     from memplan.rl_agent.learning.options import TrainOptions
+    from memplan.rl_agent.learning.training import Training
 
-    options = TrainOptions(seed=seed or 0)
-    chosen: dict[str, Any] = {"method": search, "simulations": simulations}
-    wanted = {name: value for name, value in chosen.items() if value is not None}
-    return replace(options, search=replace(options.search, **wanted))
+    with Stages(total=2) as stages:
+        with stages.stage("reading"):
+            problems = [read_problem(file, target, bindings) for file in files]
+        with stages.stage("planning what to compare with"):
+            compared = [
+                {name: pipeline.emulate(problem, plan).latency for name, plan in baselines(problem)}
+                for problem in problems
+            ]
+    training = Training(problems, None if resume else TrainOptions(seed=seed or 0), out, resume, pretrained.weights())
+    try:
+        _run(training, 60.0 * minutes, compared)
+    finally:
+        show(lambda terminal: terminal.print(_table(training, compared, None)))
+    note(f"plans and checkpoints are in {out}")
 
 
 def _run(training: Any, seconds: float, compared: Sequence[dict[str, float]]) -> None:
@@ -176,7 +151,7 @@ def _table(training: Any, compared: Sequence[dict[str, float]], progress: Any) -
     title = None
     if progress is not None:
         report = progress.report
-        title = f"iteration {report.iteration}, {progress.seconds:.0f} s, {report.gained:.1%} of the games gain"
+        title = f"iteration {report.iteration}, {progress.seconds:.0f} s, {report.games:,} games in it"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("program")
     for name in (*BASELINES, "agent", "÷ greedy"):

@@ -1,314 +1,209 @@
-"""`memplan bench agent`: latency against time, of the agent and of what it is compared with.
+"""`memplan bench agent`: how much of what greedy leaves each method finds, by CPU seconds.
 
-The agent learns each program from scratch, on all cores. Evolution and search have the same time, one core each, beside
-each other; a player of random games has half of it, on all cores. A method that reaches the bound ends there. All plans
-are scored by the same emulator, and checked by `verify`; for random games the score of the game counts.
-
-With `--ablations`, variants of the agent are compared that lack one part each.
+All arms start from greedy's plan. What is measured is the part of the way from there to the best known latency that an
+arm has gone after so many CPU seconds of all its threads. It is negative as long as the arm's own plans are worse than
+the start: a game cannot repeat every plan. Compiling is done before, by a first run that ends at once.
+The best known latency is the optimum where that is planted, otherwise the least latency of all rows of the problem. A
+problem on which this is less than 2 % below the start has no room: it is listed, but does not count.
 """
 
 from __future__ import annotations
 
-import io
-import queue
+import math
 import statistics
-import time
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from memplan.cli.arguments import JsonFile, Markdown, Resume
-from memplan.cli.bench.mapping import OPTIMAL
+from memplan.cli.bench.agent_arms import ARMS, Arm, Clock
+from memplan.cli.bench.agent_problems import NamedProblem, named_problem
 from memplan.cli.bench.results import Results
-from memplan.cli.bench.rows import print_rows
-from memplan.cli.bindings import Bindings
+from memplan.cli.bench.rows import chosen_names, print_rows
 from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
-from memplan.cli.train import BASELINES, baselines, read_problem
 from memplan.compiler.emulator.timing import TimingEmulator
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.files import write_atomically
-from memplan.compiler.mapping.problem import MappingProblem
-from memplan.compiler.mapping.verify import verify
-from memplan.compiler.printable import printable
-from memplan.compiler.report.picture import texts_as_they_are
-from memplan.compiler.report.units import print_seconds, ratio
-from memplan.fleet import dump_name
-from memplan.planners.auto.member import Member, News
-from memplan.planners.bound import lower_bound
-from memplan.planners.planner import Budget, Effort
+from memplan.compiler.mapping.plan import Plan
+from memplan.compiler.report.units import ratio
+from memplan.planners.planner import Budget
 from memplan.planners.planner import get as planner_called
 
-# The first ten, by name, of the shipped programs of a TPU v5e with up to 1,000 decisions.
-DEFAULT_PROGRAMS = (
-    "alexnet_train", "decode_kv", "hyena", "lstm", "lstm_train",
-    "mamba", "mlp_mixer", "moe", "neural_ode", "resnet50_infer",
-)  # fmt: skip
-_TARGET = "tpu-v5e"
+# Over 2 % lie between greedy's plan and the best known one of each of these.
+DEFAULT_PROBLEMS = "decode_kv.tpu-7x,transformer_train.tpu-v5e,resnet50_train.tpu-v5e@0.5,placement:300"
 
-# They have all the time, beside each other; the others need little.
-_SEARCHERS = ("evolution", "search")
+# The part of the start below which nothing that learns can show itself.
+_ROOM = 0.02
 
-# Random games that are played at once.
-_BATCH = 256
+# The arm that the others are compared with, pair by pair.
+_MAIN = "agent"
 
-# What is this close to the bound is at the bound: the game adds in single precision.
-_AT_BOUND = 1.0 + 1e-6
+# Shares that are closer than this are equal.
+_TIE = 1e-4
 
-Curve = list[tuple[float, float]]  # seconds, latency of the best plan so far
+Row = dict[str, Any]
 
 
 def command(
-    dumps: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", show_default=False, help="Play this dump (repeatable). By default ten shipped."),
+    problems: Annotated[
+        str,
+        typer.Option(metavar="NAMES", help="Dumps (NAME or NAME@PART of the memory), placement:N, generated:SEED, …"),
+    ] = DEFAULT_PROBLEMS,
+    arms: Annotated[
+        str | None, typer.Option(metavar="NAMES", show_default=False, help="Which methods; by default all.")
     ] = None,
-    minutes: Annotated[float, typer.Option(metavar="M", help="For each program and method.")] = 10.0,
-    ablations: Annotated[
-        bool, typer.Option("--ablations", help="Compare variants of the agent that lack a part each.")
-    ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of all that is random.")] = 0,
+    minutes: Annotated[str, typer.Option(metavar="M,…", help="CPU minutes after which to look.")] = "1,3",
+    seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each arm on each problem.")] = 3,
     markdown: Markdown = False,
-    picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE", show_default=False, help="Draw the curves: PNG or SVG.")
-    ] = None,
     json_file: JsonFile = None,
     resume: Resume = False,
 ) -> None:
-    """Latency against time: the agent from scratch, beside the planners.
+    """How much of what greedy leaves the agent and others find, by CPU minutes.
 
-    Takes four hours with ten minutes for each program and method.
+    Takes as many CPU minutes as problems × arms × seeds × the last of `--minutes`.
     """
     check_file(json_file)
-    check_file(picture)
-    if not minutes > 0:
-        raise MemplanError(f"--minutes {minutes}: must be more than 0")
-    from memplan.rl_agent.planner import ready_to_play
-
-    files = dumps or _shipped()
-    setting = {"minutes": minutes, "ablations": ablations, "seed": seed}
+    moments = _moments(minutes)
+    if seeds < 1:
+        raise MemplanError(f"--seeds {seeds}: must be at least 1")
+    chosen = [ARMS[name] for name in chosen_names(arms, "--arms", ARMS)]
+    names = problems.split(",")
+    setting = {"seconds": moments}
     results = Results("agent", json_file, setting, summarize, resume)
-    with ready_to_play(), Stages(total=len(files)) as stages:
-        for file in files:
-            with stages.stage(dump_name(file)):
-                if results.has(dump=dump_name(file)):
-                    continue
-                problem = read_problem(file, None, Bindings())
-                bound = lower_bound(problem).value
-                measure = _ablated if ablations else _compared
-                row = {"dump": dump_name(file), "bound": bound, **measure(problem, minutes, seed, _AT_BOUND * bound)}
-                results.add([row])
-    columns, lines = _lines(results.rows)
-    print_rows(columns, lines, {"program"}, markdown=markdown)
-    if picture is not None:
-        draw(results.rows, picture)
-
-
-def _shipped() -> list[Path]:
-    from memplan import workloads
-
-    return [workloads.dumps_folder() / f"{name}.{_TARGET}.default.hlo.txt.gz" for name in DEFAULT_PROGRAMS]
-
-
-def _compared(problem: MappingProblem, minutes: float, seed: int, enough: float) -> dict[str, Any]:
-    emulator = TimingEmulator(problem)
-    curves: dict[str, Curve] = {}
-    started = time.monotonic()
-    for name, plan in baselines(problem, seed):
-        curves[name] = [(time.monotonic() - started, emulator.latency(plan))]
-        started = time.monotonic()
-    searched, violations = _searched(problem, emulator, 60.0 * minutes, seed, enough)
-    curves |= searched
-    curves["random"] = _at_random(problem, 30.0 * minutes, seed)
-    from memplan.rl_agent.learning.options import TrainOptions
-
-    curves["agent"], moves, broken = _learned(problem, TrainOptions(seed=seed), minutes, enough)
-    return {"moves": moves, "violations": violations + broken, "curves": curves}
-
-
-def _searched(
-    problem: MappingProblem, emulator: TimingEmulator, seconds: float, seed: int, enough: float
-) -> tuple[dict[str, Curve], int]:
-    """Returns the curves of planners that search, and how many rules their plans break."""
-    started = time.monotonic()
-    curves: dict[str, Curve] = {name: [] for name in _SEARCHERS}
-    violations = 0
-    news: queue.SimpleQueue[News] = queue.SimpleQueue()
-    proven: set[Member] = set()
-    running = [Member(name, problem, Budget(Effort.HIGH, seed, seconds), news) for name in _SEARCHERS]
-    try:
-        while running:
-            told = news.get()
-            if told.plan is None:
-                running.remove(told.member)
-                if told.error and told.member not in proven:
-                    raise MemplanError(f"{told.member.planner} on {problem.name}: {told.error}")
+    with Stages(total=len(names) * len(chosen) * seeds) as stages:
+        for name in names:
+            # Rows of a file that is gone on with need no problem.
+            wanted = [
+                (arm, seed)
+                for seed in range(seeds)
+                for arm in chosen
+                if not results.has(problem=name, arm=arm.name, seed=seed)
+            ]
+            if not wanted:
                 continue
-            curve, latency = curves[told.member.planner], emulator.latency(told.plan)
-            violations += len(verify(problem, told.plan))
-            if not curve or latency < curve[-1][1]:
-                curve.append((time.monotonic() - started, latency))
-            if latency <= enough:
-                proven.add(told.member)
-                told.member.stop()
-    finally:
-        for member in running:
-            member.stop()
-    return curves, violations
+            given = named_problem(name)
+            start = planner_called("greedy").plan(given.problem, Budget())
+            for arm, seed in wanted:
+                with stages.stage(f"{name}: {arm.name}, seed {seed}"):
+                    results.add([_run(name, given, start, arm, seed, moments)])
+    for columns, lines in (_shares_by_time(results.rows), _shares_by_problem(results.rows)):
+        print_rows(columns, lines, {"arm", "problem"}, markdown=markdown)
 
 
-def _at_random(problem: MappingProblem, seconds: float, seed: int) -> Curve:
-    """Returns the curve of the best of games that are played at random."""
-    from memplan.rl_agent.game.arrays import make_arrays
-    from memplan.rl_agent.game.game import Game
-    from memplan.rl_agent.game.host import Host
-
-    game = Game(problem, guide=None)
-    host = Host(make_arrays(game))
-    curve: Curve = []
-    played, started = 0, time.monotonic()
-    while not curve or time.monotonic() - started < seconds:
-        returns = host.play_at_random(range(seed + played, seed + played + _BATCH))
-        best = game.home_latency - max(returns.tolist())
-        played += _BATCH
-        if not curve or best < curve[-1][1]:
-            curve.append((time.monotonic() - started, best))
-    return curve
+def _moments(minutes: str) -> list[float]:
+    """Returns the CPU seconds of an option; raises MemplanError if a part of it is no positive number."""
+    try:
+        moments = sorted({60.0 * float(part) for part in minutes.split(",")})
+    except ValueError:
+        moments = [0.0]
+    if not (moments[0] > 0.0 and math.isfinite(moments[-1])):
+        raise MemplanError(f"--minutes {minutes}: must be numbers above 0, such as 1,3,10")
+    return moments
 
 
-def _ablated(problem: MappingProblem, minutes: float, seed: int, enough: float) -> dict[str, Any]:
-    from memplan.rl_agent.learning.options import TrainOptions
-    from memplan.rl_agent.learning.tree_search import TreeSearchOptions
-
-    whole = TrainOptions(seed=seed)
-    variants = {
-        "agent": whole,
-        "no search": replace(whole, search=replace(whole.search, method="none")),
-        "game as model": replace(whole, search=replace(whole.search, model="game")),
-        "drop-backup": replace(whole, search=replace(whole.search, patience=2)),
-        "MuZero": replace(whole, search=TreeSearchOptions(method="muzero", simulations=whole.search.simulations)),
-        "random network": replace(whole, learns=False),
-        "no scouts": replace(whole, scouted=0),
-        "no scouts, random network": replace(whole, scouted=0, learns=False),
-        "scouts of a random network": replace(whole, learns=False, windows=2, lanes=2),
+def _run(name: str, given: NamedProblem, start: Plan, arm: Arm, seed: int, moments: Sequence[float]) -> Row:
+    """Returns the row of one run."""
+    arm.run(given.problem, start, seed, Clock(given.problem, 0.0))  # compiles
+    clock = Clock(given.problem, moments[-1])
+    arm.run(given.problem, start, seed, clock)
+    begin = TimingEmulator(given.problem).latency(start)
+    return {
+        "problem": name,
+        "arm": arm.name,
+        "seed": seed,
+        "start": begin,
+        "optimum": given.optimum,
+        "points": clock.points,
+        "at": [_latency_at(clock.points, end, begin) for end in moments],
+        "violations": clock.violations,
     }
-    greedy = planner_called("greedy").plan(problem, Budget(seed=seed))
-    curves: dict[str, Curve] = {"greedy": [(0.0, TimingEmulator(problem).latency(greedy))]}
-    violations = moves = 0
-    for name, options in variants.items():
-        _compile(problem, options)
-        curves[name], moves, broken = _learned(problem, options, minutes, enough)
-        violations += broken
-    return {"moves": moves, "violations": violations, "curves": curves}
 
 
-def _compile(problem: MappingProblem, options: Any) -> None:
-    """Has JAX compile what an agent needs, and keep it: no variant shall lose its time to that for being the first."""
-    from memplan.rl_agent.learning.training import Training
+def _latency_at(points: Sequence[tuple[float, float]], end: float, start: float) -> float:
+    """Returns an arm's own best latency after some seconds, or its first one; the start's if it found no plan at all.
 
-    Training([problem], options).run(60.0, iterations=1)
-
-
-def _learned(problem: MappingProblem, options: Any, minutes: float, enough: float) -> tuple[Curve, int, int]:
-    """Returns the curve of an agent that learns from scratch, the moves of its game, and the rules its plan breaks."""
-    from memplan.rl_agent.learning.training import Training
-
-    started = time.monotonic()
-    training = Training([problem], options)
-    contest = training.trainer.contests[0]
-    curve: Curve = [(time.monotonic() - started, contest.latency)]
-    ready = curve[0][0]
-    training.run(60.0 * minutes - ready, enough=enough)
-    curve += [(ready + point["seconds"], point["latency"]) for point in training.points]
-    plan = contest.plan()
-    # The game adds in single precision: the last figure is the emulator's.
-    curve[-1] = (curve[-1][0], TimingEmulator(problem).latency(plan))
-    return curve, len(contest.game.moves), len(verify(problem, plan))
+    An arm that must first make its way back to the start is behind it until then.
+    """
+    own = [latency for seconds, latency in points if seconds <= end] or [latency for _, latency in points[:1]]
+    return min(own, default=start)
 
 
-def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns per method the geometric mean of its last latency over that of `greedy`, and how often it is lower."""
-    summary: dict[str, Any] = {}
-    for name in dict.fromkeys(name for row in rows for name in row["curves"]):
-        ratios = [
-            ratio(row["curves"][name][-1][1], row["curves"]["greedy"][-1][1])
-            for row in rows
-            if row["curves"].get(name) and row["curves"].get("greedy")
-        ]
-        summary[name] = {
-            "mean_ratio_to_greedy": statistics.geometric_mean(ratios),
-            "better_than_greedy": sum(value < 1.0 - 1e-9 for value in ratios),
-            "not_worse_than_greedy": sum(value <= 1.0 + 1e-9 for value in ratios),
-            "within_1_percent_of_bound": sum(
-                row["curves"][name][-1][1] <= 1.01 * row["bound"] for row in rows if row["curves"].get(name)
-            ),
-            "proven_best": sum(
-                row["curves"][name][-1][1] <= (1 + OPTIMAL) * row["bound"] for row in rows if row["curves"].get(name)
-            ),
+def best_known(rows: Sequence[Row]) -> dict[str, float]:
+    """Returns the best known latency of each problem."""
+    return {
+        name: min(row["optimum"] or row["at"][-1] for row in rows if row["problem"] == name)
+        for name in dict.fromkeys(row["problem"] for row in rows)
+    }
+
+
+def shares(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of problems with room, each with the `share` of the room that is closed at each moment."""
+    best = best_known(rows)
+    found = []
+    for row in rows:
+        room = row["start"] - best[row["problem"]]
+        if room > _ROOM * row["start"]:
+            found.append({**row, "share": [(row["start"] - latency) / room for latency in row["at"]]})
+    return found
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Returns how likely as unequal a split is where wins and losses are equally likely: the two-sided sign test."""
+    count, least = wins + losses, min(wins, losses)
+    return min(1.0, 2.0 * sum(math.comb(count, k) for k in range(least + 1)) / 2.0**count)
+
+
+def compared(rows: Sequence[Row], other: str) -> tuple[int, int]:
+    """Returns in how many pairs of one problem and seed the agent ends with a larger share than an arm, and less."""
+    ends = {(row["arm"], row["problem"], row["seed"]): row["share"][-1] for row in shares(rows)}
+    gains = [
+        share - ends[other, problem, seed]
+        for (arm, problem, seed), share in ends.items()
+        if arm == _MAIN and (other, problem, seed) in ends
+    ]
+    return sum(gain > _TIE for gain in gains), sum(gain < -_TIE for gain in gains)
+
+
+def summarize(rows: Sequence[Row]) -> Row:
+    """Returns the problems with their room, and per arm its mean share at each moment, and how the agent compares."""
+    with_room, best = shares(rows), best_known(rows)
+    start = {row["problem"]: row["start"] for row in rows}
+    summary: Row = {"room": {name: 1.0 - ratio(best[name], start[name]) for name in best}, "arms": {}}
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = [row["share"] for row in with_room if row["arm"] == arm]
+        wins, losses = compared(rows, arm)
+        summary["arms"][arm] = {
+            "shares": [statistics.fmean(column) for column in zip(*own, strict=True)],
+            "won_by_agent": wins,
+            "lost_by_agent": losses,
+            "p": sign_test(wins, losses),
         }
     return summary
 
 
-def _lines(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    methods = [name for name in dict.fromkeys(n for row in rows for n in row["curves"]) if name != "greedy"]
-    columns = ["program", "moves", "greedy", *(f"{name} ÷ greedy" for name in methods), "bound ÷ greedy"]
+def _shares_by_time(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Returns a table of arms: their mean share at each moment, and the sign test."""
+    arms = summarize(rows)["arms"]
+    moments = len(rows[0]["at"]) if rows else 0
+    columns = ["arm", *(f"closed at {number + 1}" for number in range(moments)), "agent better", "worse", "p"]
     lines = []
-    for row in rows:
-        greedy = row["curves"]["greedy"][-1][1]
-        ratios = [f"{ratio(row['curves'][n][-1][1], greedy):.4f}" if row["curves"].get(n) else "" for n in methods]
-        bound = f"{ratio(row['bound'], greedy):.4f}"
-        lines.append([row["dump"], f"{row['moves']:,}", print_seconds(greedy), *ratios, bound])
-    means = summarize(rows)
-    last = [f"{means[name]['mean_ratio_to_greedy']:.4f}" for name in methods]
-    lines.append(["geometric mean", "", "", *last, ""])
+    for name, found in arms.items():
+        cells = [f"{share:.1%}" for share in found["shares"]] or [""] * moments
+        test = [str(found["won_by_agent"]), str(found["lost_by_agent"]), f"{found['p']:.3f}"]
+        lines.append([name, *cells, *(test if name != _MAIN else ["", "", ""])])
     return columns, lines
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes a picture of all curves: latency over that of greedy, against seconds.
-
-    Raises:
-      MemplanError: it cannot be written, or matplotlib does not know the format.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
-
-    columns = min(5, len(rows))
-    height = -(-len(rows) // columns)
-    figure = Figure(figsize=(3.2 * columns, 2.6 * height), layout="constrained")
-    axes = figure.subplots(height, columns, squeeze=False).ravel()
-    names = [name for name in dict.fromkeys(n for row in rows for n in row["curves"]) if name not in ("slow",)]
-    for axis, row in zip(axes, rows, strict=False):
-        greedy = row["curves"]["greedy"][-1][1]
-        end = max(seconds for curve in row["curves"].values() for seconds, _ in curve)
-        for number, name in enumerate(names):
-            curve = row["curves"].get(name)
-            if not curve:
-                continue
-            color = f"C{number}"
-            if name in BASELINES:
-                axis.axhline(ratio(curve[-1][1], greedy), color=color, linewidth=1, linestyle="--", label=name)
-                continue
-            seconds = [max(point[0], 0.1) for point in curve] + [end]
-            values = [ratio(point[1], greedy) for point in curve] + [ratio(curve[-1][1], greedy)]
-            axis.step(seconds, values, where="post", color=color, linewidth=1.4, label=name)
-        axis.axhline(ratio(row["bound"], greedy), color="0.6", linewidth=1, linestyle=":", label="bound")
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_title(printable(row["dump"].removesuffix(".default")), fontsize=8, parse_math=False)
-        axis.tick_params(labelsize=7)
-    for axis in axes[len(rows) :]:
-        axis.set_axis_off()
-    figure.supxlabel("seconds", fontsize=8)
-    figure.supylabel("latency ÷ that of greedy", fontsize=8)
-    axes[0].legend(fontsize=6)
-    content = io.BytesIO()
-    try:
-        with texts_as_they_are():
-            figure.savefig(content, dpi=110, format=path.suffix.removeprefix(".") or "png")
-    except ValueError as error:
-        raise MemplanError(f"cannot write {path}: {error}") from None
-    write_atomically(path, content.getvalue())
+def _shares_by_problem(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Returns a table of problems: their room, and the mean share of each arm in the end."""
+    found, room = shares(rows), summarize(rows)["room"]
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    lines = []
+    for name, part in room.items():
+        cells = []
+        for arm in arms:
+            ends = [row["share"][-1] for row in found if (row["arm"], row["problem"]) == (arm, name)]
+            cells.append(f"{statistics.fmean(ends):.1%}" if ends else "")
+        lines.append([name, f"{part:.2%}", *cells])
+    return ["problem", "room", *arms], lines

@@ -126,16 +126,16 @@ class Host:
         """
         host_kernel.step_to_choice(self.board, self.moves, games, np.asarray(actions, np.int64), patience)
 
-    def play_at_random(self, seeds: Sequence[int]) -> NDArray[np.float32]:
-        """Plays whole games, all legal actions equally likely; returns the seconds that each saves."""
+    def random_games(self, seeds: Sequence[int]) -> Games:
+        """Plays whole games, all legal actions equally likely, and returns them."""
         starts = self.starts(np.zeros((1, len(self.moves)), np.int8))
 
-        def play(number: int) -> np.float32:
+        def play(number: int) -> Games:
             game = starts.copy()
             host_kernel.play_at_random(self.board, self.moves, game, seeds[number] % 2**32)
-            return np.float32(game["total"][0])
+            return game
 
-        return np.array(in_threads(play, range(len(seeds))), np.float32)
+        return np.concatenate(in_threads(play, range(len(seeds))))
 
     def residencies(self, game: Game, history: NDArray[np.integer]) -> dict[int, GameResidency]:
         """Returns the residencies of a finished game as the reference does, but without seconds of waits.

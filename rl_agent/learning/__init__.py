@@ -1,1 +1,1 @@
-"""mallocMuZero: an agent that learns to win the mallocGame by playing it."""
+"""The agent: it learns values of the moves of a mallocGame by playing it."""

@@ -1,52 +1,40 @@
-"""Checkpoints of an agent, by Orbax: no pickle, written beside the last one and moved into its place.
+"""Checkpoints of a training run: one file each, of arrays without pickle under a checksum, moved into its place whole.
 
-A checkpoint has three parts, of which an agent that only plays needs the first two:
+    checkpoints/120.checkpoint    after 120 iterations; the last two are kept
 
-    meta     version of the format, options, what is played
-    params   of the networks
-    rest     everything else that the next iterations depend on
-
-A file of checksums is written last. A checkpoint that does not agree with its own is passed over for the one before it.
+A checkpoint that does not agree with its checksum is passed over for the one before it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import logging
-from collections.abc import Iterator
+import os
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from memplan.compiler import limits
+from memplan.compiler.cache import opened, sealed
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.files import read_text
-from memplan.compiler.mapping.documents import (
-    boolean,
-    check_fields,
-    fields,
-    integer,
-    number,
-    one_of,
-    parse_json,
-    record,
-)
-from memplan.rl_agent.learning.checksums import check_checksums, write_checksums
-from memplan.rl_agent.learning.network import NetworkSizes, Params
+from memplan.compiler.files import make_folder, read_bytes, write_atomically
+from memplan.compiler.mapping.documents import boolean, check_fields, fields, integer, number, parse_json, record
 from memplan.rl_agent.learning.options import TrainOptions
-from memplan.rl_agent.learning.tree_search import MODELS, SEARCHES, TreeSearchOptions
-from memplan.rl_agent.learning.update import UpdateOptions
 
-VERSION = 4
+VERSION = 5
+
+SUFFIX = ".checkpoint"
 
 # So many are kept: if the last one is damaged, the one before is there.
 _KEPT = 2
 
-# Options that earlier versions had, and that no longer mean anything.
-_RETIRED_OPTIONS = {"cycle"}
+# The array that is no array of the state: a JSON document.
+_META = "meta"
 
 
 class CheckpointError(MemplanError):
@@ -54,7 +42,7 @@ class CheckpointError(MemplanError):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint whose files are not those that were written, or do not agree with each other."""
+    """A checkpoint whose file is not what was written, or does not agree with itself."""
 
 
 @dataclass(frozen=True)
@@ -65,45 +53,22 @@ class Saved:
       iteration: after how many it was written.
       options: of the training.
       meta: what else was written with it.
-      params: of the networks.
-      rest: of `Trainer.state`; None if it was not asked for.
+      state: of a `Trainer`.
     """
 
     iteration: int
     options: TrainOptions
     meta: dict[str, Any]
-    params: Params
-    rest: dict[str, Any] | None
+    state: dict[str, Any]
 
 
 _log = logging.getLogger(__name__)
 
-_COUNT, _WEIGHT = integer(0, 1 << 31), number(at_least=0.0, at_most=1e9)
-_SOME, _WIDTH = integer(1, 1 << 20), integer(1, 1 << 13)
 _OPTIONS = record(
     seed=integer(),
-    windows=_SOME,
-    lanes=_SOME,
-    window=_SOME,
-    capacity=integer(1, 1 << 31),
-    updates=_COUNT,
-    reanalysed=_COUNT,
-    loyalty=_WEIGHT,
-    scouts=_COUNT,
-    scouted=_COUNT,
-    heat=_WEIGHT,
+    budget=integer(1, 1 << 40),
+    heat=number(at_least=0.0, at_most=1e3),
     learns=boolean,
-    sizes=record(hidden=_WIDTH, trunk=_WIDTH, blocks=integer(0, 65)),
-    search=record(method=one_of(SEARCHES), simulations=_SOME, model=one_of(MODELS), patience=_COUNT),
-    update=record(
-        batch=_SOME,
-        unroll=_SOME,
-        td_steps=_SOME,
-        learning_rate=_WEIGHT,
-        weight_decay=_WEIGHT,
-        value_weight=_WEIGHT,
-        imitation=_WEIGHT,
-    ),
 )
 
 
@@ -117,25 +82,28 @@ def options_from(described: dict[str, Any], place: str = "options") -> TrainOpti
     Raises:
       CheckpointError: this version has other options, or a value is not of its type or range.
     """
-    parts = {"sizes": NetworkSizes, "search": TreeSearchOptions, "update": UpdateOptions}
-    described = {name: value for name, value in described.items() if name not in _RETIRED_OPTIONS}
     if unknown := set(described) ^ set(asdict(TrainOptions())):
         raise CheckpointError(f"{place}: options {', '.join(sorted(unknown))} are not those of this version")
     try:
         check_fields({"options": described}, place, options=_OPTIONS)
     except MemplanError as error:
         raise CheckpointError(str(error)) from None
-    return TrainOptions(**{name: parts[name](**value) if name in parts else value for name, value in described.items()})
+    return TrainOptions(**described)
 
 
 def is_there(folder: Path) -> bool:
     """Tells whether a folder has a checkpoint, be it a damaged one."""
-    return bool(_steps(folder))
+    return bool(_iterations(folder))
 
 
-def _steps(folder: Path) -> list[int]:
+def path_of(folder: Path, iteration: int) -> Path:
+    """Returns where in a folder the checkpoint of an iteration is."""
+    return folder / f"{iteration}{SUFFIX}"
+
+
+def _iterations(folder: Path) -> list[int]:
     """Returns the iterations of the checkpoints in a folder, the latest first."""
-    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    names = [path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}")] if folder.is_dir() else []
     numbers = (int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 19)
     return sorted((number for number in numbers if str(number) in names), reverse=True)
 
@@ -145,41 +113,43 @@ def save(folder: Path, state: dict[str, Any], options: TrainOptions, meta: dict[
 
     Args:
       folder: of checkpoints; made if it is not there.
-      state: of a trainer, or a part of it: `iteration` and `params` at least.
+      state: of a trainer.
       options: of the training.
       meta: something that can be written as JSON.
 
     Raises:
       CheckpointError: it cannot be written; those that are there stay as they are.
     """
-    import orbax.checkpoint as ocp
-
-    arrays = jax.tree.map(np.asarray, jax.device_get(state))
-    iteration, params = int(arrays.pop("iteration")), arrays.pop("params")
-    described = {"version": VERSION, "options": asdict(options), **meta}
-    parts = {"params": ocp.args.StandardSave(params), "meta": ocp.args.JsonSave(described)}
-    if arrays:
-        parts["rest"] = ocp.args.StandardSave(arrays)
+    iteration = int(state["iteration"])
     try:
-        with _manager(folder, create=True) as manager:
-            # The run goes on from an earlier one than these: they are damaged, or another run's.
-            for later in [step for step in manager.all_steps() if step >= iteration]:
-                manager.delete(later)
-            manager.save(iteration, args=ocp.args.Composite(**parts), force=True)
-            manager.wait_until_finished()
-        write_checksums(folder / str(iteration))
-    except Exception as error:  # Orbax and TensorStore raise all kinds, a full disk among them.
-        raise CheckpointError(f"cannot write a checkpoint into {folder}: {_said(error)}") from None
+        make_folder(folder)
+        write_atomically(path_of(folder, iteration), content_of(state, options, meta))
+    except MemplanError as error:
+        raise CheckpointError(f"cannot write a checkpoint: {error}") from None
+    # A run that goes on from an earlier one than some of these passed over them: they are damaged, or another run's.
+    there = _iterations(folder)
+    kept = [earlier for earlier in there if earlier <= iteration][:_KEPT]
+    for old in set(there) - set(kept):
+        with contextlib.suppress(OSError):
+            os.remove(path_of(folder, old))
 
 
-def load(folder: Path, everything: bool = False) -> Saved:
+def content_of(state: dict[str, Any], options: TrainOptions, meta: dict[str, Any]) -> bytes:
+    """Returns the content of a checkpoint's file."""
+    described = json.dumps({"version": VERSION, "options": asdict(options), **meta})
+    arrays = {_META: np.frombuffer(described.encode(), np.uint8), **_flattened(state)}
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return sealed(content.getvalue())
+
+
+def load(folder: Path) -> Saved:
     """Reads the latest intact checkpoint of a folder, or of the folder `checkpoints` in it.
 
     Later ones that are damaged are passed over with a warning in the log.
 
     Args:
       folder: that training wrote.
-      everything: whether to read the `rest`, to go on.
 
     Raises:
       CheckpointError: there is none, it is of another version, or all of them are damaged.
@@ -188,83 +158,70 @@ def load(folder: Path, everything: bool = False) -> Saved:
     place = inner if inner.is_dir() else folder
     if not place.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder")
-    steps = _steps(place)
-    if not steps:
+    iterations = _iterations(place)
+    if not iterations:
         raise CheckpointError(f"{folder}: there is no checkpoint in it")
     reasons = []
-    for step in steps:
+    for iteration in iterations:
+        path = path_of(place, iteration)
         try:
-            saved = _loaded(place, step, everything)
+            saved = read(read_bytes(path, limits.CHECKPOINT), str(path))
         except DamagedCheckpointError as error:
             reasons.append(str(error))
             continue
         for reason in reasons:
-            _log.warning("memplan: warning: %s: the checkpoint of iteration %d is used", reason, step)
+            _log.warning("memplan: warning: %s: the checkpoint of iteration %d is used", reason, iteration)
         return saved
     raise CheckpointError(reasons[0])
 
 
-def described_in(step: Path) -> tuple[dict[str, Any], TrainOptions]:
-    """Returns what a checkpoint says of itself, and its options, after a look at all of its checksums.
+def read(content: bytes, place: str) -> Saved:
+    """Returns what the content of a checkpoint's file says.
+
+    Args:
+      content: of the file.
+      place: that it comes from, for messages.
 
     Raises:
-      DamagedCheckpointError: its files are not those that were written.
+      DamagedCheckpointError: it is not what was written.
       CheckpointError: it is of another version.
     """
-    path = step / "meta" / "metadata"
-    version = None
     try:
-        meta = parse_json(read_text(path, limits.CHECKPOINT), str(path))
-        check_fields({"meta": meta}, str(path), meta=fields)
+        with np.load(io.BytesIO(opened(content)), allow_pickle=False) as arrays:
+            flat = dict(arrays)
+        meta = parse_json(flat.pop(_META).tobytes().decode(), place)
+        check_fields({"meta": meta}, place, meta=fields)
         version = meta.pop("version", None)
-        if version == VERSION:
-            check_checksums(step)
-    except MemplanError as error:
-        raise DamagedCheckpointError(f"{step} is damaged: {error}") from None
+    except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile, MemplanError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise DamagedCheckpointError(f"{place} is damaged: {said[0][:200]}") from None
     if version != VERSION:
-        raise CheckpointError(f"{step} is of version {version!r:.20}, but this is version {VERSION}: train again")
+        raise CheckpointError(f"{place} is of version {version!r:.20}, but this is version {VERSION}: train again")
     options = meta.pop("options", None)
-    return meta, options_from(options if isinstance(options, dict) else {}, str(path))
+    state = _nested(flat)
+    iteration = state.get("iteration")
+    if not isinstance(iteration, np.ndarray) or iteration.shape != () or iteration.dtype.kind != "i":
+        raise DamagedCheckpointError(f"{place} is damaged: it does not say its iteration")
+    return Saved(int(iteration), options_from(options if isinstance(options, dict) else {}, place), meta, state)
 
 
-def _loaded(place: Path, step: int, everything: bool) -> Saved:
-    import orbax.checkpoint as ocp
-
-    where = place / str(step)
-    meta, options = described_in(where)
-    parts = ["params", "rest"] if everything else ["params"]
-    try:
-        with _manager(place, create=False) as manager:
-            wanted = ocp.args.Composite(**{name: ocp.args.StandardRestore() for name in parts})
-            restored = manager.restore(step, args=wanted)
-    except Exception as error:
-        raise DamagedCheckpointError(f"{where} is damaged: {_said(error)}") from None
-    _check_finite(restored["params"], where)
-    rest = {**restored["rest"], "iteration": np.array(step)} if everything else None
-    return Saved(step, options, meta, restored["params"], rest)
+def _flattened(state: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Returns the arrays of a tree, by their paths."""
+    found: dict[str, Any] = {}
+    for name, part in state.items():
+        found |= _flattened(part, f"{before}{name}/") if isinstance(part, dict) else {before + name: np.asarray(part)}
+    return found
 
 
-def _check_finite(params: Params, where: Path) -> None:
-    """Raises DamagedCheckpointError unless parameters are finite numbers; their shapes are up to who uses them."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.issubdtype(np.asarray(leaf).dtype, np.floating) or not np.isfinite(leaf).all():
-            raise DamagedCheckpointError(f"{where} is damaged: {jax.tree_util.keystr(path)} has no finite numbers")
-
-
-@contextlib.contextmanager
-def _manager(folder: Path, create: bool) -> Iterator[Any]:
-    import orbax.checkpoint as ocp
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, create=create, read_only=not create)
-    manager = ocp.CheckpointManager(folder.absolute(), options=options)
-    try:
-        yield manager
-    finally:
-        manager.close()
-
-
-def _said(error: Exception) -> str:
-    """Returns the first line of what an exception says, or its kind."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Returns the tree of what `_flattened` returned."""
+    found: dict[str, Any] = {}
+    for path, part in flat.items():
+        *folders, name = path.split("/")
+        inner = found
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+            if not isinstance(inner, dict):
+                inner = {}
+        inner[name] = part
+    return found

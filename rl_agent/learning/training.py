@@ -1,14 +1,12 @@
-"""A training run: iterations until the time is over, with checkpoints, metrics, and the best plans as files.
+"""A training run: iterations until the time is over, with checkpoints and the best plans as files.
 
-OUT/checkpoints/    Orbax, the last two
-OUT/metrics/        for TensorBoard
+OUT/checkpoints/    the last two
 OUT/NAME.plan.json  the best plan ever seen of each problem
 OUT/history.json    best latency over time, for pictures
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
@@ -26,9 +24,10 @@ from memplan.rl_agent.learning import checkpoint
 from memplan.rl_agent.learning.interrupts import Interrupts
 from memplan.rl_agent.learning.options import TrainOptions
 from memplan.rl_agent.learning.trainer import IterationReport, Trainer
+from memplan.rl_agent.learning.values import Floats
 
-# Seconds between checkpoints, and between points of the metrics.
-_CHECKPOINT_SECONDS, _METRICS_SECONDS = 60.0, 2.0
+# Seconds between checkpoints.
+_CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Training:
       options: how; of a run that is resumed, None or those it was started with.
       out: folder; None to write nothing.
       resume: whether to go on where a run in `out` stopped.
+      weights: of features, to start from; None for zeros.
 
     Raises:
       MemplanError: problems of one name; `out` has a run already and `resume` is not asked for, or has none and it is;
@@ -65,6 +65,7 @@ class Training:
     options: TrainOptions | None = None
     out: Path | None = None
     resume: bool = False
+    weights: Floats | None = None
     seconds: float = field(default=0.0, init=False)
     points: list[dict[str, Any]] = field(default_factory=list, init=False)
     _last_saved: int | None = field(default=None, init=False)
@@ -82,11 +83,10 @@ class Training:
         if saved is not None and saved.meta["problems"] != self._fingerprints():
             raise MemplanError(f"{self.out}: its run is of other problems: {', '.join(saved.meta['problems'])}")
         self.options = options
-        self.trainer = Trainer(self.problems, options)
+        self.trainer = Trainer(self.problems, options, self.weights)
         if saved is not None:
-            assert saved.rest is not None
             try:
-                self.trainer.restore({**saved.rest, "params": saved.params})
+                self.trainer.restore(saved.state)
             except (KeyError, IndexError, TypeError, ValueError, MemplanError) as error:
                 raise checkpoint.DamagedCheckpointError(
                     f"{self.out}: iteration {saved.iteration} is not one of this run: {error}"
@@ -100,7 +100,7 @@ class Training:
         if self.resume:
             if self.out is None or not there:
                 raise MemplanError(f"{self.out}: there is no run to resume")
-            saved = checkpoint.load(self.out, everything=True)
+            saved = checkpoint.load(self.out)
             check_fields(
                 saved.meta,
                 f"{self.out}: iteration {saved.iteration}",
@@ -139,8 +139,8 @@ class Training:
         Raises:
           CheckpointError, MemplanError: something cannot be written; the last checkpoint is as it was.
         """
-        before, done, begin, last_saved, last_told = self.seconds, 0, 0.0, -math.inf, -math.inf
-        with _metrics(self.out) as write, Interrupts(on_interrupt) as interrupts:
+        before, done, begin, last_saved = self.seconds, 0, 0.0, -math.inf
+        with Interrupts(on_interrupt) as interrupts:
             while not interrupts.is_asked and (iterations is None or done < iterations):
                 if done and time.monotonic() - begin >= seconds:
                     break
@@ -154,9 +154,6 @@ class Training:
                 self.seconds = before + now - begin
                 if report.improved or report.iteration == 0:
                     self._note(report)
-                if now - last_told >= _METRICS_SECONDS:
-                    write(self, report)
-                    last_told = now
                 try:
                     on_progress(Progress(self.trainer, report, self.seconds))
                 except KeyboardInterrupt:
@@ -189,31 +186,3 @@ class Training:
 def problem_name(problem: MappingProblem) -> str:
     """Returns what a problem is called in files: its program and target."""
     return file_name(f"{problem.name}.{problem.target}")
-
-
-@contextlib.contextmanager
-def _metrics(out: Path | None) -> Any:
-    """Yields a function that writes metrics of a training after an iteration."""
-    if out is None:
-        yield lambda training, report: None
-        return
-    from tensorboardX import SummaryWriter
-
-    def write(training: Training, report: IterationReport) -> None:
-        values = {"gained": report.gained, "changed": report.changed, "backups": report.backups / report.games}
-        if report.losses is not None:
-            values |= {f"loss/{name}": value for name, value in report.losses._asdict().items()}
-        for name, contest in zip(training.names, training.trainer.contests, strict=True):
-            values[f"latency/{name}"] = contest.latency
-        for name, value in values.items():
-            writer.add_scalar(name, value, report.iteration)
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        writer = SummaryWriter(str(out / "metrics"))
-    except OSError as error:
-        raise MemplanError(f"cannot write into {out}: {error.strerror}") from None
-    try:
-        yield write
-    finally:
-        writer.close()

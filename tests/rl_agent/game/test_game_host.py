@@ -144,9 +144,10 @@ def test_what_the_champion_had_to_drop_is_taken_by_the_eager() -> None:
 
 def test_random_games_are_legal_and_differ() -> None:
     game = seeded_game(2)
-    totals = Host(arrays_of(game)).play_at_random(range(64))
-    assert len(set(totals.tolist())) > 8
-    assert (totals == Host(arrays_of(game)).play_at_random(range(64))).all()
+    games = Host(arrays_of(game)).random_games(range(64))
+    assert games["done"].all()
+    assert len(set(games["total"].tolist())) > 8
+    assert (games["history"] == Host(arrays_of(game)).random_games(range(64))["history"]).all()
 
 
 def test_residencies_are_those_of_the_reference() -> None:

@@ -1,6 +1,10 @@
-"""Games around a champion, one after the other, each a step of simulated annealing. Compiled by numba.
+"""Games around a champion, one after the other, and the values that are learned from them. Compiled by numba.
 
-A *mark* is a copy of the present game's state before a move. A new game begins at the mark before its first change. It
+A *window* begins at some move of the present game: the policy decides a few choices there, and the rest of the game
+follows the present one as far as that is legal. What the whole game gains is therefore known exactly, and it is the
+target of the values (`values.py`).
+
+A *mark* is a copy of the present game's state before a move. A window begins at the mark before its first choice. It
 ends where it is the present game again: at a mark at which everything is equal that any later move looks at, and with
 no change to come. So a change costs about as many moves as it has consequences.
 """
@@ -14,13 +18,26 @@ import numpy as np
 
 from memplan.compiler.kernels import entry, internal
 from memplan.rl_agent.game.host_kernel import advance, followed, has_to_drop, is_choice, look
-from memplan.rl_agent.game.moves import ACTIONS, NONE
+from memplan.rl_agent.game.moves import ACTIONS, NONE, NUM_ACTIONS
 
-# How often a change has one choice more, and how many at most.
+# How often a window has one choice more, and how many at most.
 _LONGER, _MOST_CHOICES = 0.7, 24
 
 # The temperature in the end, of that at the beginning.
 _COLD = 0.003
+
+# Values, gains and their differences count up to this much: what is worse than that is not tried more often by being
+# told apart from what is worse still. It is also how much less likely than the best action the others are drawn.
+_MOST = 4.0
+
+# Windows between two looks at where to begin them.
+_EVERY_WINDOWS = 200
+
+# Steps of learning: of the value of one move, at least, and of the weights of features.
+_STEP, _LEAST_STEP, _FEATURE_STEP = 0.5, 0.1, 0.01
+
+# How fast the cost of windows that begin at a move is learned.
+_COST_STEP = 0.1
 
 
 @internal
@@ -80,17 +97,20 @@ def _are_same(b: Any, moves: Any, one: Any, other: Any, rows: Any, parents: Any,
 
 
 @internal
-def _drawn(policy: Any, legal: Any, barred: int) -> int:
-    """Returns a legal action drawn from a policy, not the barred one if there is another."""
-    weights = np.zeros(3)
-    for action in range(3):
+def _drawn(values: Any, legal: Any, barred: int) -> int:
+    """Returns a legal action drawn by the values of a move, `[3]`; not the barred one if there is another."""
+    weights = np.zeros(NUM_ACTIONS)
+    most = -math.inf
+    for action in range(NUM_ACTIONS):
         if legal[action] and action != barred:
-            weights[action] = policy[action]
-    total = weights.sum()
-    if total == 0.0:
+            most = max(most, values[action])
+    if most == -math.inf:
         return barred
-    at = np.random.random() * total
-    for action in range(3):
+    for action in range(NUM_ACTIONS):
+        if legal[action] and action != barred:
+            weights[action] = math.exp(max(values[action] - most, -_MOST))
+    at = np.random.random() * weights.sum()
+    for action in range(NUM_ACTIONS):
         at -= weights[action]
         if weights[action] > 0.0 and at <= 0.0:
             return action
@@ -98,10 +118,16 @@ def _drawn(policy: Any, legal: Any, barred: int) -> int:
 
 
 @internal
+def _legal_bits(s: Any) -> int:
+    """Returns the legal actions of a choice as bits; 0 where there is no choice."""
+    return s.legal[0] + 2 * s.legal[1] + 4 * s.legal[2] if is_choice(s) else 0
+
+
+@internal
 def _follow_present(
-    b: Any, moves: Any, marks: Any, trial_marks: Any, every: int, history: Any, dropped: Any, instead: Any
+    b: Any, moves: Any, marks: Any, trial_marks: Any, every: int, history: Any, dropped: Any, legal: Any, instead: Any
 ) -> float:
-    """Follows the present game and writes its marks; see `anneal`.
+    """Follows the present game and writes its marks and choices; see `explore`.
 
     Returns: its total, in seconds; minus infinity if it is set back.
     """
@@ -114,6 +140,7 @@ def _follow_present(
         if number % every == 0:
             marks[number // every] = trial_marks[last]
         dropped[number] = has_to_drop(s)
+        legal[number] = _legal_bits(s)
         history[number] = followed(s, instead, dropped, False)
         advance(b, moves, s, history[number])
         look(b, moves, s)
@@ -121,7 +148,7 @@ def _follow_present(
 
 
 @internal
-def _play_around(
+def _play_window(
     b: Any,
     moves: Any,
     marks: Any,
@@ -133,19 +160,22 @@ def _play_around(
     history: Any,
     dropped: Any,
     trial_dropped: Any,
-    policy: Any,
+    values: Any,
+    legal: Any,
     instead: Any,
     begin: int,
-) -> tuple[int, bool, int]:
-    """Plays a game from the mark before its first change on; its state is the last of `trial_marks`.
+    chosen: Any,
+) -> tuple[int, bool, int, int]:
+    """Plays a game from the mark before its window on; its state is the last of `trial_marks`.
 
     Args:
       trial_dropped: `[moves]` where DROP was all that was legal in it, out.
       begin: the first move that may be changed.
-      b: the game; the others: see `anneal`.
+      chosen: `[2, choices]` the moves at which the window decides otherwise than the present game, and how, out.
+      b: the game; the others: see `explore`.
 
     Returns: the mark at which it is the present game again, behind all marks if it never is; whether anything is
-      changed; how many moves were made.
+      changed; how many moves were made; how many are in `chosen`.
     """
     rows_from, rows = mark_rows
     parents_from, parents = mark_parents
@@ -155,8 +185,8 @@ def _play_around(
     s = trial_marks[num_marks]
     s.history[:] = history
     is_eager = np.random.random() < 0.5
-    # Choices of the change that are left, before its first one NONE.
-    left, changed, made = NONE, False, 0
+    # Choices of the window that are left, before its first one NONE.
+    left, changed, made, count = NONE, False, 0, 0
     while not s.done and s.backups == 0:
         number = s.move
         if number % every == 0 and number // every > mark:
@@ -165,24 +195,87 @@ def _play_around(
                 b, moves, s, marks[at], rows[rows_from[at] : rows_from[at + 1]],
                 parents[parents_from[at] : parents_from[at + 1]], least_done[at],
             ):  # fmt: skip
-                return at, changed, made
+                return at, changed, made, count
             trial_marks[at] = trial_marks[num_marks]
         trial_dropped[number] = has_to_drop(s)
         action = followed(s, instead, dropped, is_eager and number >= begin and left <= 0)
         if number >= begin and left != 0 and is_choice(s):
+            legal[number] = _legal_bits(s)
             if left == NONE:
-                action = _drawn(policy[number], s.legal, action)
+                action = _drawn(values[number], s.legal, action)
                 left = 1
                 while left < _MOST_CHOICES and np.random.random() < _LONGER:
                     left += 1
             else:
-                action = _drawn(policy[number], s.legal, NONE)
+                action = _drawn(values[number], s.legal, NONE)
             left -= 1
+            if action != history[number]:
+                chosen[0, count], chosen[1, count] = number, action
+                count += 1
         changed = changed or action != history[number]
         advance(b, moves, s, action)
         look(b, moves, s)
         made += 1
-    return num_marks, changed, made
+    return num_marks, changed, made, count
+
+
+@internal
+def _look_where(
+    items: Any, features: Any, weights: Any, history: Any, legal: Any, frozen: int, cost: Any, values: Any, urge: Any
+) -> None:
+    """Writes the values of all moves, and sums of how likely a window begins at each.
+
+    It begins where another action than that of the present game promises most for the moves that such windows make.
+    """
+    total = 0.0
+    for number in range(len(urge)):
+        for action in range(NUM_ACTIONS):
+            value = items[number, action]
+            for feature in range(features.shape[1]):
+                value += features[number, feature] * weights[feature, action]
+            values[number, action] = value
+        promise = 0.0
+        present = history[number]
+        if legal[number] != 0 and number >= frozen:
+            for action in range(NUM_ACTIONS):
+                if action != present and (legal[number] >> action) & 1:
+                    gain = values[number, action] - values[number, present]
+                    promise += math.exp(min(max(gain, -_MOST), 1.0))
+        total += promise / cost[number]
+        urge[number] = total
+
+
+@internal
+def _learn(
+    items: Any,
+    visits: Any,
+    features: Any,
+    weights: Any,
+    values: Any,
+    history: Any,
+    chosen: Any,
+    count: int,
+    gain: float,
+) -> None:
+    """Corrects the values of what a window chose by what its game gained, see `values.py`."""
+    expected = 0.0
+    for k in range(count):
+        number = chosen[0, k]
+        expected += values[number, chosen[1, k]] - values[number, history[number]]
+    error = min(max(gain, -_MOST), _MOST) - min(max(expected, -_MOST), _MOST)
+    for k in range(count):
+        number, action = chosen[0, k], chosen[1, k]
+        present = history[number]
+        visits[number, action] += 1
+        step = _STEP * max(1.0 / (1.0 + visits[number, action]), _LEAST_STEP) * error / count
+        items[number, action] += step
+        items[number, present] -= step
+        values[number, action] += step
+        values[number, present] -= step
+        step = _FEATURE_STEP * error / count
+        for feature in range(features.shape[1]):
+            weights[feature, action] += step * features[number, feature]
+            weights[feature, present] -= step * features[number, feature]
 
 
 @internal
@@ -223,26 +316,12 @@ def _go_on_from(
 
 
 @entry
-def anneal(
-    boards: Any,
-    moves: Any,
-    marks: Any,
-    trial_marks: Any,
-    every: int,
-    mark_rows: Any,
-    mark_parents: Any,
-    least_done: Any,
-    history: Any,
-    dropped: Any,
-    best: Any,
-    policy: Any,
-    urge: Any,
-    instead: Any,
-    heat: float,
-    budget: int,
-    seed: int,
-) -> tuple[float, float, int]:
-    """Plays games around a present one and goes on from those that are not much worse.
+def explore(
+    boards: Any, moves: Any, marks: Any, trial_marks: Any, every: int, mark_rows: Any, mark_parents: Any,
+    least_done: Any, history: Any, best: Any, items: Any, visits: Any, cost: Any, features: Any, weights: Any,
+    learns: bool, frozen: int, instead: Any, heat: float, scale: float, budget: int, seed: int,
+) -> tuple[float, float, int]:  # fmt: skip
+    """Plays windows around a present game, learns from each, and goes on from those that are not much worse.
 
     Args:
       boards, moves: the game.
@@ -253,12 +332,13 @@ def anneal(
         begin, and all of them.
       least_done: `[marks]`, see `_are_same`.
       history: `[moves]` of the present game, in and out; what is not legal at the beginning is replaced.
-      dropped: `[moves]` where DROP was all that was legal in it, in and out.
       best: `[moves]` the best game, out.
-      policy: `[moves, 3]`, more than 0.
-      urge: `[moves]` sums of the probabilities that a change begins at each move.
+      items, visits, cost, features, weights: see `MoveValues`; all but the features are changed if it `learns`.
+      learns: whether it learns.
+      frozen: the first move that may be changed.
       instead: see `Host.follow`.
       heat: seconds, the temperature at the beginning; it falls by the same share for each move that is made.
+      scale: seconds, the unit of values.
       budget: moves that may be made.
       seed: of what is drawn.
 
@@ -267,31 +347,39 @@ def anneal(
     """
     np.random.seed(seed)
     b = boards[0]
-    num_marks = len(marks) - 1
+    num_marks, num_moves = len(marks) - 1, b.num_moves
+    dropped, legal = np.zeros(len(history), np.bool_), np.zeros(len(history), np.int8)
     trial_dropped = dropped.copy()
-    present = _follow_present(b, moves, marks, trial_marks, every, history, dropped, instead)
+    values, urge = np.zeros((num_moves, NUM_ACTIONS)), np.zeros(num_moves)
+    chosen = np.zeros((2, _MOST_CHOICES + 1), np.int64)
+    present = _follow_present(b, moves, marks, trial_marks, every, history, dropped, legal, instead)
     if present == -math.inf:
         return -math.inf, -math.inf, 0
     best_total = present
     best[:] = history
     made = games = 0
     while made < budget:
+        if games % _EVERY_WINDOWS == 0:
+            _look_where(items, features, weights, history, legal, frozen, cost, values, urge)
+            if num_moves == 0 or not urge[-1] > 0.0:
+                break
         games += 1
-        begin = np.searchsorted(urge, np.random.random() * urge[-1], side="right")
-        begin = min(begin, b.num_moves - 1)
-        same_from, changed, moved = _play_around(
+        begin = min(np.searchsorted(urge, np.random.random() * urge[-1], side="right"), num_moves - 1)
+        same_from, changed, moved, count = _play_window(
             b, moves, marks, trial_marks, every, mark_rows, mark_parents, least_done, history, dropped, trial_dropped,
-            policy, instead, begin,
+            values, legal, instead, begin, chosen,
         )  # fmt: skip
-        made += moved
+        made += moved + 1
+        cost[begin] += learns * _COST_STEP * (moved - cost[begin])
         s = trial_marks[num_marks]
         if s.backups != 0 or not changed:
-            made += 1
             continue
         total = float(s.total)
         if same_from < num_marks:
             total += present - float(marks[same_from].total)
         gain = total - present
+        if learns and count > 0:
+            _learn(items, visits, features, weights, values, history, chosen, count, gain / scale)
         if not _is_taken(gain, heat * _COLD ** (made / budget)):
             continue
         _go_on_from(marks, trial_marks, every, history, dropped, trial_dropped, begin // every, same_from, gain)

@@ -143,7 +143,7 @@ class PlayLine:
         return np.array([number for number, move in enumerate(self.game.moves) if move.is_stay], np.int64)
 
     def variant(self, stay: int) -> PlayLine:
-        """Returns a line that begins at this one's game with nothing learned, and keeps some argument; `NONE` for none.
+        """Returns a line that begins at this one's game with no values, and keeps some argument; `NONE` for none.
 
         What does not fit beside that argument is served at home.
         """
@@ -203,9 +203,9 @@ class Contest:
 
     The argument that stays in fast memory from run to run decides what else has room, and no sequence of small changes
     leads from one such argument to another: each alone looks bad. Beside the champion's line there is therefore that of
-    a *rival*, which keeps any of these arguments, or none, and decides everything else around it. It begins with
-    nothing learned, so that it may come to where the champion's policy no longer goes. It becomes the champion when it
-    is better, and another one begins after some rounds.
+    a *rival*, which keeps any of these arguments, or none, and decides everything else around it. It has learned
+    nothing and learns nothing, so that it goes where the champion's policy no longer does. Its game becomes the
+    champion when it is better, and another rival begins after some rounds.
 
     Args:
       problem: to be played.
@@ -263,13 +263,15 @@ class Contest:
         frozen = [0, len(self.champion.stays)]
 
         def explore(number: int) -> int:
-            return lines[number].explore(options, seeds[number], frozen[number])
+            how = options if number == 0 else replace(options, learns=False)
+            return lines[number].explore(how, seeds[number], frozen[number])
 
         games = in_threads(explore, range(len(lines)))
         for line in lines:
             line.repack(generator, float(generator.choice(_WISHED)))
         self._rounds += 1
         if self.champion.is_beaten_by(self.rival.best_total):
+            self.rival.values = self.champion.values
             self.champion, self.rival = self.rival, None
         return sum(games), self.champion.best_total > before
 

@@ -32,7 +32,8 @@ def make(chance: random.Random) -> bytes:
     """Returns a change of the checkpoint."""
     kind = chance.random()
     if kind < 0.4:  # what it says of itself
-        text = mutated_text(chance, json.dumps({"version": checkpoint.VERSION, "options": asdict(TrainOptions())}), [])
+        said = json.dumps({"version": checkpoint.VERSION, "options": asdict(TrainOptions()), **_META})
+        text = mutated_text(chance, said, [said])
         try:
             meta = json.loads(text)
         except ValueError:
@@ -40,8 +41,8 @@ def make(chance: random.Random) -> bytes:
         if isinstance(meta, dict):
             return b"signed\n" + opened(checkpoint.content_of(_STATE, TrainOptions(), meta))
     if kind < 0.7:
-        return b"signed\n" + mutated_bytes(chance, opened(_content()), [])
-    return b"plain\n" + mutated_bytes(chance, _content(), [])
+        return b"signed\n" + mutated_bytes(chance, opened(_content()), [_content()])
+    return b"plain\n" + mutated_bytes(chance, _content(), [_content()])
 
 
 def read(content: bytes) -> None:

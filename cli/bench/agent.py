@@ -115,6 +115,7 @@ def _run(name: str, given: NamedProblem, start: Plan, arm: Arm, seed: int, momen
         "start": begin,
         "optimum": given.optimum,
         "points": clock.points,
+        "seconds": list(moments),
         "at": [_latency_at(clock.points, end, begin) for end in moments],
         "violations": clock.violations,
     }
@@ -132,7 +133,7 @@ def _latency_at(points: Sequence[tuple[float, float]], end: float, start: float)
 def best_known(rows: Sequence[Row]) -> dict[str, float]:
     """Returns the best known latency of each problem."""
     return {
-        name: min(row["optimum"] or row["at"][-1] for row in rows if row["problem"] == name)
+        name: min(min(row["start"], row["optimum"] or row["at"][-1]) for row in rows if row["problem"] == name)
         for name in dict.fromkeys(row["problem"] for row in rows)
     }
 
@@ -185,11 +186,11 @@ def summarize(rows: Sequence[Row]) -> Row:
 def _shares_by_time(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Returns a table of arms: their mean share at each moment, and the sign test."""
     arms = summarize(rows)["arms"]
-    moments = len(rows[0]["at"]) if rows else 0
-    columns = ["arm", *(f"closed at {number + 1}" for number in range(moments)), "agent better", "worse", "p"]
+    moments = rows[0]["seconds"] if rows else []
+    columns = ["arm", *(f"{seconds:g} s" for seconds in moments), "agent better", "worse", "p"]
     lines = []
     for name, found in arms.items():
-        cells = [f"{share:.1%}" for share in found["shares"]] or [""] * moments
+        cells = [f"{share:.1%}" for share in found["shares"]] or [""] * len(moments)
         test = [str(found["won_by_agent"]), str(found["lost_by_agent"]), f"{found['p']:.3f}"]
         lines.append([name, *cells, *(test if name != _MAIN else ["", "", ""])])
     return columns, lines

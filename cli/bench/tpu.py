@@ -22,6 +22,7 @@ from memplan.backends.jit.planning import TpuProgram
 from memplan.backends.tpu import optimize as optimizer
 from memplan.backends.tpu.compile import CompileError, TpuCompiler, compiler_versions
 from memplan.backends.tpu.outcome import Outcome
+from memplan.backends.tpu.sweep import sweep
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, PlannerName, Resume, TimeLimit, WorkloadNames
 from memplan.cli.bench.results import Results
 from memplan.cli.compile import in_short
@@ -45,6 +46,9 @@ def command(
     compile_budget: Annotated[int, typer.Option(metavar="N", help="How many compiles may be made of each.")] = 8,
     effort: EffortName = Effort.NORMAL,
     time_limit: TimeLimit = None,
+    with_sweep: Annotated[
+        bool, typer.Option("--sweep", help="Compile single options as well, as many as the search compiled.")
+    ] = False,
     markdown: Markdown = False,
     json_file: JsonFile = None,
     resume: Resume = False,
@@ -69,6 +73,7 @@ def command(
         "effort": effort.value,
         "time_limit": time_limit,
         "compiler": compiler_versions(),
+        **({"sweep": True} if with_sweep else {}),
     }
     results = Results("tpu", json_file, setting, summarize, resume)
     with Stages(total=len(names) * len(described)) as stages, TpuCompiler() as compiler:
@@ -88,6 +93,9 @@ def command(
                     row = search.row(name, lowered, target)
                     if "error" not in row:
                         row |= search.everything(row, passed, passes, target)
+                        if with_sweep and isinstance(lowered, TpuProgram):
+                            latency = sweep(lowered.module, target, row["compiles"], compiler, lowered.slice)
+                            row["sweep"] = ratio(latency, row["default"])
                     row["seconds"] = time.perf_counter() - started
                     results.add([row])
                 told = row["error"] if "error" in row else _told(row)
@@ -250,7 +258,8 @@ def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("workload", "target"):
         table.add_column(column, no_wrap=True)
-    for column in ("default cycles", "our cycles", "plan alone", "everything on"):
+    swept = any("sweep" in row for row in rows)
+    for column in ("default cycles", "our cycles", "plan alone", "everything on", *["sweep"] * swept):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("best candidate")
     for column in ("compiles", "obeyed", "predicted", "seconds"):
@@ -259,7 +268,7 @@ def _table(rows: Sequence[Row]) -> Table:
         seconds = f"{row['seconds']:.0f}"
         if "error" in row:
             error = in_short(row["error"])
-            table.add_row(row["workload"], row["target"], "", "", "", "", error, "", "", "", seconds)
+            table.add_row(row["workload"], row["target"], "", "", "", "", *[""] * swept, error, "", "", "", seconds)
             continue
         table.add_row(
             row["workload"],
@@ -268,6 +277,7 @@ def _table(rows: Sequence[Row]) -> Table:
             f"{row['cycles']:,.0f}",
             f"{row['ratio']:.4f}",
             f"{row['everything']:.4f}",
+            *([f"{row['sweep']:.4f}" if "sweep" in row else ""] * swept),
             row["best"],
             str(row["compiles"]),
             f"{row['obeyed']} of {row['decisions']}",

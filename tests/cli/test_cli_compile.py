@@ -298,6 +298,17 @@ def test_everything_on_is_beside_the_default_of_the_program_as_given(fake: FakeC
     assert (fallen["everything"], fallen["everything_best"]) == (1.0, "the TPU compiler refused: no")
 
 
+def test_a_sweep_of_single_options_beside_the_search(run: Run, fake: FakeCompiler, tmp_path: Path) -> None:
+    fake.answer = lambda options: program(cycles=50_000 if options.get(SCOPED_LIMIT) == "8192" else 60_000)
+    arguments = ("--workloads", "lstm", "--targets", "tpu-v5e", "--effort", "fast", "--compile-budget", "3")
+    done = run("bench", "tpu", *arguments, "--sweep", "--json", tmp_path / "f")
+    (row,) = json.loads((tmp_path / "f").read_text())["rows"]
+    assert row["compiles"] == 3
+    assert row["sweep"] == row["ratio"] == pytest.approx(5 / 6)
+    assert " sweep " in done.out.splitlines()[0]
+    assert " sweep " not in run("bench", "tpu", *arguments).out.splitlines()[0]
+
+
 def test_the_table_cuts_no_figure(run: Run, fake: FakeCompiler) -> None:
     lines = run("bench", "tpu", "--workloads", "transformer_scan_train", "--effort", "fast").out.splitlines()
     assert lines[0].split()[-4:] == ["compiles", "obeyed", "predicted", "seconds"]

@@ -17,9 +17,9 @@ from memplan.backends.fit.several_devices import sharded_structs
 from memplan.backends.gpu.chips import TARGET_CONFIGS
 from memplan.backends.gpu.compile import GpuCompiler
 from memplan.backends.jit.lowering import lower_for
-from memplan.backends.jit.planning import module_of
+from memplan.backends.jit.planning import TpuProgram, module_of
 from memplan.backends.tpu.compile import CompiledModule, CompileError, TpuCompiler
-from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
 from memplan.passes.jaxprs import struct
@@ -124,19 +124,18 @@ class _AheadFitCompiler:
     """XLA for a device that is not here. Its scheduler decides, within the barriers.
 
     Args:
-      platform: in JAX's words.
-      compile: of a module.
+      platform: "tpu" or "gpu".
+      compile: returns the module of a traced program.
       close: ends the compiler.
     """
 
-    def __init__(self, platform: str, compile: Callable[[bytes], CompiledModule], close: Callable[[], None]):
-        self.platform, self._compile, self.close = "gpu" if platform == "cuda" else platform, compile, close
-        self._lowered_for = platform
+    def __init__(self, platform: str, compile: Callable[[Any], CompiledModule], close: Callable[[], None]):
+        self.platform, self._compile, self.close = platform, compile, close
 
     def compile(self, traced: Any, planned: bool) -> CompiledFit:
         del planned
         try:
-            memory = self._compile(module_of(lower_for(self._lowered_for, traced))).memory
+            memory = self._compile(traced).memory
         except CompileError as error:
             return _refused(error)
         if memory is None:
@@ -144,14 +143,24 @@ class _AheadFitCompiler:
         return CompiledFit(memory_of(memory.__getitem__))
 
 
-def _for_tpu(target: str) -> FitCompiler:
-    compiler, topology = TpuCompiler(), TOPOLOGY_OF_TARGET[target]
-    return _AheadFitCompiler("tpu", lambda module: compiler.compile(module, topology), compiler.close)
+def _for_tpu(target: Target) -> FitCompiler:
+    compiler = TpuCompiler()
+
+    def compile(traced: Any) -> CompiledModule:
+        program = TpuProgram.of(lower_for("tpu", traced), target)
+        on = program.slice or TpuSlice(TOPOLOGY_OF_TARGET[target.name])
+        return compiler.compile(program.module, on.topology, devices=on.devices)
+
+    return _AheadFitCompiler("tpu", compile, compiler.close)
 
 
-def _for_gpu(target: str) -> FitCompiler:
+def _for_gpu(target: Target) -> FitCompiler:
     compiler = GpuCompiler()
-    return _AheadFitCompiler("cuda", lambda module: compiler.compile(module, target), compiler.close)
+
+    def compile(traced: Any) -> CompiledModule:
+        return compiler.compile(module_of(lower_for("cuda", traced)), target.name)
+
+    return _AheadFitCompiler("gpu", compile, compiler.close)
 
 
 def compiler_for(target: Target | None) -> FitCompiler:
@@ -163,9 +172,9 @@ def compiler_for(target: Target | None) -> FitCompiler:
     if target is None:
         return CpuFitCompiler()
     if target.name in TOPOLOGY_OF_TARGET:
-        return _for_tpu(target.name)
+        return _for_tpu(target)
     if target.name in TARGET_CONFIGS:
-        return _for_gpu(target.name)
+        return _for_gpu(target)
     raise MemplanError(
         f"no compiler here states what a program needs on {target.name}: leave the target out for the CPU, or name one "
         f"of {', '.join(sorted([*TOPOLOGY_OF_TARGET, *TARGET_CONFIGS]))}"

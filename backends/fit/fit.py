@@ -40,6 +40,7 @@ from memplan.backends.fit.several_devices import (
     argument_shardings,
     check_partitioned_by_xla,
     on_one_device,
+    result_shardings,
     value_shardings,
 )
 from memplan.compiler.effort import Effort, effort_of
@@ -86,7 +87,7 @@ def fit(
       CannotFitError: nothing that fits was found within the budget; it names what stands at the peak. If the
         arguments and results alone are above the limit, nothing is compiled, and it names them.
       MemplanError: the limit is no size, the budget is below 1, no compiler states the memory of the target, or the
-        program is one of several devices that says itself what each does, or is compiled for a target.
+        program is one of several devices that says itself what each does, or is compiled for a GPU.
     """
     size = limit_of(limit)
     check_budget(compile_budget)
@@ -131,7 +132,7 @@ class FitSession:
 
     Raises:
       MemplanError: no compiler states the memory of the target, or the program is one of several devices that is not
-        fitted: `several_devices` is not set, there is a target, or it says itself what each device does.
+        fitted: `several_devices` is not set, the target is a GPU, or it says itself what each device does.
     """
 
     def __init__(
@@ -146,11 +147,14 @@ class FitSession:
         tracer: Tracer | None = None,
     ):
         self._leaves = jax.tree.leaves(arguments)
+        self._compiler = compiler or compiler_for(target)
+        self._owns_compiler = compiler is None
         self._shardings: list[Any] | None = None  # of arguments, in a program of several devices
+        self._partition: dict[Any, Any] = {}  # the shardings of its values
         try:
             demand_one_device(traced, self._leaves)
         except SeveralDevicesError:
-            if not several_devices or target is not None:
+            if not several_devices or self._compiler.platform == "gpu":
                 raise
             check_partitioned_by_xla(traced.jaxpr, traced.fun_name)
             self._shardings = argument_shardings(traced, self._leaves)
@@ -158,8 +162,6 @@ class FitSession:
         self._donated = tuple(info.donated for info in jax.tree.leaves(traced.args_info))
         self._model = target or load_target(ANY_TARGET)
         self._costs = Costs(self._model)
-        self._compiler = compiler or compiler_for(target)
-        self._owns_compiler = compiler is None
         self.target = target.name if target else "cpu"
 
     def __enter__(self) -> FitSession:
@@ -218,8 +220,8 @@ class FitSession:
                 self._traced.jaxpr, None, _flat(default.executable), trees,
             )  # fmt: skip
         search.variants, search.tracer = self._variants, self._tracer
-        if self._shardings is not None and default.executable is not None:
-            search.shardings = self._shardings, jax.tree.leaves(default.executable.output_shardings)
+        if self._shardings is not None:
+            search.shardings = self._shardings, self._result_shardings(default.executable)
         calibrate(search, default)
         candidate, closed, compiled = cheapest_that_fits(search)
         assert compiled.memory is not None
@@ -232,6 +234,12 @@ class FitSession:
             decisions, tuple(search.attempts), closed, candidate.plan, compiled.executable, trees,
         )  # fmt: skip
 
+    def _result_shardings(self, executable: Any) -> list[Any]:
+        """Returns the shardings that the results of the program as given have; of each, None if nobody says."""
+        if executable is not None:
+            return jax.tree.leaves(executable.output_shardings)
+        return result_shardings(self._traced, self._variants[0].program.closed, self._partition)
+
     @cached_property
     def _inlined(self) -> Any:
         return in_one_piece(self._traced.jaxpr)
@@ -241,12 +249,15 @@ class FitSession:
         """The program with everything that its scans could stack, the program as given first."""
         # On the CPU, transfers within a program have no effect.
         platform, name = self._compiler.platform, self._traced.fun_name
-        offload = platform != "cpu" and has_host(self._model)
+        # Transfers of values that several devices share were not tried.
+        offload = platform != "cpu" and has_host(self._model) and self._shardings is None
         found: list[FitVariant] = []
         for each in alternatives(self._inlined, self._costs):
             program = program_of(each.closed, self._model, self._donated, name, offload, platform)
             if self._shardings is not None:
-                program = on_one_device(program, value_shardings(program.closed, self._shardings))
+                partition = value_shardings(program.closed, self._shardings)
+                self._partition = self._partition or partition
+                program = on_one_device(program, partition)
             base = found[0].program.seconds if found else program.seconds
             found.append(FitVariant(program, each.residuals, program.seconds - base))
         return found

@@ -8,7 +8,7 @@ has. Barriers keep the shardings of what passes through them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,22 @@ def argument_shardings(traced: Any, leaves: Sequence[Any]) -> list[Sharding | No
         own = getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
         found.append(next((each for each in (given, own) if isinstance(each, Sharding)), None))
     return found
+
+
+def result_shardings(traced: Any, closed: Any, partition: Mapping[Any, Sharding]) -> list[Sharding | None]:
+    """Returns the sharding of each result: what `jax.jit` was given, or what XLA chooses; None if neither is known.
+
+    Args:
+      traced: what `jax.jit(…).trace(…)` returned.
+      closed: the program in one piece.
+      partition: the shardings of its variables, see `value_shardings`.
+    """
+    results = closed.jaxpr.outvars
+    stated = versions.stated_shardings(traced)[-len(results) :] if results else []
+    return [
+        given if isinstance(given, Sharding) else None if isinstance(result, Literal) else partition.get(result)
+        for given, result in zip(stated, results, strict=True)
+    ]
 
 
 def check_partitioned_by_xla(closed: Any, name: str) -> None:

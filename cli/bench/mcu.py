@@ -15,12 +15,11 @@ import typer
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown
 from memplan.cli.bench.results import write_bench
-from memplan.cli.bench.rows import markdown_of, print_rows
+from memplan.cli.bench.rows import chosen_names, markdown_of, print_rows
 from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
 from memplan.compiler.effort import Effort
-from memplan.compiler.errors import MemplanError
 
 if TYPE_CHECKING:
     from memplan.cli.bench.mcu_programs import McuProgram
@@ -46,7 +45,7 @@ def command(
     What is published stands beside.
     """
     check_file(json_file)
-    names, wanted = _chosen(networks, "--networks", NETWORKS), _chosen(kinds, "--kinds", KINDS)
+    names, wanted = chosen_names(networks, "--networks", NETWORKS), chosen_names(kinds, "--kinds", KINDS)
     prepare_jax()
     from memplan.cli.bench.mcu_programs import programs
 
@@ -57,14 +56,6 @@ def command(
                 rows += [row_of(program, effort) for program in programs(name, stripes, frozenset(wanted))]
     print_rows(COLUMNS, [_cells(row) for row in rows], _TEXT, markdown=markdown)
     write_bench(json_file, "mcu", rows, summarize(rows))
-
-
-def _chosen(text: str, option: str, known: Sequence[str]) -> list[str]:
-    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in names:
-        if name not in known:
-            raise MemplanError(f"{option} {text}: there is no {name!r}; there are {', '.join(known)}")
-    return names
 
 
 def row_of(program: McuProgram, effort: Effort) -> Row:

@@ -22,10 +22,11 @@ def positive_integers(text: str, option: str) -> list[int]:
 
 
 def chosen_names(text: str | None, option: str, known: Collection[str]) -> list[str]:
-    """Returns the names of a comma-separated list, or all that are known; raises MemplanError if one is not."""
-    names = list(known) if text is None else text.split(",")
-    if unknown := set(names) - set(known):
-        raise MemplanError(f"{option}: there is no {min(unknown)}; there are: {', '.join(known)}")
+    """Returns the names of a comma-separated list, each once, or all known; raises MemplanError if one is unknown."""
+    names = list(known) if text is None else list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        if name not in known:
+            raise MemplanError(f"{option}: there is no {name!r}; there are: {', '.join(known)}")
     return names
 
 

@@ -25,4 +25,4 @@ def test_every_network_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     for make in NETWORKS.values():
         make("flops").check()
     assert main(["bench", "contraction", "--networks", "x"]) == 2
-    assert "there is no x; there are: chain-20" in capsys.readouterr().err
+    assert "there is no 'x'; there are: chain-20" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 
 from memplan.cli.bench import mcu as bench
 from memplan.cli.bench import mcu_programs
+from memplan.cli.bench.rows import chosen_names
 from memplan.cli.bench.tables import table_named
 from memplan.cli.main import main
 from memplan.passes.update_scheme import UpdateScheme, update_memory
@@ -54,10 +55,14 @@ def test_published_figures_are_counted() -> None:
 
 def test_an_unknown_network_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "mcu", "--networks", "mbv3"]) == 2
-    assert "there is no 'mbv3'; there are mbv2, proxyless, mcunet" in capsys.readouterr().err
+    assert "there is no 'mbv3'; there are: mbv2, proxyless, mcunet" in capsys.readouterr().err
 
 
 def test_the_table_has_a_cell_for_each_network() -> None:
     table = table_named("mcu")
     assert table is not None
     assert [name for name, _ in table.parts()] == list(bench.NETWORKS)
+
+
+def test_a_list_of_names_may_have_spaces_and_repeats() -> None:
+    assert chosen_names("mbv2, mcunet,mbv2", "--networks", bench.NETWORKS) == ["mbv2", "mcunet"]

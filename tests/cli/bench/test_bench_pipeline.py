@@ -29,4 +29,4 @@ def test_even_splits_are_not_faster(
 
 def test_an_unknown_chain_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "pipeline", "--problems", "x"]) == 2
-    assert "there is no x; there are: gpt2_infer" in capsys.readouterr().err
+    assert "there is no 'x'; there are: gpt2_infer" in capsys.readouterr().err

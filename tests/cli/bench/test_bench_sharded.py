@@ -70,6 +70,6 @@ def test_rows_and_table(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_mistakes(run: Run) -> None:
-    assert "there is no lstm" in run("bench", "sharded", "--programs", "lstm").err
+    assert "there is no 'lstm'" in run("bench", "sharded", "--programs", "lstm").err
     rows: list[Mapping[str, Any]] = []
     assert bench_sharded.summarize(rows)["all"]["programs"] == 0  # type: ignore[arg-type]

@@ -105,7 +105,7 @@ class CompileSearch:
         self._try_scoped()
         self._try_scoped()
         self._try_without_cross_program()
-        if self.unsteered.scoped_limit != self.default.scoped_limit:
+        if self.unsteered is not self.default:
             self._try_scoped()
         self._try_plan(STEERING[0], self.unsteered)
         self._try_faster_copies()
@@ -122,8 +122,13 @@ class CompileSearch:
                 self._try_plan(steering, self._base_of_best())
 
     def _try_without_cross_program(self) -> None:
-        if CROSS_PROGRAM not in self.user_options and "cross_program_prefetch_index" in self.best.candidate.text:
-            self._keep(self._compile("no cross-program prefetch", {CROSS_PROGRAM: "0"}))
+        if CROSS_PROGRAM in self.user_options or "cross_program_prefetch_index" not in self.best.candidate.text:
+            return
+        done = self._compile("no cross-program prefetch", {CROSS_PROGRAM: "0"})
+        self._keep(done)
+        if done is not None and self.unsteered is done:
+            # Beside it, other scoped limits may be better than those that were.
+            self.limits = {done.scoped_limit: done.latency}
 
     def _try_scoped(self) -> None:
         """Tries another scoped limit, without a plan, since the names of instructions may change."""

@@ -159,7 +159,7 @@ def transfers(
     ...   s = (f32[1000], f32[1000], u32[], u32[]) collective-permute-start(p), source_target_pairs={{0,1},{1,0}}
     ...   ROOT d = f32[1000] collective-permute-done(s)
     ... }''')
-    >>> [(start.name, done.name, seconds) for start, done, seconds in
+    >>> [(start.name, done.name, round(seconds, 9)) for start, done, seconds in
     ...  transfers(graph, graph.entry_computation, Interconnect(1e9, 1e9, 1e-6))]
     [('s', 'd', 5e-06)]
     """

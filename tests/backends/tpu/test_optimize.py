@@ -126,6 +126,16 @@ def test_at_no_budget_behind_a_sweep_of_scoped_limits_and_cross_program_prefetch
             assert (tried.cycles < 4 * 64_000) == (best in sweep[:budget])
 
 
+def test_scoped_limits_are_tried_again_without_a_cross_program_prefetch() -> None:
+    cycles = {("16384", None): 66_000, ("32768", None): 67_000, ("16384", "0"): 64_000, ("32768", "0"): 62_000}
+
+    def answer(options: Mapping[str, str]) -> str:
+        kind = options.get(SCOPED_LIMIT, "16384"), options.get(CROSS_PROGRAM)
+        return program(cycles=cycles.get(kind, 65_500), cross_program=kind[1] is None)
+
+    assert run(FakeCompiler(answer), 5).best.options == {SCOPED_LIMIT: "32768", CROSS_PROGRAM: "0"}
+
+
 # Its arrays are small beside what its instructions take.
 BUSY = """HloModule m, is_scheduled=true
 ENTRY e {

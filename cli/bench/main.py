@@ -17,7 +17,7 @@ BENCHES = {
     "sharded": "Latency of programs of several TPU devices with our plans, beside XLA's default.",
     "fidelity": "How well the cost model predicts the compiler's estimates.",
     "game": "Moves of the mallocGame in a second.",
-    "agent": "Latency against time: the agent from scratch, beside the planners.",
+    "agent": "How much of what greedy leaves the agent and others find, by CPU minutes.",
     "memory": "Bytes of programs on the CPU, by XLA's assignment and by ours.",
     "packing": "Heights and seconds of offset allocation.",
     "fit": "Memory and time of training steps under limits, by memplan and by others.",

@@ -162,7 +162,7 @@ def test_the_largest_batch_is_printed(folder: Path, capsys: pytest.CaptureFixtur
     ("arguments", "message"),
     [
         (["step_of_mine:program", "--limit", "much"], "a memory limit must be bytes"),
-        (["step_of_mine:program", "--limit", "1GiB", "--target", "h200"], "no compiler here states"),
+        (["step_of_mine:program", "--limit", "1GiB", "--target", "mcu-256kb"], "no compiler here states"),
         (["step_of_mine:program", "--limit", "1GiB", "--compile-budget", "0"], "compile_budget must be"),
         (["step_of_mine:nothing", "--limit", "1GiB"], "step_of_mine has no nothing"),
         (["step_of_mine:program"], "say either --limit SIZE or --curve"),

@@ -112,6 +112,15 @@ def test_no_two_classes_share_a_name() -> None:
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    """Test folders are no packages, so pytest imports files by their names alone."""
+    places = defaultdict(list)
+    for path in (ROOT / "tests").rglob("*.py"):
+        if path.name != "conftest.py":
+            places[path.name].append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
 def test_times_are_taken_from_monotonic_clocks() -> None:
     """The time of day jumps: a deadline or a duration that is taken from it is wrong then."""
     found = [

@@ -13,19 +13,18 @@ from typing import Annotated, Any
 import typer
 
 from memplan.backends.jit.planning import TpuProgram
-from memplan.backends.tpu import optimize as optimizer
-from memplan.backends.tpu.compile import TpuCompiler, compiler_versions
+from memplan.backends.tpu.compile import TpuCompiler
 from memplan.cli.arguments import EffortName, JsonFile, Markdown, PlannerName, Resume, TimeLimit
 from memplan.cli.bench.results import Results
-from memplan.cli.bench.rows import chosen_names, print_rows
-from memplan.cli.bench.tpu import Search, names_in, summarize_ratios
+from memplan.cli.bench.rows import chosen_names, markdown_of, print_rows
+from memplan.cli.bench.tpu import Search, summarize_ratios, targets_in
 from memplan.cli.compile import in_short
 from memplan.cli.console import Stages, note, write
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import Program, prepare_jax, tpu_program
 from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
-from memplan.compiler.hardware.target import Target, load_target
+from memplan.compiler.hardware.target import Target
 
 Row = dict[str, Any]
 
@@ -57,20 +56,11 @@ def command(
     prepare_jax()
     from memplan.workloads import sharded
 
-    described = [load_target(name) for name in names_in(targets, "--targets")]
-    for target in described:
-        optimizer.check(target, planner, compile_budget, time_limit)
+    described = targets_in(targets, planner, compile_budget, time_limit)
     names = chosen_names(programs, "--programs", [each.name for each in sharded.PROGRAMS])
-    setting = {
-        "planner": planner,
-        "compile_budget": compile_budget,
-        "effort": effort.value,
-        "time_limit": time_limit,
-        "compiler": compiler_versions(),
-    }
-    results = Results("sharded", json_file, setting, summarize, resume)
-    with Stages(total=len(names) * len(described)) as stages, TpuCompiler() as compiler:
+    with TpuCompiler() as compiler, Stages(total=len(names) * len(described)) as stages:
         search = Search(planner, compile_budget, effort, time_limit, compiler)
+        results = Results("sharded", json_file, search.setting, summarize, resume)
         for name in names:
             made = sharded.program(name)
             assert made is not None
@@ -113,8 +103,6 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Returns the rows as a table in Markdown, and the means below it."""
-    from memplan.cli.bench.rows import markdown_of
-
     return f"{markdown_of(_COLUMNS, _lines(rows), _TEXT)}\n\n{_means(rows)}"
 
 

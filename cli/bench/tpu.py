@@ -61,23 +61,14 @@ def command(
     prepare_jax()
     from memplan import workloads as registry
 
-    described = [load_target(name) for name in names_in(targets, "--targets")]
-    for target in described:
-        optimizer.check(target, planner, compile_budget, time_limit)
+    described = targets_in(targets, planner, compile_budget, time_limit)
     names = registry.dumped_names() if workloads is None else names_in(workloads, "--workloads")
     for name in names:
         registry.get(name)
-    setting = {
-        "planner": planner,
-        "compile_budget": compile_budget,
-        "effort": effort.value,
-        "time_limit": time_limit,
-        "compiler": compiler_versions(),
-        **({"sweep": True} if with_sweep else {}),
-    }
-    results = Results("tpu", json_file, setting, summarize, resume)
-    with Stages(total=len(names) * len(described)) as stages, TpuCompiler() as compiler:
+    with TpuCompiler() as compiler, Stages(total=len(names) * len(described)) as stages:
         search = Search(planner, compile_budget, effort, time_limit, compiler)
+        setting = search.setting | ({"sweep": True} if with_sweep else {})
+        results = Results("tpu", json_file, setting, summarize, resume)
         for name in names:
             try:
                 program = find_program(name)
@@ -108,6 +99,18 @@ def command(
         show(lambda terminal: terminal.print(_summary_table(summarize(results.rows))))
 
 
+def targets_in(text: str, planner: str, compile_budget: int, time_limit: float | None) -> list[Target]:
+    """Returns the targets of a comma-separated list, for which programs can be planned on the compiler.
+
+    Raises:
+      MemplanError: one is not known or has no compiler, or the other arguments make no sense, see `optimizer.check`.
+    """
+    found = [load_target(name) for name in names_in(text, "--targets")]
+    for target in found:
+        optimizer.check(target, planner, compile_budget, time_limit)
+    return found
+
+
 def names_in(text: str, option: str) -> list[str]:
     """Returns the names of a comma-separated list; raises MemplanError if there are none."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
@@ -130,6 +133,17 @@ class Search:
     effort: Effort
     time_limit: float | None
     compiler: TpuCompiler
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What rows depend on besides the program and its target."""
+        return {
+            "planner": self.planner,
+            "compile_budget": self.compile_budget,
+            "effort": self.effort.value,
+            "time_limit": self.time_limit,
+            "compiler": compiler_versions(),
+        }
 
     def outcome(self, program: TpuProgram, target: Target) -> Outcome:
         """Returns the candidates of a program."""

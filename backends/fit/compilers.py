@@ -19,7 +19,7 @@ from memplan.backends.gpu.compile import GpuCompiler
 from memplan.backends.jit.lowering import lower_for
 from memplan.backends.jit.planning import TpuProgram, module_of
 from memplan.backends.tpu.compile import CompiledModule, CompileError, TpuCompiler
-from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
+from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, slice_of
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.hardware.target import Target
 from memplan.passes.jaxprs import struct
@@ -148,7 +148,7 @@ def _for_tpu(target: Target) -> FitCompiler:
 
     def compile(traced: Any) -> CompiledModule:
         program = TpuProgram.of(lower_for("tpu", traced), target)
-        on = program.slice or TpuSlice(TOPOLOGY_OF_TARGET[target.name])
+        on = program.slice or slice_of(target.name, 1)
         return compiler.compile(program.module, on.topology, devices=on.devices)
 
     return _AheadFitCompiler("tpu", compile, compiler.close)

@@ -9,7 +9,7 @@ from typing import Any
 from memplan.backends.compile_hook import untouched
 from memplan.backends.jit.planning import TpuProgram, report_of
 from memplan.backends.tpu.compile import TpuCompiler
-from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
+from memplan.backends.tpu.devices import slice_of
 from memplan.backends.tpu.outcome import Outcome
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.plan import Plan
@@ -110,7 +110,7 @@ class CompiledElsewhere:
         They are those of `jax.stages.Compiled.memory_analysis()`, such as `temp_size_in_bytes`.
         """
         with TpuCompiler() as compiler:  # it has the module on disk
-            best, on = self.outcome.best, self._program.slice or TpuSlice(TOPOLOGY_OF_TARGET[self.outcome.target])
+            best, on = self.outcome.best, self._program.slice or slice_of(self.outcome.target, 1)
             module = self._program.module
             memory = compiler.compile(module, on.topology, best.options, best.order, on.devices).memory
         return None if memory is None else SimpleNamespace(**memory)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from memplan.backends import order_hook
 from memplan.backends.tpu.compile import CompileError, TpuCompiler
 from memplan.backends.tpu.decisions import decisions
-from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
+from memplan.backends.tpu.devices import TpuSlice, slice_of
 from memplan.backends.tpu.learning import learned
 from memplan.backends.tpu.outcome import WORTH_A_COMPILE, BufferDecision, Candidate, Outcome
 from memplan.backends.tpu.planned import (
@@ -72,7 +72,7 @@ class CompileSearch:
     ):
         self.module, self.target, self.compiler, self.user_options = module, target, compiler, options
         self.interrupted = interrupted
-        self.slice = on or TpuSlice(TOPOLOGY_OF_TARGET[target.name])
+        self.slice = on or slice_of(target.name, 1)
         self.planner = planners.get(planner)
         self.compile_budget, self.budget = compile_budget, budget
         self.candidates: list[Candidate] = []

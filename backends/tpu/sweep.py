@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memplan.backends.tpu.compile import CompileError, TpuCompiler
-from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET, TpuSlice
+from memplan.backends.tpu.devices import TpuSlice, slice_of
 from memplan.backends.tpu.planned import FAST
 from memplan.backends.tpu.steering import COPY_SPEED, CROSS_PROGRAM, LONG_STAYS, SCOPED_LIMIT
 from memplan.compiler.emulator.score import score
@@ -32,7 +32,7 @@ def sweep(module: bytes, target: Target, compiles: int, compiler: TpuCompiler, o
     Raises:
       CompileError: the default cannot be compiled.
     """
-    where = on or TpuSlice(TOPOLOGY_OF_TARGET[target.name])
+    where = on or slice_of(target.name, 1)
     found: list[float] = []
     for options in single_options(target)[:compiles]:
         try:

@@ -1,7 +1,8 @@
 """What runs an exported model on the board mps2-an500, a Cortex-M7, as qemu emulates it.
 
-Memories: Arm, "Application Note AN500" (SSRAM1 at 0, SSRAM2 and 3 at 0x20000000). Output: Arm, "Semihosting for AArch32
-and AArch64".
+Memories and clocks: Arm, "Application Note AN500" (SSRAM1 at 0, SSRAM2 and 3 at 0x20000000, a timer of 25 MHz at
+0x40000000). Output: Arm, "Semihosting for AArch32 and AArch64". Instructions: by `-icount shift=0` each one takes a
+nanosecond of qemu's clock, from which its timers run.
 """
 
 _LINKER_SCRIPT = """\
@@ -49,7 +50,8 @@ SECTIONS
 """
 
 _STARTUP = """\
-/* Start-up for the board mps2-an500 (Cortex-M7): the floating-point unit, data and bss, and output by semihosting. */
+/* Start-up for the board mps2-an500 (Cortex-M7): the floating-point unit, data and bss, output by semihosting, and
+   a count of instructions. */
 #include <stdint.h>
 
 extern uint32_t data_start, data_end, data_load, bss_start, bss_end, stack_top;
@@ -57,6 +59,7 @@ int main(int argc, char **argv);
 int fflush(void *stream);
 int _write(int file, const char *text, int size);
 void _exit(int status);
+uint64_t board_instructions(void);
 void reset_handler(void);
 void fault_handler(void);
 
@@ -87,6 +90,14 @@ void _exit(int status)
     }
 }
 
+/* Timer 0 counts down, a tick in 40 ns. In qemu with -icount shift=0 an instruction takes one. */
+static volatile uint32_t *const timer = (volatile uint32_t *)0x40000000;
+
+uint64_t board_instructions(void)
+{
+    return (uint64_t)(UINT32_MAX - timer[1]) * 40u;
+}
+
 void fault_handler(void)
 {
     _exit(99);
@@ -103,6 +114,9 @@ void reset_handler(void)
     for (uint32_t *to = &bss_start; to < &bss_end;) {
         *to++ = 0;
     }
+    timer[2] = UINT32_MAX;
+    timer[1] = UINT32_MAX;
+    timer[0] = 1u;
     const int status = main(0, 0);
     fflush(0);
     _exit(status);

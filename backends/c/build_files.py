@@ -2,7 +2,7 @@
 
 MAIN = """\
 /* Runs the model once on the stored input and compares its results with those of JAX. With the argument --time, runs it
-   again, and prints how long each step takes. */
+   again, and prints how long each step takes. On the board it prints the instructions of each step. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -105,13 +105,39 @@ static void print_times(void)
 }
 #endif
 
+#ifdef MODEL_COUNTS
+uint64_t board_instructions(void);
+static uint64_t counts[MODEL_STEPS + 1u];
+
+static void run(void)
+{
+    for (uint32_t step = 0; step < MODEL_STEPS; step++) {
+        const uint64_t before = board_instructions();
+        model_step(step);
+        counts[step] = board_instructions() - before;
+    }
+}
+
+static void print_counts(void)
+{
+    for (uint32_t step = 0; step < MODEL_STEPS; step++) {
+        printf("%lu instructions %s\\n", (unsigned long)counts[step], model_step_name(step));
+    }
+}
+#else
+static void run(void) { model_run(); }
+#endif
+
 int main(int argc, char **argv)
 {
     model_init();
     WRITE_INPUTS
-    model_run();
+    run();
     EACH_OUTPUT(COMPARE)
     printf(failures ? "FAILED\\n" : "ok\\n");
+#ifdef MODEL_COUNTS
+    print_counts();
+#endif
 #ifdef MODEL_TIMES
     if (argc > 1 && strcmp(argv[1], "--time") == 0) {
         print_times();
@@ -133,7 +159,7 @@ CMAKE_LISTS = """\
 #
 #   cmake -S . -B board-build -DBOARD=mps2_an500 -DCMAKE_TOOLCHAIN_FILE=board/arm-none-eabi.cmake
 #   cmake --build board-build
-#   qemu-system-arm -M mps2-an500 -nographic -semihosting -kernel board-build/model_test
+#   qemu-system-arm -M mps2-an500 -nographic -semihosting -icount shift=0 -kernel board-build/model_test
 cmake_minimum_required(VERSION 3.13)
 project(model C)
 
@@ -146,14 +172,15 @@ add_library(model STATIC model.c)
 target_include_directories(model PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
 # A product and a sum are rounded one by one, as in JAX.
 target_compile_options(model PRIVATE -Wall -Wextra -ffp-contract=off)
+target_compile_definitions(model PRIVATE MODEL_STEP_NAMES)
 
 add_executable(model_test main.c)
 if(BOARD)
   target_sources(model_test PRIVATE board/${BOARD}.c)
+  target_compile_definitions(model_test PRIVATE MODEL_COUNTS)
   target_link_options(model_test PRIVATE -nostartfiles --specs=nosys.specs
     -T ${CMAKE_CURRENT_SOURCE_DIR}/board/${BOARD}.ld)
 else()
-  target_compile_definitions(model PRIVATE MODEL_STEP_NAMES)
   target_compile_definitions(model_test PRIVATE MODEL_TIMES)
 endif()
 target_link_libraries(model_test PRIVATE model m)

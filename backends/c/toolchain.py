@@ -14,10 +14,12 @@ from memplan.compiler.errors import MemplanError
 CORTEX_M7 = ("-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard")
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off")
 _BOARD_LINK = ("-nostartfiles", "--specs=nosys.specs")
+_EMULATED = ("-M", "mps2-an500", "-nographic", "-semihosting", "-icount", "shift=0")
 
 _SIZES = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+\d+\s", re.MULTILINE)
 _SECTION = re.compile(r"^(\.\S+)\s+(\d+)\s", re.MULTILINE)
 _STEP_TIME = re.compile(r"^(\d+\.\d+) (.*)$", re.MULTILINE)
+_STEP_COUNT = re.compile(r"^(\d+) instructions (.*)$", re.MULTILINE)
 _SECONDS = 300.0
 
 
@@ -99,6 +101,12 @@ def run_on_board(folder: Path, scratch: Path, optimize: str = "-O2") -> str:
     """
     made = str(scratch / "model_test.elf")
     sources = [str(folder / name) for name in ("model.c", "main.c", "board/mps2_an500.c")]
+    options = (*WARNINGS, *CORTEX_M7, optimize, "-DMODEL_COUNTS", "-DMODEL_STEP_NAMES")
     link = (*_BOARD_LINK, "-T", str(folder / "board/mps2_an500.ld"))
-    run_tool("arm-none-eabi-gcc", *WARNINGS, *CORTEX_M7, optimize, *sources, *link, "-o", made, "-lm")
-    return run_tool("qemu-system-arm", "-M", "mps2-an500", "-nographic", "-semihosting", "-kernel", made)
+    run_tool("arm-none-eabi-gcc", *options, *sources, *link, "-o", made, "-lm")
+    return run_tool("qemu-system-arm", *_EMULATED, "-kernel", made)
+
+
+def step_instructions(printed: str) -> list[tuple[str, int]]:
+    """Returns the name and the instructions, to the next 40, of each step of what `run_on_board` returned."""
+    return [(match[2], int(match[1])) for match in _STEP_COUNT.finditer(printed)]

@@ -28,6 +28,7 @@ BENCHES = {
     "contraction": "Flops and peaks of orders of contraction, beside those of opt_einsum.",
     "pipeline": "Seconds to the proven split of a chain of layers over devices, beside even splits.",
     "mcu": "Training and inference of int8 networks in the memory of a microcontroller.",
+    "export-c": "Code, flash and time of int8 networks as C, run here and on an emulated Cortex-M7.",
     "levels": "Seconds to the proven choice of a level for each layer.",
 }
 

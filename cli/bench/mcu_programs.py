@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memplan.passes.sparse_update import sparse_update
 from memplan.passes.update_scheme import PUBLISHED, UpdateScheme, update_memory
 from memplan.workloads import mcu
-from memplan.workloads.calibration import float_shapes, float_step
+from memplan.workloads.calibration import calibrated, float_shapes, float_step, quantized_image
+from memplan.workloads.quantized import Params
 from memplan.workloads.quantized_network import RATE, QuantizedNetwork
 
 KB = 1024
@@ -36,7 +38,7 @@ class McuProgram:
 
     Attributes:
       network: a name of `mcu.NETWORKS`.
-      kind: "ladder", "scheme" or "inference": the table that it belongs to.
+      kind: "ladder", "scheme", "inference" or "exported": the table that it belongs to.
       name: what it is.
       fun, args: the program.
       states, constants: arguments, as for `memplan.embedded`.
@@ -110,6 +112,7 @@ def sparse_program(
     stripes: int,
     kind: str,
     what: str,
+    given: tuple[Params, Any, Any] | None = None,
     **options: Any,
 ) -> McuProgram:
     """Returns the training step of a scheme.
@@ -119,16 +122,17 @@ def sparse_program(
       network: whose step it is.
       scheme: says what is trained.
       stripes: of the first blocks, whose backward passes go by groups of channels then; 0 for neither.
+      given: parameters, image and label; None for shapes alone.
       options: other attributes.
     """
     channels = scheme.channels(network.layers)
     step = partial(network.train_step, kept_inputs=scheme.kept_inputs(network.layers))
     if stripes:
         step = partial(step, striped_blocks=STRIPED_BLOCKS, stripes=stripes, most_gradient=MOST_GRADIENT)
-    batch = (network.image(), jax.ShapeDtypeStruct((1,), jnp.int32))
-    updated = network.updated(channels, scheme.bias_layers)
-    sparse = sparse_update(step, updated, network.cut(network.abstract(), channels), *batch)
-    return McuProgram(name, kind, what, sparse.fun, (sparse.trained, sparse.frozen, *batch), (0,), (1,), **options)
+    params, *batch = given or (network.abstract(), network.image(), jax.ShapeDtypeStruct((1,), jnp.int32))
+    updated, cut = network.updated(channels, scheme.bias_layers), network.cut(params, channels)
+    sparse = sparse_update(step, updated, cut, *batch)
+    return McuProgram(name, kind, what, sparse.fun, (*sparse.split(cut), *batch), (0,), (1,), **options)
 
 
 def _inference(
@@ -137,6 +141,30 @@ def _inference(
     args = (network.abstract(), network.image())
     made = partial(McuProgram, name, "inference", args=args, constants=(0,), published=published)
     yield made(what, network.forward)
+    yield made(f"{what}, by stripes", _in_stripes(network, stripes))
+
+
+def _in_stripes(network: QuantizedNetwork, stripes: int) -> Callable[..., Any]:
     rows = network.blocks[STRIPED_BLOCKS - 1].layers[-1].out_side
-    in_stripes = partial(network.forward, striped_blocks=STRIPED_BLOCKS, stripes=min(stripes, rows))
-    yield made(f"{what}, by stripes", in_stripes)
+    return partial(network.forward, striped_blocks=STRIPED_BLOCKS, stripes=min(stripes, rows))
+
+
+def exported_programs(name: str, stripes: int, seed: int = 0) -> Iterator[McuProgram]:
+    """Yields programs with values, to be run: inference, and the training step of the scheme nearest to 100 kB.
+
+    Args:
+      name: of the network, whose steps of activations are measured on four images of noise.
+      stripes: of the first blocks.
+      seed: of the images and of the weights.
+    """
+    draw = np.random.default_rng(seed)
+    network = mcu.NETWORKS[name]()
+    images = draw.standard_normal((4, network.stem.side, network.stem.side, 3)).astype(np.float32)
+    network, params = calibrated(network, images, seed)
+    image = quantized_image(network, jnp.asarray(images[:1]))
+    run = partial(McuProgram, name, "exported", args=(params, image), constants=(0,))
+    yield run("inference", network.forward)
+    yield run("inference, by stripes", _in_stripes(network, stripes))
+    size = middle_scheme(name)
+    what, given = f"training step, {size} kB scheme", (params, image, jnp.zeros(1, jnp.int32))
+    yield sparse_program(name, network, PUBLISHED[name][size], stripes, "exported", what, given)

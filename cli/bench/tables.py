@@ -179,6 +179,13 @@ TABLES = (
         lambda: [(name, ("--networks", name)) for name in ("mbv2", "proxyless", "mcunet")],
         "mcu",
     ),
+    BenchTable(
+        "export_c",
+        ("export-c", "--effort", "fast"),
+        lambda: [(name, ("--networks", name)) for name in ("mbv2", "proxyless", "mcunet")],
+        "export_c",
+        alone=True,
+    ),
     BenchTable("agent", ("agent", "--minutes", "2", "--markdown"), alone=True, by_default=False),
     BenchTable("jit", ("jit",), alone=True),
     BenchTable("parse", ("parse",), alone=True),

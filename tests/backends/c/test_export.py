@@ -35,7 +35,12 @@ def test_clang_has_nothing_to_say(network: CExport, tmp_path: Path) -> None:
 @needs("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
 def test_a_cortex_m7_runs_it(network: CExport, tmp_path: Path) -> None:
     network.write(tmp_path / "c")
-    assert differences(toolchain.run_on_board(tmp_path / "c", tmp_path, "-O1")) == {"result_0": 0}
+    printed = toolchain.run_on_board(tmp_path / "c", tmp_path, "-O1")
+    assert differences(printed) == {"result_0": 0}
+    counts = toolchain.step_instructions(printed)
+    assert len(counts) == len(network.plan.order)
+    assert all(count > 0 and count % 40 == 0 and name.startswith("run_") for name, count in counts)
+    assert toolchain.step_instructions(toolchain.run_on_board(tmp_path / "c", tmp_path, "-O1")) == counts
     sizes = toolchain.cortex_m7_sizes(tmp_path / "c", tmp_path, optimize="-O1")
     assert (sizes.bss, sizes.data) == (network.plan.arena, 0)
     assert 0 < sizes.code < sizes.text

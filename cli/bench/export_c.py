@@ -94,8 +94,11 @@ def row_of(program: McuProgram, effort: Effort) -> Row:
             row |= {"code": sizes.code, "flash": sizes.text + sizes.data}
         if all(map(toolchain.is_installed, _FOR_BOARD)):
             counts = toolchain.step_instructions(toolchain.run_on_board(folder, scratch))
-            row |= {"instructions": sum(count for _, count in counts), "kernel_instructions": _by_kernel(counts)}
-    return row | {"seconds": sum(each for _, each in seconds), "kernel_seconds": _by_kernel(seconds)}
+            row["instructions"] = sum(count for _, count in counts)
+            row["kernel_instructions"] = _by_kernel(counts)
+    row["seconds"] = sum(each for _, each in seconds)
+    row["kernel_seconds"] = _by_kernel(seconds)
+    return row
 
 
 def _by_kernel(steps: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -75,7 +75,7 @@ def row_of(program: McuProgram, effort: Effort) -> Row:
         effort=effort,
         name=f"{program.network}, {program.name}",
     )
-    row: Row = {
+    row: dict[str, Any] = {
         "network": program.network,
         "program": program.name,
         "steps": len(made.plan.order),

@@ -74,12 +74,20 @@ def flat_program(closed: Any, roles: Sequence[ArgumentRole]) -> FlatEquations:
 
 
 def _without_folded(equations: Sequence[Any], constants: dict[Any, tuple[Any, str]]) -> list[Any]:
-    """Returns the equations but those of constants with small results, and adds these results to the constants."""
+    """Returns the equations but those of constants with small results, and adds these results to the constants.
+
+    A conversion to a wider type is folded only into other results: int8 weights stay int8 in flash.
+    """
     left: list[Any] = []
+    widened: dict[Any, Any] = {}
     for equation in equations:
         known = [isinstance(atom, Literal) or atom in constants for atom in equation.invars]
         foldable = equation.primitive.name in RULES and equation.primitive.name not in VIEWS and not equation.effects
         if not foldable or not all(known) or max(map(_num_bytes, equation.outvars)) > _MOST_FOLDED:
+            for atom in equation.invars:
+                if not isinstance(atom, Literal) and atom in widened:
+                    left.append(widened.pop(atom))
+                    del constants[atom]
             left.append(equation)
             continue
         operands = [atom.val if isinstance(atom, Literal) else constants[atom][0] for atom in equation.invars]
@@ -88,7 +96,14 @@ def _without_folded(equations: Sequence[Any], constants: dict[Any, tuple[Any, st
         results = results if equation.primitive.multiple_results else [results]
         for v, value in zip(equation.outvars, results, strict=True):
             constants[v] = (value, f"{equation.primitive.name} of constants")
+        if equation.primitive.name == "convert_element_type" and _widens(equation):
+            widened[equation.outvars[0]] = equation
     return left
+
+
+def _widens(equation: Any) -> bool:
+    (operand,), (result,) = equation.invars, equation.outvars
+    return not isinstance(operand, Literal) and result.aval.size > 1 and _num_bytes(result) > _num_bytes(operand)
 
 
 def _num_bytes(variable: Any) -> int:

@@ -7,7 +7,7 @@ nothing. Where a reshape splits or joins dimensions unevenly, a quotient or a re
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,6 +97,11 @@ class AffineIndex:
     def coefficient(self, number: int) -> int:
         """Returns what a loop variable is multiplied by outside of quotients and remainders."""
         return next((c for atom, c in self.terms if isinstance(atom, LoopIndex) and atom.number == number), 0)
+
+    def without(self, numbers: Collection[int]) -> AffineIndex:
+        """Returns the index at the start of some loops; quotients and remainders stay as they are."""
+        kept = [(a, c) for a, c in self.terms if not isinstance(a, LoopIndex) or a.number not in numbers]
+        return AffineIndex(self.constant, tuple(kept))
 
     def __add__(self, other: AffineIndex | int) -> AffineIndex:
         if not isinstance(other, AffineIndex):

@@ -228,6 +228,7 @@ def rebuilt(
     index: Callable[[AffineIndex], AffineIndex] = lambda index: index,
     loops: Callable[[tuple[LoopIndex, ...]], tuple[LoopIndex, ...]] = lambda loops: loops,
     buffers: Mapping[int, int] | None = None,
+    layouts: Mapping[int, Callable[[AffineIndex], AffineIndex]] | None = None,
 ) -> Expression:
     """Returns an expression with changed indices, loops of reductions and buffers.
 
@@ -237,9 +238,10 @@ def rebuilt(
       index: returns what an index becomes.
       loops: returns what the loops of a reduction become.
       buffers: what buffers become; those that are not in it stay.
+      layouts: what else becomes of the indices into some buffers, by these as they were.
     """
     made: dict[int, Expression] = {}
-    renamed = buffers or {}
+    renamed, moved = buffers or {}, layouts or {}
 
     def of(old: Expression) -> Expression:
         if id(old) not in made:
@@ -249,7 +251,8 @@ def rebuilt(
     def new(old: Expression) -> Expression:
         match old:
             case Element():
-                return builder.load(renamed.get(old.buffer, old.buffer), index(old.index), old.dtype)
+                place = index(moved[old.buffer](old.index) if old.buffer in moved else old.index)
+                return builder.load(renamed.get(old.buffer, old.buffer), place, old.dtype)
             case Position():
                 return builder.position(index(old.index), old.dtype)
             case ScalarOperation():

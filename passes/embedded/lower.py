@@ -16,6 +16,7 @@ from memplan.compiler.embedded.expressions import ITEM_SIZES, Builder, Expressio
 from memplan.compiler.embedded.program import ElementStore, EmbeddedBuffer, EmbeddedProgram, LoopNest, StorageKind
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.frontends import jaxpr_versions as versions
+from memplan.passes.embedded.constant_layout import with_contiguous_constants
 from memplan.passes.embedded.flat import ArgumentRole, FlatEquations, flat_program
 from memplan.passes.embedded.fusion import Fusion, fused, unfused, variables
 from memplan.passes.embedded.in_place import with_in_place
@@ -180,9 +181,10 @@ class _Lowering:
         steps = [simplified(step) for step in self._with_new_states(steps, states)]
         if self.in_place:
             steps = [with_in_place(step, self.buffers) for step in steps]
-        return _without_unused(
-            EmbeddedProgram(self.name, tuple(self.buffers), tuple(steps), tuple(inputs), tuple(states), tuple(results))
+        whole = EmbeddedProgram(
+            self.name, tuple(self.buffers), tuple(steps), tuple(inputs), tuple(states), tuple(results)
         )
+        return with_contiguous_constants(_without_unused(whole))
 
     def _with_new_states(self, steps: list[LoopNest], states: Sequence[int]) -> list[LoopNest]:
         """Returns the steps with the states' new values written to the states, in place or by copies at the end."""

@@ -7,46 +7,27 @@ code, 0 and 1, are part of the text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
+from memplan.backends.c.kernel_lines import MARK, KernelLines, KernelText
 from memplan.backends.c.operators import TYPES, combined, constant_text, convert_text, neutral, operation_text
-from memplan.backends.c.value_ranges import ValueRanges
-from memplan.compiler.embedded.affine import AffineIndex, LoopIndex, Quotient
+from memplan.backends.c.sum_functions import has_zero
+from memplan.backends.c.sums import LibrarySum, library_sum, placed
+from memplan.backends.c.value_ranges import ValueRanges, clamped
+from memplan.compiler.embedded.affine import AffineIndex, LoopIndex
 from memplan.compiler.embedded.expressions import (
     Condition,
     Constant,
-    Divisible,
     Element,
     Expression,
     Guarded,
     Position,
     Reduction,
-    Within,
     children,
     walk,
 )
+from memplan.compiler.embedded.products import RESULTS_AT_ONCE, Factor, unguarded
 from memplan.compiler.embedded.program import EmbeddedProgram, InPlaceWay, LoopNest
-
-# What stands in a text for number k of it.
-MARK = "\0{}\0"
-
-
-@dataclass
-class KernelText:
-    """A step in C.
-
-    Attributes:
-      lines: of the body, with marks for numbers.
-      numbers: what the marks stand for: ints, or floats as `(value, "float")`.
-      parameters: the pointers that it takes, as `(type, name)`.
-      buffers: the buffer of each pointer; None for the workspace.
-    """
-
-    lines: list[str] = field(default_factory=list)
-    numbers: list[int | float] = field(default_factory=list)
-    parameters: list[tuple[str, str]] = field(default_factory=list)
-    buffers: list[int | None] = field(default_factory=list)
 
 
 def kernel_text(program: EmbeddedProgram, step: LoopNest, way: InPlaceWay | None) -> KernelText:
@@ -54,42 +35,13 @@ def kernel_text(program: EmbeddedProgram, step: LoopNest, way: InPlaceWay | None
     return _KernelWriter(program, step, way).write()
 
 
-class _KernelWriter:
+class _KernelWriter(KernelLines):
     def __init__(self, program: EmbeddedProgram, step: LoopNest, way: InPlaceWay | None):
+        super().__init__()
         self.program, self.step, self.way = program, step, way
-        self.text = KernelText()
-        self.depth = 1
         self.pointer: dict[int, str] = {}
         self.ranges = ValueRanges()
         self.shared: set[int] = set()
-        self.names: list[dict[int, str]] = [{}]
-        self.count = 0
-
-    # ---- text
-
-    def line(self, text: str) -> None:
-        self.text.lines.append("    " * self.depth + text)
-
-    def open(self, text: str) -> None:
-        self.line(text + " {")
-        self.depth += 1
-        self.names.append({})
-
-    def close(self) -> None:
-        self.names.pop()
-        self.depth -= 1
-        self.line("}")
-
-    def number(self, value: int) -> str:
-        """Returns the mark of a number; small ones shape the code and are written out."""
-        if value in (0, 1):
-            return str(value)
-        self.text.numbers.append(value)
-        return MARK.format(len(self.text.numbers) - 1)
-
-    def fresh(self, prefix: str) -> str:
-        self.count += 1
-        return f"{prefix}{self.count}"
 
     # ---- the step
 
@@ -106,18 +58,21 @@ class _KernelWriter:
         if self.way is not None and self.way.slices is not None:
             order.insert(0, order.pop(self.way.slices))
         outer = self.way.num_outer if self.way is not None else len(order)
-        for k in order[:outer]:
-            self._loop(k, self.way is not None and self.way.is_descending)
-        if self.way is not None and self.way.workspace:
+        depth = self.depth
+        if self.way is not None and self.way.width > 1:
+            self._parts(order[1:], (order[0], *self._block_loop(order[0])))
+        elif self.way is not None and self.way.workspace:
+            for k in order[:outer]:
+                self._loop(k, self.way.is_descending)
             self._parts(order[outer:])
         else:
-            for k in order[outer:]:
-                self._loop(k)
+            is_descending = self.way is not None and self.way.is_descending
+            for k in order[:-1]:
+                self._loop(k, is_descending and k in order[:outer])
+            if order:
+                self._last_loop(order[-1], is_descending and len(order) == outer)
             self._stores()
-            for _ in order[outer:]:
-                self.close()
-        for _ in order[:outer]:
-            self.close()
+        self.close_to(depth)
         return self.text
 
     def _pointer(self, buffer: int, qualifier: str, name: str) -> None:
@@ -141,6 +96,52 @@ class _KernelWriter:
         else:
             self.open(f"for (int32_t i{k} = 0; i{k} < {extent}; i{k}++)")
 
+    def _last_loop(self, k: int, is_descending: bool = False) -> None:
+        """Opens the innermost loop, in blocks if the library computes several of its iterations at once."""
+        if is_descending or not self._library_sums(k):
+            self._loop(k, is_descending)
+        else:
+            self._loop_within(k, *self._block_loop(k))
+
+    def _library_sums(self, k: int) -> dict[int, LibrarySum]:
+        """Returns the reductions of which the library computes several iterations of a loop at once."""
+        found = {}
+        for each in self._unconditional():
+            which = library_sum(each, k) if self.ranges.fits(each) else None
+            if which is not None and which.block is not None:
+                found[id(each)] = which
+        return found
+
+    def _block_loop(self, k: int) -> tuple[str, str]:
+        """Opens a loop over blocks of iterations, and returns the start and the end of a block."""
+        start, end, extent = self.fresh("start"), self.fresh("end"), self.number(self.step.loops[k])
+        self.open(f"for (int32_t {start} = 0; {start} < {extent}; {start} += {RESULTS_AT_ONCE})")
+        self.line(f"const int32_t {end} = smaller({start} + {RESULTS_AT_ONCE}, {extent});")
+        return start, end
+
+    def _loop_within(self, k: int, start: str, end: str) -> None:
+        """Writes the sums of a block, and opens the loop over its iterations."""
+        self.starts[k] = start
+        for key, which in self._library_sums(k).items():
+            name = self._called(which, f"{end} - {start}")
+            self.names[-1][key] = f"{name}[i{k} - {start}]"
+        del self.starts[k]
+        self.open(f"for (int32_t i{k} = {start}; i{k} < {end}; i{k}++)")
+
+    def _unconditional(self) -> Iterator[Reduction]:
+        """Yields the reductions that every iteration computes, and that do not lie in one another."""
+        stack: list[Expression] = [store.value for store in reversed(self.step.stores)]
+        seen: set[int] = set()
+        while stack:
+            each = stack.pop()
+            if id(each) in seen:
+                continue
+            seen.add(id(each))
+            if isinstance(each, Reduction):
+                yield each
+            elif not isinstance(each, Guarded):
+                stack.extend(reversed(children(each)))
+
     def _stores(self) -> None:
         values = [(store, self.value(store.value)) for store in self.step.stores]
         if len(values) > 1:  # All values come before all stores: one may be written over what another reads.
@@ -155,13 +156,23 @@ class _KernelWriter:
         else:
             self.line(f"{pointer}[{index}] = {value};")
 
-    def _parts(self, inner: Sequence[int]) -> None:
-        """Writes a part of the result to the workspace, and then all of it in place."""
+    def _parts(self, inner: Sequence[int], block: tuple[int, str, str] | None = None) -> None:
+        """Writes a part of the result to the workspace, and then all of it in place.
+
+        Args:
+          inner: the loops of a part.
+          block: a loop inside of these of which a part has some iterations, and where they start and end.
+        """
         assert self.way is not None
         counter = self.fresh("c")
         self.line(f"int32_t {counter} = 0;")
-        for k in inner:
+        depth = self.depth
+        for k in inner if block is not None else inner[:-1]:
             self._loop(k)
+        if block is not None:
+            self._loop_within(*block)
+        else:
+            self._last_loop(inner[-1])
         values = [(store, self.value(store.value)) for store in self.step.stores]
         values = [(store, self._named(store.value.dtype, value)) for store, value in values]
         for number, (store, value) in enumerate(values):
@@ -169,32 +180,26 @@ class _KernelWriter:
                 self.line(f"part[{counter}++] = {value};")
             else:
                 self._store(store.buffer, self.index(store.index), value)
-        for _ in inner:
-            self.close()
+        self.close_to(depth)
+        self._copy_part(inner, counter, block)
+
+    def _copy_part(self, inner: Sequence[int], counter: str, block: tuple[int, str, str] | None) -> None:
+        """Writes a part from the workspace to its place."""
+        assert self.way is not None
+        store = self.step.stores[self.way.store]
+        depth = self.depth
+        if block is None and _is_contiguous(store.index, inner, self.step.loops):
+            place = self.index(store.index.without(inner))
+            self.line(f"memcpy({self.pointer[store.buffer]} + {place}, part, (size_t){counter} * sizeof *part);")
+            return
         self.line(f"{counter} = 0;")
         for k in inner:
             self._loop(k)
-        store = self.step.stores[self.way.store]
+        if block is not None:
+            k, first, end = block
+            self.open(f"for (int32_t i{k} = {first}; i{k} < {end}; i{k}++)")
         self._store(store.buffer, self.index(store.index), f"part[{counter}++]")
-        for _ in inner:
-            self.close()
-
-    # ---- indices
-
-    def index(self, index: AffineIndex) -> str:
-        parts = []
-        for atom, coefficient in index.terms:
-            if isinstance(atom, LoopIndex):
-                text = f"i{atom.number}"
-            else:
-                sign = "/" if isinstance(atom, Quotient) else "%"
-                text = f"({self.index(atom.dividend)}) {sign} {self.number(atom.divisor)}"
-                text = f"({text})"
-            sign = "-" if coefficient == -1 else ""
-            parts.append(f"{sign}{text}" if coefficient in (1, -1) else f"{text} * {self.number(coefficient)}")
-        if index.constant or not parts:
-            parts.append(self.number(index.constant))
-        return " + ".join(parts)
+        self.close_to(depth)
 
     # ---- values
 
@@ -241,10 +246,16 @@ class _KernelWriter:
                 return self._guarded(expression)
             case Reduction():
                 return self._reduction(expression)
+        if expression.name == "convert" and (limits := clamped(expression)) is not None:
+            return self._clamped(expression.dtype, *limits)
         operands = [self.value(operand) for operand in expression.operands]
         dtypes = [operand.dtype for operand in expression.operands]
         is_exact = self.ranges.fits(expression)
         return operation_text(expression.name, operands, dtypes, expression.dtype, is_exact)
+
+    def _clamped(self, dtype: str, value: Expression, low: int, high: int) -> str:
+        ends = ", ".join(self.argument(end) if abs(end) > 1 else constant_text(end, "int32") for end in (low, high))
+        return f"({TYPES[dtype]})f32_to_int({self.value(value)}, {ends})"
 
     def _constant(self, expression: Constant) -> str:
         value = expression.value
@@ -275,44 +286,79 @@ class _KernelWriter:
         self.names[-1][id(expression)] = name
         return name
 
-    def condition(self, condition: Condition) -> str:
-        """Returns the text of a condition, without sides that always hold."""
-        index = self.index(condition.index)
-        if isinstance(condition, Divisible):
-            return f"({index}) % {self.number(condition.divisor)} == 0"
-        low, high = condition.index.bounds
-        parts = []
-        if low < condition.low:
-            parts.append(f"{index} >= {self.number(condition.low)}")
-        if high >= condition.high:
-            parts.append(f"{index} < {self.number(condition.high)}")
-        return " && ".join(parts)
-
     # ---- reductions
 
     def _reduction(self, expression: Reduction) -> str:
         if expression.combine in ("argmax", "argmin"):
             return self._arg_reduction(expression)
+        which = library_sum(expression, None) if self.ranges.fits(expression) else None
+        if which is not None:
+            name = self._called(which, "1")
+            self.names[-1][id(expression)] = name
+            return name
         name = self.fresh("a")
         self.line(f"{TYPES[expression.dtype]} {name} = {neutral(expression.combine, expression.dtype)};")
-        body: Expression = expression.body
-        conditions: tuple[Condition, ...] = ()
-        if isinstance(body, Guarded) and _is_neutral(body.outside, expression):
-            conditions = body.conditions
-            body = body.inside
-        placed = _placed(conditions, expression.loops)
-        self._skipping(placed.get(-1, []))
+        body, conditions = unguarded(expression)
+        by_loop = placed(conditions, expression.loops)
+        depth = self.depth
+        self._skipping(by_loop.get(-1, []))
         for number, loop in enumerate(expression.loops):
-            self._reduction_loop(loop, placed.get(number, []))
+            self._reduction_loop(loop, by_loop.get(number, []))
         value = self.value(body)
         text = combined(expression.combine, name, value, expression.dtype, self.ranges.fits(expression))
         self.line(f"{name} = {text};")
-        for _ in expression.loops:
-            self.close()
-        if placed.get(-1):
-            self.close()
+        self.close_to(depth)
         self.names[-1][id(expression)] = name
         return name
+
+    def _called(self, which: LibrarySum, count: str) -> str:
+        """Writes sums of products as calls of the library, and returns the variable that holds them."""
+        self.text.functions.add(which.function)
+        name = self.fresh("a")
+        kind, zero = ("int32_t", "0") if which.dtype == "int32" else ("float", "0.0f")
+        zeros = ", ".join([zero] * RESULTS_AT_ONCE)
+        is_one = count == "1"
+        self.line(f"{kind} {name} = {zero};" if is_one else f"{kind} {name}[{RESULTS_AT_ONCE}] = {{{zeros}}};")
+        depth = self.depth
+        self._skipping(which.conditions.get(-1, []))
+        for number, loop in enumerate(which.outer):
+            self._reduction_loop(loop, which.conditions.get(number, []))
+        firsts, counts = [], []
+        inside = [which.columns] if which.rows is None else [which.rows, which.columns]
+        for number, loop in enumerate(inside, len(which.outer)):
+            first, end, _ = self.range_of(loop, which.conditions.get(number, []))
+            firsts.append((loop, first))
+            counts.append(end if first == "0" else f"{end} - {first}")
+        arguments = [f"&{name}" if is_one else name, count]
+        for factor in (which.x, which.w):
+            arguments += self._operand(which, factor, firsts)
+        if which.joined is not None:
+            extent = self.number(which.joined.extent)
+            counts[-1] = f"({counts[-1]}) * {extent}" if " " in counts[-1] else f"{counts[-1]} * {extent}"
+        if which.is_window and which.rows is None:
+            counts.insert(0, "1")
+        self.line(f"{which.function}({', '.join([*arguments, *counts])});")
+        self.close_to(depth)
+        return name
+
+    def _operand(self, which: LibrarySum, factor: Factor, firsts: Sequence[tuple[LoopIndex, str]]) -> list[str]:
+        """Returns the arguments for one operand: its pointer, zero point and strides."""
+        index, is_x = factor.element.index, factor is which.x
+        inner = {loop.number for loop in (which.rows, which.columns, which.joined) if loop is not None}
+        base = index.without(inner)
+        parts = [self.index(base)] if base.terms or base.constant else []
+        for loop, first in firsts:
+            if first != "0" and index.coefficient(loop.number):
+                parts.append(f"{first} * {self.number(index.coefficient(loop.number))}")
+        arguments = [" + ".join([self.pointer[factor.element.buffer], *parts])]
+        if is_x and has_zero(factor.element.dtype):
+            arguments.append(self.argument(factor.zero))
+        if which.is_window:
+            arguments.append(self.argument(index.coefficient(which.rows.number) if which.rows is not None else 0))
+        elif not is_x:
+            arguments.append(self.argument(index.coefficient(which.block) if which.block is not None else 0))
+        step = index.coefficient((which.joined or which.columns).number)
+        return [*arguments, self.number(step)]
 
     def _skipping(self, conditions: Sequence[Condition]) -> None:
         if conditions:
@@ -320,23 +366,8 @@ class _KernelWriter:
 
     def _reduction_loop(self, loop: LoopIndex, conditions: Sequence[Condition]) -> None:
         """Opens a loop over the iterations for which conditions hold, whose last loop it is."""
-        name, extent = f"i{loop.number}", self.number(loop.extent)
-        first, end, rest = "0", extent, []
-        for condition in conditions:
-            ranged = isinstance(condition, Within) and condition.index.is_linear
-            coefficient = condition.index.coefficient(loop.number)
-            if not ranged or coefficient != 1 or first != "0" or end != extent:
-                rest.append(condition)
-                continue
-            assert isinstance(condition, Within)
-            outside = condition.index - AffineIndex(0, ((loop, 1),))
-            low, high = condition.index.bounds
-            if low < condition.low:
-                first = self.fresh("first")
-                self.line(f"const int32_t {first} = larger({self.index(outside * -1 + condition.low)}, 0);")
-            if high >= condition.high:
-                end = self.fresh("end")
-                self.line(f"const int32_t {end} = smaller({self.index(outside * -1 + condition.high)}, {extent});")
+        name = f"i{loop.number}"
+        first, end, rest = self.range_of(loop, conditions)
         self.open(f"for (int32_t {name} = {first}; {name} < {end}; {name}++)")
         if rest:
             self.line(f"if (!({' && '.join(self.condition(each) for each in rest)})) {{")
@@ -365,14 +396,11 @@ class _KernelWriter:
         return place
 
 
-def _is_neutral(expression: Expression, reduction: Reduction) -> bool:
-    return reduction.combine == "sum" and isinstance(expression, Constant) and expression.value == 0
-
-
-def _placed(conditions: Sequence[Condition], loops: Sequence[LoopIndex]) -> dict[int, list[Condition]]:
-    """Returns conditions by the innermost of a reduction's loops that they depend on; -1 for none of them."""
-    found: dict[int, list[Condition]] = {}
-    for condition in conditions:
-        place = max((k for k, loop in enumerate(loops) if loop.number in condition.index.loops), default=-1)
-        found.setdefault(place, []).append(condition)
-    return found
+def _is_contiguous(index: AffineIndex, loops: Sequence[int], extents: Sequence[int]) -> bool:
+    """Whether loops run through memory element by element."""
+    size = 1
+    for k in reversed(loops):
+        if index.coefficient(k) != size:
+            return False
+        size *= extents[k]
+    return index.is_linear

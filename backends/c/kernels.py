@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memplan.backends.c.kernel_text import KernelText, kernel_text
+from memplan.backends.c.kernel_lines import KernelText
+from memplan.backends.c.kernel_text import kernel_text
 from memplan.backends.c.operators import constant_text
 from memplan.compiler.embedded.plan import EmbeddedPlan
 
@@ -33,8 +34,11 @@ class KernelCall:
     numbers: tuple[str, ...]
 
 
-def kernels(plan: EmbeddedPlan) -> tuple[list[str], list[KernelCall]]:
-    """Returns the texts of all functions, and `[steps]` the call of each step, in the order of the plan."""
+def kernels(plan: EmbeddedPlan) -> tuple[list[str], list[KernelCall], set[str]]:
+    """Returns the texts of all functions, `[steps]` the call of each step in the order of the plan, and library names.
+
+    The names are those of the functions for sums (`sum_functions.py`) that the steps call.
+    """
     texts = [kernel_text(plan.program, plan.program.steps[k], plan.in_place[k]) for k in plan.order]
     groups: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], list[int]] = {}
     for number, text in enumerate(texts):
@@ -52,7 +56,8 @@ def kernels(plan: EmbeddedPlan) -> tuple[list[str], list[KernelCall]]:
             text = texts[number]
             types = tuple(kind for kind, _ in text.parameters)
             calls[number] = KernelCall(name, tuple(text.buffers), types, arguments)
-    return functions, [call for call in calls if call is not None]
+    library = set().union(*(text.functions for text in texts))
+    return functions, [call for call in calls if call is not None], library
 
 
 def _function(name: str, texts: Sequence[KernelText], members: Sequence[int]) -> tuple[str, list[tuple[str, ...]]]:

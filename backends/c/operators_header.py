@@ -1,6 +1,8 @@
 """The header of functions on scalars that the exported loop nests use."""
 
-OPERATORS_HEADER = """\
+from memplan.backends.c.sum_functions import SIMD_OPERATORS
+
+_SCALARS = """\
 /* Scalars with the meaning that XLA gives them: integers wrap, conversions saturate, and no shift is too wide. */
 #ifndef MEMPLAN_OPERATORS_H
 #define MEMPLAN_OPERATORS_H
@@ -43,7 +45,10 @@ static inline int32_t abs_int32(int32_t a) { return a < 0 ? (int32_t)(0u - (uint
 
 static inline int32_t f32_to_int(float a, int32_t low, int32_t high)
 {
-    return a >= (float)high ? high : a <= (float)low ? low : a == a ? (int32_t)a : 0;
+    if (a > (float)low && a < (float)high) {
+        return (int32_t)a;
+    }
+    return a <= (float)low ? low : a >= (float)high ? high : 0;
 }
 static inline int32_t f32_to_int32(float a)
 {
@@ -70,5 +75,6 @@ static inline int32_t shift_right_arithmetic(int32_t a, uint32_t b, uint32_t bit
     return a < 0 ? (int32_t)~(~(uint32_t)a >> shift) : (int32_t)((uint32_t)a >> shift);
 }
 
-#endif
 """
+
+OPERATORS_HEADER = f"{_SCALARS}{SIMD_OPERATORS}\n#endif\n"

@@ -13,6 +13,7 @@ from memplan.backends.c.build_files import CMAKE_LISTS, MAIN
 from memplan.backends.c.kernels import KernelCall, kernels
 from memplan.backends.c.operators import TYPES, constant_text
 from memplan.backends.c.operators_header import OPERATORS_HEADER
+from memplan.backends.c.sum_functions import functions
 from memplan.compiler.embedded.plan import EmbeddedPlan
 from memplan.compiler.embedded.program import ALIGNMENT, EmbeddedBuffer, StorageKind
 
@@ -125,14 +126,15 @@ def _header(plan: EmbeddedPlan) -> str:
 
 def _model(plan: EmbeddedPlan) -> str:
     program = plan.program
-    functions, calls = kernels(plan)
+    steps, calls, library = kernels(plan)
     places = _places(plan)
     parts = [
         f"/* {remark(program.name)}: written by memplan. */\n",
         '#include "model.h"\n\n#include <string.h>\n\n#include "memplan_operators.h"\n',
         "static union {\n    int32_t aligned;\n    unsigned char bytes[MODEL_ARENA_BYTES];\n} arena;\n",
         *_constants(plan),
-        *functions,
+        *functions(library),
+        *steps,
         *_accessors(plan),
         _init(plan),
         _steps(plan, calls, places),

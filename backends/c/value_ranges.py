@@ -94,3 +94,31 @@ class ValueRanges:
             case "select":
                 return min(ranges[1][0], ranges[2][0]), max(ranges[1][1], ranges[2][1])
         return whole
+
+
+def clamped(expression: ScalarOperation) -> tuple[Expression, int, int] | None:
+    """Returns the float that a conversion to a narrow integer takes, and the least and greatest result.
+
+    A conversion saturates, so limits around the float before it are its own: `(int8)min(max(x, -128), 127)` is x
+    converted, and what is not a number becomes 0 either way. None if there are no such limits.
+    """
+    (value,) = expression.operands
+    if value.dtype != "float32" or expression.dtype not in ("int8", "uint8", "int16", "uint16"):
+        return None
+    low, high = INTEGER_RANGES[expression.dtype]
+    found = None
+    while isinstance(value, ScalarOperation) and value.name in ("max", "min"):
+        limits = [operand for operand in value.operands if isinstance(operand, Constant)]
+        others = [operand for operand in value.operands if not isinstance(operand, Constant)]
+        if len(limits) != 1 or not math.isfinite(limits[0].value) or limits[0].value != int(limits[0].value):
+            break
+        limit = int(limits[0].value)
+        if value.name == "max" and limit <= high:
+            low = max(low, limit)
+        elif value.name == "min" and limit >= low:
+            high = min(high, limit)
+        else:
+            break
+        value = others[0]
+        found = value, low, high
+    return found

@@ -112,6 +112,7 @@ class InPlaceWay:
       is_descending: whether the outer loops run backwards, as where the result is larger than what is written over.
       slices: the loop that is made the outermost one, as each of its iterations has elements of its own in both
         buffers (a channel of a depthwise convolution); None if the loops keep their order.
+      width: how many iterations of the loop `slices` are a part; 1 without it.
       workspace: bytes, a multiple of the alignment; 0 if a part is one element.
     """
 
@@ -120,6 +121,7 @@ class InPlaceWay:
     num_outer: int
     is_descending: bool = False
     slices: int | None = None
+    width: int = 1
     workspace: int = 0
 
 

@@ -19,6 +19,7 @@ from memplan.compiler.effort import Effort
 from memplan.compiler.embedded.plan import ArenaBlock, EmbeddedPlan, check_plan
 from memplan.compiler.embedded.program import EmbeddedProgram, InPlaceWay, LoopNest, StorageKind
 from memplan.passes.embedded.layout import ArenaChain, Piece, load_of, low_layout
+from memplan.passes.embedded.wider_parts import with_wider_parts
 from memplan.planners.offsets import Instance, pack
 
 # Steps that the exact search and the beam try, by effort.
@@ -50,7 +51,7 @@ def schedule(
     bound = model.local_bound()
     if reorder and order:
         order, method, bound = _least_peak(model, effort, seed)
-    plan = _packed(model, order, method, bound, effort, seed)
+    plan = with_wider_parts(_packed(model, order, method, bound, effort, seed))
     check_plan(plan)
     return plan
 

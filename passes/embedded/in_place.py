@@ -8,7 +8,8 @@ touch what later parts read:
   it begins behind what is left to read. Element-wise steps and pointwise convolutions are of this kind.
 - *slices*: parts are the iterations of a loop whose elements lie at the same places modulo its extent in both buffers,
   as the channels of a depthwise convolution do in an image with channels last (Lin et al., "On-device training under
-  256KB memory", 2022, and its TinyEngine, where it is called in-place depthwise convolution).
+  256KB memory", 2022, and its TinyEngine, where it is called in-place depthwise convolution). A part may be several
+  such iterations: that takes as many times the workspace, and less time, as several results are computed at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from memplan.compiler.embedded.affine import AffineIndex
-from memplan.compiler.embedded.expressions import Element
+from memplan.compiler.embedded.expressions import Element, Reduction
+from memplan.compiler.embedded.products import RESULTS_AT_ONCE, product_sum
 from memplan.compiler.embedded.program import ALIGNMENT, EmbeddedBuffer, InPlaceWay, LoopNest, StorageKind
 
 
@@ -33,8 +35,8 @@ def with_in_place(step: LoopNest, buffers: Sequence[EmbeddedBuffer]) -> LoopNest
             buffer = buffers[read]
             if buffer.kind in (StorageKind.TEMPORARY, StorageKind.INPUT) and not buffer.is_packed:
                 way = next(_ways(step, number, read, buffers), None)
-                if way is not None and way.workspace < min(buffer.size, result.size):
-                    found.append(way)
+                ways = [] if way is None else [way, *_wider(step, way)]
+                found += [each for each in ways if each.workspace < min(buffer.size, result.size)]
     found.sort(
         key=lambda way: way.workspace - min(buffers[way.buffer].size, buffers[step.stores[way.store].buffer].size)
     )
@@ -54,12 +56,23 @@ def _ways(step: LoopNest, number: int, read: int, buffers: Sequence[EmbeddedBuff
         part = math.prod(step.loops[num_outer:])
         for is_descending in (False, True):
             if _is_by_rows(step, store.index, loads, sizes, num_outer, is_descending):
-                yield InPlaceWay(number, read, num_outer, is_descending, None, _workspace(part, sizes[0]))
+                yield InPlaceWay(number, read, num_outer, is_descending, workspace=_workspace(part, sizes[0]))
     if sizes[0] == sizes[1]:
         for k, extent in enumerate(step.loops):
             if _is_by_slices([store.index, *loads], k, extent):
                 part = math.prod(step.loops) // extent
-                yield InPlaceWay(number, read, 1, False, k, _workspace(part, sizes[0]))
+                yield InPlaceWay(number, read, 1, slices=k, workspace=_workspace(part, sizes[0]))
+
+
+def _wider(step: LoopNest, way: InPlaceWay) -> Iterator[InPlaceWay]:
+    """Yields a way by wider slices, if the step sums products that several results have side by side."""
+    if way.slices is None or step.loops[way.slices] < RESULTS_AT_ONCE:
+        return
+    for each in step.expressions:
+        found = product_sum(each) if isinstance(each, Reduction) else None
+        if found is not None and all(f.element.index.coefficient(way.slices) == 1 for f in found.factors):
+            yield replace(way, width=RESULTS_AT_ONCE, workspace=RESULTS_AT_ONCE * way.workspace)
+            return
 
 
 def _workspace(part: int, item_size: int) -> int:
@@ -90,8 +103,7 @@ def _is_by_rows(
 
 def _rest(index: AffineIndex, outer: set[int]) -> tuple[int, int]:
     """Returns the least and greatest value of an index without its outer loops."""
-    terms = tuple((atom, c) for atom, c in index.terms if getattr(atom, "number", None) not in outer)
-    return AffineIndex(index.constant, terms).bounds
+    return index.without(outer).bounds
 
 
 def _is_nested(index: AffineIndex, loops: Sequence[int], num_outer: int) -> bool:

@@ -31,7 +31,8 @@ def touches(program: EmbeddedProgram, step: LoopNest, way: InPlaceWay) -> bool:
     count = program.buffers[way.buffer].num_elements
     parts: dict[tuple[int, ...], tuple[set[int], set[int]]] = {}
     for loops in itertools.product(*map(range, extents)):
-        read, written = parts.setdefault(tuple(loops[k] for k in outer), (set(), set()))
+        part = tuple(loops[k] // (way.width if k == way.slices else 1) for k in outer)
+        read, written = parts.setdefault(part, (set(), set()))
         written |= _bytes_of(program, step.stores[way.store].buffer, value(step.stores[way.store].index, loops))
         for index in loads:
             if 0 <= (place := value(index, loops)) < count:  # Others are guarded.
@@ -68,6 +69,7 @@ def test_no_part_writes_what_a_later_one_reads() -> None:
         (False, True),
         (False, False),
     }
+    assert {way.width for _, way in ways} == {1, 4}
     for step, way in ways:
         assert not touches(plan.program, step, way)
     # A convolution over neighbours that mixes channels has no part of its own.

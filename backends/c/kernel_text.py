@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from memplan.backends.c.kernel_lines import MARK, KernelLines, KernelText
 from memplan.backends.c.operators import TYPES, combined, constant_text, convert_text, neutral, operation_text
 from memplan.backends.c.sum_functions import has_zero
-from memplan.backends.c.sums import LibrarySum, library_sum, placed
+from memplan.backends.c.sums import LibrarySum, library_sums, placed
 from memplan.backends.c.value_ranges import ValueRanges, clamped
 from memplan.compiler.embedded.affine import AffineIndex, LoopIndex
 from memplan.compiler.embedded.expressions import (
@@ -103,13 +103,13 @@ class _KernelWriter(KernelLines):
         else:
             self._loop_within(k, *self._block_loop(k))
 
-    def _library_sums(self, k: int) -> dict[int, LibrarySum]:
+    def _library_sums(self, k: int) -> dict[int, tuple[LibrarySum, ...]]:
         """Returns the reductions of which the library computes several iterations of a loop at once."""
         found = {}
         for each in self._unconditional():
-            which = library_sum(each, k) if self.ranges.fits(each) else None
-            if which is not None and which.block is not None:
-                found[id(each)] = which
+            calls = library_sums(each, k) if self.ranges.fits(each) else ()
+            if calls and calls[0].block is not None:
+                found[id(each)] = calls
         return found
 
     def _block_loop(self, k: int) -> tuple[str, str]:
@@ -122,8 +122,8 @@ class _KernelWriter(KernelLines):
     def _loop_within(self, k: int, start: str, end: str) -> None:
         """Writes the sums of a block, and opens the loop over its iterations."""
         self.starts[k] = start
-        for key, which in self._library_sums(k).items():
-            name = self._called(which, f"{end} - {start}")
+        for key, calls in self._library_sums(k).items():
+            name = self._called(calls, f"{end} - {start}")
             self.names[-1][key] = f"{name}[i{k} - {start}]"
         del self.starts[k]
         self.open(f"for (int32_t i{k} = {start}; i{k} < {end}; i{k}++)")
@@ -291,9 +291,9 @@ class _KernelWriter(KernelLines):
     def _reduction(self, expression: Reduction) -> str:
         if expression.combine in ("argmax", "argmin"):
             return self._arg_reduction(expression)
-        which = library_sum(expression, None) if self.ranges.fits(expression) else None
-        if which is not None:
-            name = self._called(which, "1")
+        calls = library_sums(expression, None) if self.ranges.fits(expression) else ()
+        if calls:
+            name = self._called(calls, "1")
             self.names[-1][id(expression)] = name
             return name
         name = self.fresh("a")
@@ -311,14 +311,19 @@ class _KernelWriter(KernelLines):
         self.names[-1][id(expression)] = name
         return name
 
-    def _called(self, which: LibrarySum, count: str) -> str:
+    def _called(self, calls: Sequence[LibrarySum], count: str) -> str:
         """Writes sums of products as calls of the library, and returns the variable that holds them."""
-        self.text.functions.add(which.function)
         name = self.fresh("a")
-        kind, zero = ("int32_t", "0") if which.dtype == "int32" else ("float", "0.0f")
+        kind, zero = ("int32_t", "0") if calls[0].dtype == "int32" else ("float", "0.0f")
         zeros = ", ".join([zero] * RESULTS_AT_ONCE)
         is_one = count == "1"
         self.line(f"{kind} {name} = {zero};" if is_one else f"{kind} {name}[{RESULTS_AT_ONCE}] = {{{zeros}}};")
+        for call in calls:
+            self._call(call, f"&{name}" if is_one else name, count)
+        return name
+
+    def _call(self, which: LibrarySum, sums: str, count: str) -> None:
+        self.text.functions.add(which.function)
         depth = self.depth
         self._skipping(which.conditions.get(-1, []))
         for number, loop in enumerate(which.outer):
@@ -329,7 +334,7 @@ class _KernelWriter(KernelLines):
             first, end, _ = self.range_of(loop, which.conditions.get(number, []))
             firsts.append((loop, first))
             counts.append(end if first == "0" else f"{end} - {first}")
-        arguments = [f"&{name}" if is_one else name, count]
+        arguments = [sums, count]
         for factor in (which.x, which.w):
             arguments += self._operand(which, factor, firsts)
         if which.joined is not None:
@@ -339,7 +344,6 @@ class _KernelWriter(KernelLines):
             counts.insert(0, "1")
         self.line(f"{which.function}({', '.join([*arguments, *counts])});")
         self.close_to(depth)
-        return name
 
     def _operand(self, which: LibrarySum, factor: Factor, firsts: Sequence[tuple[LoopIndex, str]]) -> list[str]:
         """Returns the arguments for one operand: its pointer, zero point and strides."""

@@ -85,13 +85,16 @@ _DOTS_SIMD = """
 #ifdef MEMPLAN_SIMD
         if (x_step == 1 && w_step == 1) {
             const int16x2_t minus_zero = both_halves(-x_zero);
-            for (; i + 4 <= n; i += 4) {
-                const uint32_t bytes = four_bytes(x + i);
+            const int32_t w_row3 = 3 * w_row;
+            const int8_t *v = w;
+            i = n & ~3;
+            for (const int8_t *u = x; u != x + i; u += 4, v += 4) {
+                const uint32_t bytes = four_bytes(u);
                 const int16x2_t x02 = __sxtab16(minus_zero, bytes), x13 = __sxtab16(minus_zero, bytes >> 8);
-                a0 = four_products(x02, x13, w + i, a0);
-                a1 = four_products(x02, x13, w1 + i, a1);
-                a2 = four_products(x02, x13, w2 + i, a2);
-                a3 = four_products(x02, x13, w3 + i, a3);
+                a0 = four_products(x02, x13, v, a0);
+                a1 = four_products(x02, x13, v + w_row, a1);
+                a2 = four_products(x02, x13, v + 2 * w_row, a2);
+                a3 = four_products(x02, x13, v + w_row3, a3);
             }
         }
 #endif"""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from memplan.backends.c.sum_functions import function_name
 from memplan.compiler.embedded.affine import AffineIndex, LoopIndex
 from memplan.compiler.embedded.expressions import Condition, Reduction, Within
-from memplan.compiler.embedded.products import Factor, ProductSum, product_sum
+from memplan.compiler.embedded.products import Factor, ProductSum, product_sums
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,22 @@ class LibrarySum:
         return self.function.startswith("windows")
 
 
-def library_sum(reduction: Reduction, block: int | None) -> LibrarySum | None:
-    """Returns how a reduction is computed by the library; None if it is not.
+def library_sums(reduction: Reduction, block: int | None) -> tuple[LibrarySum, ...]:
+    """Returns how a reduction is computed by calls of the library, one after the other; none if it is not.
 
     Args:
       reduction: of a step.
       block: the innermost loop of the step, if several of its iterations may be computed at once.
     """
-    found = product_sum(reduction)
-    if found is None or not found.loops:
-        return None
+    found = product_sums(reduction) if reduction.loops else ()
+    calls = [_library_sum(each, block) for each in found]
+    if block is not None and any(call is None or call.block is None for call in calls):
+        calls = [_library_sum(each, None) for each in found]
+    known = [call for call in calls if call is not None]
+    return tuple(known) if len(known) == len(found) else ()
+
+
+def _library_sum(found: ProductSum, block: int | None) -> LibrarySum | None:
     if block is not None and any(block in condition.index.loops for condition in found.conditions):
         block = None
     x, w = found.factors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from memplan.compiler.embedded.affine import LoopIndex
 from memplan.compiler.embedded.expressions import (
@@ -13,6 +14,7 @@ from memplan.compiler.embedded.expressions import (
     Guarded,
     Reduction,
     ScalarOperation,
+    Within,
 )
 
 # How many results exported code computes in one pass over what they share.
@@ -54,19 +56,27 @@ class ProductSum:
     dtype: str
 
 
-def product_sum(reduction: Reduction) -> ProductSum | None:
-    """Returns a reduction as a sum of products; None if it is none."""
+def product_sums(reduction: Reduction) -> tuple[ProductSum, ...]:
+    """Returns a reduction as sums of products that one accumulator adds up in this order; none if it is no such sum.
+
+    There are several where a factor comes from one of two buffers, such as weights of which a part is trained.
+    """
     body, conditions = unguarded(reduction)
     if reduction.combine != "sum" or reduction.dtype not in ("int32", "float32"):
-        return None
+        return ()
     if not isinstance(body, ScalarOperation) or body.name != "mul" or body.dtype != reduction.dtype:
-        return None
-    first, second = (_factor(operand) for operand in body.operands)
-    if first is None or second is None:
-        return None
-    if reduction.dtype == "int32" and {first.element.dtype, second.element.dtype} != {"int8"}:
-        return None
-    return ProductSum((first, second), reduction.loops, conditions, reduction.dtype)
+        return ()
+    found = []
+    for (own, first), (other, second) in product(*(_factors(operand) for operand in body.operands)):
+        if reduction.dtype == "int32" and {first.element.dtype, second.element.dtype} != {"int8"}:
+            return ()
+        holding = (*own, *other, *conditions)
+        found.append(ProductSum((first, second), reduction.loops, holding, reduction.dtype))
+    summed = {loop.number for loop in reduction.loops}
+    is_split = any(c.index.loops & summed for each in found for c in each.conditions if c not in conditions)
+    if len(found) > 1 and is_split and reduction.dtype == "float32" and len(reduction.loops) > 1:
+        return ()  # Its products would be added in another order.
+    return tuple(found)
 
 
 def unguarded(reduction: Reduction) -> tuple[Expression, tuple[Condition, ...]]:
@@ -81,20 +91,43 @@ def _is_zero(expression: Expression) -> bool:
     return isinstance(expression, Constant) and expression.value == 0
 
 
-def _factor(expression: Expression) -> Factor | None:
+def _factors(expression: Expression) -> list[tuple[tuple[Condition, ...], Factor]]:
+    """Returns what an operand of a product is, and when; nothing if it is no factor that the library knows."""
     zero = 0.0
     if isinstance(expression, ScalarOperation) and expression.name in ("sub", "add") and expression.dtype in _WIDE:
         sign = 1 if expression.name == "sub" else -1
         expression, other = expression.operands
         if not isinstance(other, Constant):
-            return None
+            return []
         zero = sign * other.value
     while isinstance(expression, ScalarOperation) and expression.name == "convert" and expression.dtype in _WIDE:
         (expression,) = expression.operands
-    if not isinstance(expression, Element) or not expression.index.is_linear:
+    cases: list[tuple[tuple[Condition, ...], Expression]] = [((), expression)]
+    if isinstance(expression, Guarded) and len(expression.conditions) == 1:
+        opposite = _opposite(expression.conditions[0])
+        if opposite is not None:
+            cases = [(expression.conditions, expression.inside), ((opposite,), expression.outside)]
+            cases.sort(key=lambda case: getattr(case[0][0], "low", 0))
+    found = [(conditions, _factor(case, zero)) for conditions, case in cases]
+    known = [(conditions, factor) for conditions, factor in found if factor is not None]
+    return known if len(known) == len(found) else []
+
+
+def _opposite(condition: Condition) -> Condition | None:
+    """Returns the condition that holds where another does not; None if that is no range."""
+    low, high = condition.index.bounds
+    if not isinstance(condition, Within):
         return None
-    if expression.dtype == "float32":
-        return Factor(expression, 0) if zero == 0 else None
-    if expression.dtype != "int8" or zero != int(zero) or not _ZEROS[0] <= zero <= _ZEROS[1]:
+    if condition.low <= low:
+        return Within(condition.index, condition.high, high + 1)
+    return Within(condition.index, low, condition.low) if condition.high > high else None
+
+
+def _factor(element: Expression, zero: float) -> Factor | None:
+    if not isinstance(element, Element) or not element.index.is_linear:
         return None
-    return Factor(expression, int(zero))
+    if element.dtype == "float32":
+        return Factor(element, 0) if zero == 0 else None
+    if element.dtype != "int8" or zero != int(zero) or not _ZEROS[0] <= zero <= _ZEROS[1]:
+        return None
+    return Factor(element, int(zero))

@@ -15,7 +15,7 @@ import numpy as np
 
 from memplan.compiler.embedded.affine import AffineIndex, flat_index, split_index
 from memplan.compiler.embedded.expressions import Builder, Element, Reduction, rebuilt
-from memplan.compiler.embedded.products import ProductSum, product_sum
+from memplan.compiler.embedded.products import ProductSum, product_sums
 from memplan.compiler.embedded.program import ElementStore, EmbeddedProgram, LoopNest, StorageKind
 
 
@@ -31,7 +31,7 @@ def with_contiguous_constants(program: EmbeddedProgram) -> EmbeddedProgram:
         for each in step.expressions:
             if isinstance(each, Element) and _digits(program, each) is None:
                 fixed.add(each.buffer)
-            if isinstance(each, Reduction) and (found := product_sum(each)) is not None and found.dtype == "int32":
+            for found in product_sums(each) if isinstance(each, Reduction) and each.dtype == "int32" else ():
                 for buffer, order in _orders(program, found):
                     wanted.setdefault(buffer, set()).add(order)
     chosen = {b: next(iter(orders)) for b, orders in wanted.items() if len(orders) == 1 and b not in fixed}

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from memplan.compiler.embedded.affine import AffineIndex
 from memplan.compiler.embedded.expressions import Element, Reduction
-from memplan.compiler.embedded.products import RESULTS_AT_ONCE, product_sum
+from memplan.compiler.embedded.products import RESULTS_AT_ONCE, product_sums
 from memplan.compiler.embedded.program import ALIGNMENT, EmbeddedBuffer, InPlaceWay, LoopNest, StorageKind
 
 
@@ -69,8 +69,9 @@ def _wider(step: LoopNest, way: InPlaceWay) -> Iterator[InPlaceWay]:
     if way.slices is None or step.loops[way.slices] < RESULTS_AT_ONCE:
         return
     for each in step.expressions:
-        found = product_sum(each) if isinstance(each, Reduction) else None
-        if found is not None and all(f.element.index.coefficient(way.slices) == 1 for f in found.factors):
+        found = product_sums(each) if isinstance(each, Reduction) else ()
+        factors = [factor for one in found for factor in one.factors]
+        if factors and all(factor.element.index.coefficient(way.slices) == 1 for factor in factors):
             yield replace(way, width=RESULTS_AT_ONCE, workspace=RESULTS_AT_ONCE * way.workspace)
             return
 

@@ -44,6 +44,11 @@ _POINT, _DENSE, _DEEP, _FEW = _bytes(1, 1, 7, 5), _bytes(3, 3, 3, 6), _bytes(3, 
 _FILTERS, _OUTER = _floats(3, 2, 1, 6), _bytes(2, 3, 5)
 
 
+def _joined(image: Any, axis: int) -> Any:
+    """Returns weights of which some are constants and others are not, as of a layer that is trained in part."""
+    return jnp.concatenate([jnp.asarray(_FEW[: 9 if axis else 4]), image.reshape(9, 10)], axis)
+
+
 def _integers(x: Any, image: Any, deep: Any, row: Any) -> list[Any]:
     centred = row.astype(jnp.int32)
     return [
@@ -57,11 +62,13 @@ def _integers(x: Any, image: Any, deep: Any, row: Any) -> list[Any]:
         _conv(x.transpose(0, 3, 1, 2), _POINT, 5, ("NCHW", "HWIO", "NCHW")),
         (centred - -128) @ jnp.asarray(_FEW).astype(jnp.int32),
         centred @ centred,
+        centred @ _joined(image, 0).astype(jnp.int32),
+        centred[:9] @ _joined(image, 1).astype(jnp.int32),
         lax.dot_general(_OUTER, row[:5], (((2,), (0,)), ((), ())), preferred_element_type=jnp.int32),
     ]
 
 
-def _small_floats(f: Any, g: Any, row: Any) -> list[Any]:
+def _small_floats(image: Any, f: Any, g: Any, row: Any) -> list[Any]:
     y, pullback = jax.vjp(lambda f, w: _conv(f, w, feature_group_count=6), f, _FILTERS)
     weights = jnp.asarray(_FEW).astype(jnp.float32)
     return [
@@ -72,6 +79,7 @@ def _small_floats(f: Any, g: Any, row: Any) -> list[Any]:
         jnp.outer(row.astype(jnp.float32) - 3.0, g[0]),
         jax.grad(lambda w: ((g @ w) ** 2).sum())(weights[:, :7] / 100),
         (row.astype(jnp.float32) + 128.0) @ g[0],
+        g @ _joined(image, 0).astype(jnp.float32),
     ]
 
 
@@ -85,7 +93,7 @@ def _chain(image: Any) -> Any:
 
 
 def _everything(x: Any, image: Any, deep: Any, row: Any, f: Any, g: Any) -> list[Any]:
-    return [*_integers(x, image, deep, row), *_small_floats(f, g, row)]
+    return [*_integers(x, image, deep, row), *_small_floats(image, f, g, row)]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +126,7 @@ def _integer_results(made: CExport) -> set[str]:
 @needs("gcc")
 def test_sums_have_the_results_of_jax(sums: CExport, tmp_path: Path) -> None:
     found = run(sums, tmp_path)
-    assert len(found) == 19
+    assert len(found) == 22
     assert all(found[name] == 0 for name in _integer_results(sums))
     used = set(re.findall(r"(?:dots|windows)_\w+(?=\()", sums.files["model.c"]))
     assert used == {"dots_s8", "windows_s8", "dots_f32", "dots_f32_s8", "dots_s8_f32", "windows_f32"}

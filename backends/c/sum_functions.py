@@ -159,9 +159,14 @@ _SHORT = {"int8": "s8", "float32": "f32"}
 _LONG = {short: "int8_t" if short == "s8" else "memplan_f32" for short in _SHORT.values()}
 
 
-def function_name(form: str, x: str, w: str) -> str:
-    """Returns the name of the function for elements of two dtypes; the form is `dots` or `windows`."""
-    return f"{form}_{_SHORT[x]}" if x == w else f"{form}_{_SHORT[x]}_{_SHORT[w]}"
+def function_name(form: str, x: str, w: str, dtype: str) -> str:
+    """Returns the name of the function for elements of two dtypes and sums of one.
+
+    The form is `dots` or `windows`. `dots_s8` has sums of int32, and `dots_s8_s8_f32` adds the products as floats.
+    """
+    if x != w:
+        return f"{form}_{_SHORT[x]}_{_SHORT[w]}"
+    return f"{form}_{_SHORT[x]}" if x == dtype or dtype == "int32" else f"{form}_{_SHORT[x]}_{_SHORT[w]}_f32"
 
 
 def has_zero(x: str) -> bool:
@@ -175,7 +180,7 @@ def functions(names: Iterable[str]) -> list[str]:
     for name in sorted(names):
         form, x, *rest = name.split("_")
         w = rest[0] if rest else x
-        total = "int32_t" if x == w == "s8" else "float"
+        total = "int32_t" if x == "s8" and not rest else "float"
         cast = "(float)" if w == "s8" and total == "float" else ""
         four = "\n".join(
             f"{' ' * 16}a{k} += {_value(f'xs[{k}]', x, total)} * {cast}ws[{k}];" for k in range(RESULTS_AT_ONCE)

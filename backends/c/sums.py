@@ -93,7 +93,7 @@ def _with_loops(found: ProductSum, form: str, x: Factor, w: Factor, block: int |
     for place in range(len(loops), inner + 1):
         if not _are_ranges(conditions.get(place, ()), found.loops[place]):
             return None
-    name = function_name(form, x.element.dtype, w.element.dtype)
+    name = function_name(form, x.element.dtype, w.element.dtype, found.dtype)
     return LibrarySum(name, x, w, tuple(loops), rows, columns, joined, block, found.dtype, conditions)
 
 

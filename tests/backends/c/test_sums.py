@@ -80,6 +80,7 @@ def _small_floats(image: Any, f: Any, g: Any, row: Any) -> list[Any]:
         jax.grad(lambda w: ((g @ w) ** 2).sum())(weights[:, :7] / 100),
         (row.astype(jnp.float32) + 128.0) @ g[0],
         g @ _joined(image, 0).astype(jnp.float32),
+        (row.astype(jnp.float32) - 7.0) @ weights,
     ]
 
 
@@ -126,10 +127,10 @@ def _integer_results(made: CExport) -> set[str]:
 @needs("gcc")
 def test_sums_have_the_results_of_jax(sums: CExport, tmp_path: Path) -> None:
     found = run(sums, tmp_path)
-    assert len(found) == 22
+    assert len(found) == 23
     assert all(found[name] == 0 for name in _integer_results(sums))
     used = set(re.findall(r"(?:dots|windows)_\w+(?=\()", sums.files["model.c"]))
-    assert used == {"dots_s8", "windows_s8", "dots_f32", "dots_f32_s8", "dots_s8_f32", "windows_f32"}
+    assert used == {"dots_s8", "windows_s8", "dots_f32", "dots_f32_s8", "dots_s8_f32", "dots_s8_s8_f32", "windows_f32"}
 
 
 @needs("gcc")

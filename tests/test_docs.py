@@ -24,6 +24,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Pages whose examples take more than four seconds, but for those that a new user reads first.
+LONG = {
+    *("extending.md", "fidelity.md", "fit.md", "game.md", "levels.md"),
+    *("packing.md", "peak.md", "pipeline.md", "report.md", "search.md", "tflite.md"),
+}
 _BLOCK = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE_FOLDERS = ("api", "backends", "cli", "compiler", "passes", "planners", "rl_agent", "workloads")
@@ -90,7 +95,11 @@ def run_python(block: Block, page: Path, namespace: dict[str, object]) -> None:
     assert not failed, "".join(output)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else []) for page in PAGES],
+    ids=lambda page: page.name,
+)
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None, prepared: None) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -44,6 +44,7 @@ def compiled_well() -> Iterator[None]:
 
 @pytest.mark.usefixtures("compiled_well")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.slow
 def test_notebook(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = json.loads(path.read_text())
     assert (stored["nbformat"], {cell["cell_type"] for cell in stored["cells"]}) == (4, {"markdown", "code"})

@@ -81,6 +81,7 @@ def test_every_package_of_the_checkout_is_declared() -> None:
             assert package in declared, f"{file.relative_to(ROOT)}: pyproject.toml does not list {package}"
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_everything_under_one_name(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"memplan"}

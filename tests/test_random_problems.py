@@ -53,6 +53,7 @@ def test_over_subscription(made: RandomProblem) -> None:
     assert OVERSUBSCRIPTION[0] * 0.95 <= made.oversubscription <= OVERSUBSCRIPTION[1] * 1.05
 
 
+@pytest.mark.slow
 def test_greedy_plans_it(made: RandomProblem) -> None:
     plan = memplan.plan(made.problem, planner="greedy", effort="fast")
     assert memplan.verify(made.problem, plan) == []
@@ -60,6 +61,7 @@ def test_greedy_plans_it(made: RandomProblem) -> None:
     assert memplan.emulate(made.problem, plan).latency < memplan.emulate(made.problem, slow).latency
 
 
+@pytest.mark.slow
 def test_a_folder_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     whole = fill(tmp_path / "whole", 2, seed=3, processes=2)
     part = fill(tmp_path / "part", 1, seed=3)

@@ -33,6 +33,7 @@ def test_module_and_memory() -> None:
     assert module.assignment.temporary == statistics.temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_what_jax_has_in_its_persistent_cache_is_compiled_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -335,6 +335,7 @@ def test_what_is_known_of_a_function_goes_with_it_and_not_with_copies() -> None:
     assert reference() is None
 
 
+@pytest.mark.slow
 def test_nothing_loads_libtpu_where_no_tpu_is_asked_for() -> None:
     program = (
         "import sys, memplan, jax.numpy as jnp\n"

@@ -112,6 +112,7 @@ def test_equinox_trains_as_without() -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, usual)
 
 
+@pytest.mark.slow
 def test_nnx_updates_its_state_as_without() -> None:
     nnx = pytest.importorskip("flax.nnx")
 
@@ -161,5 +162,6 @@ assert compiled().as_text() == usual
 
 
 @pytest.mark.tpu
+@pytest.mark.slow
 def test_a_program_for_a_tpu_gets_the_options_of_its_plan(tmp_path: Path) -> None:
     run_with_libtpu(ON_A_TPU, MEMPLAN_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_DIR="")

@@ -28,6 +28,7 @@ def limit_for(step: Any, args: Any, share: float) -> int:
     return int(fixed + share * stats.temp_size_in_bytes)
 
 
+@pytest.mark.slow
 def test_a_step_runs_within_its_limit_with_the_same_values() -> None:
     step, args = mlp(layers=6, batch=128)
     limited = jit(step, memory_limit=limit_for(step, args, 0.6))
@@ -69,6 +70,7 @@ def test_what_is_compiled_ahead_of_time_fits() -> None:
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_static_arguments_and_keywords_stay() -> None:
     step, args = mlp(layers=6, batch=128)
 

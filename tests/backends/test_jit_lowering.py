@@ -106,5 +106,6 @@ for fun in PROGRAMS:
 
 
 @pytest.mark.tpu
+@pytest.mark.slow
 def test_the_module_is_that_of_arguments_on_a_topology() -> None:
     run_with_libtpu(ON_A_TOPOLOGY, os.path.dirname(__file__))

@@ -55,6 +55,7 @@ def test_an_unrolled_loop_needs_the_memory_of_a_few_iterations() -> None:
 
 
 @needs_hook
+@pytest.mark.slow
 def test_after_the_caches_are_cleared_too() -> None:
     before = temporaries(jax.jit(wide).lower(X).compile())
     jitted, made, asked = choosing(wide)

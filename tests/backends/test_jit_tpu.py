@@ -77,10 +77,12 @@ assert "num_partitions=2" in compiled.as_text() and " all-reduce(" in compiled.a
 """
 
 
+@pytest.mark.slow
 def test_shardings_of_a_topology(tmp_path: Path) -> None:
     run_with_libtpu(TOPOLOGIES, MEMPLAN_CACHE=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_compiled_with_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMPLAN_CACHE", str(tmp_path))
 

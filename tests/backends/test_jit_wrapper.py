@@ -60,6 +60,7 @@ def test_a_function_of_a_module_is_pickled_by_name() -> None:
     np.testing.assert_array_equal(made(X), X + 1)
 
 
+@pytest.mark.slow
 def test_pickled_for_another_process(tmp_path: Path) -> None:
     (tmp_path / "jitted").write_bytes(cloudpickle.dumps({"step": memplan.jit(lambda x: x * 2, static_argnames=())}))
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))['step'](21))"

@@ -255,6 +255,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_the_persistent_cache_neither_serves_nor_keeps_what_is_ordered(tmp_path: Path) -> None:
     def run(*kinds: str) -> list[list[Any]]:
         command = [sys.executable, "-c", CACHED, str(Path(__file__).parent), str(tmp_path), *kinds]

@@ -132,6 +132,7 @@ def test_bindings_agree_with_each_other() -> None:
         bound("--dim", ["b=1", "b=2"])
 
 
+@pytest.mark.slow
 def test_sizes_of_open_dimensions(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "open.hlo"
     path.write_text("HloModule m ENTRY e { a = f32[?,1024] parameter(0) ROOT c = f32[?,1024] cosine(a) }")

@@ -97,7 +97,8 @@ def test_planners_in_other_processes(
 
 
 @pytest.mark.tpu
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.slow
 def test_the_compiler(tmp_path: Path, prepared: None, number: signal.Signals) -> None:
     """What is killed leaves no lock behind, and the next one finds or makes whole entries."""
     (tmp_path / "program_of_mine.py").write_text(PROGRAM)
@@ -121,6 +122,7 @@ def test_the_compiler(tmp_path: Path, prepared: None, number: signal.Signals) ->
 
 
 @pytest.mark.tpu
+@pytest.mark.slow
 def test_several_commands_on_one_cache(tmp_path: Path, prepared: None) -> None:
     (tmp_path / "program_of_mine.py").write_text(PROGRAM)
     arguments = ("compile", "program_of_mine:tiny", "--compile-budget", "1", "--planner", "greedy")

@@ -316,6 +316,7 @@ def test_the_table_cuts_no_figure(run: Run, fake: FakeCompiler) -> None:
     assert any(line.startswith("all ") for line in lines)
 
 
+@pytest.mark.slow
 def test_bench_leaves_accelerators_alone(tmp_path: Path) -> None:
     script = (
         "from memplan.cli.bench.tpu import optimizer\n"

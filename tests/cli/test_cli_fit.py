@@ -129,6 +129,7 @@ def test_the_curve_is_printed_and_ends_at_the_first_limit_that_is_missed(
     assert out.splitlines()[-1].startswith("nothing was found that fits into")
 
 
+@pytest.mark.slow
 def test_the_largest_batch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("step_of_mine:program", "--limit", "1MiB", "--max-batch", "--multiple-of", "64")
     found = as_json(capsys, *arguments, "--compile-budget", "6")
@@ -143,6 +144,7 @@ def test_the_largest_batch(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert any(decision["decision"] == "computed again" for decision in found["decisions"])
 
 
+@pytest.mark.slow
 def test_the_largest_batch_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = ran(capsys, "step_of_mine:program", "--limit", "1GiB", "--max-batch", "--at-most", "40")
     assert status == 0

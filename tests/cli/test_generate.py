@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 
+
+@pytest.mark.slow
 def test_command(run_unprepared: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "problems"
     run = run_unprepared("generate", "--count", "1", "--seed", "3", "--processes", "1", "--out", str(out), "--json")

@@ -74,10 +74,12 @@ def test_the_traps_work(folder: Path) -> None:
             ["plan", "step.hlo.txt", "-t", "tpu-v5e", "--planner", "ilp", "--time-limit", "5", "-o", "plan.json"],
             marks=pytest.mark.slow,
         ),
-        ["plan", "step.mlir", "-t", "tpu-v5e", "--planner", "slow"],
+        pytest.param(["plan", "step.mlir", "-t", "tpu-v5e", "--planner", "slow"], marks=pytest.mark.slow),
         pytest.param(["bench", "parse", "--sizes", "200"], marks=pytest.mark.slow),
         pytest.param(["compile", "lstm", "--compile-budget", "1"], marks=[pytest.mark.tpu, pytest.mark.slow]),
-        pytest.param(["compile", "program_of_mine:tiny", "--compile-budget", "2"], marks=pytest.mark.tpu),
+        pytest.param(
+            ["compile", "program_of_mine:tiny", "--compile-budget", "2"], marks=[pytest.mark.tpu, pytest.mark.slow]
+        ),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )

@@ -221,7 +221,8 @@ def test_errors_of_the_library_are_plain() -> None:
     check_plain(str(MemplanError(EVIL)))
 
 
-@pytest.mark.parametrize("name", ["PYTHONIOENCODING", pytest.param("LC_ALL", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["PYTHONIOENCODING", "LC_ALL"])
+@pytest.mark.slow
 def test_a_locale_of_ascii(program: Path, target: Path, folder: Path, name: str) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     if name == "PYTHONIOENCODING":

@@ -50,7 +50,7 @@ def test_a_program_from_standard_input(module: Path) -> None:
     assert (done.returncode, done.stdout.startswith(b"step on generic")) == (0, True)
 
 
-@pytest.mark.parametrize("option", ["--out", "--report", "--print-to"])
+@pytest.mark.parametrize("option", ["--out", pytest.param("--report", marks=pytest.mark.slow), "--print-to"])
 def test_every_output_that_cannot_be_written_is_one_error(
     run: Callable[..., Any], module: Path, tmp_path: Path, option: str
 ) -> None:

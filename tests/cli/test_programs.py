@@ -178,6 +178,7 @@ def test_a_module_of_a_package_of_the_current_folder(folder: Path) -> None:
         (folder / "package_of_mine" / "__init__.py").write_text("")
 
 
+@pytest.mark.slow
 def test_jax_looks_for_no_accelerator_even_if_it_is_imported_already() -> None:
     code = "import jax; from memplan.cli.programs import prepare_jax; prepare_jax(); print(jax.config.jax_platforms)"
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}

@@ -154,6 +154,7 @@ def test_another_thread_leaves_signals_alone() -> None:
     assert found == before
 
 
+@pytest.mark.slow
 def test_warnings_of_caches_are_notes(tmp_path: Path, module: Path) -> None:
     (tmp_path / "file").write_text("")
     done = subprocess.run(

@@ -93,6 +93,7 @@ def run(tmp_path: Path) -> Run:
     return check
 
 
+@pytest.mark.slow
 def test_plan(run: Run, module: Path, tmp_path: Path) -> None:
     plan, report = tmp_path / "out" / "plan.json", tmp_path / "out" / "report"
     plan.parent.mkdir()
@@ -111,6 +112,7 @@ def test_pack(run: Run, tmp_path: Path) -> None:
     run(_COMMAND, ["pack", blocks])
 
 
+@pytest.mark.slow
 def test_lists_and_mistakes(run: Run) -> None:
     run(_COMMAND, ["targets"])
     run(_COMMAND, ["planners"])

@@ -111,6 +111,7 @@ def tolerance(dtype: Any) -> dict[str, float]:
     st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 6, 8]), st.sampled_from([5, 8, 12])),
     st.integers(0, 99),
 )
+@pytest.mark.slow
 def test_values(order: str, mask: str, dtypes: tuple[Any, Any], sizes: tuple[int, int, int, int], seed: int) -> None:
     dtype = dtypes[0]
     fun, args = made(order, mask, *dtypes), arguments(order, sizes, dtype, seed)
@@ -184,6 +185,7 @@ def test_other_ways_to_write_it(fun: Any) -> None:
     np.testing.assert_allclose(changed(q, k, v), fun(q, k, v), rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_grouped_queries() -> None:
     q, k, v = drawn(0, 2, 6, 4, 4), drawn(1, 2, 6, 2, 4), drawn(2, 2, 6, 2, 4)
 
@@ -273,6 +275,7 @@ def test_blocks_divide_and_fit(sizes: tuple[int, int, int, int]) -> None:
 
 @pytest.mark.tpu
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
+@pytest.mark.slow
 def test_a_compiled_program_has_no_scores_in_slow_memory() -> None:
     from memplan.backends.tpu.compile import TpuCompiler
     from memplan.backends.tpu.devices import TOPOLOGY_OF_TARGET

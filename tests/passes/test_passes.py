@@ -245,6 +245,7 @@ def test_after_is_called_with_each_program() -> None:
     assert [name for name, _ in seen] == ["inline", "dead_code"]
 
 
+@pytest.mark.slow
 def test_ten_thousand_equations_stay_manageable() -> None:
     def fun(x: Any) -> Any:
         for _ in range(2500):

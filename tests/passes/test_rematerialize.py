@@ -113,6 +113,7 @@ def test_in_order_every_step_waits_for_the_one_before() -> None:
     assert equal(values(new, (X,)), values(program.closed, (X,)))
 
 
+@pytest.mark.slow
 def test_random_numbers_are_drawn_again_the_same() -> None:
     def fun(w: Any, key: Any) -> Any:
         noise = jax.random.uniform(key, (16, 8)) + jax.random.normal(jax.random.fold_in(key, 1), (16, 8))

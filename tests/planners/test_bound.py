@@ -29,6 +29,7 @@ WORK = 1e11
 
 @settings(max_examples=examples(15, 30))
 @given(mapped=problems(max_length=9, depth=2), ratio=st.sampled_from((0.25, 1.0)))
+@pytest.mark.slow
 def test_no_plan_beats_a_bound(mapped: MappingProblem, ratio: float) -> None:
     best = min(latency(mapped, planners.get(name).solve(mapped, Budget())) for name in ("slow", "greedy"))
     assert lower_bound(mapped).value <= best * (1.0 + 1e-9)
@@ -179,6 +180,7 @@ def test_any_duals_give_a_safe_bound(duals: list[int]) -> None:
     assert rows.safe_bound(np.array(duals, np.float64)) <= optimum + 1e-9
 
 
+@pytest.mark.slow
 def test_a_large_problem_has_a_bound() -> None:
     mapped = seeded_problem(5, 120, REAL)
     made = lower_bound(mapped, Effort.FAST)

@@ -44,6 +44,7 @@ def test_plans_are_valid_and_greedy_keeps_up_with_the_compiler(path: Path) -> No
     assert latency["greedy"] <= 1.05 * emulate(problem, problem.given).latency
 
 
+@pytest.mark.slow
 def test_the_same_problem_and_seed_give_the_same_plan() -> None:
     path = next(path for path in DUMPS if path.name.startswith("lstm_train.tpu-v5e.default"))
     problem = build_problem(read(path), load_target("tpu-v5e"))

@@ -45,7 +45,10 @@ print(json.dumps(sorted(compiled() - before)))
 """
 
 
-@pytest.mark.parametrize("planner", ["greedy", "bestfit", "search", "ilp", "evolution"])
+@pytest.mark.parametrize(
+    "planner",
+    ["search", *(pytest.param(name, marks=pytest.mark.slow) for name in ("greedy", "bestfit", "ilp", "evolution"))],
+)
 def test_nothing_is_compiled_after_the_preparation(planner: str) -> None:
     names = ("lstm.tpu-v5e", "alexnet_train.tpu-v6e")
     done = subprocess.run(

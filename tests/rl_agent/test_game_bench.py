@@ -12,6 +12,7 @@ from memplan.compiler.errors import MemplanError
 from memplan.workloads import dumps_folder
 
 
+@pytest.mark.slow
 def test_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("XLA_FLAGS", "")
     file = tmp_path / "game.json"

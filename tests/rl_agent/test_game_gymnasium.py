@@ -27,6 +27,7 @@ def env() -> gymnasium.Env:
     return gymnasium.make(NAME, problem=problem, units=16, reach=12, view=VIEW, render_mode="rgb_array")
 
 
+@pytest.mark.slow
 def test_the_interface(env: gymnasium.Env) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

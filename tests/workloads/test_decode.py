@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from memplan.workloads import decode, transformer
 
 TINY = decode.TINY
 
 
+@pytest.mark.slow
 def test_a_step_gives_the_full_models_logits_at_each_position() -> None:
     params = jax.jit(transformer.init, static_argnums=1)(jax.random.key(0, impl="unsafe_rbg"), TINY)
     tokens = jax.random.randint(jax.random.key(1), (TINY.batch, TINY.length), 0, TINY.vocab)

@@ -129,6 +129,7 @@ def test_stripes_have_the_same_bits(network: tuple[QuantizedNetwork, q.Params, j
     np.testing.assert_array_equal(run(params["convs"][:6], images, 3), whole)
 
 
+@pytest.mark.slow
 def test_a_block_goes_back_by_groups_of_channels_as_a_whole(
     network: tuple[QuantizedNetwork, q.Params, jax.Array],
 ) -> None:

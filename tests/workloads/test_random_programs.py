@@ -80,6 +80,7 @@ def test_every_family_traces_as_a_training_step(family: str) -> None:
     assert results[-1].shape == ()
 
 
+@pytest.mark.slow
 def test_a_step_is_finite() -> None:
     layers = (("refine", "cond"), ("gather", "experts"))
     fun, (params, x, wanted) = program(replace(one_layer("fft", "none"), pattern=layers, optimizer="sgd"))
@@ -97,6 +98,7 @@ def test_layouts_share_stack_or_repeat_weights() -> None:
     assert count("shared") < count("unrolled") == count("scanned")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_program_in_another_process() -> None:
     source = "from memplan.workloads.random_programs import random_program as r\n"
     source += "import jax; print([(d.name, d.description, str(jax.make_jaxpr(d.build(tiny=True)[0])"

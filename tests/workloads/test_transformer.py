@@ -24,6 +24,7 @@ def tokens() -> jax.Array:
     return jax.random.randint(jax.random.key(1), (2, 9), 0, TINY.vocab)
 
 
+@pytest.mark.slow
 def test_a_token_sees_only_those_before_it(params: Any, tokens: jax.Array) -> None:
     features = jax.jit(lambda t: transformer.features(params, t, TINY))
     changed = tokens[:, :8].at[:, 5].add(1) % TINY.vocab

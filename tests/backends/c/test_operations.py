@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from exported import needs, run
 from jax import lax
 
@@ -84,6 +85,7 @@ def _reductions(f: Any, i: Any, b: Any) -> list[Any]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_operations_and_views(tmp_path: Path) -> None:
     def everything(f: Any, i: Any, s: Any, b: Any) -> list[Any]:
         return _unary(f) + _binary(f, i, s, b) + _views(f, i) + _reductions(f, i, b)
@@ -126,6 +128,7 @@ def _convolutions() -> list[tuple[Any, Any, dict[str, Any]]]:
     return found
 
 
+@pytest.mark.slow
 def test_convolutions_of_all_forms_and_their_gradients(tmp_path: Path) -> None:
     forms = _convolutions()
 

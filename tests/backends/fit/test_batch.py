@@ -63,6 +63,7 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BatchResult]:
     return found
 
 
+@pytest.mark.slow
 def test_the_largest_batch_of_a_real_compiler_computes_the_same() -> None:
     result = max_batch(partial(program), limit="96KiB", multiple_of=8, planner=threshold_planner)
     assert result.as_given is not None

@@ -87,6 +87,7 @@ def test_a_step_fits_into_a_part_of_its_temporaries_with_the_same_values(program
     assert result.memory == memory_of(lambda name: getattr(result.executable.memory_analysis(), name))
 
 
+@pytest.mark.slow
 def test_the_planner_of_memplan_fits_into_less() -> None:
     step, args = MLP
     given = needed(step, args)
@@ -132,6 +133,7 @@ def test_a_program_that_fits_is_compiled_once_and_left() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_donated_arguments_stay_donated_and_are_not_copied() -> None:
     """Arguments are read again by what is computed again."""
     step, args = MLP
@@ -161,6 +163,7 @@ def test_no_plan_is_compiled_twice() -> None:
     assert len(caught.value.attempts) == 2
 
 
+@pytest.mark.slow
 def test_random_keys_are_drawn_once_in_value() -> None:
     def step(w: Any, key: Any, x: Any) -> Any:
         def loss(w: Any) -> Any:

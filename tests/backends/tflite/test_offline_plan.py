@@ -125,6 +125,7 @@ def test_offsets_beyond_31_bits_are_refused() -> None:
     st.lists(st.tuples(st.text(max_size=30), st.binary(max_size=70)), max_size=3),
 )
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_any_plan_in_any_file(offsets: list[int], metadata: list[tuple[str, bytes]]) -> None:
     file = TfliteFile(metadata=[entry for entry in metadata if entry[0] != NAME])
     file.inputs = file.outputs = [file.tensor("s8", 3)]

@@ -89,6 +89,7 @@ def test_compiles_with_the_options_given_and_remembers(compiler: TpuCompiler, mo
     assert "S(1)}" not in slow.text
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_entry_is_compiled_again(
     module: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +148,7 @@ def test_an_entry_of_wrong_content_is_none(tmp_path: Path, entry: bytes) -> None
         assert not (tmp_path / "entry").exists()
 
 
+@pytest.mark.slow
 def test_a_compile_works_without_a_cache(module: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the folder should be, and where temporary files would be, is a file."""
     (tmp_path / "file").write_text("")
@@ -167,6 +169,7 @@ def test_a_refusal_is_an_error_and_the_worker_goes_on(compiler: TpuCompiler, mod
     assert compiler.compile(module, "v5e:2x2").text
 
 
+@pytest.mark.slow
 def test_a_death_is_reported_and_the_next_compile_starts_another_worker(module: bytes, tmp_path: Path) -> None:
     with TpuCompiler(tmp_path, use_cache=False) as compiler:
         compiler.compile(module, "v5e:2x2")
@@ -305,6 +308,7 @@ def test_an_order_is_what_memory_spaces_are_assigned_for(compiler: TpuCompiler, 
 
 
 @needs_hook
+@pytest.mark.slow
 def test_an_order_that_does_not_fit_is_refused_and_the_worker_goes_on(compiler: TpuCompiler, module: bytes) -> None:
     scheduled = hlo_text.parse(compiler.before_assignment(module, "v5e:2x2").text)
     names = [i.name for i in scheduled.entry_computation.instructions]

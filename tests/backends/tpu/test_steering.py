@@ -158,6 +158,7 @@ def test_names_of_values() -> None:
     assert split_value("a") == ("a", ())
 
 
+@pytest.mark.slow
 def test_every_buffer_of_a_real_plan_is_in_the_order() -> None:
     dump = build(read(workloads.dumps_folder() / "mamba.tpu-v5e.default.hlo.txt.gz"), V5E)
     plan = planners.get("greedy").solve(dump.problem, Budget(1.0))

@@ -155,6 +155,7 @@ def test_mapping_in_markdown(run: Run, module: Path) -> None:
     assert done.out.startswith("| dump | operations | slow | xla | bound | gap |\n")
 
 
+@pytest.mark.slow
 def test_parse(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "parse.json"
     done = run("bench", "parse", "--sizes", "200", "--json", file)

@@ -38,6 +38,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 def test_values_under_every_method_are_those_of_the_default(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "fit.json"
     methods = [method.name for method in chosen_methods(None, "cpu") if not method.takes_limit]
@@ -155,6 +156,7 @@ def test_xla_is_told_the_whole_limit() -> None:
 
 
 @pytest.mark.tpu
+@pytest.mark.slow
 def test_a_tpu_ahead_of_time(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "fit.json"
     done = run(

@@ -34,6 +34,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_rows_and_summary(run: Run, programs: None, tmp_path: Path) -> None:
     done = run("bench", "memory", "--workloads", "memory_programs:wide,lstm", "--effort", "fast", "--json", "m.json")
     assert done.status == 0

@@ -196,6 +196,7 @@ few_examples = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck
 
 @settings(few_examples, max_examples=100)
 @given(graphs(), st.integers(0, 2**32))
+@pytest.mark.slow
 def test_a_program_computes_the_same_on_its_storages(graph: Graph, seed: int) -> None:
     run(graph, seed)
 

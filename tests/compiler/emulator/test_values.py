@@ -59,7 +59,12 @@ def test_it_is_what_jax_computes(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize(
-    "planner", [each for each in planners.names() if each != "xla" and not planners.get(each).needs]
+    "planner",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if each == "agent" else [])
+        for each in planners.names()
+        if each != "xla" and not planners.get(each).needs
+    ],
 )
 def test_what_planners_plan_gives_the_right_numbers(planner: str, name: str, little_work: None) -> None:
     problem, args, expected = example(name)
@@ -78,6 +83,7 @@ def test_random_valid_plans_give_the_right_numbers(name: str, seed: int) -> None
 
 @settings(max_examples=examples(15, 40))
 @given(st.integers(0, 1 << 30))
+@pytest.mark.slow
 def test_random_control_flow_gives_the_right_numbers(seed: int) -> None:
     """Its copies are made, at the right time: sums and maxima of whole arrays are JAX's bit for bit."""
     rng = random.Random(seed)

@@ -50,6 +50,7 @@ def shapes_of(graph: memplan.Graph) -> list[str]:
     return [str(entry.instructions[i].shape) for i in (*entry.parameters, entry.root)]
 
 
+@pytest.mark.slow
 def test_stablehlo(tmp_path: Path) -> None:
     path = written(tmp_path, UNBOUNDED)
     with pytest.raises(ParseError) as caught:
@@ -68,6 +69,7 @@ def test_stablehlo(tmp_path: Path) -> None:
         memplan.read(path, dims={"arg0.0": 32, "arg1.0": 32, "b": 1})
 
 
+@pytest.mark.slow
 def test_dimension_variables_of_jax_export(exported: bytes, tmp_path: Path) -> None:
     path = written(tmp_path, exported)
     with pytest.raises(ParseError, match=r"dimension 0 \(b\) of argument 0, .* state it by --dim b=N --dim n=N"):
@@ -94,6 +96,7 @@ def test_hlo(is_proto: bool, tmp_path: Path) -> None:
     assert shapes_of(graph) == ["f64[64,8]{1,0}"] * 3
 
 
+@pytest.mark.slow
 def test_sizes_that_follow_from_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, 'HloModule m ENTRY e { ROOT a = f32[?] custom-call(), custom_call_target="f" }')
     with pytest.raises(GraphError, match=r"e/a is f32\[\?\].*: state it by a bound in the program, such as"):
@@ -102,6 +105,7 @@ def test_sizes_that_follow_from_nothing(tmp_path: Path) -> None:
         memplan.read(path, dims={"arg0.0": 3})
 
 
+@pytest.mark.slow
 def test_programs_without_open_dimensions(tmp_path: Path) -> None:
     path = written(tmp_path, UNBOUNDED.replace("?", "8"))
     with pytest.raises(ParseError, match="no dimension of unknown size is called b: there are none"):

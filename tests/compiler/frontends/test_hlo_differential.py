@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hlo_examination import OK
 from hlo_sweep import Record, child_command, sweep
 
@@ -33,6 +34,7 @@ def is_meant_as_hlo(text: str) -> bool:
     return ("ENTRY" in text or "HloModule" in text) and "parameter(" in text and len(text) < 500_000
 
 
+@pytest.mark.slow
 def test_what_xla_takes_is_read_printed_and_read_again(tmp_path: Path) -> None:
     found = list(texts())
     file = tmp_path / "texts.json"

@@ -111,5 +111,6 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 
 @given(shapes())
+@pytest.mark.slow
 def test_parsing_undoes_printing(shape: Shape) -> None:
     assert parse_shape(print_shape(shape)) == shape

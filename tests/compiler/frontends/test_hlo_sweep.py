@@ -63,6 +63,7 @@ def test_the_first_difference_is_named(changed: str, expected: str) -> None:
     assert difference(hlo_text.parse(GOOD), hlo_text.parse(GOOD)) == ""
 
 
+@pytest.mark.slow
 def test_a_sweep_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = tmp_path / "texts.json", tmp_path / "records.jsonl"
     file.write_text(json.dumps([{"source": f"{i}.txt", "text": text} for i, text in enumerate(TEXTS)]))

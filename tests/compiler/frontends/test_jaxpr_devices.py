@@ -115,6 +115,7 @@ assert memplan.trace(lambda x: x + 1, jax.device_put(x, jax.devices()[2])).entry
 """
 
 
+@pytest.mark.slow
 def test_arrays_on_several_devices() -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run([sys.executable, "-c", CONCRETE], capture_output=True, text=True, env=environment)

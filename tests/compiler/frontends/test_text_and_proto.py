@@ -226,6 +226,7 @@ def _is_small(path: Path) -> bool:
     return len(text_of(path)) < 200_000
 
 
+@pytest.mark.slow
 def test_every_module_in_the_tests() -> None:
     texts = list(dict.fromkeys(texts_in_tests()))
     agreed = 0

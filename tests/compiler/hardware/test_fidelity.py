@@ -133,6 +133,7 @@ def test_real_modules(name: str, median: float, total: float) -> None:
 SCRIPT = ROOT / "scripts" / "fit_cost_model"
 
 
+@pytest.mark.slow
 def test_the_script_prints_a_table(tmp_path: Path) -> None:
     for variant in ("default", "slow"):
         name = f"lstm.tpu-v5e.{variant}.hlo.txt.gz"

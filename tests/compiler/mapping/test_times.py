@@ -250,6 +250,7 @@ def constants(built: BuiltProblem) -> int:
 @settings(max_examples=examples(15, 40))
 @given(st.integers(0, 1 << 30))
 @example(502)
+@pytest.mark.slow
 def test_random_control_flow_costs_the_same_traced_and_lowered(seed: int) -> None:
     """Where both carry the same instructions out in the same order, on the same constants.
 

@@ -198,12 +198,14 @@ def test_the_verifier_agrees_with_execution(case: tuple[MappingProblem, Plan]) -
 
 @settings(max_examples=examples(50, 100))
 @given(problems(max_length=20), st.integers(0, 3))
+@pytest.mark.slow
 def test_what_planners_make_runs(mapped: MappingProblem, seed: int) -> None:
     made = solve_with(mapped, Budget(seed=seed), GreedyOptions(rounds=2, repacks=1))
     assert verify(mapped, made) == []
     assert is_valid(mapped, made)
 
 
+@pytest.mark.slow
 def test_values_that_need_not_be_followed_are_those_that_break_no_rule() -> None:
     draw = random.Random(0)
     skipped = broken = 0

@@ -93,6 +93,7 @@ def on_tpu(u: Any, k: Any, **options: Any) -> Any:
     return convolution.convolve(u, k, target=TPU, **settings)
 
 
+@pytest.mark.slow
 def test_the_form_of_a_tpu() -> None:
     u, k = drawn(0, 2, 3, 1024), drawn(1, 3, 1024)
     assert error(on_tpu(u, k), exact(u, k)) < 1e-6
@@ -147,6 +148,7 @@ def test_gates() -> None:
     assert error(fft_conv(u, k, pre_gate=before, post_gate=after), wanted) < 1e-6
 
 
+@pytest.mark.slow
 def test_gradients_and_maps() -> None:
     u, k = drawn(0, 2, 3, 50), drawn(1, 3, 20)
 

@@ -81,6 +81,7 @@ def test_the_transform_of_a_form_is_at_quarter_frequencies() -> None:
     st.sampled_from(PLATFORMS),
     st.integers(0, 99),
 )
+@pytest.mark.slow
 def test_any_lengths_and_rows(n: int, taps: int, rows: tuple[int, int], shared: bool, platform: str, seed: int) -> None:
     u = drawn(seed, *rows, n)
     k = drawn(seed + 1, taps) if shared else drawn(seed + 1, rows[1], taps)
@@ -114,6 +115,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     ("before", "after", "channels"),
     [("own", "batch", 8), ("channels", "numbers", 3), ("both", "own", 3)],
 )
+@pytest.mark.slow
 def test_gates_and_gradients(before: str, after: str, channels: int) -> None:
     def gate(seed: int, name: str) -> np.ndarray:
         return drawn(seed, *(channels if size == 8 else size for size in GATES[name]))
@@ -148,6 +150,7 @@ def test_narrow_arguments() -> None:
 
 
 @pytest.mark.usefixtures("small_groups")
+@pytest.mark.slow
 def test_maps() -> None:
     u, k = drawn(0, 3, 2, 64), drawn(1, 2, 64)
     mapped = jax.vmap(run, (0, None))(u, k)
@@ -175,6 +178,7 @@ def test_what_it_does_not_take(u: Any, k: Any, after: Any, platform: Any, reason
     assert reason in reason_against(u, k, None, after, False, platform)
 
 
+@pytest.mark.slow
 def test_the_option() -> None:
     u, k, gate = drawn(0, 2, 8, 100), drawn(1, 8, 100), drawn(2, 100)
     with pytest.raises(MemplanError, match="kernel is 'cuda', not one of auto, pallas, xla"):
@@ -225,8 +229,9 @@ def on_tpu(n: int, precision: Any) -> tuple[Any, tuple[Any, ...]]:
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
 @pytest.mark.parametrize(
     "target",
-    [pytest.param("tpu-v4", marks=pytest.mark.slow), "tpu-v5e", pytest.param("tpu-v6e", marks=pytest.mark.slow)],
+    ["tpu-v4", "tpu-v5e", "tpu-v6e"],
 )
+@pytest.mark.slow
 def test_it_compiles_for_tpus(target: str) -> None:
     """Forwards and backwards, within the 16 MiB that a TPU v4 has."""
     from memplan.backends.tpu.compile import TpuCompiler

@@ -57,6 +57,7 @@ def test_a_scanned_step_can_stack_less_down_to_its_carry(reverse: bool) -> None:
     assert sizes[0] > 8 * sizes[-1]
 
 
+@pytest.mark.slow
 def test_less_is_stacked_by_the_compilers_own_word() -> None:
     step, args = scanned(layers=8, batch=256)
     found = checked(step, *args)
@@ -87,6 +88,7 @@ def test_constants_of_the_loop_are_never_stacked() -> None:
         assert all(v.aval.shape[-2:] != (8, 8) for scan in scans(each)[:1] for v in scan.outvars if v.aval.ndim == 3)
 
 
+@pytest.mark.slow
 def test_random_numbers_within_a_loop_are_the_same_when_drawn_again() -> None:
     def loss(w: Any, key: Any) -> Any:
         def body(y: Any, key: Any) -> Any:
@@ -112,6 +114,7 @@ def test_stacks_that_are_results_too_stay() -> None:
     assert all(each.jaxpr.outvars[1].aval.shape == (4, 16, 8) for each in found)
 
 
+@pytest.mark.slow
 def test_several_scans_and_scans_within_scans() -> None:
     def layers(y: Any, w: Any) -> Any:
         return lax.scan(lambda y, w: (y + jnp.tanh(jnp.sin(y @ w)), None), y, w)[0]
@@ -162,6 +165,7 @@ def test_the_user_s_lines_are_kept() -> None:
     assert places == {True}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_body_changes_nothing() -> None:
     def loss(w: Any, remat: bool) -> Any:
         def body(y: Any, w: Any) -> Any:

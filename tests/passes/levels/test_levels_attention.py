@@ -53,6 +53,7 @@ def levels(trained: tuple[Any, jax.Array]) -> NetworkLevels:
     return levels_of(forward, *trained, method="matryoshka-kv")
 
 
+@pytest.mark.slow
 def test_each_head_of_each_layer_has_its_own_levels(levels: NetworkLevels) -> None:
     names = [layer.name for layer in levels.layers]
     assert names[:3] == ["attention 0 keys, head 0", "attention 0 keys, head 1", "attention 0 values, head 0"]
@@ -80,6 +81,7 @@ def test_the_mix_of_ranks_beats_the_uniform_one(levels: NetworkLevels) -> None:
     assert found.after <= uniform < found.before
 
 
+@pytest.mark.slow
 def test_the_program_reads_projected_keys_and_values(levels: NetworkLevels, trained: tuple[Any, jax.Array]) -> None:
     """Attention with keys k U Uᵀ and values v U Uᵀ, written down here, is what the rewritten program computes."""
     params, x = trained

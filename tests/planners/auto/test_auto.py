@@ -47,6 +47,7 @@ def solved(name: str, problem: MappingProblem, budget: Budget = FAST) -> Plan:
     return planner.get(name).solve(problem, budget)
 
 
+@pytest.mark.slow
 def test_a_member_that_is_better_than_the_first_wins() -> None:
     told: list[Plan] = []
     found = solve_with(
@@ -118,6 +119,7 @@ def test_the_plan_depends_neither_on_the_number_of_processes_nor_on_the_load_of_
         spinning.wait()
 
 
+@pytest.mark.slow
 def test_a_plan_that_is_known_is_not_made_again() -> None:
     known = solved("greedy", PROBLEM)
     again = planner.get("greedy").solve(PROBLEM, dataclasses.replace(FAST, known=known))
@@ -171,6 +173,7 @@ def test_a_plan_that_breaks_rules_counts_as_none() -> None:
         planner._registry._items.pop("broken")
 
 
+@pytest.mark.slow
 def test_members_that_fail_are_named_and_the_others_count() -> None:
     found = solve_with(PROBLEM, FAST, AutoOptions("xla", ("nonsense", "greedy"), processes=1))
     assert latency(PROBLEM, found) <= latency(PROBLEM, solved("greedy", PROBLEM)) * (1 + 1e-9)

@@ -40,6 +40,7 @@ def problems(draw: st.DrawFn) -> ContractionProblem:
 
 @settings(max_examples=100, deadline=None)
 @given(problems(), st.integers(0, 40))
+@pytest.mark.slow
 def test_the_order_is_that_of_enumeration(problem: ContractionProblem, place: int) -> None:
     assume(len(problem.operands) > 1)
     costs = sorted({cost_of(problem, tree) for tree in trees(tuple(range(len(problem.operands))))})

@@ -25,6 +25,7 @@ from memplan.workloads import dumps_folder
 LONG = Budget()
 
 
+@pytest.mark.slow
 def test_the_best_mapping_of_a_tiny_program_is_found() -> None:
     """Only one of `a` and `b` fits; `a` is read more often. The argument `x` is prefetched while the first one runs."""
     mapped = problem("w a, w b", "r a, r b", "r a", "r x", arguments="x", sizes={"a": 9, "b": 8, "x": 6}, floors=[40.0])

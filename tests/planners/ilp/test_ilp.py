@@ -76,6 +76,7 @@ def test_a_loop_keeps_what_it_reads_in_fast_memory() -> None:
     assert latency(mapped, made) == pytest.approx(21 * 12 / 8)
 
 
+@pytest.mark.slow
 def test_the_same_problem_and_seed_give_the_same_plan(little_work: None) -> None:
     mapped = seeded_problem(3, 12, TINY, 1)
     assert solve(mapped, SHORT) == solve(mapped, SHORT)
@@ -93,6 +94,7 @@ def test_an_interrupt_returns_the_best_plan_so_far(monkeypatch: pytest.MonkeyPat
     assert latency(mapped, made) <= latency(mapped, greedy.solve(mapped, Budget()))
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     make = child_process.start
@@ -113,6 +115,7 @@ def test_an_interrupt_ends_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(process.poll() is not None for process in started)
 
 
+@pytest.mark.slow
 def test_programs_whose_first_node_is_too_much_work_are_not_solved(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     mapped = seeded_problem(3, 60, REAL, 1)
@@ -124,6 +127,7 @@ def test_programs_whose_first_node_is_too_much_work_are_not_solved(monkeypatch: 
     assert made.info["method"] in ("greedy", "ruin and recreate")
 
 
+@pytest.mark.slow
 def test_a_long_program_is_improved_window_by_window(little_work: None, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = seeded_problem(4, 70, REAL, 1)
     monkeypatch.setattr(ilp, "_MAX_ACCESSES", 30)
@@ -134,6 +138,7 @@ def test_a_long_program_is_improved_window_by_window(little_work: None, monkeypa
     assert made.info["method"] in ("greedy", "integer programs of windows")
 
 
+@pytest.mark.slow
 def test_solvers_get_no_more_time_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
     left: list[float] = []

@@ -86,6 +86,7 @@ def test_heavy_columns_are_lifted() -> None:
     assert cut.limit == 2
 
 
+@pytest.mark.slow
 def test_a_knapsack_says_what_the_model_demands_of_memory() -> None:
     for seed in range(4):
         mapped = seeded_problem(seed, 25, REAL, 1)
@@ -98,6 +99,7 @@ def test_a_knapsack_says_what_the_model_demands_of_memory() -> None:
             assert knapsack.weights @ solved.values[knapsack.columns] <= knapsack.room * (1.0 + 1e-6) + 1e-6
 
 
+@pytest.mark.slow
 def test_integer_solutions_keep_all_cuts() -> None:
     found = 0
     for seed in range(examples(5, 16)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from random_problems import REAL, TINY, seeded_problem
 
 from memplan.compiler.effort import Guard
@@ -68,6 +69,7 @@ def test_a_cut_follows_from_the_row_of_its_flight() -> None:
     assert checked >= 10
 
 
+@pytest.mark.slow
 def test_cuts_of_flights_raise_bounds() -> None:
     raised = 0
     for seed in (4, 9, 12, 21):

@@ -97,6 +97,7 @@ def test_cuts_lead_the_integer_program_there_too(seed: int, monkeypatch: pytest.
 
 @settings(max_examples=15)
 @given(mapped=problems(max_length=8, depth=2))
+@pytest.mark.slow
 def test_what_it_decides_is_valid_with_its_offsets(mapped: MappingProblem) -> None:
     plan = greedy.solve(mapped, Budget())
     frame = Frame(mapped, 1)

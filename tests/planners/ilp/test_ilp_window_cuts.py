@@ -49,6 +49,7 @@ def least_of(rows: Rows, cut: WindowCut) -> float:
     return float(cut.coefficients @ solution.values[cut.columns])
 
 
+@pytest.mark.slow
 def test_no_integer_solution_breaks_a_cut() -> None:
     checked = 0
     for kind, length, seeds in ((REAL, 12, 6), (TINY, 8, 15)):
@@ -88,6 +89,7 @@ def test_the_program_of_a_window_has_the_rows_of_its_columns_and_prices_for_the_
     assert (part.rows.tolist(), part.columns.tolist(), part.values.tolist()) == ([0, 0], [0, 1], [1.0, 4.0])
 
 
+@pytest.mark.slow
 def test_cuts_of_windows_raise_bounds() -> None:
     raised, seeds = 0, iter(range(12))
     while raised < 2:
@@ -102,6 +104,7 @@ def test_cuts_of_windows_raise_bounds() -> None:
         assert bound <= model.program.constant + np.array(model.program.cost) @ optimum.values + 1e-6
 
 
+@pytest.mark.slow
 def test_no_plan_of_a_tiny_problem_beats_a_bound_with_cuts_of_windows() -> None:
     compared = 0
     for seed in range(40):

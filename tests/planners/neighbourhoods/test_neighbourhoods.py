@@ -35,6 +35,7 @@ def placed(problem: MappingProblem, plan: Plan) -> Placed:
 
 @settings(max_examples=40)
 @given(problem=problems(max_length=12))
+@pytest.mark.slow
 def test_plans_are_valid_and_never_worse_than_their_start(problem: MappingProblem) -> None:
     start = greedy.solve(problem, FAST)
     plan = solve(problem, replace(FAST, known=start))
@@ -60,6 +61,7 @@ def test_a_known_optimum_is_reached(in_loops: bool) -> None:
     assert latency(made.problem, plan) == pytest.approx(made.optimum, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_contended_problem_comes_closer_to_its_optimum() -> None:
     made = placement_problem(400)
     start = greedy.solve_with(made.problem, FAST, greedy.GreedyOptions(moves=0))
@@ -68,6 +70,7 @@ def test_a_contended_problem_comes_closer_to_its_optimum() -> None:
     assert gaps[1] < 0.7 * gaps[0]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_plan() -> None:
     problem = placement_problem(200).problem
     start = greedy.solve(problem, FAST)

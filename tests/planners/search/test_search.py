@@ -95,6 +95,7 @@ def with_middle_space(mapped: MappingProblem) -> MappingProblem:
 
 @settings(max_examples=examples(20, 60))
 @given(mapped=problems(max_length=25, depth=3), seed=st.integers(0, 99), data=st.data())
+@pytest.mark.slow
 def test_the_latency_of_tables_is_the_emulators(mapped: MappingProblem, seed: int, data: st.DataObject) -> None:
     frame, emulator = Frame(mapped, 1), TimingEmulator(mapped)
     kept = data.draw(st.sampled_from([-1, *arguments_to_keep(frame)]))
@@ -195,6 +196,7 @@ def test_it_fills_a_memory_that_greedy_does_not(sizes: tuple[int, ...], capacity
     assert latency(mapped, made) == pytest.approx(optimum, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_loaded_plan_is_the_plan() -> None:
     for seed in range(4):
         mapped = seeded_problem(seed, 60, REAL, depth=3)
@@ -210,6 +212,7 @@ def test_a_loaded_plan_is_the_plan() -> None:
         assert solution.latency == pytest.approx(latency(mapped, made), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_rounds_give_the_same_plan() -> None:
     mapped = seeded_problem(4, 60, REAL)
     plans = [solve_with(mapped, Budget(seed=seed), SearchOptions(rounds=1200)) for seed in (0, 0, 1)]
@@ -278,6 +281,7 @@ def test_a_deadline_is_kept_with_a_valid_plan() -> None:
     assert verify(mapped, solve(mapped, Budget(time_limit=1e-6))) == []
 
 
+@pytest.mark.slow
 def test_another_argument_may_stay_between_runs() -> None:
     options = SearchOptions(rounds=500)
     changed = 0
@@ -308,6 +312,7 @@ def test_buffers_that_live_in_fast_memory_are_left_there(mapped: MappingProblem,
     assert {r.space for r in made.residencies if r.buffer == chosen} == {1}
 
 
+@pytest.mark.slow
 def test_a_real_module_is_planned_better() -> None:
     path = dumps_folder() / "lstm_train.tpu-v4.default.hlo.txt.gz"
     mapped = build_problem(read(path), load_target("tpu-v4"))

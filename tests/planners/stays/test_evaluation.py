@@ -64,6 +64,7 @@ def check_sequence(annealer: Annealer, generator: np.random.Generator, rounds: i
 
 @settings(max_examples=examples(20, 60))
 @given(mapped=problems(max_length=25, depth=3), seed=st.integers(0, 99), data=st.data())
+@pytest.mark.slow
 def test_a_sequence_of_changes_takes_what_the_emulator_says(
     mapped: MappingProblem, seed: int, data: st.DataObject
 ) -> None:

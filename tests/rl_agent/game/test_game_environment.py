@@ -85,10 +85,12 @@ def play_both(game: Game, seed: int) -> tuple[Reference, State]:
 
 @settings(max_examples=examples(10, 30))
 @given(problems(max_length=10, depth=1), st.integers(0, 10**6))
+@pytest.mark.slow
 def test_any_game(problem: MappingProblem, seed: int) -> None:
     play_both(small_game(problem), seed)
 
 
+@pytest.mark.slow
 def test_games_with_backups_loops_and_conditionals() -> None:
     backups = 0
     for seed in range(14):
@@ -97,6 +99,7 @@ def test_games_with_backups_loops_and_conditionals() -> None:
     assert backups > 3
 
 
+@pytest.mark.slow
 def test_different_problems_in_one_batch() -> None:
     games = [seeded_game(seed) for seed in range(6)]
     batch = jax.tree.map(lambda *parts: np.stack(parts), *(arrays_of(game) for game in games))
@@ -141,6 +144,7 @@ def test_an_action_that_is_not_legal_is_replaced() -> None:
         assert int(after.move) == 1
 
 
+@pytest.mark.slow
 def test_forced_moves_are_made_by_themselves() -> None:
     for seed in (3, 8, 12)[: examples(1, 3)]:
         game = seeded_game(seed)
@@ -194,6 +198,7 @@ def test_a_program_without_choices() -> None:
     assert Reference(nothing).done
 
 
+@pytest.mark.slow
 def test_a_real_program() -> None:
     """The LSTM as compiled for TPU v5e: what stays where it is, then what can be copied, then the rest at home."""
     graph = memplan.read(dumps_folder() / "lstm.tpu-v5e.default.hlo.txt.gz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from game_problems import PADDING, arrays_of, seeded_game
 
 from memplan.compiler.emulator.timing import TimingEmulator
@@ -62,6 +63,7 @@ def test_when_a_unit_is_wanted_next() -> None:
             np.testing.assert_array_equal(game.wanted_from[time], starts)
 
 
+@pytest.mark.slow
 def test_what_a_guide_has_there_lies_in_its_place() -> None:
     for seed in SEEDS:
         plan, guided, _ = games(seeded_game(seed).problem)
@@ -72,6 +74,7 @@ def test_what_a_guide_has_there_lies_in_its_place() -> None:
         assert in_place >= 0.5 * sum(move.place >= 0 for move in opened)
 
 
+@pytest.mark.slow
 def test_a_guide_helps_to_play_like_it() -> None:
     guided_loss, lonely_loss = [], []
     for seed in SEEDS:

@@ -41,6 +41,7 @@ def same(state: State, other: State, home: float) -> None:
 
 @settings(max_examples=examples(10, 25))
 @given(st.integers(0, 29), st.integers(0, 10**6))
+@pytest.mark.slow
 def test_any_game(number: int, seed: int) -> None:
     game = seeded_game(number)
     arrays, player = arrays_of(game), Player(seed)
@@ -71,6 +72,7 @@ def test_what_is_not_legal_is_replaced_and_nothing_follows_the_end() -> None:
     assert games["total"] == before["total"]
 
 
+@pytest.mark.slow
 def test_forced_moves_are_made_by_themselves() -> None:
     advance = jax.jit(step_to_choice)
     for seed in (3, 8, 12):

@@ -408,6 +408,7 @@ def test_every_finished_game_is_a_valid_plan(problem: MappingProblem, seed: int)
     check(play(small_game(problem), seed))
 
 
+@pytest.mark.slow
 def test_larger_games_are_backed_up_and_end() -> None:
     backups, late, late_home, stays, passing, used = 0, 0, 0, 0, 0, {COPY: 0, NO_COPY: 0, DROP: 0}
     for seed in range(40):

@@ -14,17 +14,21 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from memplan import __version__
 from memplan.cell_processes import ProcessWorkers
 from memplan.cells import ATTEMPTS, LostWorkerError, differing
 from memplan.compiler import limits
 from memplan.compiler.cache import sources_digest
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError, PlannerError
 from memplan.compiler.files import make_folder, read_text, write_atomically
 from memplan.compiler.mapping.problem import MappingProblem
@@ -39,8 +43,21 @@ _ATTEMPTS = 100
 # Rows after which the manifest is written again.
 _ROWS_BETWEEN_WRITES = 10
 
-# What problems follow from.
-_PACKAGES = ("memplan.compiler", "memplan.passes", "memplan.workloads")
+# What problems follow from, and what their rooms follow from beside that.
+_SOURCES = (
+    "memplan.compiler",
+    "memplan.passes",
+    "memplan.workloads",
+    "memplan.random_problems",
+    "memplan.problem_folder",
+)
+_SOURCES_OF_ROOM = ("memplan.planners",)
+
+# What makes the best known plan.
+ROOM_PLANNER, ROOM_EFFORT = "search", Effort.NORMAL
+
+# Above which room a problem counts as one with room.
+WITH_ROOM = 0.01
 
 Row = dict[str, Any]
 
@@ -69,7 +86,8 @@ def fill(
     Raises:
       MemplanError: the folder holds problems of another seed, version or setting, or cannot be written.
     """
-    made_with = {**_version(), "seed": seed, "room": with_room}
+    sources = sources_digest((*_SOURCES, *(_SOURCES_OF_ROOM if with_room else ())))
+    made_with = {"memplan": __version__, "sources": sources, "jax": version("jax"), "seed": seed, "room": with_room}
     rows = _read(folder, made_with)
     known = {row["structure"] for row in rows}
     for row in rows:
@@ -103,8 +121,9 @@ def fill(
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns figures of the problems of each family, and of all of them under the name `all`.
 
-    They are the number of problems, medians of operations, buffers and over-subscription, and, where room was measured,
-    the share of problems in which greedy's latency is more than 1 % above the best known.
+    They are the number of problems, how many draws were rejected before them, medians of operations, buffers and
+    over-subscription, and the mean of CPU seconds. Where room was measured, they are also its quartiles, the share of
+    problems with more than `WITH_ROOM`, and the mean of the CPU seconds that measuring it took.
     """
     families = sorted({row["family"] for row in rows})
     groups = {family: [row for row in rows if row["family"] == family] for family in families}
@@ -115,11 +134,15 @@ def _figures(rows: Sequence[Row]) -> dict[str, Any]:
     found: dict[str, Any] = {"problems": len(rows), "split": rows[0]["split"]}
     if len({row["split"] for row in rows}) > 1:
         found["split"] = "both"
+    found["rejected"] = sum(row["attempt"] for row in rows)
     for key in ("operations", "buffers", "oversubscription"):
         found[key] = statistics.median(row[key] for row in rows)
+    found["cpu_seconds"] = statistics.fmean(row["cpu_seconds"] for row in rows)
     if all("room" in row for row in rows):
-        found["with_room"] = sum(row["room"] > 0.01 for row in rows) / len(rows)
-        found["room"] = statistics.median(row["room"] for row in rows)
+        rooms = [row["room"] for row in rows]
+        found["with_room"] = sum(room > WITH_ROOM for room in rooms) / len(rooms)
+        found["room_quartiles"] = np.quantile(rooms, (0.25, 0.5, 0.75)).tolist()
+        found["room_cpu_seconds"] = statistics.fmean(row["room_cpu_seconds"] for row in rows)
     return found
 
 
@@ -129,10 +152,6 @@ def load_manifest(folder: Path) -> list[Row]:
 
 
 # ---- the manifest
-
-
-def _version() -> Row:
-    return {"memplan": __version__, "sources": sources_digest(_PACKAGES), "jax": version("jax")}
 
 
 def _read(folder: Path, made_with: Row) -> list[Row]:
@@ -153,7 +172,8 @@ def _rows_of(path: Path) -> Row:
         found = json.loads(read_text(path, limits.RESULTS))
         rows = found["rows"]
         is_valid = found["schema"] == SCHEMA and isinstance(found["made_with"], dict) and isinstance(rows, list)
-        keys = {"file", "family", "split", "operations", "buffers", "oversubscription", "structure"}
+        keys = {"file", "family", "split", "attempt", "operations", "buffers", "oversubscription", "structure"}
+        keys |= {"cpu_seconds"}
         is_valid = is_valid and all(isinstance(row, dict) and row.keys() >= keys for row in rows)
         is_valid = is_valid and all(
             isinstance(row["file"], str) and Path(row["file"]).name == row["file"] for row in rows
@@ -198,6 +218,7 @@ def _made(folder: Path, seed: int, number: int, attempt: int, room: bool) -> Row
     from memplan.random_problems import is_of_size, random_problem
     from memplan.workloads.random_programs import FAMILIES
 
+    began = time.process_time()
     family = FAMILIES[number % len(FAMILIES)]
     for again in range(attempt, attempt + _ATTEMPTS):
         drawn = int.from_bytes(hashlib.sha256(f"{seed} {number} {again}".encode()).digest()[:5])
@@ -221,21 +242,24 @@ def _made(folder: Path, seed: int, number: int, attempt: int, room: bool) -> Row
         "structure": made.structure,
     }
     made.problem.save(folder / row["file"])
+    row["cpu_seconds"] = round(time.process_time() - began, 2)
     return row | (room_of(made.problem) if room else {})
 
 
 def room_of(problem: MappingProblem) -> Row:
     """Returns the latency of greedy's plan and of the best known, and by what part the former is larger.
 
-    The best known is that of `neighbourhoods`, which goes on from greedy's plan, both at effort `fast`.
+    The best known is that of `search` at effort `normal`, which goes on from greedy's plan. At effort `fast` it finds a
+    small part of the room, and so does `neighbourhoods` at either, which makes the moves that greedy ended with.
     """
-    from memplan.compiler.effort import Effort
     from memplan.compiler.emulator.timing import TimingEmulator
     from memplan.planners import planner as planners
     from memplan.planners.planner import Budget
 
+    began = time.process_time()
     emulator = TimingEmulator(problem)
-    greedy = planners.get("greedy").plan(problem, Budget(Effort.FAST))
-    best = planners.get("neighbourhoods").plan(problem, Budget(Effort.FAST, known=greedy))
+    greedy = planners.get("greedy").plan(problem, Budget(ROOM_EFFORT))
+    best = planners.get(ROOM_PLANNER).plan(problem, Budget(ROOM_EFFORT, known=greedy))
     slow, fast = emulator.latency(greedy), emulator.latency(best)
-    return {"greedy": slow, "best": fast, "room": slow / fast - 1}
+    seconds = round(time.process_time() - began, 2)
+    return {"greedy": slow, "best": fast, "room": slow / fast - 1, "room_cpu_seconds": seconds}

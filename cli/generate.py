@@ -30,8 +30,8 @@ def command(
         bool,
         typer.Option(
             "--room",
-            help="Measure by what part greedy's plan takes longer than the best known. It takes several times as long "
-            "as all else.",
+            help="Measure by what part greedy's plan takes longer than that of search at effort normal. "
+            "It takes about ten times as long as all else.",
         ),
     ] = False,
     json: AsJson = False,
@@ -51,11 +51,11 @@ def command(
     check_folder(out)
     prepare_jax()
     from memplan.planners import planner as planners
-    from memplan.problem_folder import fill, summarize
+    from memplan.problem_folder import ROOM_PLANNER, fill, summarize
 
     with Stages(total=count + room, quiet=json) as stages:
         if room:
-            prepare_with(planners.get("neighbourhoods").prepare, stages)
+            prepare_with(planners.get(ROOM_PLANNER).prepare, stages)
 
         def tell(row: dict[str, Any]) -> None:
             with stages.stage(row["name"]):
@@ -73,15 +73,20 @@ def command(
 def table_of_families(summary: dict[str, Any]) -> Table:
     """Returns the table of what `summarize` returns."""
     from memplan.cli.bench.rows import table_of
-    from memplan.compiler.report.units import print_percent
 
-    has_room = any("room" in figures for figures in summary.values())
-    columns = ["family", "split", "problems", "operations", "buffers", "over-subscribed"]
+    has_room = any("with_room" in figures for figures in summary.values())
+    columns = ["family", "split", "problems", "rejected", "operations", "buffers", "over-subscribed", "CPU s"]
     lines = []
     for family, found in summary.items():
-        line = [family, found["split"], f"{found['problems']:,}"]
-        line += [f"{found[key]:,.0f}" for key in ("operations", "buffers")] + [f"{found['oversubscription']:.1f}"]
+        line = [
+            family,
+            found["split"],
+            *(f"{found[key]:,.0f}" for key in ("problems", "rejected", "operations", "buffers")),
+        ]
+        line += [f"{found[key]:.1f}" for key in ("oversubscription", "cpu_seconds")]
         if has_room:
-            line += [print_percent(found["room"]), print_percent(found["with_room"])]
+            line += [f"{100 * ratio:.1f} %" for ratio in (found["with_room"], *found["room_quartiles"])]
+            line.append(f"{found['room_cpu_seconds']:.1f}")
         lines.append(line)
-    return table_of([*columns, *(["room", "over 1 %"] if has_room else [])], lines, ("family", "split"))
+    columns += ["over 1 %", "room, a quarter", "half", "three quarters", "CPU s"] if has_room else []
+    return table_of(columns, lines, ("family", "split"))

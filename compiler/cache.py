@@ -53,14 +53,18 @@ def cache_folder() -> Path | None:
     return folder if folder.is_absolute() else None
 
 
-def sources_digest(packages: Iterable[str]) -> str:
-    """Returns a digest of the Python and TOML files of packages, for what follows from them."""
+def sources_digest(names: Iterable[str]) -> str:
+    """Returns a digest of modules, and of the Python and TOML files of packages, for what follows from them."""
     digest = hashlib.sha256()
-    for package in packages:
-        spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+    for name in names:
+        spec = find_spec(name)
+        if spec is None:
+            continue
+        if spec.submodule_search_locations is None and spec.origin is not None:
+            digest.update(f"{name}\0".encode() + Path(spec.origin).read_bytes() + b"\0")
+        for folder in spec.submodule_search_locations or ():
             for path in sorted(path for path in Path(folder).rglob("*") if path.suffix in (".py", ".toml")):
-                digest.update(f"{package}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+                digest.update(f"{name}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

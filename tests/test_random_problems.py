@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 
 import memplan
+from memplan import problem_folder
+from memplan.cli.generate import table_of_families
+from memplan.compiler.effort import Effort
 from memplan.compiler.errors import MemplanError
 from memplan.compiler.mapping.problem import MappingProblem
-from memplan.problem_folder import MANIFEST, fill, load_manifest, summarize
+from memplan.planners.stays.small_problem import small_problem
+from memplan.problem_folder import MANIFEST, fill, load_manifest, room_of, summarize
 from memplan.random_problems import OPERATIONS, OVERSUBSCRIPTION, RandomProblem, oversubscription, random_problem
 
 SEED, FAMILY = 22, "random-recommender"
@@ -61,13 +65,18 @@ def test_greedy_plans_it(made: RandomProblem) -> None:
     assert memplan.emulate(made.problem, plan).latency < memplan.emulate(made.problem, slow).latency
 
 
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows without what depends on the machine."""
+    return [{key: value for key, value in row.items() if key != "cpu_seconds"} for row in rows]
+
+
 @pytest.mark.slow
 def test_a_folder_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    whole = fill(tmp_path / "whole", 2, seed=3, processes=2)
-    part = fill(tmp_path / "part", 1, seed=3)
+    whole = untimed(fill(tmp_path / "whole", 2, seed=3, processes=2))
+    part = untimed(fill(tmp_path / "part", 1, seed=3))
     assert part == whole[:1]
     told: list[dict[str, Any]] = []
-    assert fill(tmp_path / "part", 2, seed=3, on_row=told.append) == whole == told
+    assert untimed(fill(tmp_path / "part", 2, seed=3, on_row=told.append)) == whole == untimed(told)
     for row in load_manifest(tmp_path / "part"):
         problem = MappingProblem.load(tmp_path / "part" / row["file"])
         assert problem == MappingProblem.load(tmp_path / "whole" / row["file"])
@@ -76,7 +85,7 @@ def test_a_folder_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
         fill(tmp_path / "part", 2, seed=4)
     (tmp_path / "part" / whole[1]["file"]).unlink()
     (tmp_path / "part" / MANIFEST).write_text((tmp_path / "whole" / MANIFEST).read_text())
-    assert fill(tmp_path / "part", 1, seed=3) == whole[:1], "what has no file is not there"
+    assert untimed(fill(tmp_path / "part", 1, seed=3)) == whole[:1], "what has no file is not there"
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "x", '{"schema": "memplan.problems/1", "made_with": {}, "rows": [1]}'])
@@ -86,9 +95,24 @@ def test_what_is_no_manifest(tmp_path: Path, text: str) -> None:
         fill(tmp_path, 1)
 
 
+def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problem_folder, "ROOM_EFFORT", Effort.FAST)
+    problem = small_problem()
+    row = room_of(problem)
+    greedy = memplan.plan(problem, planner="greedy", effort="fast")
+    assert row["greedy"] == memplan.emulate(problem, greedy).latency
+    assert row["room"] == row["greedy"] / row["best"] - 1 >= 0
+
+
 def test_summary() -> None:
-    row = {"split": "development", "operations": 100, "buffers": 10, "oversubscription": 2.0}
+    row = {"split": "development", "attempt": 1, "operations": 100, "buffers": 10, "oversubscription": 2.0}
+    row |= {"cpu_seconds": 2.0, "room_cpu_seconds": 10.0}
     rows = [{**row, "family": "a", "room": 0.02}, {**row, "family": "b", "split": "held-out", "room": 0.0}]
     summary = summarize(rows)
     assert list(summary) == ["a", "b", "all"]
-    assert (summary["all"]["with_room"], summary["all"]["split"]) == (0.5, "both")
+    assert (summary["all"]["with_room"], summary["all"]["split"], summary["all"]["rejected"]) == (0.5, "both", 2)
+    assert summary["all"]["room_quartiles"] == pytest.approx([0.005, 0.01, 0.015])
+    table = table_of_families(summary)
+    assert [list(column.cells)[-1] for column in table.columns][-6:-1] == ["2.0", "50.0 %", "0.5 %", "1.0 %", "1.5 %"]
+    without = summarize([{key: value for key, value in rows[0].items() if "room" not in key}])
+    assert len(table_of_families(without).columns) == len(table.columns) - 5

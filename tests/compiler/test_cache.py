@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memplan.compiler import cache as caches
-from memplan.compiler.cache import Cache, CacheWarning, cache_folder, opened, sealed
+from memplan.compiler.cache import Cache, CacheWarning, cache_folder, opened, sealed, sources_digest
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,21 @@ def test_entries_are_files_in_the_folder(tmp_path: Path) -> None:
         cache.store("group/name", sealed(b"content"))
         assert load(cache, "group/name") == b"content"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["name"]
+
+
+def test_a_digest_follows_modules_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "digested").mkdir()
+    inner, module = tmp_path / "digested" / "__init__.py", tmp_path / "digested_module.py"
+    inner.write_text("")
+    module.write_text("")
+    names = ("digested", "digested_module")
+    found = {sources_digest(names), sources_digest(names[:1]), sources_digest([*names, "no_such_module_at_all"])}
+    assert len(found) == 2
+    for path in (inner, module):
+        path.write_text("CHANGED = 1")
+        assert sources_digest(names) not in found
+        found.add(sources_digest(names))
 
 
 CONTENT = bytes(range(256))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from memplan.workloads import quantized as q
@@ -108,6 +109,18 @@ class QuantizedNetwork:
             of_bias = number >= len(self.layers) - bias_layers
             convs.append({"w": (True, False) if is_cut else count > 0, "b": of_bias, "multiplier": False})
         return {"convs": convs, "head": {"w": True, "b": True, "multiplier": False}}
+
+    def masks(self, channels: Sequence[int], bias_layers: int) -> q.Params:
+        """Returns what is trained as arrays of bools that broadcast to whole parameters; arguments as in `updated`.
+
+        With them one compiled step trains by any scheme: `where(mask, new, old)` of a step that trains everything has
+        the numbers of the pruned step.
+        """
+        masks = self.updated([0] * len(channels), bias_layers)
+        for layer, count, mask in zip(self.layers, channels, masks["convs"], strict=True):
+            shape = [layer.in_channels if axis == layer.channel_axis else 1 for axis in range(4)]
+            mask["w"] = (np.arange(layer.in_channels) < count).reshape(shape)
+        return jax.tree.map(np.asarray, masks)
 
     def joined(self, params: q.Params) -> q.Params:
         """Returns parameters whose weights are whole again."""

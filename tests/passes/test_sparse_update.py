@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gratings import gratings
 
 from memplan.compiler.errors import MemplanError
 from memplan.passes.sparse_update import SparseStep, merge, sparse_update
@@ -105,18 +106,6 @@ SCHEME = UpdateScheme(6, ((2, 0.5), (4, 0.5), (6, 1.0)))
 BLOCKS = (InvertedResidualSpec(16, 3, 2, 8), InvertedResidualSpec(16, 3, 1, 8))
 
 
-def gratings(count: int, turn: float, seed: int) -> tuple[np.ndarray[Any, Any], jax.Array]:
-    """Noisy waves in one of four directions, all turned by a share of the angle between two: images and labels."""
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, 4, count)
-    angle = (np.pi * (labels + turn) / 4)[:, None, None]
-    y, x = np.mgrid[:SIDE, :SIDE]
-    phase, frequency = draw.uniform(0, 2 * np.pi, (count, 1, 1)), draw.uniform(0.9, 1.3, (count, 1, 1))
-    wave = np.sin(frequency * (np.cos(angle) * x + np.sin(angle) * y) + phase)
-    images = wave[..., None] + draw.normal(0, 0.5, (count, SIDE, SIDE, 3))
-    return images.astype(np.float32), jnp.asarray(labels, jnp.int32)
-
-
 def trainer(step: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that trains for `STEPS` steps on data, and returns parameters and all losses."""
 
@@ -142,14 +131,14 @@ def pruned(network: QuantizedNetwork, params: Any, *batch: Any) -> tuple[SparseS
 def test_an_int8_network_learns_and_the_sparse_update_is_as_good() -> None:
     """A network that tells directions of waves apart learns others, by training all of it and by sparse update."""
     network = network_of(8, BLOCKS, SIDE, 4)
-    first, labels = gratings(64, 0.0, 0)
+    first, labels = gratings(64, 0.0, 0, SIDE)
     network, params = calibrated(network, first)
     full = trainer(partial(network.train_step, rate=RATE))
     params, _ = full(params, quantized_image(network, first), labels)
 
-    images, labels = gratings(64, 0.5, 1)
+    images, labels = gratings(64, 0.5, 1, SIDE)
     data = quantized_image(network, images), labels
-    others, other_labels = gratings(200, 0.5, 2)
+    others, other_labels = gratings(200, 0.5, 2, SIDE)
     logits = jax.jit(network.forward)
 
     def accuracy(params: Any) -> float:

@@ -74,8 +74,33 @@ def test_the_peak_is_the_least_of_all_orders(seed: int) -> None:
     assert schedule(made, reorder=False).peak == peak_of(made, tuple(range(len(made.steps))))
 
 
+def random_network(seed: int, n: int, reach: int) -> EmbeddedProgram:
+    """Returns n steps, each of which reads one or two of the `reach` before it; what none reads, a later one does too."""
+    random = np.random.default_rng(seed)
+    reads: list[set[int]] = [set()]
+    for k in range(1, n):
+        reads.append({k - 1 - int(j) for j in random.integers(0, min(k, reach), random.integers(1, 3))})
+    for b in sorted(set(range(n - 1)) - set().union(*reads)):
+        reads[min(n - 1, b + 1 + int(random.integers(0, reach)))].add(b)
+    return program(random.integers(1, 65, n).tolist(), [sorted(each) for each in reads], bool(seed % 2))
+
+
+@pytest.mark.parametrize(
+    ("reach", "seed"),
+    [
+        (8, 2),
+        (16, 1),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in itertools.product((8, 16), range(3, 20))),
+    ],
+)
+def test_the_order_of_sixty_steps_is_proven(reach: int, seed: int) -> None:
+    plan = schedule(random_network(seed, 60, reach))
+    assert plan.peak == plan.bound
+
+
 def test_beam_and_local_search_find_orders_where_the_exact_search_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memplan.passes.schedule._TRIES", (3, 3, 3))
+    monkeypatch.setattr("memplan.passes.schedule._BEAM", ((4, 3), (16, 3), (64, 3)))
     for seed in range(6):
         made = random_program(seed)
         plan = schedule(made, effort=Effort.FAST)

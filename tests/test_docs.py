@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Pages whose examples take more than four seconds, but for those that a new user reads first.
 LONG = {
-    *("extending.md", "fidelity.md", "fit.md", "game.md", "levels.md"),
+    *("extending.md", "fidelity.md", "fit.md", "fusion.md", "game.md", "levels.md"),
     *("packing.md", "peak.md", "pipeline.md", "report.md", "search.md", "tflite.md"),
 }
 _BLOCK = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -61,7 +61,7 @@ def test_it_is_what_jax_computes(name: str) -> None:
 @pytest.mark.parametrize(
     "planner",
     [
-        pytest.param(each, marks=[pytest.mark.slow] if each == "agent" else [])
+        pytest.param(each, marks=[pytest.mark.slow] if each in ("agent", "hybrid") else [])
         for each in planners.names()
         if each != "xla" and not planners.get(each).needs
     ],

@@ -55,6 +55,7 @@ _ELEMENTWISE = frozenset(
         "ne",
         "neg",
         "not",
+        "one_minus_square",
         "or",
         "pow",
         "rsqrt",

@@ -101,6 +101,15 @@ def _square(equation: Any, scope: ExpressionScope, indices: Indices, result: int
     return scope.builder.operation("mul", (value, value), value.dtype)
 
 
+def _one_minus_square(equation: Any, scope: ExpressionScope, indices: Indices, result: int) -> Expression:
+    """As JAX lowers it, (1 + x)(1 - x). The derivative of tanh has it in JAX 0.12."""
+    del result
+    builder, value = scope.builder, scope.element(equation.invars[0], indices)
+    one = builder.constant(1, value.dtype)
+    terms = tuple(builder.operation(name, (one, value), value.dtype) for name in ("add", "sub"))
+    return builder.operation("mul", terms, value.dtype)
+
+
 def _integer_pow(equation: Any, scope: ExpressionScope, indices: Indices, result: int) -> Expression:
     """By squaring, in the order in which JAX multiplies."""
     del result
@@ -348,6 +357,7 @@ RULES: dict[str, Rule] = {
     "expand_dims": _reshape,
     "integer_pow": _integer_pow,
     "iota": _iota,
+    "one_minus_square": _one_minus_square,
     "optimization_barrier": _identity,
     "pad": _pad,
     "reshape": _reshape,

@@ -7,7 +7,7 @@ code, 0 and 1, are part of the text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from memplan.backends.c.kernel_lines import MARK, KernelLines, KernelText
 from memplan.backends.c.operators import TYPES, combined, constant_text, convert_text, neutral, operation_text
@@ -98,10 +98,11 @@ class _KernelWriter(KernelLines):
 
     def _last_loop(self, k: int, is_descending: bool = False) -> None:
         """Opens the innermost loop, in blocks if the library computes several of its iterations at once."""
-        if is_descending or not self._library_sums(k):
-            self._loop(k, is_descending)
+        sums = {} if is_descending else self._library_sums(k)
+        if sums:
+            self._loop_within(k, *self._block_loop(k), sums)
         else:
-            self._loop_within(k, *self._block_loop(k))
+            self._loop(k, is_descending)
 
     def _library_sums(self, k: int) -> dict[int, tuple[LibrarySum, ...]]:
         """Returns the reductions of which the library computes several iterations of a loop at once."""
@@ -119,10 +120,10 @@ class _KernelWriter(KernelLines):
         self.line(f"const int32_t {end} = smaller({start} + {RESULTS_AT_ONCE}, {extent});")
         return start, end
 
-    def _loop_within(self, k: int, start: str, end: str) -> None:
-        """Writes the sums of a block, and opens the loop over its iterations."""
+    def _loop_within(self, k: int, start: str, end: str, sums: Mapping[int, Sequence[LibrarySum]]) -> None:
+        """Writes the sums of a block, as `_library_sums` returns them, and opens the loop over its iterations."""
         self.starts[k] = start
-        for key, calls in self._library_sums(k).items():
+        for key, calls in sums.items():
             name = self._called(calls, f"{end} - {start}")
             self.names[-1][key] = f"{name}[i{k} - {start}]"
         del self.starts[k]
@@ -170,7 +171,7 @@ class _KernelWriter(KernelLines):
         for k in inner if block is not None else inner[:-1]:
             self._loop(k)
         if block is not None:
-            self._loop_within(*block)
+            self._loop_within(*block, self._library_sums(block[0]))
         else:
             self._last_loop(inner[-1])
         values = [(store, self.value(store.value)) for store in self.step.stores]

@@ -156,7 +156,7 @@ static inline int32_t four_products(int16x2_t x02, int16x2_t x13, const int8_t *
 """
 
 _SHORT = {"int8": "s8", "float32": "f32"}
-_LONG = {short: "int8_t" if short == "s8" else "memplan_f32" for short in _SHORT.values()}
+_LONG = {"s8": "int8_t", "f32": "memplan_f32"}
 
 
 def function_name(form: str, x: str, w: str, dtype: str) -> str:

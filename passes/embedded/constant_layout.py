@@ -1,9 +1,9 @@
 """Constants stored so that sums run through contiguous bytes.
 
 JAX keeps the weights of convolutions and dense layers with the output channels last. A sum over input channels reads
-them with a stride then, while four products at a time (`memplan_kernels.h`) want them side by side. A constant's place
-in flash is ours to choose, so its dimensions are permuted: those that are summed over come last, in the order of the
-loops. Nothing but the order of bytes changes.
+them with a stride then, while four products at a time (`backends/c/sum_functions.py`) want them side by side. A
+constant's place in flash is ours to choose, so its dimensions are permuted: those that are summed over come last, in
+the order of the loops. Nothing but the order of bytes changes.
 """
 
 from __future__ import annotations

@@ -10,15 +10,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING
 
 from memplan.cli.arguments import EffortName, JsonFile, Markdown
-from memplan.cli.bench.mcu import NETWORKS
-from memplan.cli.bench.results import Row, write_bench
+from memplan.cli.bench.mcu import ALL, NETWORKS, Networks, Row, Stripes, rows_of
+from memplan.cli.bench.results import write_bench
 from memplan.cli.bench.rows import chosen_names, markdown_of, print_rows
-from memplan.cli.console import Stages
 from memplan.cli.outputs import check_file
 from memplan.cli.programs import prepare_jax
 from memplan.compiler.effort import Effort
@@ -34,8 +31,8 @@ _TEXT = _COLUMNS[:2]
 
 
 def command(
-    networks: Annotated[str, typer.Option(metavar="N,N,…", help=f"Of {', '.join(NETWORKS)}.")] = ",".join(NETWORKS),
-    stripes: Annotated[int, typer.Option(metavar="N", help="Stripes of the first blocks.", min=1, max=32)] = 32,
+    networks: Networks = ALL,
+    stripes: Stripes = 32,
     effort: EffortName = Effort.NORMAL,
     markdown: Markdown = False,
     json_file: JsonFile = None,
@@ -53,11 +50,7 @@ def command(
     prepare_jax()
     from memplan.cli.bench.mcu_programs import exported_programs
 
-    rows: list[Row] = []
-    with Stages(total=len(names)) as stages:
-        for name in names:
-            with stages.stage(name):
-                rows += [row_of(program, effort) for program in exported_programs(name, stripes)]
+    rows = rows_of(names, lambda name: exported_programs(name, stripes), row_of, effort)
     print_rows(_COLUMNS, [_cells(row) for row in rows], _TEXT, markdown=markdown)
     write_bench(json_file, "export-c", rows, summarize(rows))
 
@@ -67,15 +60,8 @@ def row_of(program: McuProgram, effort: Effort) -> Row:
     from memplan.backends.c import toolchain
     from memplan.backends.c.export import export_c
 
-    made = export_c(
-        program.fun,
-        *program.args,
-        state_argnums=program.states,
-        constant_argnums=program.constants,
-        effort=effort,
-        name=f"{program.network}, {program.name}",
-    )
-    row: dict[str, Any] = {
+    made = program.given_to(export_c, effort=effort, name=f"{program.network}, {program.name}")
+    row: Row = {
         "network": program.network,
         "program": program.name,
         "steps": len(made.plan.order),

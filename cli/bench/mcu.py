@@ -8,7 +8,7 @@ engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,10 +32,15 @@ _TEXT = COLUMNS[:2]
 Row = dict[str, Any]
 
 
+ALL = ",".join(NETWORKS)
+Networks = Annotated[str, typer.Option(metavar="N,N,…", help=f"Of {', '.join(NETWORKS)}.")]
+Stripes = Annotated[int, typer.Option(metavar="N", help="Stripes of the first blocks.", min=1, max=32)]
+
+
 def command(
-    networks: Annotated[str, typer.Option(metavar="N,N,…", help=f"Of {', '.join(NETWORKS)}.")] = ",".join(NETWORKS),
+    networks: Networks = ALL,
     kinds: Annotated[str, typer.Option(metavar="K,K,…", help=f"Tables: of {', '.join(KINDS)}.")] = ",".join(KINDS),
-    stripes: Annotated[int, typer.Option(metavar="N", help="Stripes of the first blocks.", min=1, max=32)] = 32,
+    stripes: Stripes = 32,
     effort: EffortName = Effort.NORMAL,
     markdown: Markdown = False,
     json_file: JsonFile = None,
@@ -49,29 +54,32 @@ def command(
     prepare_jax()
     from memplan.cli.bench.mcu_programs import programs
 
+    rows = rows_of(names, lambda name: programs(name, stripes, frozenset(wanted)), row_of, effort)
+    print_rows(COLUMNS, [_cells(row) for row in rows], _TEXT, markdown=markdown)
+    write_bench(json_file, "mcu", rows, summarize(rows))
+
+
+def rows_of(
+    names: Sequence[str],
+    programs: Callable[[str], Iterable[McuProgram]],
+    row_of: Callable[[McuProgram, Effort], Row],
+    effort: Effort,
+) -> list[Row]:
+    """Returns the row of each program of each network, and shows which network is at work."""
     rows: list[Row] = []
     with Stages(total=len(names)) as stages:
         for name in names:
             with stages.stage(name):
-                rows += [row_of(program, effort) for program in programs(name, stripes, frozenset(wanted))]
-    print_rows(COLUMNS, [_cells(row) for row in rows], _TEXT, markdown=markdown)
-    write_bench(json_file, "mcu", rows, summarize(rows))
+                rows += [row_of(program, effort) for program in programs(name)]
+    return rows
 
 
 def row_of(program: McuProgram, effort: Effort) -> Row:
     """Plans a program, and returns bytes of peak, arena and flash beside what is published."""
     from memplan.passes.embedded.entry import embedded
 
-    plan = embedded(
-        program.fun,
-        *program.args,
-        state_argnums=program.states,
-        constant_argnums=program.constants,
-        in_place=program.in_place,
-        reorder=program.reorder,
-        effort=effort,
-        name=program.name,
-    )
+    options = {"in_place": program.in_place, "reorder": program.reorder}
+    plan = program.given_to(embedded, effort=effort, name=program.name, **options)
     return {
         "network": program.network,
         "kind": program.kind,

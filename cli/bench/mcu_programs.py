@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from memplan.workloads import mcu
 from memplan.workloads.calibration import calibrated, float_shapes, float_step, quantized_image
 from memplan.workloads.quantized import Params
 from memplan.workloads.quantized_network import RATE, QuantizedNetwork
+
+T = TypeVar("T")
 
 KB = 1024
 # The stem and so many blocks, none of which a published scheme trains, run stripe by stripe.
@@ -58,6 +60,10 @@ class McuProgram:
     reorder: bool = True
     model_bytes: int | None = None
     published: int | None = None
+
+    def given_to(self, planner: Callable[..., T], **options: Any) -> T:
+        """Returns what `memplan.embedded`, or another function with its arguments, makes of the program."""
+        return planner(self.fun, *self.args, state_argnums=self.states, constant_argnums=self.constants, **options)
 
 
 def programs(name: str, stripes: int, kinds: frozenset[str]) -> Iterator[McuProgram]:

@@ -65,6 +65,10 @@ def _sharded() -> list[Part]:
     return [(each.name, ("--programs", each.name)) for each in sharded.PROGRAMS]
 
 
+def _networks() -> list[Part]:
+    return [(name, ("--networks", name)) for name in ("mbv2", "proxyless", "mcunet")]
+
+
 def _maps() -> list[Part]:
     names = ("lstm.tpu-v5e", "transformer_train.tpu-v5e", "unet.tpu-v5e")
     return [(name, (f"{DUMPS}/{name}.default.hlo.txt.gz",)) for name in names]
@@ -176,13 +180,13 @@ TABLES = (
     BenchTable(
         "mcu",
         ("mcu", "--effort", "fast"),
-        lambda: [(name, ("--networks", name)) for name in ("mbv2", "proxyless", "mcunet")],
+        _networks,
         "mcu",
     ),
     BenchTable(
         "export_c",
         ("export-c", "--effort", "fast"),
-        lambda: [(name, ("--networks", name)) for name in ("mbv2", "proxyless", "mcunet")],
+        _networks,
         "export_c",
         alone=True,
     ),
